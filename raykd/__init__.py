@@ -46,7 +46,8 @@ if TYPE_CHECKING:
     from raykd.outputs import Outputs, Targets
     from raykd.spec.benchmark import benchmark_experiments
     from raykd.spec.experiment import Data, Experiment, Workers
-    from raykd.spec.recipe import SGD, AdamW, Constant, Cosine, MultiStep, Recipe
+    from raykd.spec.optimizers import SGD, AdamW, Optimizer
+    from raykd.spec.recipe import Constant, Cosine, MultiStep, Recipe
     from raykd.spec.search import Search, choice, integer, loguniform, uniform
 
 __version__ = "0.1.0"
@@ -70,7 +71,8 @@ _NAMES = {
     "raykd.outputs": "Outputs Targets",
     "raykd.spec.benchmark": "benchmark_experiments",
     "raykd.spec.experiment": "Data Experiment Workers",
-    "raykd.spec.recipe": "SGD AdamW Constant Cosine MultiStep Recipe",
+    "raykd.spec.optimizers": "AdamW Optimizer SGD",
+    "raykd.spec.recipe": "Constant Cosine MultiStep Recipe",
     "raykd.spec.search": "Search choice integer loguniform uniform",
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}

@@ -162,7 +162,7 @@ _files_being_read: list[str] = []  # the innermost last
 def errors_of(subject: str, path: str = "", remedy: str = "") -> Iterator[None]:
     """Turn whatever the block raises into a ConfigError, with the line of the file `path` that raised it, if any.
 
-    subject: of the message; remedy: its end. raykd's errors and KeyboardInterrupt (Ctrl-C) pass unchanged.
+    subject: how the message begins; remedy: how it ends. raykd's errors and KeyboardInterrupt (Ctrl-C) pass unchanged.
     """
     try:
         yield

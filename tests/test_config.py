@@ -46,9 +46,10 @@ from raykd.models.vgg_cifar import VGG
 from raykd.models.vit_cifar import ViT
 from raykd.models.wide_resnet import WideResNet
 from raykd.spec.experiment import Data, Experiment, Workers
+from raykd.spec.optimizers import SGD, AdamW, Optimizer
 from raykd.spec.overrides import override, parse
 from raykd.spec.plan import Run, WeightsFile
-from raykd.spec.recipe import SGD, AdamW, Constant, Cosine, MultiStep, Recipe
+from raykd.spec.recipe import Constant, Cosine, MultiStep, Recipe
 from raykd.spec.search import Choice, Integer, Search, Uniform
 
 # One of each kind, every field unlike its default.
@@ -70,6 +71,7 @@ SEARCH = Search(
 EXAMPLES: tuple[Config, ...] = (
     SGD(lr=0.3, momentum=0.5, weight_decay=1e-4, nesterov=True),
     AdamW(lr=3e-4, weight_decay=0.1, beta1=0.8, beta2=0.95),
+    Optimizer("rmsprop", lr=0.3, alpha=0.9, eps=1e-6, weight_decay=1e-4, momentum=0.5, centered=True),
     Constant(),
     MultiStep(milestones=(0.25, 3.0), gamma=0.2),
     Cosine(warmup_epochs=2.5, floor=0.01),

@@ -70,13 +70,13 @@ def noise(num_images: int, size: int = 32) -> Dataset:
 
 
 def cnn() -> Family:
-    """ResNet-18 -> ResNet-8."""
+    """Return the CNN family: ResNet-18 -> ResNet-8."""
     recipe = Recipe("resnet18", epochs=_LONG, optimizer=SGD(), schedule=MultiStep())
     return Family("cnn", recipe, replace(recipe, model="resnet8"), steps=9, epochs=200)
 
 
 def vit() -> Family:
-    """ViT-Tiny at 224 -> 6 layers at 32."""
+    """Return the ViT family: ViT-Tiny at 224 -> 6 layers at 32."""
     teacher = Timm("vit_tiny_patch16_224", input_size=224)
     recipe = Recipe(teacher, epochs=_LONG, optimizer=AdamW(lr=1e-3, weight_decay=0.05), schedule=Cosine())
     return Family("vit", recipe, replace(recipe, model="vit6"), steps=5, epochs=150)

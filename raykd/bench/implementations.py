@@ -72,7 +72,7 @@ class StepsWithoutLoop:
 class Loop:
     """raykd's loop, one epoch per round, in the main thread, since a second pool of CPU threads would slow it.
 
-    It saves no checkpoints; a run saves one per minute, in some tenths of a second.
+    It saves no checkpoints; a run saves one every minute, which takes a few tenths of a second.
     """
 
     def __init__(self, run: Run, dataset: Dataset, teacher: Teacher, compute: Compute, folder: Path) -> None:

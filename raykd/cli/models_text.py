@@ -14,9 +14,10 @@ _OTHERS = (
 
 
 def models_text(part: str = "") -> str:
-    """Return raykd's names with their parameters; with `part`, all names that contain it, timm's and torchvision's too.
+    """Return raykd's names with their numbers of parameters.
 
-    Raises ConfigError if no name contains `part`.
+    part: list all names that contain it instead, those of timm and torchvision too. Raises ConfigError if there are
+    none.
     """
     if part:
         names = [name for name in _all_names() if part.lower() in name.lower()]

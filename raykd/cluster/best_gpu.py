@@ -2,7 +2,8 @@
 
     python -m raykd.cluster.best_gpu --partition P --rank "h100 a100" -- [--dry-run] [SBATCH OPTIONS] EXPERIMENT [ARGS]
 
-slurm/submit_best_gpu.sh passes the partition and the ranking of slurm/site.sh. Exit code: sbatch's, or 2 for a mistake.
+slurm/submit_best_gpu.sh passes the partition and the ranking of slurm/site.sh. Exit code: sbatch's, or 2 for invalid
+arguments.
 """
 
 import argparse

@@ -54,7 +54,7 @@ class Signals:
             raise Interrupted(f"interrupted by {source} while Ray was starting")
 
     def _check_warning(self) -> None:
-        """Record a signal to the steps, unless this process got one first: its SIGTERM reaches all of the job."""
+        """Record a signal to the steps, unless this process received one first: its SIGTERM reaches all of the job."""
         if not self.received and self.is_warned():
             self.has_been_warned = True
             self._record(signal.SIGUSR2, None)

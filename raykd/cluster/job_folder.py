@@ -34,7 +34,7 @@ class JobFolder:
         return token_path(self.path)
 
     def log_path(self, node: str) -> Path:
-        """The output of `ray start` on `node`. The head's node has the logs of all nodes."""
+        """Return the file with the output of `ray start` on `node`. The head's node has the logs of all nodes."""
         return self.path / f"{node}.log"
 
     def write_facts(self, **facts: Any) -> None:

@@ -1,8 +1,8 @@
 """The command lines and the environment that start Ray on a node of the job.
 
 The head runs in the batch script, and every other node in its own step (`srun --overlap`). So Slurm ends all of them
-with the job, and the loss of a node ends no other node. `ray symmetric-run` is not used: it exits with 0 if the head
-fails to start, and ends with a `ray stop` that ends the Ray clusters of other jobs.
+with the job, and the loss of one node does not end Ray on the others. `ray symmetric-run` is not used: it exits with 0
+if the head fails to start, and ends with a `ray stop` that ends the Ray clusters of other jobs.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The RAY_* variables of Ray's environment: which of the user's shell are kept, and raykd's settings for Ray.
+"""The RAY_* variables of Ray's environment: which variables of the user's shell are kept, and raykd's settings for Ray.
 
 Ray reads dozens of RAY_* variables (addresses, tokens, hooks, headers, a namespace). A variable left over from another
 Ray cluster can send requests, and the token with them, to another machine, or change how an experiment runs. Every

@@ -124,7 +124,7 @@ def script_defaults() -> dict[str, str]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print the options for sbatch, quoted for a shell. Return 2 after a mistake, which is printed as one line."""
+    """Print the options for sbatch, quoted for a shell. Return 2, and print one line, if an option is invalid."""
     flags = list(arguments[: list(arguments).index("--")])
     options, _ = split(arguments[len(flags) + 1 :], only_options=True)
     if flags:  # --without-gpus

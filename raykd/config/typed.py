@@ -53,6 +53,13 @@ class AtMost:
 
 
 @dataclass(frozen=True)
+class Tiny:
+    """Allows magnitudes below MIN_FLOAT, down to `value`, for numbers that are only added to others."""
+
+    value: float
+
+
+@dataclass(frozen=True)
 class MaxLength:
     """The most values of a field of type tuple."""
 
@@ -302,23 +309,24 @@ def exceeded_limit(value: Any, hint: Any) -> str:
     """
     limits = list(_limits(hint))
     at_most = next((limit.value for limit in limits if isinstance(limit, AtMost)), None)
+    tiny = next((limit.value for limit in limits if isinstance(limit, Tiny)), MIN_FLOAT)
     max_length = next((limit.value for limit in limits if isinstance(limit, MaxLength)), None)
     items = value if isinstance(value, tuple) else (value,)
     if max_length is not None and len(items) > max_length:
         return f"must be at most {max_length:,} values"
-    return next((requirement for item in items if (requirement := _exceeded_by(item, at_most))), "")
+    return next((requirement for item in items if (requirement := _exceeded_by(item, at_most, tiny))), "")
 
 
-def _limits(hint: Any) -> Iterator[AtMost | MaxLength]:
+def _limits(hint: Any) -> Iterator[AtMost | MaxLength | Tiny]:
     """Yield every limit in the metadata of `hint` and of the types within it."""
     if get_origin(hint) is Annotated:
-        yield from (item for item in hint.__metadata__ if isinstance(item, AtMost | MaxLength))
+        yield from (item for item in hint.__metadata__ if isinstance(item, AtMost | MaxLength | Tiny))
     if get_origin(hint) in (Annotated, Union, types.UnionType, tuple):
         for inner in get_args(hint):
             yield from _limits(inner)
 
 
-def _exceeded_by(value: Any, at_most: int | None) -> str:
+def _exceeded_by(value: Any, at_most: int | None, tiny: float) -> str:
     if isinstance(value, str):
         limit = MAX_TEXT if at_most is None else at_most
         return f"must have at most {limit:,} characters" if len(value) > limit else ""
@@ -328,5 +336,5 @@ def _exceeded_by(value: Any, at_most: int | None) -> str:
     if abs(value) > limit:
         largest = f"{limit:,}" if isinstance(limit, int) else f"{limit:g}"
         return f"must be at most {largest}" if value > 0 else f"must be at least -{largest}"
-    is_tiny = isinstance(value, float) and 0 < abs(value) < MIN_FLOAT
-    return f"must be 0, or have a magnitude of at least {MIN_FLOAT:g}" if is_tiny else ""
+    is_tiny = isinstance(value, float) and 0 < abs(value) < tiny
+    return f"must be 0, or have a magnitude of at least {tiny:g}" if is_tiny else ""

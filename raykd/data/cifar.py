@@ -9,7 +9,7 @@ the data folder F, or in F/cifar10 (F/cifar100):
     train.parquet, test.parquet                            and the hub's names, see parquet_folder.py
 
 Batches and archive are pickles, so torchvision reads them only after their checksums were verified.
-Only `download` uses the network.
+Only `download` accesses the internet.
 """
 
 import hashlib
@@ -164,7 +164,7 @@ def prefetch_command(name: str, folder: Path) -> str:
 def download(name: str, folder: Path) -> Path:
     """Download and unpack the archive into `folder`, unless it is there and intact. Return the batches' folder.
 
-    This is the only function of the package that uses the network: 163 MiB from the University of Toronto.
+    This is the only function of the package that accesses the internet: 163 MiB from the University of Toronto.
 
     Raises: DataError if the download fails or does not match its checksum.
     """

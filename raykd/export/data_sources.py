@@ -1,4 +1,4 @@
-"""Origin and license of the data sets that raykd knows, for the model card."""
+"""Origin and license of the built-in data sets, for the model card."""
 
 from dataclasses import dataclass
 

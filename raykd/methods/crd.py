@@ -35,7 +35,7 @@ from raykd.methods.method import Adapter, Memory
 from raykd.methods.precision import in_float32
 from raykd.outputs import Outputs, Targets
 
-_EPSILON = 1e-7  # the authors', added to P + negatives / n
+_EPSILON = 1e-7  # the authors' value, added to P + negatives / n
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from raykd.methods.method import Adapter, Method, Need
 from raykd.methods.precision import ROUNDING, in_float32
 from raykd.outputs import Outputs, Targets
 
-EPSILON = 1e-8  # the authors', added to the product of both lengths
+EPSILON = 1e-8  # the authors' value, added to the product of both norms
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from raykd.methods.method import Adapter, Method, Need
 from raykd.methods.precision import ROUNDING, in_float32
 from raykd.outputs import Outputs, Targets
 
-_EPSILON = 1e-7  # the authors'
+_EPSILON = 1e-7  # the authors' value
 
 
 @dataclass(frozen=True)

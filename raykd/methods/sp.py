@@ -21,7 +21,7 @@ from raykd.methods.method import Adapter
 from raykd.methods.precision import in_float32
 from raykd.outputs import Outputs, Targets
 
-_EPSILON = 1e-12  # the authors', by F.normalize
+_EPSILON = 1e-12  # the authors' value, the default of F.normalize
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ class Prediction(nn.Module):
 
     @property
     def variance(self) -> Tensor:
-        """[K_t], above 0."""
+        """The variance of each channel of the teacher's map, [K_t], above 0."""
         return F.softplus(self.spread) + MIN_VARIANCE
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:

@@ -8,17 +8,16 @@ class of its own (`_config_class`). So they are set, checked, searched and recor
 [B, 3, H, W] to logits [B, C]. Where embedding and feature maps are read: see submodules.py.
 """
 
-import inspect
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, make_dataclass
+from dataclasses import MISSING, dataclass, fields, make_dataclass
 from functools import cache
-from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, get_origin
 
 from torch import nn
 
-from raykd.config import Config, custom_file, has_type
+from raykd.config import Config, custom_file
+from raykd.config.signature import accepts_any, field_of, parameters_of
 from raykd.errors import CodeNotLoaded, ConfigError, errors_of, shown
 from raykd.models.model import ImageModel, ImageSpec
 from raykd.models.submodules import SubmoduleModel
@@ -26,7 +25,6 @@ from raykd.models.submodules import SubmoduleModel
 _GIVEN = ("num_classes", "image_size")  # parameters that raykd passes
 _EXAMPLE = "my_net.py:MyNet"
 _MAX_LABEL = 60  # characters, in folder names
-_SCALARS = (int, float, bool, str)
 
 if TYPE_CHECKING:
     _ByClass = type
@@ -79,7 +77,7 @@ class Network(SubmoduleModel, metaclass=_ByClass):
 
     def arguments(self, images: ImageSpec) -> dict[str, Any]:
         """Return what `__init__` receives for `images`."""
-        common, parameters = {item.name for item in fields(Network)}, _parameters(self.network_class)
+        common, parameters = {item.name for item in fields(Network)}, parameters_of(self.network_class)
         values = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in common}
         values = {name: [*value] if name in self.list_fields else value for name, value in values.items()}
         image_size = {"image_size": images.size} if "image_size" in parameters else {}
@@ -147,76 +145,16 @@ def _config_class(cls: Any) -> type[Network]:
     if source.is_single_file:
         custom_file.require_no_local_imports(source.path, source.text, "network")
     where = f"{cls.__name__} in '{source.path}'"
-    parameters = _parameters(cls)
-    if "num_classes" not in parameters and not _accepts_any(cls):
+    parameters = parameters_of(cls)
+    if "num_classes" not in parameters and not accepts_any(cls):
         raise ConfigError(f"{where}: its __init__ has no parameter num_classes; add it, for the last layer's outputs")
     if taken := [name for name in parameters if hasattr(Network, name) or name in Network.__annotations__]:
         raise ConfigError(f"{where}: raykd reserves the name '{taken[0]}' for every network; rename the parameter")
     items, lists = [], []
     for name, parameter in parameters.items():
-        if name not in _GIVEN and (item := _field_of(name, parameter, where)) is not None:
+        if name not in _GIVEN and (item := field_of(name, parameter, where)) is not None:
             items.append(item)
             is_list = list in (parameter.annotation, get_origin(parameter.annotation), type(parameter.default))
             lists += [name] if is_list else []
     namespace = {"network_class": cls, "source": source, "list_fields": frozenset(lists), "__module__": cls.__module__}
     return make_dataclass(cls.__name__, items, bases=(Network,), namespace=namespace, frozen=True, kw_only=True)
-
-
-def _parameters(cls: Any) -> dict[str, inspect.Parameter]:
-    """Return the parameters of `__init__` by name, with resolved annotations where that is possible."""
-    function = cls.__init__
-    try:
-        hints = get_type_hints(function)
-    except Exception:  # noqa: BLE001 - annotations that exist for type checkers only
-        hints = {}
-    return {
-        name: parameter.replace(annotation=hints.get(name, inspect.Parameter.empty))
-        for name, parameter in inspect.signature(function).parameters.items()
-        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) and name != "self"
-    }
-
-
-def _accepts_any(cls: Any) -> bool:
-    """Return whether `__init__` has **kwargs, which accept num_classes."""
-    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(cls.__init__).parameters.values())
-
-
-def _field_of(name: str, parameter: inspect.Parameter, where: str) -> tuple[str, Any, Any] | None:
-    """Return (name, type, field) of a parameter; None for one whose type cannot be set, which keeps its default."""
-    default = parameter.default
-    if isinstance(default, list):
-        default = tuple(default)
-    hint = _field_type(parameter.annotation, default)
-    if default is inspect.Parameter.empty:
-        if hint is None:
-            raise ConfigError(
-                f"{where}: the type of its parameter '{name}' cannot be set from text; use a number, text, true or "
-                "false, or a tuple of these, or give it a default"
-            )
-        return name, hint, field()
-    if hint is None:
-        return None
-    if not has_type(default, hint):
-        hint = Union[hint, NoneType] if default is None else _field_type(inspect.Parameter.empty, default)  # noqa: UP007
-    return None if hint is None else (name, hint, field(default=default))
-
-
-def _field_type(annotation: Any, default: Any) -> Any:
-    """Return the type of a field for a parameter's annotation, or for its default if it has none; None if unknown."""
-    if annotation is inspect.Parameter.empty:
-        if default is inspect.Parameter.empty or default is None:
-            return int | float | bool | str | None
-        if isinstance(default, tuple):
-            return tuple[int | float | bool | str, ...]
-        return type(default) if type(default) in _SCALARS else None
-    if annotation in _SCALARS or annotation is NoneType or get_origin(annotation) is Literal:
-        return annotation
-    if get_origin(annotation) in (Union, UnionType):
-        members = [_field_type(member, inspect.Parameter.empty) for member in get_args(annotation)]
-        return None if None in members else Union[tuple(members)]  # noqa: UP007
-    if annotation in (tuple, list):
-        return tuple[int | float | bool | str, ...]
-    if get_origin(annotation) in (tuple, list):
-        item = _field_type(get_args(annotation)[0], inspect.Parameter.empty)
-        return None if item is None else tuple[item, ...]
-    return None

@@ -21,7 +21,7 @@ STEM, EMBEDDING = 32, 1280  # channels at width 1
 
 @dataclass(frozen=True)
 class MobileNetV2(Model):
-    """width: multiplies all channels, but the embedding has at least 1280. expansion: of channels inside a block."""
+    """width: multiplies all channels, but the embedding has at least 1280. expansion: the factor inside a block."""
 
     kind: ClassVar[str] = "mobilenet_v2"
     width: Annotated[float, AtMost(16)] = 0.5

@@ -24,7 +24,7 @@ MIN_WIDTH = 8
 
 @dataclass(frozen=True)
 class FourStages(Model):
-    """blocks: per stage. width: stage s has width * 2**s channels. weights: a file to start from, or ''."""
+    """blocks: number per stage. width: stage s has width * 2**s channels. weights: a file to start from, or ''."""
 
     blocks: Annotated[tuple[int, ...], AtMost(MAX_DEPTH)] = (2, 2, 2, 2)
     width: Annotated[int, AtMost(MAX_WIDTH)] = 64
@@ -75,8 +75,8 @@ class BasicBlock(nn.Module):
 class ResNetNetwork(nn.Module):
     """Normalized pixels [B, 3, H, W] to Outputs; features are the stages' maps, embedding [B, channels of the last].
 
-    blocks: per stage, three or four. stem: channels before the first stage, by default as many as in it.
-    other_names: regular expressions for the names of the same layers in kuangliu/pytorch-cifar and in
+    blocks: number per stage, for three or four stages. stem: channels before the first stage, by default as many as in
+    it. other_names: regular expressions for the names of the same layers in kuangliu/pytorch-cifar and in
     weiaicunzai/pytorch-cifar100, and their replacements; see state_dict.py.
     """
 

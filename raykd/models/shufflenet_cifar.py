@@ -28,7 +28,7 @@ V2_CHANNELS = {  # channels of the three stages and of the embedding, by size
 
 @dataclass(frozen=True)
 class ShuffleNetV1(Model):
-    """width: channels of the first stage, doubled at each stage. groups: of the 1x1 convolutions."""
+    """width: channels of the first stage, doubled at each stage. groups: groups of each 1x1 convolution."""
 
     kind: ClassVar[str] = "shufflenet_v1"
     width: Annotated[int, AtMost(MAX_WIDTH)] = 240

@@ -69,7 +69,7 @@ class SubmoduleModel(Model):
     def hooked(self, network: nn.Module, images: ImageSpec, title: str, path: str = "") -> "HookedModel":
         """Return the network, built for `images`, with its named submodules.
 
-        title: of the model in messages. path: the user's file, whose lines the messages name.
+        title: the model's name in messages. path: the user's file, whose lines the messages name.
         """
         is_shape_only = torch.get_default_device().type == "meta"
         read = Submodules() if is_shape_only else self._located(network, images, title, path)

@@ -19,7 +19,7 @@ MAX_STAGES = 4  # a ResNet has four, so stages of different kinds of models are 
 
 @dataclass(frozen=True)
 class Timm(Model):
-    """name: timm's. weights: '', 'pretrained' or a file; with weights, it normalizes by timm's mean and std.
+    """name: in timm. weights: '', 'pretrained' or a file; with weights, it normalizes by timm's mean and std.
 
     `feature_stages` selects its feature maps.
     """
@@ -45,7 +45,7 @@ class Timm(Model):
         return self.name.startswith("deit_") and "_distilled_" in self.name
 
     def pretrained_spec(self, images: ImageSpec) -> ImageSpec:
-        """With weights, use the mean and std that timm lists for this name, with which they were trained."""
+        """Return `images`; with weights, with the mean and std that timm lists for their training."""
         import timm
 
         pretrained = timm.get_pretrained_cfg(self.name)

@@ -20,7 +20,7 @@ _AUXILIARY = ("googlenet", "inception_v3")  # networks that return auxiliary log
 
 @dataclass(frozen=True)
 class Torchvision(SubmoduleModel):
-    """name: torchvision's. weights: '', 'pretrained' or a file.
+    """name: in torchvision. weights: '', 'pretrained' or a file.
 
     embedding, features: see SubmoduleModel.
     """
@@ -43,7 +43,7 @@ class Torchvision(SubmoduleModel):
         return f"torchvision-{self.name}"
 
     def pretrained_spec(self, images: ImageSpec) -> ImageSpec:
-        """With weights, use the mean and std of torchvision's default weights for this name."""
+        """Return `images`; with weights, with the mean and std of torchvision's default weights."""
         from torchvision import models
 
         if not self.weights:

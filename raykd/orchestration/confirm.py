@@ -1,6 +1,6 @@
 """Confirm a search: train its best configurations and the default one again, with seeds that no trial has used.
 
-The best trial may only be the luckiest. So the first few distinct configurations are trained with the experiment's
+The best trial may be the best by chance. So the first few distinct configurations are trained with the experiment's
 seeds, and the winner has the best mean over them. Its gains over the default configuration and over the baseline are
 paired by seed. The baseline has the winner's student recipe, since otherwise the gain of a searched learning rate, for
 example, would look like one of distillation. All of this uses validation data; the test set is read once, for the

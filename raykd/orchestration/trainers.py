@@ -30,8 +30,8 @@ from raykd.spec.experiment import Workers
 from raykd.training.group import STUCK
 
 POLL_S = 0.25
-# How long to wait for trainers to end: one that is still starting needs 5 to 20 s to see that no job is left. A trainer
-# that waits for a lost node never ends by itself.
+# How long to wait for trainers to end: one that is still starting takes 5 to 20 s to find that no job is left. A
+# trainer that waits for a lost node never ends by itself.
 END_S = 45.0
 KILL_S = 10.0
 IDLE = timedelta(days=30)  # a worker that a batch leaves out waits for as long as the run takes

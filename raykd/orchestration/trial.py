@@ -289,7 +289,7 @@ def _worker_errors(error: Exception) -> list[Exception]:
 
 
 def _work(loop_config: dict[str, Any]) -> None:
-    """The `train_loop_per_worker` of a trial. Only the first worker's decision to stop counts."""
+    """Train as one worker of a trial (its `train_loop_per_worker`). Only the first worker's decision to stop counts."""
     config, shared = loop_config["config"], loop_config["shared"]
     with StopPoller(shared.stop.is_set.remote) as stop:
         try:

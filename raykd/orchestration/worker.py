@@ -181,7 +181,7 @@ def _train(job: Job, worker: WorkerConfig, group: Group, num_workers: int, link:
 class _RayReports:
     """Send metrics and the pointer to the run's checkpoint to Ray Train.
 
-    A thread sends them, because a report waits 0.2 s for Train's controller, and for ever on a node that has lost its
+    A thread sends them, because a report waits 0.2 s for Train's controller, and forever on a node that has lost its
     connection.
     """
 

@@ -42,6 +42,10 @@ class _Unreadable(ConfigError):
     """A setting is invalid on its own, and the message names it."""
 
 
+class _NoValue(ConfigError):
+    """A text is no value of the field's type."""
+
+
 def _changed(config: Any, settings: Mapping[str, Any], above: str = "") -> Any:
     """Return a copy of `config`, whose path is `above`, with `settings` by their paths relative to it."""
     known = {item.name: item for item in fields(config)} if is_dataclass(config) else {}
@@ -92,7 +96,7 @@ def parse(text: str, hint: Any) -> Any:
             return _config_from_text(text, [o for o in options if isinstance(o, type) and issubclass(o, Config)])
         if (value := _scalar(text, option)) is not None:
             return value
-    raise ConfigError(f"'{shortened(text)}' is not {describe(hint)}")
+    raise _NoValue(f"'{shortened(text)}' is not {describe(hint)}")
 
 
 def _config_from_text(text: str, options: list[type[Config]]) -> Config:
@@ -109,8 +113,10 @@ def _scalar(text: str, hint: Any) -> Any:
         item, listed = get_args(hint)[0], text.strip("()[] ").removesuffix(",")
         parts = [part.strip() for part in listed.split(",")] if listed else []
         is_config = isinstance(item, type) and issubclass(item, Config)
-        values = [item.from_text(part) if is_config else _scalar(part, item) for part in parts]
-        return None if None in values else tuple(values)
+        try:
+            return tuple(item.from_text(part) if is_config else parse(part, item) for part in parts)
+        except _NoValue:
+            return None
     if get_origin(hint) is Literal:
         return next((choice for choice in get_args(hint) if str(choice) == text), None)
     if hint is bool:

@@ -9,43 +9,12 @@ from raykd.config import AtMost, Config, MaxLength, by_name
 from raykd.data.augmentation import NO_AUGMENTATION, Augmentation
 from raykd.errors import plural
 from raykd.models import Model
+from raykd.spec.optimizers import SGD, AdamW, Optimizer
+
+__all__ = ["SGD", "AdamW", "Constant", "Cosine", "MultiStep", "Optimizer", "Recipe"]
 
 MAX_EPOCHS = 100_000  # some checks look at every epoch
 MAX_BATCH = 1_000_000  # images
-
-
-@dataclass(frozen=True)
-class SGD(Config):
-    """Stochastic gradient descent. Weight decay applies to every parameter, as in the CIFAR recipes."""
-
-    kind: ClassVar[str] = "sgd"
-    lr: float = 0.1  # peak learning rate, above 0; the schedule scales it
-    momentum: float = 0.9  # in [0, 1)
-    weight_decay: float = 5e-4  # 0 or more
-    nesterov: bool = False  # Nesterov momentum; requires momentum above 0
-
-    def check(self) -> None:
-        self.require(self.lr > 0, "lr", "must be greater than 0")
-        self.require(0 <= self.momentum < 1, "momentum", "must lie in [0, 1)")
-        self.require(self.weight_decay >= 0, "weight_decay", "must be 0 or more")
-        self.require(not self.nesterov or self.momentum > 0, "nesterov", "requires momentum above 0")
-
-
-@dataclass(frozen=True)
-class AdamW(Config):
-    """Adam with decoupled weight decay (arXiv:1711.05101), not applied to norms, biases and position embeddings."""
-
-    kind: ClassVar[str] = "adamw"
-    lr: float = 1e-3  # peak learning rate, above 0; the schedule scales it
-    weight_decay: float = 0.05  # 0 or more
-    beta1: float = 0.9  # decay of the gradient's moving average, in [0, 1)
-    beta2: float = 0.999  # decay of the squared gradient's moving average, in [0, 1)
-
-    def check(self) -> None:
-        self.require(self.lr > 0, "lr", "must be greater than 0")
-        self.require(self.weight_decay >= 0, "weight_decay", "must be 0 or more")
-        for name in ("beta1", "beta2"):
-            self.require(0 <= getattr(self, name) < 1, name, "must lie in [0, 1)")
 
 
 # A schedule's factor() scales the optimizer's lr. progress: in epochs, fractional at each step; epoch: its whole part.
@@ -110,7 +79,7 @@ class Recipe(Config):
     kind: ClassVar[str] = "recipe"
     model: str | Model = by_name("resnet18", models.find)  # a key of raykd.models.MODELS, 'timm:NAME', or a Model
     epochs: Annotated[int, AtMost(MAX_EPOCHS)] = 200
-    optimizer: SGD | AdamW = SGD()
+    optimizer: Optimizer = SGD()  # SGD, AdamW, or another one by name: Optimizer("timm:lamb", lr=0.005)
     schedule: MultiStep | Cosine | Constant = MultiStep()
     batch_size: Annotated[int, AtMost(MAX_BATCH)] = 128  # images per update, over all workers of the run
     label_smoothing: float = 0.0  # in [0, 1); applied to the labels' cross-entropy

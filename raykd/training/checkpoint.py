@@ -6,6 +6,8 @@ and renamed. Random numbers need no state: they are functions of seed, epoch and
 objective.*  weights and buffers of student and adapter      optimizer.<parameter>.*  that parameter's state
 best.*       weights of the best epoch                       header                   Progress as JSON
 
+The header also has what the optimizer's state has besides tensors, if anything (optimizer_state.py).
+
 A checksum in the header covers every tensor's bytes and the progress. A damaged checkpoint is refused. The run is not
 restarted automatically, since that could lose hours and hide a failing disk. Other runs of the command continue.
 """
@@ -23,6 +25,7 @@ from torch import Tensor, nn
 from raykd.errors import ConfigError, RunFailed
 from raykd.models.tensor_checksum import CHECKSUM, require_intact
 from raykd.models.weights import save_weights
+from raykd.training.optimizer_state import pack_state, unpack_state
 
 
 @dataclass
@@ -50,10 +53,10 @@ def save_checkpoint(
     """Write the checkpoint `path`, replacing an earlier one. best: the weights of the best epoch."""
     tensors = {f"objective.{name}": tensor for name, tensor in objective.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
-    for parameter_name, parameter in objective.named_parameters():
-        state = optimizer.state.get(parameter, {})
-        tensors |= {f"optimizer.{parameter_name}.{name}": value for name, value in state.items() if value is not None}
-    save_weights(path, tensors, {"progress": json.dumps(asdict(progress))})
+    state, structure = pack_state(objective, optimizer)
+    tensors |= {f"optimizer.{name}": tensor for name, tensor in state.items()}
+    others = {"optimizer": json.dumps(structure)} if structure else {}
+    save_weights(path, tensors, {"progress": json.dumps(asdict(progress))} | others)
 
 
 @dataclass(frozen=True)
@@ -65,13 +68,14 @@ class Checkpoint:
     objective: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     best: dict[str, Tensor]
+    structure: dict[str, Any] = field(default_factory=dict)  # of the optimizer's state, see optimizer_state.py
 
     def restore(self, objective: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Load the state of objective and optimizer. Raises RunFailed if the file belongs to others."""
         try:
             objective.load_state_dict(self.objective)
-            _restore_optimizer(objective, optimizer, self.optimizer)
-        except (RuntimeError, KeyError):
+            unpack_state(objective, optimizer, self.optimizer, self.structure)
+        except (RuntimeError, KeyError, IndexError):
             raise _of_another_run(self.path) from None
 
 
@@ -91,7 +95,8 @@ def read_checkpoint(path: Path, run: str = "") -> Checkpoint | None:
         for name, tensor in tensors.items():
             kind, rest = name.split(".", 1)
             groups[kind][rest] = tensor
-        checkpoint = Checkpoint(path, Progress(**json.loads(metadata["progress"])), **groups)
+        progress, structure = Progress(**json.loads(metadata["progress"])), json.loads(metadata.get("optimizer", "{}"))
+        checkpoint = Checkpoint(path, progress, **groups, structure=structure)
     except ConfigError:
         why = "its content does not match its checksum"
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
@@ -105,18 +110,3 @@ def read_checkpoint(path: Path, run: str = "") -> Checkpoint | None:
 
 def _of_another_run(path: Path) -> RunFailed:
     return RunFailed(f"checkpoint '{path}' belongs to another run; remove it to train from the start")
-
-
-def _restore_optimizer(objective: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Load the state. Raises KeyError for an unknown parameter, RuntimeError for a state of another shape."""
-    parameters = dict(objective.named_parameters())
-    fused = {id(p) for group in optimizer.param_groups if group.get("fused") for p in group["params"]}
-    for name, tensor in tensors.items():
-        parameter_name, key = name.rsplit(".", 1)
-        parameter = parameters[parameter_name]
-        if tensor.ndim:
-            # Keep the parameter's strides (channels_last): rounding depends on the layout, and a resume must be exact.
-            value = torch.empty_like(parameter.detach()).copy_(tensor)
-        else:  # a step count, which fused kernels require on the weights' device
-            value = tensor.to(parameter.device) if id(parameter) in fused else tensor
-        optimizer.state[parameter][key] = value

@@ -16,6 +16,7 @@ from typing import cast
 import torch
 
 from raykd.errors import ConfigError, plural
+from raykd.spec.optimizers import NamedOptimizer
 from raykd.spec.plan import Run
 from raykd.store.records import Precision
 
@@ -146,6 +147,9 @@ def why_not_graph(run: Run, compute: Compute, num_workers: int) -> str:
         return "several workers exchange gradients"
     if run.recipe.augmentation.randaugment:
         return "RandAugment groups images by operation on the CPU"
+    optimizer = run.recipe.optimizer
+    if isinstance(optimizer, NamedOptimizer) and not optimizer.is_capturable:
+        return f"the optimizer {optimizer.name} may read numbers from the GPU"
     if run.method.is_custom and run.recipe.step == "auto":
         return "a custom method may differ between steps; if it does not, set student.step=graph"
     return ""

@@ -5,16 +5,17 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import nn
 
-from raykd.spec.recipe import SGD, AdamW, Recipe
+from raykd.spec.optimizers import SGD, AdamW, NamedOptimizer, Optimizer
+from raykd.spec.recipe import Recipe
 
 _TOKENS = ("pos_embed", "cls_token", "dist_token", "reg_token")
 
 
-def make_optimizer(module: nn.Module, config: SGD | AdamW, fused: bool = False) -> torch.optim.Optimizer:
-    """Return the optimizer. SGD applies weight decay to every parameter.
+def make_optimizer(module: nn.Module, config: Optimizer, fused: bool = False) -> torch.optim.Optimizer:
+    """Return the optimizer. SGD and torch's other classes apply weight decay to every parameter.
 
-    AdamW exempts vectors (norms, biases), tokens, position embeddings and what the network's no_weight_decay names.
-    fused: use one kernel for all parameters on a GPU, which a CUDA graph can capture.
+    AdamW and timm's exempt vectors (norms, biases), tokens, position embeddings and what the network's no_weight_decay
+    names. fused: use kernels on a GPU that a CUDA graph can capture, where the optimizer has them.
     """
     parameters = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     if isinstance(config, SGD):
@@ -26,17 +27,20 @@ def make_optimizer(module: nn.Module, config: SGD | AdamW, fused: bool = False) 
             nesterov=config.nesterov,
             fused=fused or None,  # None leaves the choice to torch; False would also disable foreach
         )
+    if isinstance(config, NamedOptimizer) and not config.exempts_vectors:
+        return config.make([{"params": [p for _, p in parameters]}], on_gpu=fused)
     exempt = _exempt_from_decay(module)
+    decay = getattr(config, "weight_decay", 0.0)
     groups = [
-        {"params": [p for name, p in parameters if name not in exempt], "weight_decay": config.weight_decay},
+        {"params": [p for name, p in parameters if name not in exempt], "weight_decay": decay},
         {"params": [p for name, p in parameters if name in exempt], "weight_decay": 0.0},
     ]
+    groups = [group for group in groups if group["params"]]
+    if isinstance(config, NamedOptimizer):
+        return config.make(groups, on_gpu=fused)
+    assert isinstance(config, AdamW)
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=config.lr,
-        betas=(config.beta1, config.beta2),
-        fused=fused or None,
-        capturable=fused,
+        groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=fused or None, capturable=fused
     )
 
 

@@ -79,7 +79,7 @@ class TensorBoard:
 
 
 def _summary(report: EpochReport) -> dict[str, Any]:
-    """All scalars of one epoch, as the fields of TensorBoard's Summary."""
+    """Return all scalars of one epoch, as the fields of TensorBoard's Summary."""
     scalars = {f"loss/{name}": value for name, value in report.terms.items()} | {
         "top1/train": report.train_top1,
         "top1/val": report.val_top1,

@@ -1,4 +1,4 @@
-"""The report's page: one HTML file with all numbers and figures that requires neither a network nor scripts.
+"""The report's page: one HTML file with all numbers and figures that requires neither internet access nor scripts.
 
 A search has one line here and its own page, see search_page.py.
 """

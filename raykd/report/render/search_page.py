@@ -1,4 +1,4 @@
-"""A search's page and the files beside it; the page requires neither a network nor scripts.
+"""A search's page and the files beside it; the page requires neither internet access nor scripts.
 
 <results>/report/<family>-<name>/  index.html  trials.parquet  trials.csv  summary.json
 """

@@ -1,0 +1,71 @@
+"""Fields of a configuration class from the parameters of a constructor: of a custom network, or of an optimizer."""
+
+import inspect
+from dataclasses import field
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from raykd.config.typed import has_type
+from raykd.errors import ConfigError
+
+_SCALARS = (int, float, bool, str)
+
+
+def parameters_of(cls: Any) -> dict[str, inspect.Parameter]:
+    """Return the parameters of `__init__` by name, with resolved annotations where that is possible."""
+    function = cls.__init__
+    try:
+        hints = get_type_hints(function)
+    except Exception:  # noqa: BLE001 - annotations that exist for type checkers only
+        hints = {}
+    return {
+        name: parameter.replace(annotation=hints.get(name, inspect.Parameter.empty))
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) and name != "self"
+    }
+
+
+def accepts_any(cls: Any) -> bool:
+    """Return whether `__init__` has **kwargs."""
+    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(cls.__init__).parameters.values())
+
+
+def field_of(name: str, parameter: inspect.Parameter, where: str) -> tuple[str, Any, Any] | None:
+    """Return (name, type, field) of a parameter; None for one whose type cannot be set, which keeps its default."""
+    default = parameter.default
+    if isinstance(default, list):
+        default = tuple(default)
+    hint = _field_type(parameter.annotation, default)
+    if default is inspect.Parameter.empty:
+        if hint is None:
+            raise ConfigError(
+                f"{where}: the type of its parameter '{name}' cannot be set from text; use a number, text, true or "
+                "false, or a tuple of these, or give it a default"
+            )
+        return name, hint, field()
+    if hint is None:
+        return None
+    if not has_type(default, hint):
+        hint = Union[hint, NoneType] if default is None else _field_type(inspect.Parameter.empty, default)  # noqa: UP007
+    return None if hint is None else (name, hint, field(default=default))
+
+
+def _field_type(annotation: Any, default: Any) -> Any:
+    """Return the type of a field for a parameter's annotation, or for its default if it has none; None if unknown."""
+    if annotation is inspect.Parameter.empty:
+        if default is inspect.Parameter.empty or default is None:
+            return int | float | bool | str | None
+        if isinstance(default, tuple):
+            return tuple[int | float | bool | str, ...]
+        return type(default) if type(default) in _SCALARS else None
+    if annotation in _SCALARS or annotation is NoneType or get_origin(annotation) is Literal:
+        return annotation
+    if get_origin(annotation) in (Union, UnionType):
+        members = [_field_type(member, inspect.Parameter.empty) for member in get_args(annotation)]
+        return None if None in members else Union[tuple(members)]  # noqa: UP007
+    if annotation in (tuple, list):
+        return tuple[int | float | bool | str, ...]
+    if get_origin(annotation) in (tuple, list):
+        item = _field_type(get_args(annotation)[0], inspect.Parameter.empty)
+        return None if item is None else tuple[item, ...]
+    return None
