@@ -17,7 +17,7 @@ from raykd.export.format import ExportFormat
 from raykd.export.timm_format import architecture_of
 from raykd.models.custom_network import Network
 from raykd.models.hf_model import HuggingFace, with_size
-from raykd.models.resnet_cifar import ResNet
+from raykd.models.model import BuiltInModel
 from raykd.models.timm_model import Timm
 from raykd.models.torchvision_model import Torchvision
 from raykd.models.vit_cifar import ViT
@@ -25,7 +25,7 @@ from raykd.spec.stages import Stage
 
 # Templates of code that builds a network of this kind without raykd.
 _NETWORKS: dict[type, str] = {
-    ResNet: "network_resnet.py.j2",
+    BuiltInModel: "network_built_in.py.j2",
     ViT: "network_vit.py.j2",
     Timm: "network_timm.py.j2",
     Network: "network_custom.py.j2",
@@ -44,6 +44,7 @@ def model_card(run: FinishedRun, form: ExportFormat, checksums: dict[str, str], 
     """Return the card. checksums: SHA-256 of each exported file; difference: of its logits from the run's."""
     model = run.header.model
     timm_name, timm_arguments = architecture_of(run) if isinstance(model, Timm | ViT) else ("", {})
+    built_in, arguments = model.construction(len(run.header.classes)) if isinstance(model, BuiltInModel) else (None, {})
     distillation = ["knowledge-distillation", run.record.method] if run.spec.teacher else []
     card = _environment().get_template("card.md.j2")
     return card.render(
@@ -57,7 +58,9 @@ def model_card(run: FinishedRun, form: ExportFormat, checksums: dict[str, str], 
         timm_name=timm_name,
         timm_arguments=timm_arguments,
         hf_config=with_size(model.config, run.network_size) if isinstance(model, HuggingFace) else {},
-        logits=".logits" if isinstance(model, HuggingFace) else "",
+        built_in=built_in,
+        built_in_arguments=arguments,
+        logits=".logits" if isinstance(model, BuiltInModel | HuggingFace) else "",  # of what the network returns
         torch_version=torch.__version__,
         network=next((file for kind, file in _NETWORKS.items() if isinstance(model, kind)), None),
         code=code_of(run).rstrip(),

@@ -16,8 +16,10 @@ from raykd.export.format import DeployedModel, ExportFormat, example_images
 from raykd.export.onnx_format import OnnxFormat
 from raykd.export.output_folder import require_replaceable, writing_folder
 from raykd.export.safetensors_format import SafetensorsFormat
+from raykd.export.standalone import standalone_source
 from raykd.export.timm_format import TimmFormat
 from raykd.export.torch_export_format import TorchExportFormat
+from raykd.models.model import BuiltInModel
 from raykd.provenance import file_sha256
 
 FORMATS: dict[str, ExportFormat] = {
@@ -57,7 +59,7 @@ def _write(run: FinishedRun, form: ExportFormat, folder: Path) -> float:
     try:
         config = form.write(run, folder, config_json(run, form))
         (folder / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        if code := code_of(run):
+        if code := code_of(run) or ("" if form.preprocesses else _built_in_code(run)):
             (folder / CODE).write_text(code, encoding="utf-8", newline="")
         difference = _difference(run, form, folder)
     except (RaykdError, OSError):
@@ -72,6 +74,12 @@ def _write(run: FinishedRun, form: ExportFormat, folder: Path) -> float:
     checksums = {path.name: file_sha256(path) for path in _files(folder)}
     (folder / CARD).write_text(model_card(run, form, checksums, difference), encoding="utf-8")
     return difference
+
+
+def _built_in_code(run: FinishedRun) -> str:
+    """Return the code of a network of raykd, which the code in the model card imports; '' for other networks."""
+    model = run.header.model
+    return standalone_source(model.construction(len(run.header.classes))[0]) if isinstance(model, BuiltInModel) else ""
 
 
 @torch.no_grad()

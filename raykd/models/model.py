@@ -19,6 +19,8 @@ MAX_DEPTH = 200  # layers, or blocks per stage: a ResNet-1202 has 200
 MAX_SIDE = 1024  # pixels per side of an image
 ForwardFunction = Callable[[nn.Module, Tensor], Outputs]  # (network, normalized pixels [B, 3, H, W]) -> Outputs
 
+Construction = tuple[type[nn.Module], dict[str, Any]]  # a network's class, and the arguments of its __init__
+
 
 def forward_network(network: nn.Module, pixels: Tensor) -> Outputs:
     """Run a network whose `forward` returns Outputs itself, feature maps included."""
@@ -115,6 +117,19 @@ class Model(Config):
     def make(self, images: ImageSpec) -> "ImageModel":
         """Return a network for images of this size and normalization; `build` calls it."""
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class BuiltInModel(Model):
+    """Base of models whose network is a class of this package, with a `forward` that returns Outputs."""
+
+    def construction(self, num_classes: int) -> Construction:
+        """Return the network's class and the arguments of its `__init__`."""
+        raise NotImplementedError
+
+    def make(self, images: ImageSpec) -> "ImageModel":
+        network_class, arguments = self.construction(images.num_classes)
+        return ImageModel(network_class(**arguments), forward_network, images)
 
 
 def _per_channel(fractions: Sequence[float]) -> Tensor:
