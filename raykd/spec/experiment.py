@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from raykd.config import AtMost, Config, MaxLength, Seed, Seeds, custom_file, not_fingerprinted, type_hints
 from raykd.data import dataset_names
+from raykd.data.sampling import Sampling
 from raykd.data.views import Views
 from raykd.methods import KD, Method
 from raykd.methods.method import Need
@@ -138,9 +139,11 @@ class Experiment(Config):
         plain_only = f"student.augmentation has {augmented}, and a logit cache holds only plain views; use live or auto"
         self.require(not augmented or self.teacher_source != "cache", "teacher_source", plain_only)
         for role in ("teacher", "student"):
-            batch_size = getattr(self, role).batch_size
-            is_equal = batch_size % self.workers.count == 0
-            self.workers.require(is_equal, "count", f"cannot share {role}.batch_size = {batch_size} equally")
+            recipe = getattr(self, role)
+            passes = f" / gradient_accumulation = {recipe.gradient_accumulation}"
+            images = f"{role}.batch_size = {recipe.batch_size}{passes if recipe.gradient_accumulation > 1 else ''}"
+            is_equal = recipe.images_per_pass % self.workers.count == 0
+            self.workers.require(is_equal, "count", f"cannot share {images} equally")
         if self.search is not None:
             self._check_search(self.search)
 
@@ -155,7 +158,7 @@ class Experiment(Config):
             name = "method" if method is self.method else "compare"
             self.require(bool(method.needs), name, "needs no teacher, so nothing would be distilled; use KD()")
             method.require_valid_weights(self.student.epochs)
-            method.require_batch(self.student.batch_size)
+            method.require_batch(self.student.batch_size, self.student.gradient_accumulation)
         repeated = [method.title() for method in self.methods if self.methods.count(method) > 1]
         self.require(not repeated, "compare", f"has {repeated[:1]} twice, including the experiment's `method`")
         both = "cannot be combined with a search; remove one of them"
@@ -231,6 +234,15 @@ class Experiment(Config):
         space = self.search.space if self.search else {}
         searched = (path.removeprefix(AUGMENTATION) for path in space if path.startswith(AUGMENTATION))
         return tuple(dict.fromkeys((*self.student.augmentation.techniques, *searched)))
+
+    @property
+    def samplings(self) -> frozenset[Sampling]:
+        """The sampling of the students, or those of all trials if it is searched."""
+        space = self.search.space.get("student.sampling") if self.search else None
+        values = space.probe_values if space else ()
+        return frozenset(self.with_configuration({"student.sampling": value}).student.sampling for value in values) or (
+            frozenset({self.student.sampling})
+        )
 
     def _check_search(self, search: Search) -> None:
         """Check that every searched field exists and accepts the values of its space."""

@@ -146,6 +146,7 @@ def make_plan(experiment: Experiment, dataset: Dataset, weights_folder: Path, st
     for run in runs:
         _check_images(run, dataset)
         _check_cutout(run, dataset)
+        _check_class_weights(run, dataset)
     return Plan(experiment, tuple(runs))
 
 
@@ -266,6 +267,16 @@ def _check_cutout(run: Run, dataset: Dataset) -> None:
         raise ConfigError(
             f"{role}.augmentation.cutout = {side}: must be less than {width}, the side of the images; "
             f"--set {role}.augmentation.cutout={dataset.image_size // 2} is usual"
+        )
+
+
+def _check_class_weights(run: Run, dataset: Dataset) -> None:
+    """Raise ConfigError unless there is a weight for each class."""
+    weights = run.recipe.class_weights
+    if not isinstance(weights, str) and len(weights) != dataset.num_classes:
+        raise ConfigError(
+            f"{run.role}.class_weights has {plural(len(weights), 'number')}, and {dataset.name} has "
+            f"{dataset.num_classes} classes; give one number per class, or --set {run.role}.class_weights=balanced"
         )
 
 
