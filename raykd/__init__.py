@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         CorrelationCongruence,
         CrossEntropy,
         DeiT,
+        EmbeddingRegression,
         FeatureKD,
         FitNets,
         HardLabels,
@@ -54,8 +55,8 @@ __version__ = "0.1.0"
 _NAMES = {
     "raykd.cli.parser": "main",
     "raykd.data.augmentation": "Augmentation",
-    "raykd.methods": "AttentionTransfer CorrelationCongruence CRD CrossEntropy DeiT DIST DKD FeatureKD FitNets "
-    "HardLabels KD LogitStandardization Method NST PKT RKD SimilarityPreserving StandardizedDKD VID",
+    "raykd.methods": "AttentionTransfer CorrelationCongruence CRD CrossEntropy DeiT DIST DKD EmbeddingRegression "
+    "FeatureKD FitNets HardLabels KD LogitStandardization Method NST PKT RKD SimilarityPreserving StandardizedDKD VID",
     "raykd.models.cifar_resnet": "CifarResNet",
     "raykd.models.cifar_resnet50": "BottleneckResNet",
     "raykd.models.custom_network": "Network",

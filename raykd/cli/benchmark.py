@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from raykd.errors import ConfigError
+from raykd.models import Model
 from raykd.spec.experiment import Experiment
 
 # The normalization of the CIFAR-100 loaders with which RepDistiller's and mdistiller's teachers were trained.
@@ -38,5 +39,7 @@ def with_published_teacher(experiment: Experiment, folder: Path) -> Experiment:
         raise ConfigError(
             f"--teachers {folder}: no teacher '{name}' there; looked for {', '.join(map(str, places))}; {ORIGIN}"
         )
-    mean, std = experiment.teacher_mean or MEAN, experiment.teacher_std or STD
-    return replace(experiment, teacher_checkpoint=str(found), teacher_mean=mean, teacher_std=std)
+    model = experiment.teacher.model
+    assert isinstance(model, Model)  # the recipe looked its name up
+    teacher = replace(experiment.teacher, model=model if model.mean else replace(model, mean=MEAN, std=STD))
+    return replace(experiment, teacher_checkpoint=str(found), teacher=teacher)

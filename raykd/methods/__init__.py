@@ -11,6 +11,7 @@ from raykd.methods.cross_entropy import CrossEntropy
 from raykd.methods.deit import DeiT
 from raykd.methods.dist import DIST
 from raykd.methods.dkd import DKD
+from raykd.methods.embedding import EmbeddingRegression
 from raykd.methods.feature_kd import FeatureKD
 from raykd.methods.feature_method import FeatureMethod, StageMethod
 from raykd.methods.fitnets import FitNets
@@ -38,6 +39,7 @@ __all__ = [
     "CorrelationCongruence",
     "CrossEntropy",
     "DeiT",
+    "EmbeddingRegression",
     "FeatureKD",
     "FeatureMethod",
     "FitNets",

@@ -17,6 +17,7 @@ class AlphaWeighted(Method):
     """alpha in [0, 1] is the weight of the labels' cross-entropy, 1 - alpha that of the teacher's term."""
 
     needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
+    reads_labels: ClassVar[bool] = False
     teacher_term: ClassVar[str]
     alpha: float = 0.5
 

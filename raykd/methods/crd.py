@@ -58,6 +58,8 @@ class CRD(FeatureMethod):
         self.require(self.contrast_temperature >= 0.02, "contrast_temperature", "must be 0.02 or more: exp overflows")
         self.require(0 <= self.momentum < 1, "momentum", "must lie in [0, 1)")
 
+    reads_labels: ClassVar[bool] = True  # negatives are images of other classes
+
     def weights(self, epoch: int) -> dict[str, float]:
         return super().weights(epoch) | {"crd": self.weight}
 

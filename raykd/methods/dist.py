@@ -34,6 +34,7 @@ class DIST(Method):
     kind: ClassVar[str] = "dist"
     paper: ClassVar[str] = "arXiv:2205.10536"
     needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
+    reads_labels: ClassVar[bool] = False
     relates_images: ClassVar[bool] = True
     min_batch_size: ClassVar[int] = 2
     beta: float = 2.0

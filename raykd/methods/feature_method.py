@@ -3,7 +3,8 @@
     loss = ce_weight * CE + kd_weight * KD(temperature) + the subclass's terms
 
 Combine any of them with KD by a `kd_weight` above 0: AttentionTransfer(ce_weight=0.1, kd_weight=0.9). The defaults, 1
-and 0, are the authors' usual comparison. KD's term is logged at weight 0 too, as the distance to the teacher.
+and 0, are the authors' usual comparison. KD's term is logged at weight 0 too, as the distance to the teacher, unless
+the student or the teacher has no classifier.
 """
 
 from dataclasses import dataclass, fields
@@ -23,6 +24,8 @@ class FeatureMethod(Method):
     """ce_weight and kd_weight >= 0 are the weights of labels and of soft targets with `temperature`."""
 
     needs: ClassVar[frozenset[Need]] = frozenset({"logits", "embedding"})
+    reads_labels: ClassVar[bool] = False
+    logit_terms: ClassVar[frozenset[str] | None] = frozenset({"kd"})
     ce_weight: float = 1.0
     kd_weight: float = 0.0
     temperature: float = 4.0
@@ -36,6 +39,8 @@ class FeatureMethod(Method):
         return {"ce": self.ce_weight, "kd": self.kd_weight}
 
     def terms(self, student: Outputs, teacher: Outputs, targets: Targets, adapter: Adapter) -> dict[str, Tensor]:
+        if not (student.logits.shape[1] and teacher.logits.shape[1]):  # one has no classifier
+            return {}
         return {"kd": kd_loss(student.logits, teacher.logits, self.temperature)}
 
 

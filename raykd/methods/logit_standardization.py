@@ -34,6 +34,7 @@ class LogitStandardization(Method):
     kind: ClassVar[str] = "logit_standardization"
     paper: ClassVar[str] = "arXiv:2403.01427"
     needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
+    reads_labels: ClassVar[bool] = False
     temperature: float = 2.0
     weight: float = 9.0
     ce_weight: float = 0.1

@@ -1,6 +1,6 @@
 """The base class of distillation methods: hyperparameters and loss terms in one frozen dataclass."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import MISSING, dataclass, fields
 from numbers import Real
@@ -33,6 +33,10 @@ class Method(Config):
     needs_distillation_token: ClassVar[bool] = False  # whether the student must have one
     # Whether a term depends on which images share a batch. `terms` then receives the images of all workers of a run.
     relates_images: ClassVar[bool] = False
+    # Whether `terms` or `adapter` reads labels. If not, a student without a classifier trains without labels.
+    reads_labels: ClassVar[bool] = True
+    # The terms that depend on logits, and may be left out at weight 0; None for all, if the method `needs` logits.
+    logit_terms: ClassVar[frozenset[str] | None] = None
     min_batch_size: ClassVar[int] = 1  # the smallest batch, over all workers, for which the terms are defined
     drawn_per_worker: ClassVar[str] = ""  # a description of random numbers that each worker draws separately
 
@@ -73,29 +77,49 @@ class Method(Config):
 
     def stored(self, results_only: bool) -> dict[str, Any]:
         """Return the values behind `to_dict`, with the hash of a custom method's file."""
-        source = {"source": self._source.stored(results_only)} if self._source else {}
-        return super().stored(results_only) | source
+        source = self.custom_source()
+        return super().stored(results_only) | ({"source": source.stored(results_only)} if source else {})
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        if self._source is None or not self._source.is_single_file:
+        source = self.custom_source()
+        if source is None or not source.is_single_file:
             return super().__reduce_ex__(protocol)
-        return custom_file.restore, (self._source, {item.name: getattr(self, item.name) for item in fields(self)})
+        return custom_file.restore, (source, {item.name: getattr(self, item.name) for item in fields(self)})
 
     def weights(self, epoch: int) -> dict[str, float]:
         """Return the weights of 'ce' and of each term in `epoch`, counted from 0. Implement a warm-up here."""
         raise NotImplementedError
 
+    def uses_logits(self, epochs: int) -> bool:
+        """Return whether the teacher's logits affect the loss in one of `epochs`."""
+        return "logits" in self.needs and (self.logit_terms is None or self._has_weight(self.logit_terms, epochs))
+
+    @classmethod
+    def works_without_logits(cls) -> bool:
+        """Return whether the loss of this method's defaults reads other outputs of the teacher, and no logits."""
+        return bool(cls.needs - {"logits"}) and cls.custom_source() is None and not cls().uses_logits(1)
+
+    def trains_classifier(self, epochs: int) -> bool:
+        """Return whether the student's logits affect the loss in one of `epochs`."""
+        return self.uses_logits(epochs) or self._has_weight({"ce"}, epochs)
+
+    def _has_weight(self, terms: Collection[str], epochs: int) -> bool:
+        num_epochs = epochs if self.is_custom else min(epochs, 1)  # those of raykd's methods are the same in all epochs
+        return any(self.weights(epoch).get(name) for epoch in range(num_epochs) for name in terms)
+
     def errors_of(self, part: str) -> AbstractContextManager[None]:
         """Return a context that turns any error in `part` of the method into a ConfigError with its line."""
-        return errors_of(f"method = {self.title()}: {part}", self._source.path if self._source else "")
+        source = self.custom_source()
+        return errors_of(f"method = {self.title()}: {part}", source.path if source else "")
 
     @property
     def is_custom(self) -> bool:
-        return self._source is not None
+        return self.custom_source() is not None
 
-    @property
-    def _source(self) -> custom_file.Source | None:
-        return custom_file.source_of(type(self))
+    @classmethod
+    def custom_source(cls) -> custom_file.Source | None:
+        """Return the user's file that defines the method; None for a method of raykd."""
+        return custom_file.source_of(cls)
 
     def require_valid_weights(self, epochs: int) -> None:
         """Raise ConfigError unless weights(epoch) maps names of terms to finite numbers in each of `epochs`.

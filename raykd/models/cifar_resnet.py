@@ -38,6 +38,6 @@ class CifarResNet(Model):
         widths = {(16, 16): "", (64, 32): "x4"}.get((self.width, self.stem), f"-w{self.width}-s{self.stem}")
         return f"cifar_resnet{self.depth}{widths}"
 
-    def build(self, images: ImageSpec) -> ImageModel:
+    def make(self, images: ImageSpec) -> ImageModel:
         blocks = ((self.depth - 2) // 6,) * 3
         return ImageModel(ResNetNetwork(blocks, self.width, images.num_classes, self.stem), forward_network, images)

@@ -29,7 +29,7 @@ class BottleneckResNet(FourStages):
     def label(self) -> str:
         return f"cifar_resnet{3 * sum(self.blocks) + 2}{'' if self.width == 64 else f'-w{self.width}'}"
 
-    def build(self, images: ImageSpec) -> ImageModel:
+    def make(self, images: ImageSpec) -> ImageModel:
         network = BottleneckResNetNetwork(self.blocks, self.width, images.num_classes)
         return ImageModel(network, forward_network, images)
 

@@ -10,16 +10,16 @@ class of its own (`_config_class`). So they are set, checked, searched and recor
 
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields, make_dataclass, replace
+from dataclasses import MISSING, dataclass, fields, make_dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, get_origin
 
 from torch import nn
 
-from raykd.config import AtMost, Config, custom_file
+from raykd.config import Config, custom_file
 from raykd.config.signature import accepts_any, field_of, parameters_of
 from raykd.errors import CodeNotLoaded, ConfigError, errors_of, shown
-from raykd.models.model import MAX_SIDE, ImageModel, ImageSpec, require_normalization
+from raykd.models.model import ImageModel, ImageSpec
 from raykd.models.submodules import SubmoduleModel
 
 _GIVEN = ("num_classes", "image_size")  # parameters that raykd passes
@@ -51,9 +51,6 @@ class Network(SubmoduleModel, metaclass=_ByClass):
     source: ClassVar[custom_file.Source]
     list_fields: ClassVar[frozenset[str]] = frozenset()  # parameters that are lists; a configuration holds tuples
     weights: str = ""  # a file to start from, or ''
-    input_size: Annotated[int, AtMost(MAX_SIDE)] = 0  # pixels per side, to which views are resized; 0 for the data's
-    mean: tuple[float, ...] = ()  # mean of each channel, as a fraction of 255; () for the data's
-    std: tuple[float, ...] = ()
 
     if TYPE_CHECKING:
 
@@ -62,9 +59,6 @@ class Network(SubmoduleModel, metaclass=_ByClass):
     def check(self) -> None:
         super().check()
         self.require(self.weights != "pretrained", "weights", "must be a file, or '' to start from scratch")
-        self.require(self.input_size >= 0, "input_size", "must be pixels, or 0 for the data's size")
-        require_normalization(self, "mean", "std")
-        self.require(bool(self.mean) == bool(self.std), "mean" if self.mean else "std", "requires both mean and std")
 
     @property
     def label(self) -> str:
@@ -76,23 +70,17 @@ class Network(SubmoduleModel, metaclass=_ByClass):
         changed = [f"-{name}{value}" for name, value in values.items() if value != defaults[name]]
         return re.sub(r"[^a-z0-9_.-]+", "_", "".join([words, *changed]).lower())[:_MAX_LABEL].rstrip("_.-")
 
-    def input_spec(self, images: ImageSpec) -> ImageSpec:
-        if not self.mean:
-            return images
-        return replace(images, mean=self.mean, std=self.std)  # pyright: ignore[reportArgumentType] - three values
-
-    def build(self, images: ImageSpec) -> ImageModel:
-        size = self.input_size or images.size
+    def make(self, images: ImageSpec) -> ImageModel:
         with errors_of(f"model = {self.title()}: its __init__", self.source.path):
-            network = self.network_class(**self.arguments(images, size))
-        return self.hooked(network, images, size, self.title(), self.source.path)
+            network = self.network_class(**self.arguments(images))
+        return self.hooked(network, images, self.title(), self.source.path)
 
-    def arguments(self, images: ImageSpec, size: int) -> dict[str, Any]:
-        """Return what `__init__` receives for images of `size` pixels per side."""
+    def arguments(self, images: ImageSpec) -> dict[str, Any]:
+        """Return what `__init__` receives for `images`."""
         common, parameters = {item.name for item in fields(Network)}, parameters_of(self.network_class)
         values = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in common}
         values = {name: [*value] if name in self.list_fields else value for name, value in values.items()}
-        image_size = {"image_size": size} if "image_size" in parameters else {}
+        image_size = {"image_size": images.size} if "image_size" in parameters else {}
         return {"num_classes": images.num_classes} | image_size | values
 
     def stored(self, results_only: bool) -> dict[str, Any]:

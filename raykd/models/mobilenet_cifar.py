@@ -37,7 +37,7 @@ class MobileNetV2(Model):
         width = "" if self.width == 0.5 else f"-w{self.width:g}"
         return f"mobilenet_v2{width}{'' if self.expansion == 6 else f'-e{self.expansion}'}"
 
-    def build(self, images: ImageSpec) -> ImageModel:
+    def make(self, images: ImageSpec) -> ImageModel:
         network = MobileNetV2Network(self.width, self.expansion, images.num_classes)
         return ImageModel(network, forward_network, images)
 

@@ -1,15 +1,15 @@
 """A model's configuration (`Model`), and a network from uint8 images to Outputs (`ImageModel`)."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raykd.config import Config
+from raykd.config import AtMost, Config, skip_if_default
 from raykd.errors import ConfigError
 from raykd.outputs import Outputs
 
@@ -36,7 +36,31 @@ class ImageSpec:
 
 @dataclass(frozen=True)
 class Model(Config):
-    """Base of the models' configurations. A subclass may have `weights`: a file, or '' to start from scratch."""
+    """Base of the models' configurations. A subclass may have `weights`: a file, or '' to start from scratch.
+
+    mean, std: of each channel, as fractions of 255; () for those of the pretrained weights, else the data's.
+    input_size: pixels per side, to which views are resized on the device; 0 for the data's size. classifier: whether
+    the network computes logits. Without, it is built for 0 classes, as in timm, and returns logits [B, 0].
+    """
+
+    _: KW_ONLY  # subclasses have positional fields
+    mean: tuple[float, ...] = skip_if_default(())
+    std: tuple[float, ...] = skip_if_default(())
+    input_size: Annotated[int, AtMost(MAX_SIDE)] = skip_if_default(0)
+    classifier: bool = skip_if_default(True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_input()
+
+    def _check_input(self) -> None:
+        self.require(self.input_size >= 0, "input_size", "must be pixels, or 0 for the data's size")
+        for name, low in (("mean", "from 0"), ("std", "above 0")):
+            values = getattr(self, name)
+            is_in_range = all(0 <= value <= 1 and (value > 0 or name == "mean") for value in values)
+            requirement = f"must be three numbers, one per channel, {low} up to 1: divide pixel values by 255"
+            self.require(len(values) in (0, 3) and is_in_range, name, requirement)
+        self.require(bool(self.mean) == bool(self.std), "mean" if self.mean else "std", "requires both mean and std")
 
     @property
     def label(self) -> str:
@@ -49,7 +73,13 @@ class Model(Config):
         return False
 
     def input_spec(self, images: ImageSpec) -> ImageSpec:
-        """Return `images` with the mean and std that the network normalizes by: the data's, unless overridden."""
+        """Return `images` with the mean and std that the network normalizes by."""
+        if not self.mean:
+            return self.pretrained_spec(images)
+        return replace(images, mean=self.mean, std=self.std)  # pyright: ignore[reportArgumentType] - three values
+
+    def pretrained_spec(self, images: ImageSpec) -> ImageSpec:
+        """Return `images` with the mean and std of the pretrained weights; the data's if there are none."""
         return images
 
     def download(self) -> nn.Module:
@@ -57,17 +87,22 @@ class Model(Config):
         raise ConfigError(f"model {self.label} has no pretrained weights; give a file")
 
     def build(self, images: ImageSpec) -> "ImageModel":
-        """Build a network, with weights from torch's global generator. Raises: ConfigError for an impossible size."""
+        """Build a network for `images`, with weights from torch's global generator.
+
+        It normalizes by `input_spec`, and resizes to `input_size`. Raises ConfigError for an impossible size.
+        """
+        size = self.input_size or images.size
+        num_classes = images.num_classes if self.classifier else 0
+        model = self.make(replace(self.input_spec(images), size=size, num_classes=num_classes))
+        model.input_size = size if size != images.size else None
+        for parameter in model.network.parameters():
+            if not parameter.numel():  # of a layer for 0 classes, which no gradient reaches
+                parameter.requires_grad_(False)
+        return model
+
+    def make(self, images: ImageSpec) -> "ImageModel":
+        """Return a network for images of this size and normalization; `build` calls it."""
         raise NotImplementedError
-
-
-def require_normalization(config: Config, mean: str, std: str) -> None:
-    """Raise ConfigError unless the fields `mean` and `std` hold three fractions of 255, one per channel, or ()."""
-    for name, low in ((mean, "from 0"), (std, "above 0")):
-        values = getattr(config, name)
-        is_in_range = all(0 <= value <= 1 and (value > 0 or name == mean) for value in values)
-        requirement = f"must be three numbers, one per channel, {low} up to 1: divide pixel values by 255"
-        config.require(len(values) in (0, 3) and is_in_range, name, requirement)
 
 
 def _per_channel(fractions: Sequence[float]) -> Tensor:
@@ -104,15 +139,17 @@ class ImageModel(nn.Module):
         network: nn.Module,
         forward: ForwardFunction,
         images: ImageSpec,
-        input_size: int | None = None,
         forward_features: ForwardFunction | None = None,
     ) -> None:
-        """forward_features: returns what `forward` returns, and feature maps; None if there is nothing to add."""
+        """images: as the network receives them. `input_size`, set later, is None if they arrive in this size.
+
+        forward_features: returns what `forward` returns, and feature maps; None if there is nothing to add.
+        """
         super().__init__()
         self.network = network
         self._run_network, self._run_with_features = forward, forward_features or forward
         self.with_features = False
-        self.input_size = input_size if input_size != images.size else None
+        self.input_size: int | None = None
         self.register_buffer("mean", _per_channel(images.mean), persistent=False)
         self.register_buffer("std", _per_channel(images.std), persistent=False)
 

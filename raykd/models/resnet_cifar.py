@@ -47,7 +47,7 @@ class ResNet(FourStages):
         layers = 8 if self.blocks == (1, 1, 1, 1) else 2 * sum(self.blocks) + 2
         return f"resnet{layers}" if self.width == 64 else f"resnet{layers}-w{self.width}"
 
-    def build(self, images: ImageSpec) -> ImageModel:
+    def make(self, images: ImageSpec) -> ImageModel:
         network = ResNetNetwork(self.blocks, self.width, images.num_classes)
         return ImageModel(network, forward_network, images)
 

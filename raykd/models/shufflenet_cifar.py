@@ -46,7 +46,7 @@ class ShuffleNetV1(Model):
         is_published = self.width == 240 and self.groups == 3
         return "shufflenet_v1" if is_published else f"shufflenet_v1-w{self.width}-g{self.groups}"
 
-    def build(self, images: ImageSpec) -> ImageModel:
+    def make(self, images: ImageSpec) -> ImageModel:
         network = ShuffleNetV1Network(self.width, self.groups, images.num_classes)
         return ImageModel(network, forward_network, images)
 
@@ -63,7 +63,7 @@ class ShuffleNetV2(Model):
     def label(self) -> str:
         return "shufflenet_v2" if self.size == "1x" else f"shufflenet_v2-{self.size}"
 
-    def build(self, images: ImageSpec) -> ImageModel:
+    def make(self, images: ImageSpec) -> ImageModel:
         network = ShuffleNetV2Network(V2_CHANNELS[self.size], images.num_classes)
         return ImageModel(network, forward_network, images)
 

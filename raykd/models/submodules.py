@@ -32,11 +32,13 @@ class Submodules:
     """Where to read outputs. embedding: a submodule's output, or '' for the input of the linear layer `head`.
 
     head: '' if the logits do not come from a linear layer. features: submodules whose outputs are [B, K, H, W].
+    returns_embedding: whether the network itself returns the embedding, and no logits.
     """
 
     embedding: str = ""
     head: str = ""
     features: tuple[str, ...] = ()
+    returns_embedding: bool = False
 
     @property
     def embedding_at(self) -> "tuple[str, Side] | None":
@@ -64,23 +66,23 @@ class SubmoduleModel(Model):
     def check(self) -> None:
         self.require(len(set(self.features)) == len(self.features), "features", "names a submodule twice")
 
-    def hooked(self, network: nn.Module, images: ImageSpec, size: int, title: str, path: str = "") -> "HookedModel":
-        """Return the network, built for images of `size` pixels, with its named submodules.
+    def hooked(self, network: nn.Module, images: ImageSpec, title: str, path: str = "") -> "HookedModel":
+        """Return the network, built for `images`, with its named submodules.
 
         title: the model's name in messages. path: the user's file, whose lines the messages name.
         """
         is_shape_only = torch.get_default_device().type == "meta"
-        read = Submodules() if is_shape_only else self._located(network, images, size, title, path)
-        return HookedModel(network, self.input_spec(images), read, size)
+        read = Submodules() if is_shape_only else self._located(network, images, title, path)
+        return HookedModel(network, images, read)
 
-    def _located(self, network: nn.Module, images: ImageSpec, size: int, title: str, path: str) -> Submodules:
+    def _located(self, network: nn.Module, images: ImageSpec, title: str, path: str) -> Submodules:
         """Return where to read the network's outputs; found once in a process for each configuration."""
         key = self, images
         if key not in _found_before:
             remedy = "it must accept float images [B, 3, H, W] of this size; --set input_size of the model, or fix it"
-            subject = f"model = {title}: its forward() with an image of {size}x{size} pixels"
+            subject = f"model = {title}: its forward() with an image of {images.size}x{images.size} pixels"
             with errors_of(subject, path, remedy):
-                _found_before[key] = locate(network, images, size, self.embedding, self.features, title)
+                _found_before[key] = locate(network, images, self.embedding, self.features, title)
         return _found_before[key]
 
 
@@ -93,8 +95,8 @@ class HookedModel(ImageModel):
     Embedding and feature maps are read only after a `request` for them.
     """
 
-    def __init__(self, network: nn.Module, images: ImageSpec, read: Submodules, input_size: int | None = None) -> None:
-        super().__init__(network, lambda network, pixels: Outputs(logits_of(network(pixels))), images, input_size)
+    def __init__(self, network: nn.Module, images: ImageSpec, read: Submodules) -> None:
+        super().__init__(network, _run_for_embedding if read.returns_embedding else _run_for_logits, images)
         self.read = read
         self._embedding_at: tuple[str, Side] | None = None
         self._features_at: tuple[tuple[str, Side], ...] = ()
@@ -116,7 +118,9 @@ class HookedModel(ImageModel):
         outputs = super().run(pixels)
         if not self._hooked:
             return outputs
-        embedding = None if self._embedding_at is None else self._captured[self._embedding_at].flatten(1)
+        embedding = outputs.embedding
+        if self._embedding_at is not None:
+            embedding = self._captured[self._embedding_at].flatten(1)
         features = tuple(self._captured[at] for at in self._features_at)
         self._captured.clear()  # activations must not outlive their step
         return Outputs(outputs.logits, embedding, features)
@@ -133,16 +137,23 @@ class _Capture:
         self.captured[self.key] = inputs[0] if self.side == "input" else output
 
 
+def _run_for_logits(network: nn.Module, pixels: Tensor) -> Outputs:
+    return Outputs(logits_of(network(pixels)))
+
+
+def _run_for_embedding(network: nn.Module, pixels: Tensor) -> Outputs:
+    embedding = logits_of(network(pixels)).flatten(1)
+    return Outputs(embedding[:, :0], embedding)
+
+
 def logits_of(result: Any) -> Tensor:
     """Return the logits of what a network returned: a tensor, or an object with the attribute `logits`."""
     return result if isinstance(result, Tensor) else result.logits
 
 
 @torch.no_grad()
-def locate(
-    network: nn.Module, images: ImageSpec, size: int, embedding: str, features: tuple[str, ...], title: str
-) -> Submodules:
-    """Return where to read the outputs of `network`, after running it once on a black image of `size` pixels.
+def locate(network: nn.Module, images: ImageSpec, embedding: str, features: tuple[str, ...], title: str) -> Submodules:
+    """Return where to read the outputs of `network`, after running it once on a black image of the size of `images`.
 
     embedding, features: names of submodules that the user set; '' and () for none. title: the network's name in
     messages.
@@ -153,15 +164,17 @@ def locate(
     for name in filter(None, (embedding, *features)):
         _require_submodule(network, name, title)
     with _observed(network) as seen:
-        result = network(torch.zeros(1, 3, size, size))
-    _require_logits(result, images.num_classes, title)
+        result = network(torch.zeros(1, 3, images.size, images.size))
+    returns_embedding = not images.num_classes and logits_of(result).dim() > 1 and logits_of(result).shape[1] > 0
+    if not returns_embedding:
+        _require_logits(result, images.num_classes, title)
     if embedding:
         _require_output(seen, embedding, "embedding", title)
     for name in features:
         _require_output(seen, name, "features", title)
     linear = [name for name, (module, _, _) in seen.items() if isinstance(module, nn.Linear)]
     head = next((name for name in reversed(linear) if _is_head(*seen[name], logits_of(result))), "")
-    return Submodules(embedding, head, features)
+    return Submodules(embedding, "" if returns_embedding else head, features, returns_embedding)
 
 
 def serving(network: nn.Module, size: int, need: Need) -> list[str]:

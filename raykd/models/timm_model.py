@@ -6,13 +6,12 @@ access, and compute nodes read that file.
 
 from dataclasses import dataclass, replace
 from math import ceil
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from raykd.config import AtMost
 from raykd.errors import ConfigError, did_you_mean
-from raykd.models.model import MAX_SIDE, ImageModel, ImageSpec, Model
+from raykd.models.model import ImageModel, ImageSpec, Model
 from raykd.outputs import Outputs
 
 MAX_STAGES = 4  # a ResNet has four, so stages of different kinds of models are paired by default
@@ -20,15 +19,13 @@ MAX_STAGES = 4  # a ResNet has four, so stages of different kinds of models are 
 
 @dataclass(frozen=True)
 class Timm(Model):
-    """name: in timm. input_size: pixels per side, 0 for the data's size. weights: '', 'pretrained' or a file.
+    """name: in timm. weights: '', 'pretrained' or a file; with weights, it normalizes by timm's mean and std.
 
-    A network with another input size than the data's (a ViT at 224) resizes views on the device. With weights, it
-    normalizes by timm's mean and std. `feature_stages` selects its feature maps.
+    `feature_stages` selects its feature maps.
     """
 
     kind: ClassVar[str] = "timm"
     name: str = "vit_tiny_patch16_224"
-    input_size: Annotated[int, AtMost(MAX_SIDE)] = 0
     weights: str = ""
 
     def check(self) -> None:
@@ -38,7 +35,6 @@ class Timm(Model):
         if self.name.split(".")[0] not in known:
             hint = did_you_mean(self.name, known, numbered=True)
             raise ConfigError(f"unknown timm model '{self.name}': timm.list_models() has {len(known)} names{hint}")
-        self.require(self.input_size >= 0, "input_size", "must be pixels, or 0 for the data's size")
 
     @property
     def label(self) -> str:
@@ -48,7 +44,7 @@ class Timm(Model):
     def has_distillation_token(self) -> bool:
         return self.name.startswith("deit_") and "_distilled_" in self.name
 
-    def input_spec(self, images: ImageSpec) -> ImageSpec:
+    def pretrained_spec(self, images: ImageSpec) -> ImageSpec:
         """Return `images`; with weights, with the mean and std that timm lists for their training."""
         import timm
 
@@ -57,10 +53,10 @@ class Timm(Model):
             return images
         return replace(images, mean=tuple(pretrained.mean), std=tuple(pretrained.std))
 
-    def build(self, images: ImageSpec) -> ImageModel:
+    def make(self, images: ImageSpec) -> ImageModel:
         import timm
 
-        size = self.input_size or images.size
+        size = images.size
         try:
             pretrained = timm.get_pretrained_cfg(self.name)
             has_fixed_size = pretrained is not None and pretrained.fixed_input_size
@@ -68,7 +64,7 @@ class Timm(Model):
             network = timm.create_model(self.name, pretrained=False, num_classes=images.num_classes, **options)
         except (TypeError, ValueError, AssertionError, ArithmeticError, RuntimeError) as error:
             raise ConfigError(f"timm model '{self.name}' cannot be built for {size}x{size} images: {error}") from None
-        return wrap_timm_network(network, self.input_spec(images), size, self.has_distillation_token)
+        return wrap_timm_network(network, images, self.has_distillation_token)
 
     def download(self) -> nn.Module:
         import timm
@@ -76,10 +72,11 @@ class Timm(Model):
         return timm.create_model(self.name, pretrained=True)
 
 
-def wrap_timm_network(
-    network: nn.Module, images: ImageSpec, input_size: int, has_two_heads: bool = False
-) -> ImageModel:
-    """Return a timm network as an ImageModel. has_two_heads: it is a VisionTransformerDistilled."""
+def wrap_timm_network(network: nn.Module, images: ImageSpec, has_two_heads: bool = False) -> ImageModel:
+    """Return a timm network as an ImageModel.
+
+    images: as the network receives them. has_two_heads: it is a VisionTransformerDistilled.
+    """
     apply_head = _apply_two_heads if has_two_heads else _apply_one_head
     stages = feature_stages(network)
 
@@ -91,7 +88,7 @@ def wrap_timm_network(
         hidden, features = network.forward_intermediates(pixels, indices=stages)
         return apply_head(network, hidden)._replace(features=tuple(features))
 
-    return ImageModel(network, forward, images, input_size, forward_features=forward_features if stages else None)
+    return ImageModel(network, forward, images, forward_features if stages else None)
 
 
 def feature_stages(network: nn.Module) -> list[int]:
@@ -116,6 +113,8 @@ def feature_stages(network: nn.Module) -> list[int]:
 def _apply_one_head(network: Any, hidden: Any) -> Outputs:
     """Return logits [B, C] and the embedding before the head [B, D] of forward_features' result `hidden`."""
     embedding = network.forward_head(hidden, pre_logits=True)
+    if not network.num_classes:
+        return _without_logits(embedding.flatten(1))
     classifier = network.get_classifier()
     if isinstance(classifier, nn.Linear):
         return Outputs(classifier(embedding), embedding)
@@ -126,6 +125,12 @@ def _apply_one_head(network: Any, hidden: Any) -> Outputs:
 def _apply_two_heads(network: Any, hidden: Any) -> Outputs:
     """Return both heads' logits of a DeiT with its distillation token, and their mean, as timm does at test time."""
     class_token, distillation_token = (network.head_drop(hidden[:, token]) for token in (0, 1))
+    if not network.num_classes:
+        return _without_logits((class_token + distillation_token) / 2)
     heads = network.head(class_token), network.head_dist(distillation_token)
     embedding = (class_token + distillation_token) / 2
     return Outputs((heads[0] + heads[1]) / 2, embedding, heads=heads)
+
+
+def _without_logits(embedding: Tensor) -> Outputs:
+    return Outputs(embedding[:, :0], embedding)

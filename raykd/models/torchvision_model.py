@@ -6,13 +6,12 @@ training.
 """
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 from torch import nn
 
-from raykd.config import AtMost
 from raykd.errors import ConfigError, did_you_mean
-from raykd.models.model import MAX_SIDE, ImageModel, ImageSpec
+from raykd.models.model import ImageModel, ImageSpec
 from raykd.models.submodules import SubmoduleModel
 
 _SIZED = ("vit_",)  # networks that are built for one image size
@@ -21,14 +20,13 @@ _AUXILIARY = ("googlenet", "inception_v3")  # networks that return auxiliary log
 
 @dataclass(frozen=True)
 class Torchvision(SubmoduleModel):
-    """name: in torchvision. input_size: pixels per side, 0 for the data's size. weights: '', 'pretrained' or a file.
+    """name: in torchvision. weights: '', 'pretrained' or a file.
 
     embedding, features: see SubmoduleModel.
     """
 
     kind: ClassVar[str] = "torchvision"
     name: str = "resnet18"
-    input_size: Annotated[int, AtMost(MAX_SIDE)] = 0
     weights: str = ""
 
     def check(self) -> None:
@@ -39,14 +37,13 @@ class Torchvision(SubmoduleModel):
         if self.name not in known:
             hint = did_you_mean(self.name, known, numbered=True)
             raise ConfigError(f"unknown torchvision model '{self.name}': it has {len(known)} classifiers{hint}")
-        self.require(self.input_size >= 0, "input_size", "must be pixels, or 0 for the data's size")
 
     @property
     def label(self) -> str:
         return f"torchvision-{self.name}"
 
-    def input_spec(self, images: ImageSpec) -> ImageSpec:
-        """Return `images`; with weights, with the mean and std of torchvision's default weights for this name."""
+    def pretrained_spec(self, images: ImageSpec) -> ImageSpec:
+        """Return `images`; with weights, with the mean and std of torchvision's default weights."""
         from torchvision import models
 
         if not self.weights:
@@ -55,10 +52,10 @@ class Torchvision(SubmoduleModel):
         transforms = weights.DEFAULT.transforms()
         return replace(images, mean=tuple(transforms.mean), std=tuple(transforms.std))
 
-    def build(self, images: ImageSpec) -> ImageModel:
+    def make(self, images: ImageSpec) -> ImageModel:
         from torchvision import models
 
-        size = self.input_size or images.size
+        size = images.size
         options: dict[str, Any] = {"image_size": size} if self.name.startswith(_SIZED) else {}
         options |= {"aux_logits": False, "init_weights": False} if self.name in _AUXILIARY else {}
         try:
@@ -67,7 +64,7 @@ class Torchvision(SubmoduleModel):
             raise ConfigError(
                 f"torchvision model '{self.name}' cannot be built for {size}x{size} images: {error}"
             ) from None
-        return self.hooked(network, images, size, self.label)
+        return self.hooked(network, images, self.label)
 
     def download(self) -> nn.Module:
         from torchvision import models

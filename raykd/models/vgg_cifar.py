@@ -32,7 +32,7 @@ class VGG(Model):
     def label(self) -> str:
         return f"vgg{self.depth}"
 
-    def build(self, images: ImageSpec) -> ImageModel:
+    def make(self, images: ImageSpec) -> ImageModel:
         return ImageModel(VGGNetwork(CONVOLUTIONS[self.depth], images.num_classes), forward_network, images)
 
 

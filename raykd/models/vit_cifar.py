@@ -48,7 +48,7 @@ class ViT(Model):
     def has_distillation_token(self) -> bool:
         return self.distillation_token
 
-    def build(self, images: ImageSpec) -> ImageModel:
+    def make(self, images: ImageSpec) -> ImageModel:
         from timm.models.deit import VisionTransformerDistilled
         from timm.models.vision_transformer import VisionTransformer
 
@@ -64,4 +64,4 @@ class ViT(Model):
             num_classes=images.num_classes,
             drop_rate=self.dropout,
         )
-        return wrap_timm_network(network, images, images.size, self.distillation_token)
+        return wrap_timm_network(network, images, self.distillation_token)

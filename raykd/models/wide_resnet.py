@@ -36,7 +36,7 @@ class WideResNet(Model):
     def label(self) -> str:
         return f"wrn_{self.depth}_{self.factor}"
 
-    def build(self, images: ImageSpec) -> ImageModel:
+    def make(self, images: ImageSpec) -> ImageModel:
         network = WideResNetNetwork(self.depth, self.factor, self.dropout, images.num_classes)
         return ImageModel(network, forward_network, images)
 

@@ -11,14 +11,13 @@ from functools import cached_property
 from operator import attrgetter
 from typing import Annotated, Any, ClassVar, Literal
 
-from raykd.config import AtMost, Config, MaxLength, Seed, Seeds, custom_file, not_fingerprinted, type_hints
+from raykd.config import AtMost, Config, MaxLength, Seed, Seeds, custom_file, kinds, not_fingerprinted, type_hints
 from raykd.data import dataset_names
 from raykd.data.sampling import Sampling
 from raykd.data.views import Views
 from raykd.methods import KD, Method
 from raykd.methods.method import Need
 from raykd.models import MAX_SIDE, Model
-from raykd.models.model import require_normalization
 from raykd.models.vit_cifar import ViT
 from raykd.spec.overrides import override_all
 from raykd.spec.published import published_pairs
@@ -110,10 +109,6 @@ class Experiment(Config):
     # Other methods, each distilled with the same seeds from the same teacher and compared with `method`.
     compare: Annotated[tuple[Method, ...], MaxLength(100)] = not_fingerprinted(())
     teacher_seeds: Seeds = ()  # seeds of several teachers, whose mean logits are distilled; () for one teacher
-    # Normalization of an imported teacher's images, per channel, as fractions of 255. (): from its file, else timm's
-    # for its model, else the data's.
-    teacher_mean: tuple[float, ...] = ()
-    teacher_std: tuple[float, ...] = ()
     # A published pair of networks on CIFAR-100, whose accuracies the report shows: 'resnet32x4:resnet8x4'; '' for none.
     published: str = ""
 
@@ -134,7 +129,7 @@ class Experiment(Config):
         if self.teacher_seeds:
             self._check_teachers()
         self._check_token()
-        require_normalization(self, "teacher_mean", "teacher_std")
+        self._check_classifiers()
         augmented = ", ".join(self.augmented)
         plain_only = f"student.augmentation has {augmented}, and a logit cache holds only plain views; use live or auto"
         self.require(not augmented or self.teacher_source != "cache", "teacher_source", plain_only)
@@ -175,6 +170,20 @@ class Experiment(Config):
         add = add if isinstance(model, ViT) else f"--set student.model=vit6 {add}"
         is_missing = any(m.needs_distillation_token for m in self.methods) and not model.has_distillation_token
         self.require(not is_missing, "method", f"trains a distillation token, and {model.label} has none; {add}")
+
+    def _check_classifiers(self) -> None:
+        """Check that the student has a classifier, and the teacher too if a method reads its logits."""
+        teacher, student = self.teacher.model, self.student.model
+        assert isinstance(teacher, Model) and isinstance(student, Model)
+        remedy = "baselines train it; distilled students have none where ce_weight and kd_weight are 0"
+        student.require(student.classifier, "classifier", f"must be true for the student: {remedy}")
+        for method in self.methods if not teacher.classifier else ():
+            without_logits = [kind for kind, other in kinds(Method).items() if other.works_without_logits()]
+            name = "method" if method is self.method else "compare"
+            reads = "its loss reads the teacher's logits, and teacher.model.classifier = False; use one of"
+            self.require(
+                not method.uses_logits(self.student.epochs), name, f"{reads} {', '.join(without_logits)} at kd_weight=0"
+            )
 
     def _check_teachers(self) -> None:
         """Check that the seeds are unique, and that several teachers have a meaningful mean: only logits do."""

@@ -55,8 +55,6 @@ class Run(Config):
     initial: WeightsFile | None = None  # initial weights, such as pretrained ones
     imported: WeightsFile | None = None  # final weights, trained elsewhere: this run does not train
     teacher_seeds: tuple[int, ...] = ()  # seeds of several teachers, which differ from `teacher` in nothing else
-    # Mean and std of an imported teacher's channels, (3 + 3) values, as the user set them; () for the file's or timm's.
-    normalization: tuple[float, ...] = ()
 
     @cached_property
     def teachers(self) -> tuple["Run", ...]:
@@ -142,17 +140,19 @@ def make_plan(experiment: Experiment, dataset: Dataset, weights_folder: Path, st
         seeds = tuple(run.seed for run in teachers) if len(teachers) > 1 else ()
         distilled = replace(base, stage="distilled", teacher=teachers[0], teacher_seeds=seeds)
         methods = experiment.methods
-        runs += [replace(distilled, method=method, seed=seed) for method in methods for seed in experiment.seeds]
+        for method in methods:
+            recipe = _distilled_recipe(base.recipe, method)
+            runs += [replace(distilled, recipe=recipe, method=method, seed=seed) for seed in experiment.seeds]
     for run in runs:
         _check_images(run, dataset)
         _check_cutout(run, dataset)
-        _check_class_weights(run, dataset)
+        _check_balance(run, dataset)
     return Plan(experiment, tuple(runs))
 
 
 def _teachers(experiment: Experiment, dataset: Dataset, weights_folder: Path) -> list[Run]:
     """Return the teachers, trained or imported, in the order of their seeds."""
-    imported = _weights_file(experiment.teacher_checkpoint) if experiment.teacher_checkpoint else None
+    imported = _imported(experiment, weights_folder)
     teacher = Run(
         family=experiment.family,
         stage="teacher",
@@ -160,27 +160,35 @@ def _teachers(experiment: Experiment, dataset: Dataset, weights_folder: Path) ->
         data=replace(experiment.data, student_images=None),
         data_identity=dataset.identity,
         imported=imported,
-        normalization=_normalization(experiment),
         initial=None if imported else _initial("teacher", experiment.teacher, weights_folder),
     )
     seeds = experiment.teacher_seeds or (experiment.teacher_seed,)
     return [replace(teacher, seed=seed) for seed in sorted(seeds)]
 
 
-def _normalization(experiment: Experiment) -> tuple[float, ...]:
-    """Return mean and std of an imported teacher's channels, (3 + 3) values; () if the experiment sets none."""
-    mean, std = experiment.teacher_mean, experiment.teacher_std
-    if not mean and not std:
-        return ()
-    name, value, other = ("teacher_mean", mean, "teacher_std") if mean else ("teacher_std", std, "teacher_mean")
-    if not (mean and std):
-        raise ConfigError(f"{name} = {value}: requires {other} too; --set {other}=RED,GREEN,BLUE")
-    if not experiment.teacher_checkpoint:
+def _imported(experiment: Experiment, weights_folder: Path) -> WeightsFile | None:
+    """Return the teacher's final weights, if it is not trained here: one without a classifier never is."""
+    if experiment.teacher_checkpoint:
+        return _weights_file(experiment.teacher_checkpoint)
+    model = experiment.teacher.model
+    assert isinstance(model, Model)
+    if model.classifier:
+        return None
+    weights = _initial("teacher", experiment.teacher, weights_folder)
+    if weights is None:
         raise ConfigError(
-            f"teacher_mean = {mean}: would have no effect, because the teacher is trained here with the data's "
-            "normalization; leave it out, or import a teacher with --teacher-checkpoint FILE"
+            "teacher.model.classifier = False: a teacher without a classifier requires weights, since it is not "
+            "trained here; --set teacher.model.weights=pretrained or a file, or --teacher-checkpoint FILE"
         )
-    return (*mean, *std)
+    return weights
+
+
+def _distilled_recipe(recipe: Recipe, method: Method) -> Recipe:
+    """Return the recipe of distilled students, which have no classifier if nothing in the loss would train it."""
+    if method.trains_classifier(recipe.epochs):
+        return recipe
+    assert isinstance(recipe.model, Model)
+    return replace(recipe, model=replace(recipe.model, classifier=False))
 
 
 def _without_path(recipe: Recipe) -> Recipe:
@@ -270,9 +278,19 @@ def _check_cutout(run: Run, dataset: Dataset) -> None:
         )
 
 
-def _check_class_weights(run: Run, dataset: Dataset) -> None:
-    """Raise ConfigError unless there is a weight for each class."""
-    weights = run.recipe.class_weights
+def _check_balance(run: Run, dataset: Dataset) -> None:
+    """Raise ConfigError unless there is a weight for each class, and if classes are balanced that nothing learns."""
+    weights, sampling = run.recipe.class_weights, run.recipe.sampling
+    if not run.model.classifier and weights != "none":
+        raise ConfigError(
+            f"{run.role}.class_weights = {weights}: would have no effect, because the {run.role} has no classifier; "
+            f"--set {run.role}.class_weights=none"
+        )
+    if not (run.model.classifier or run.method.reads_labels) and sampling != "shuffle":
+        raise ConfigError(
+            f"{run.role}.sampling = {sampling}: requires labels, and this run trains without; "
+            f"--set {run.role}.sampling=shuffle"
+        )
     if not isinstance(weights, str) and len(weights) != dataset.num_classes:
         raise ConfigError(
             f"{run.role}.class_weights has {plural(len(weights), 'number')}, and {dataset.name} has "

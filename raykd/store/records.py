@@ -137,6 +137,10 @@ class Metrics:
     classes: tuple[str, ...] = ()
     weights_sha256: str | None = None
     teacher_sha256: str | None = None  # SHA-256 of the teacher's weights
+    # For a model without a classifier, whose other metrics are those of a linear probe on its embedding: the accuracy
+    # of its nearest neighbors, and the probe's L2 penalty, see training/probe.py.
+    knn_top1: Percent | None = None
+    probe_penalty: NonNegative | None = None
 
     def problem(self) -> str:
         sizes = {len(part) for part in (self.confusion, self.classes, self.class_top1, *self.confusion) if part}
@@ -150,7 +154,7 @@ class Metrics:
     @property
     def numbers(self) -> Mapping[str, float]:
         """The known metrics that are single numbers, by name."""
-        names = ("top1", "nll", "top5", "ece", "brier", "agreement", "teacher_kl")
+        names = ("top1", "nll", "top5", "ece", "brier", "agreement", "teacher_kl", "knn_top1")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 

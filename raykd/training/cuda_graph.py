@@ -24,7 +24,8 @@ WARM_UP_STEPS = 3
 
 
 def _new_sums(training: TrainState, weights: dict[str, float]) -> EpochSums:
-    names = (*dict.fromkeys((*weights, "top1")), "loss")
+    metrics = ("top1",) if training.run.model.classifier else ()
+    names = (*dict.fromkeys((*weights, *metrics)), "loss")
     return EpochSums(names, training.compute.device, training.group)
 
 
@@ -42,7 +43,7 @@ class EagerSteps:
 
     def start_epoch(self, epoch: int, first_step: int) -> None:
         """Prepare `epoch` from step `first_step` on, with empty sums."""
-        self._epoch, self._weights = epoch, self._training.run.method.weights(epoch)
+        self._epoch, self._weights = epoch, self._training.weights(epoch)
         self._batches = self._training.loader.epoch(epoch, first_step)
         self.sums = _new_sums(self._training, self._weights)
 
@@ -78,7 +79,7 @@ class DeviceSteps:
 
     def start_epoch(self, epoch: int, first_step: int) -> None:
         training = self._training
-        order, weights = training.loader.order(epoch), training.run.method.weights(epoch)
+        order, weights = training.loader.order(epoch), training.weights(epoch)
         if self._order is None:
             self._order = order
         else:

@@ -21,6 +21,7 @@ from raykd.training.compute import Compute
 from raykd.training.costs import model_costs
 from raykd.training.metrics import compute_metrics
 from raykd.training.model_file import images_of, load_model
+from raykd.training.probe import fit_probe
 from raykd.training.teacher.load import load_live_teacher
 from raykd.training.teacher.sources import LiveTeacher
 from raykd.training.training_step import validation_of
@@ -43,14 +44,19 @@ def evaluate_on_test(run: Run, folder: RunFolder, dataset: Dataset, compute: Com
     model = load_model(folder.best).to(compute.device)
     if run.recipe.channels_last:  # as in training
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.request({"embedding"})
+    probe = None if run.model.classifier else fit_probe(model, run.data, dataset, compute)
     teacher = _teacher_of(run, folder, compute)
 
     def metrics(split: Split) -> Metrics:
+        evaluated = model if probe is None else probe.model
         return replace(
-            compute_metrics(model, split, compute, dataset.num_classes, teacher.model if teacher else None),
+            compute_metrics(evaluated, split, compute, dataset.num_classes, teacher.model if teacher else None),
             classes=dataset.class_names,
             weights_sha256=weights_sha256,
             teacher_sha256=teacher.identity if teacher else None,
+            knn_top1=None if probe is None else probe.neighbors_top1(split, compute),
+            probe_penalty=None if probe is None else probe.penalty,
         )
 
     write_record(folder.val, metrics(validation_of(run.data, dataset, compute.device)))
@@ -59,7 +65,12 @@ def evaluate_on_test(run: Run, folder: RunFolder, dataset: Dataset, compute: Com
 
 
 def _teacher_of(run: Run, folder: RunFolder, compute: Compute) -> LiveTeacher | None:
-    """Return the run's teacher; None if it had none, or if the weights in the teacher's folder have changed."""
+    """Return the run's teacher; None if it had none, or if the weights in the teacher's folder have changed.
+
+    Also None for a teacher without a classifier, with whose predictions none can agree.
+    """
+    if run.teacher is not None and not run.teacher.model.classifier:
+        return None
     teacher_sha256 = folder.require_record().teacher_sha256
     folders = [RunFolder(folder.path.parent / teacher.name) for teacher in run.teachers]
     if not teacher_sha256 or not folders or not all(teacher.best.is_file() for teacher in folders):

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
-from math import isfinite
+from math import isfinite, nan
 
 import torch
 
@@ -31,6 +31,7 @@ from raykd.training.group import SINGLE_WORKER, Group, per_worker_parts
 from raykd.training.hooks import NO_HOOKS, EpochReport, Hooks
 from raykd.training.memory import peak_bytes, reset_peak
 from raykd.training.optim import learning_rate
+from raykd.training.probe import evaluate_neighbors
 from raykd.training.run_record import finish_run, require_same_data, start_run
 from raykd.training.teacher.imported import import_teacher
 from raykd.training.teacher.sources import Teacher, no_teacher
@@ -152,7 +153,7 @@ def _finish_epoch(
         # Before on_epoch, which may reset the peak to report the memory of each epoch.
         progress.peak_memory_bytes = max(progress.peak_memory_bytes, peak_bytes(training.compute.device) or 0)
         keep_if_best(training, epoch, val.top1)
-    train_top1 = means.pop("top1")
+    train_top1 = means.pop("top1", nan)  # without a classifier
     saver.count_seconds()
     progress.epoch, progress.step, progress.sums = epoch + 1, 0, None
     report = EpochReport(
@@ -177,7 +178,10 @@ def _validate(training: TrainState, epoch: int) -> Evaluation:
     """Evaluate on the validation split. Raises RunDiverged if the epoch's last update made the weights invalid."""
     student = training.objective.student
     training.group.copy_buffers(student)
-    val = evaluate(student, training.val, training.compute, training.group)
+    if training.bank is None:
+        val = evaluate(student, training.val, training.compute, training.group)
+    else:
+        val = evaluate_neighbors(student, training.bank, training.val, training.compute, training.group)
     if not isfinite(val.nll):
         raise RunDiverged(f"validation loss became NaN or infinite after epoch {epoch}; lower the learning rate")
     return val

@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raykd.data.types import Split
-from raykd.models import ImageModel
 from raykd.store.records import Metrics, Reliability
 from raykd.training.compute import Compute
 from raykd.training.evaluate import predictions
@@ -27,7 +26,7 @@ TOP = 5
 
 
 def compute_metrics(
-    model: ImageModel, split: Split, compute: Compute, num_classes: int, teacher: nn.Module | None = None
+    model: nn.Module, split: Split, compute: Compute, num_classes: int, teacher: nn.Module | None = None
 ) -> Metrics:
     """Return the metrics of `model`, compared with `teacher` on the same images in the same precision."""
     sums = _Sums(num_classes, compute.device, teacher is not None)

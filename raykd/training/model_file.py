@@ -61,9 +61,9 @@ def header_of(run: Run, dataset: Dataset) -> Header:
 def architecture(model: Model) -> dict[str, Any]:
     """Return the configuration of `model`, with the defaults of fields that do not change its network in evaluation.
 
-    These fields are the file of initial weights, and the dropout of a ViT.
+    These fields are the file of initial weights, the normalization, and the dropout of a ViT.
     """
-    names = ("weights", "dropout") if isinstance(model, ViT) else ("weights",)
+    names = ("weights", "mean", "std", *(("dropout",) if isinstance(model, ViT) else ()))
     defaults = {item.name: item.default for item in fields(model) if item.name in names}
     return to_dict(replace(model, **defaults))
 

@@ -37,7 +37,7 @@ class Networks:
 
         Raises ConfigError for a network that cannot be built, does not fit in memory, or does not accept these images.
         """
-        key = run.model, run.initial, run.imported, run.normalization, with_features
+        key = run.model, run.initial, run.imported, with_features
         if key not in self._outputs:
             require_memory(run, self._dataset)
             if run.imported:

@@ -26,6 +26,7 @@ STANDARD_TERMS = ("ce", "top1", "loss")
 class Objective(nn.Module):
     """Map uint8 views [B, 3, H, W], Targets and Outputs to unweighted float32 terms {'ce': [], ..., 'top1': []}.
 
+    A student without a classifier has neither 'ce' nor 'top1', nor the method's terms of logits.
     For mixed images 'top1' is computed with the label of the larger share.
     """
 
@@ -54,7 +55,10 @@ class Objective(nn.Module):
     def forward(self, images: Tensor, targets: Targets, teacher: Outputs | None) -> dict[str, Tensor]:
         student = self.student(images)
         logits = student.logits.float()
-        terms = {"ce": self._cross_entropy(self.method.supervised_logits(student).float(), targets)}
+        has_classifier = logits.shape[1] > 0
+        terms: dict[str, Tensor] = {}
+        if has_classifier:
+            terms["ce"] = self._cross_entropy(self.method.supervised_logits(student).float(), targets)
         if teacher is not None:
             method_terms = self._terms(student, teacher, targets)
             for name in STANDARD_TERMS:
@@ -64,6 +68,8 @@ class Objective(nn.Module):
                         "method; rename the term"
                     )
             terms |= method_terms
+        if not has_classifier:
+            return terms
         with torch.no_grad():
             terms["top1"] = (logits.argmax(1) == targets.labels).float().mean() * 100  # a metric, not part of the loss
         return terms

@@ -33,6 +33,7 @@ from raykd.training.half_weights import HalfWeights
 from raykd.training.model_file import images_of
 from raykd.training.objective import Objective
 from raykd.training.optim import make_optimizer
+from raykd.training.probe import Bank, bank_of
 from raykd.training.sync_batch_norm import synchronize_batch_norm
 from raykd.training.teacher.sources import LiveTeacher, Teacher
 from raykd.training.weight_average import WeightAverage
@@ -42,7 +43,9 @@ from raykd.training.weight_average import WeightAverage
 class TrainState:
     """Everything that the training of one run requires. A checkpoint has objective, optimizer, progress and best.
 
-    val: this worker's share of the validation split. parallel: the compiled or DDP objective, set by `parallelize`.
+    val: this worker's share of the validation split. bank: images whose neighbors classify it, for a student without a
+    classifier. omitted: terms of the method that are not computed, because student or teacher has no classifier.
+    parallel: the compiled or DDP objective, set by `parallelize`.
     casts_together: whether a captured step casts all weights to bfloat16 with one kernel, by half_weights.
     best: the weights of the best epoch so far.
     """
@@ -55,6 +58,8 @@ class TrainState:
     val: Split
     teacher: Teacher
     group: Group = SINGLE_WORKER
+    bank: Bank | None = None
+    omitted: frozenset[str] = frozenset()
     parallel: nn.Module | None = None
     casts_together: bool = True
     half_weights: HalfWeights | None = None
@@ -86,6 +91,11 @@ class TrainState:
         self.parallel = self.group.wrap(module, self.compute.device)
         if self.casts_together and self.is_graph and self.compute.precision == "bf16" and not recipe.compile:
             self.half_weights = HalfWeights(objective.student, "student")
+
+    def weights(self, epoch: int) -> dict[str, float]:
+        """Return the weights of the loss terms that are computed in `epoch`."""
+        weights = self.run.method.weights(epoch)
+        return {name: weight for name, weight in weights.items() if name not in self.omitted}
 
     @property
     def is_graph(self) -> bool:
@@ -161,6 +171,18 @@ def class_weights_of(run: Run, dataset: Dataset) -> Tensor | None:
     return (weights / (weights * shares).sum()).float()
 
 
+def omitted_terms(run: Run) -> frozenset[str]:
+    """Return the terms that are not computed, because the student or its teacher has no classifier."""
+    without_student = set() if run.model.classifier else {"ce"}
+    has_both = run.model.classifier and (run.teacher is None or run.teacher.model.classifier)
+    return frozenset(without_student | (set() if has_both else set(run.method.logit_terms or ())))
+
+
+def training_labels(run: Run, labels: Tensor) -> Tensor:
+    """Return the labels int64 [N] that training reads: zeros if neither the student nor the method learns from them."""
+    return labels if run.model.classifier or run.method.reads_labels else torch.zeros_like(labels)
+
+
 def validation_of(data: Data, dataset: Dataset, device: torch.device, group: Group = SINGLE_WORKER) -> Split:
     """Return this worker's share of the validation split, on the device."""
     indices = train_val_indices(data, dataset.train.labels)[1][group.rank :: group.size]
@@ -184,6 +206,8 @@ def make_train_state(
     for model in (student, teacher.model) if isinstance(teacher, LiveTeacher) else (student,):
         if isinstance(model, ImageModel):  # the mean of several teachers has no feature maps
             model.request(run.method.needs)
+    if not run.model.classifier:
+        student.request({*run.method.needs, "embedding"})  # whose neighbors are searched after each epoch
     loader = _make_loader(run, dataset, teacher, device, group)
     adapter = _adapter_of(run, dataset, student, teacher, loader) if run.method.needs else None
     weights = class_weights_of(run, dataset)
@@ -195,7 +219,8 @@ def make_train_state(
         objective = objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     val = validation_of(run.data, dataset, device, group)
     optimizer = make_optimizer(objective, run.recipe.optimizer, fused=device.type == "cuda")
-    return TrainState(run, compute, objective, optimizer, loader, val, teacher, group)
+    bank = None if run.model.classifier else bank_of(run.data, dataset, device)
+    return TrainState(run, compute, objective, optimizer, loader, val, teacher, group, bank, omitted_terms(run))
 
 
 def _make_loader(run: Run, dataset: Dataset, teacher: Teacher, device: torch.device, group: Group) -> TrainLoader:
@@ -204,7 +229,7 @@ def _make_loader(run: Run, dataset: Dataset, teacher: Teacher, device: torch.dev
     assert not (augmentation.techniques and teacher.source == "cache"), "a logit cache has no rows for augmented pixels"
     return TrainLoader(
         dataset.train.images,
-        dataset.train.labels,
+        training_labels(run, dataset.train.labels),
         indices,
         run.data.views,
         run.recipe.batch_size,
@@ -234,4 +259,6 @@ def _adapter_of(
     if not outputs.logits.isfinite().all():
         where = "the logit cache that it is read from" if teacher.source == "cache" else "its weights"
         raise RunFailed(f"the teacher's logits are NaN or infinite in the first batch; check {where}")
-    return make_adapter(run, dataset.train.labels, evaluation_outputs(student, batch.images), outputs)
+    return make_adapter(
+        run, training_labels(run, dataset.train.labels), evaluation_outputs(student, batch.images), outputs
+    )

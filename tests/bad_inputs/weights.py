@@ -431,26 +431,21 @@ CASES = [
     ),
     BadInput(
         "a mean without a standard deviation",
-        written(lambda: torch_bytes(fitting()), "teacher.pth", "", "teacher_mean=0.5,0.5,0.5"),
-        ("teacher_mean = (0.5, 0.5, 0.5): requires teacher_std too",),
-    ),
-    BadInput(
-        "a mean of a teacher that is trained here",
-        plan("teacher_mean=0.5,0.5,0.5", "teacher_std=0.5,0.5,0.5"),
-        ("teacher_mean = (0.5, 0.5, 0.5): would have no effect", "--teacher-checkpoint FILE"),
+        written(lambda: torch_bytes(fitting()), "teacher.pth", "", "teacher.model.mean=0.5,0.5,0.5"),
+        ("mean = (0.5, 0.5, 0.5) in ResNet: requires both mean and std",),
     ),
     BadInput(
         "a mean in values of pixels",
-        plan("teacher_mean=125.3,123.0,113.9"),
-        ("teacher_mean = (125.3, 123.0, 113.9)", "divide pixel values by 255"),
+        plan("teacher.model.mean=125.3,123.0,113.9"),
+        ("mean = (125.3, 123.0, 113.9)", "divide pixel values by 255"),
     ),
     BadInput(
-        "a mean of two channels", plan("teacher_mean=0.5,0.5"), ("teacher_mean = (0.5, 0.5)", "must be three numbers")
+        "a mean of two channels", plan("teacher.model.mean=0.5,0.5"), ("mean = (0.5, 0.5)", "must be three numbers")
     ),
     BadInput(
         "a standard deviation of zero",
-        plan("teacher_std=0.5,0,0.5"),
-        ("teacher_std = (0.5, 0.0, 0.5)", "above 0 up to 1"),
+        plan("teacher.model.std=0.5,0,0.5"),
+        ("std = (0.5, 0.0, 0.5)", "above 0 up to 1"),
     ),
     BadInput(
         "NaN in the weights that a student starts from",

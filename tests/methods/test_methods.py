@@ -103,7 +103,11 @@ PUBLISHED: dict[str, tuple[dict[str, float], float | None]] = {
     "nst": ({"ce": 1, "kd": 0, "nst": 50}, 4),
     "crd": ({"ce": 1, "kd": 0, "crd": 0.8}, 4),
 }
-UNPUBLISHED = {"kd": ({"ce": 0.5, "kd": 0.5}, 4), "feature_kd": ({"ce": 0.5, "kd": 0.5, "feature": 1}, 4)}
+UNPUBLISHED = {
+    "kd": ({"ce": 0.5, "kd": 0.5}, 4),
+    "feature_kd": ({"ce": 0.5, "kd": 0.5, "feature": 1}, 4),
+    "embedding": ({"ce": 1, "kd": 0, "embedding": 1}, 4),
+}
 
 
 @pytest.mark.parametrize(("name", "published"), (PUBLISHED | UNPUBLISHED).items())

@@ -43,8 +43,8 @@ PAIRS: dict[str, tuple[Model, Model]] = {  # teacher, student
     "vit to vit with a token": (VIT12, replace(VIT6, distillation_token=True)),
     "resnet to vit": (WIDE_RESNET, VIT6),
     "vit to resnet": (VIT12, RESNET),
-    "timm's vit to vit": (Timm("test_vit", 48), VIT6),
-    "timm's convnext to resnet": (Timm("test_convnext", 32), RESNET),
+    "timm's vit to vit": (Timm("test_vit", input_size=48), VIT6),
+    "timm's convnext to resnet": (Timm("test_convnext", input_size=32), RESNET),
 }
 CIFAR10 = ImageSpec(10, 32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 STEPS = 12
@@ -68,7 +68,7 @@ def test_term_falls_over_steps_on_a_batch(name: str, pair: str) -> None:
     method = replace(kinds(Method)[name](), ce_weight=0.0)
     training = training_of(run_with(method, PAIRS[pair]))
     before = {key: p.detach().clone() for key, p in training.objective.named_parameters()}
-    batch, weights = next(training.loader.epoch(0)), method.weights(0)
+    batch, weights = next(training.loader.epoch(0)), training.weights(0)
     terms = [training.step(batch, weights) for _ in range(STEPS)]
     assert all(value.isfinite() for term in terms for value in term.values())
     assert terms[-1][name] < terms[0][name]

@@ -154,7 +154,11 @@ def test_timm_models_with_other_heads_return_outputs(name: str) -> None:
 
 def test_timm_model_uses_the_datas_size_or_resizes_to_its_input_size() -> None:
     seen = []
-    for size, model in ((16, Timm("test_resnet")), (32, Timm("test_resnet", 32)), (32, Timm("test_vit", 32))):
+    for size, model in (
+        (16, Timm("test_resnet")),
+        (32, Timm("test_resnet", input_size=32)),
+        (32, Timm("test_vit", input_size=32)),
+    ):
         network = built(model)
         network.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[-1]))
         hook = network.network.get_submodule("conv1" if "resnet" in model.name else "patch_embed")
@@ -165,7 +169,7 @@ def test_timm_model_uses_the_datas_size_or_resizes_to_its_input_size() -> None:
 
 def test_resized_views_keep_teacher_and_student_on_the_same_pixels() -> None:
     """A network with another input size receives the same view, enlarged: a constant image stays constant."""
-    model = built(Timm("test_vit", 32))
+    model = built(Timm("test_vit", input_size=32))
     seen = []
     model.network.get_submodule("patch_embed").register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     model(torch.full((1, 3, 16, 16), 128, dtype=torch.uint8))
@@ -174,7 +178,7 @@ def test_resized_views_keep_teacher_and_student_on_the_same_pixels() -> None:
 
 
 def test_pretrained_networks_use_timms_statistics_and_others_the_datas() -> None:
-    scratch, loaded = built(Timm("test_vit", 32)), built(Timm("test_vit", 32, weights="file"))
+    scratch, loaded = built(Timm("test_vit", input_size=32)), built(Timm("test_vit", input_size=32, weights="file"))
     assert scratch.mean.flatten().tolist() == pytest.approx([255 * value for value in SMALL.mean])
     pretrained = timm.get_pretrained_cfg("test_vit")
     assert pretrained is not None
@@ -182,7 +186,7 @@ def test_pretrained_networks_use_timms_statistics_and_others_the_datas() -> None
     assert loaded.std.flatten().tolist() == pytest.approx([255 * value for value in pretrained.std])
 
 
-@pytest.mark.parametrize("model", [ResNet((1, 1, 1, 1), 8), ViT(1, 24, 3, 4), Timm("test_vit", 32)], ids=str)
+@pytest.mark.parametrize("model", [ResNet((1, 1, 1, 1), 8), ViT(1, 24, 3, 4), Timm("test_vit", input_size=32)], ids=str)
 def test_weights_depend_on_the_seed_alone(model: Model) -> None:
     torch.manual_seed(1)
     first = built(model, seed=3).network.state_dict()
@@ -216,5 +220,5 @@ def test_sizes_that_do_not_divide_are_refused() -> None:
 
 def test_timm_model_that_cannot_be_built_at_a_size_is_refused() -> None:
     with pytest.raises(ConfigError, match="timm model 'test_vit_relpos' cannot be built for 10x10") as caught:
-        built(Timm("test_vit_relpos", 10))
+        built(Timm("test_vit_relpos", input_size=10))
     assert "\n" not in str(caught.value)

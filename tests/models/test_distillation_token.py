@@ -24,7 +24,7 @@ def built(model: Model) -> ImageModel:
     return models.build(model, SMALL, 0).eval()
 
 
-@pytest.mark.parametrize("model", [TOKEN, Timm("deit_tiny_distilled_patch16_224", 32)], ids=["vit", "deit"])
+@pytest.mark.parametrize("model", [TOKEN, Timm("deit_tiny_distilled_patch16_224", input_size=32)], ids=["vit", "deit"])
 def test_logits_are_the_mean_of_both_heads_as_in_timm(model: Model) -> None:
     network = built(model)
     with torch.no_grad():
@@ -60,7 +60,7 @@ def test_dropout_is_applied_before_both_heads() -> None:
     assert torch.equal(network.eval()(pixels()).logits, network(pixels()).logits)
 
 
-@pytest.mark.parametrize("model", [ViT(2, 24, 3, 4), ResNet((1, 1, 1, 1), 8), Timm("test_vit", 32)], ids=str)
+@pytest.mark.parametrize("model", [ViT(2, 24, 3, 4), ResNet((1, 1, 1, 1), 8), Timm("test_vit", input_size=32)], ids=str)
 def test_other_models_have_no_heads(model: Model) -> None:
     assert built(model)(pixels()).heads == () and not model.has_distillation_token
 

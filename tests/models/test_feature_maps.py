@@ -19,14 +19,17 @@ from raykd.outputs import Outputs
 SMALL = ImageSpec(10, 16, (0.3, 0.4, 0.5), (0.2, 0.25, 0.3))
 SIX = ViT(depth=6, width=24, heads=3, patch=4)
 TOKEN = ViT(depth=6, width=24, heads=3, patch=4, distillation_token=True)
-SWIN = Timm("swin_s3_tiny_224", 32)
+SWIN = Timm("swin_s3_tiny_224", input_size=32)
 
 # Tokens, channels last, a stem that timm lists as a stage, 3 stages, other kinds of heads.
 TIMM_MODELS = [
-    *(Timm(f"test_{name}", 32) for name in ("vit", "convnext", "efficientnet", "resnet", "mambaout", "byobnet")),
-    Timm("deit_tiny_distilled_patch16_224", 32),
-    Timm("resnetv2_18", 32),
-    Timm("levit_128s", 64),
+    *(
+        Timm(f"test_{name}", input_size=32)
+        for name in ("vit", "convnext", "efficientnet", "resnet", "mambaout", "byobnet")
+    ),
+    Timm("deit_tiny_distilled_patch16_224", input_size=32),
+    Timm("resnetv2_18", input_size=32),
+    Timm("levit_128s", input_size=64),
     SWIN,
 ]
 ALL: list[Model] = [SIX, TOKEN, *TIMM_MODELS]
@@ -135,7 +138,7 @@ def test_network_without_stages_in_timm_has_no_features_but_all_else() -> None:
     """For example an NFNet of timm 1.0.16."""
     network = timm.create_model("test_resnet", num_classes=10)
     del network.feature_info
-    model = wrap_timm_network(network, SMALL, SMALL.size).eval()
+    model = wrap_timm_network(network, SMALL).eval()
     without = model(pixels())
     model.with_features = True
     outputs = model(pixels())
@@ -210,7 +213,9 @@ def test_a_resnet_always_returns_features() -> None:
 # Memory layouts and compilation
 
 
-@pytest.mark.parametrize("model", nightly_except([SIX], [SIX, Timm("test_mambaout", 32)]), ids=["vit", "mambaout"])
+@pytest.mark.parametrize(
+    "model", nightly_except([SIX], [SIX, Timm("test_mambaout", input_size=32)]), ids=["vit", "mambaout"]
+)
 @pytest.mark.nightly
 def test_features_depend_on_neither_layout_nor_compilation(model: Model) -> None:
     network = built(model)

@@ -217,7 +217,7 @@ def test_vit_tiny_starts_from_a_local_file_at_224_with_a_new_head(tmp_path: Path
 def test_positions_of_another_size_are_refused(tmp_path: Path) -> None:
     save_file(timm.create_model("test_vit", img_size=64).state_dict(), tmp_path / "a.safetensors")
     with pytest.raises(ConfigError, match="pos_embed is"):
-        load_weights(network(Timm("test_vit", 32)), tmp_path / "a.safetensors", new_head=True)
+        load_weights(network(Timm("test_vit", input_size=32)), tmp_path / "a.safetensors", new_head=True)
 
 
 def test_plan_with_a_weights_file_builds_the_model_from_it(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from raykd.cli.benchmark import MEAN, STD, selected_pairs, with_published_teache
 from raykd.cli.experiment_file import EXPERIMENTS, apply_settings, load_experiments
 from raykd.data.load import load_dataset
 from raykd.errors import ConfigError
-from raykd.models import ImageSpec
+from raykd.models import ImageSpec, Model
 from raykd.report.build import build
 from raykd.report.render.terminal import render_text
 from raykd.spec.experiment import Experiment
@@ -97,7 +97,9 @@ def test_published_teachers_are_found_in_their_layout_with_their_normalization(t
     changed = with_published_teacher(experiment, tmp_path)
     with pytest.raises(ConfigError, match=r"--teachers .* and teacher_checkpoint = .* both name a teacher"):
         with_published_teacher(changed, tmp_path)
-    assert (changed.teacher_checkpoint, changed.teacher_mean, changed.teacher_std) == (str(file), MEAN, STD)
+    assert changed.teacher_checkpoint == str(file)
+    assert isinstance(changed.teacher.model, Model)
+    assert (changed.teacher.model.mean, changed.teacher.model.std) == (MEAN, STD)
 
 
 def test_a_published_pair_is_refused_for_other_data_and_unknown_names() -> None:

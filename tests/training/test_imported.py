@@ -97,9 +97,9 @@ def test_a_teacher_trained_with_a_max_pool_is_refused(tmp_path: Path) -> None:
     for reason in (
         "max-pool",
         "normalized differently",
-        "teacher_mean",
+        "teacher.model.mean",
         "classes are in another order",
-        "preprocessed",
+        "teacher.model.input_size",
     ):
         assert reason in message
 
@@ -160,7 +160,7 @@ def test_the_normalization_in_the_header_is_used_and_kept(good: Path, tmp_path: 
 
 def test_the_user_can_say_how_a_bare_file_was_normalized(tmp_path: Path) -> None:
     file, data = bare(good_state(), tmp_path), digits()
-    set_by_user = importing(file, teacher_mean=data.mean, teacher_std=data.std)
+    set_by_user = importing(file, teacher=recipe(model=replace(MODEL, mean=data.mean, std=data.std)))
     for planned, above in ((set_by_user, True), (importing(file), False)):
         model = load_imported_teacher(teacher(planned, otherwise_normalized()), otherwise_normalized()).image_model
         assert torch.equal(model.mean, load_imported_teacher(teacher(importing(file)), data).image_model.mean) is above
@@ -176,9 +176,8 @@ def test_an_imported_timm_teacher_keeps_its_normalization(name: str, mean: float
     assert found.image_model.mean.flatten()[0].item() == pytest.approx(255 * mean)
     save_model(tmp_path / "again.safetensors", found.image_model.network.state_dict(), found.header)
     assert torch.equal(load_model(tmp_path / "again.safetensors").mean, found.image_model.mean)
-    chosen = importing(
-        file, teacher=recipe(model=Timm(name, input_size=32)), teacher_mean=OTHER_MEAN, teacher_std=OTHER_STD
-    )
+    model = Timm(name, input_size=32, mean=OTHER_MEAN, std=OTHER_STD)
+    chosen = importing(file, teacher=recipe(model=model))
     assert load_imported_teacher(teacher(chosen), digits()).image_model.mean.flatten().tolist() == pytest.approx(
         [255 * value for value in OTHER_MEAN]
     )

@@ -24,7 +24,9 @@ from raykd.training.tensorboard import TensorBoard
 
 
 @pytest.mark.parametrize(
-    "model", [ResNet((1, 1, 1, 1), 8), ViT(1, 24, 2, 2), Timm("test_vit", 32, weights="file")], ids=lambda m: m.label
+    "model",
+    [ResNet((1, 1, 1, 1), 8), ViT(1, 24, 2, 2), Timm("test_vit", input_size=32, weights="file")],
+    ids=lambda m: m.label,
 )
 def test_loaded_model_has_the_logits_of_the_saved_one(model: Model, tmp_path: Path) -> None:
     run = replace(run_of("baseline"), recipe=recipe(model=model))

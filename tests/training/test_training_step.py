@@ -215,14 +215,14 @@ def test_making_a_train_state_leaves_the_random_generators_unchanged() -> None:
 
 
 def test_adamw_does_not_decay_what_timms_no_weight_decay_names() -> None:
-    network = models.build(Timm("swin_s3_tiny_224", 32), images_of(digits()), 0)
+    network = models.build(Timm("swin_s3_tiny_224", input_size=32), images_of(digits()), 0)
     optimizer = make_optimizer(network, AdamW(weight_decay=0.3))
     spared = {id(p) for group in optimizer.param_groups if group["weight_decay"] == 0.0 for p in group["params"]}
     tables = [p for name, p in network.named_parameters() if name.endswith("relative_position_bias_table")]
     assert tables and all(p.ndim > 1 and id(p) in spared for p in tables)
 
 
-@pytest.mark.parametrize("model", [SMALL_VIT, Timm("deit_tiny_distilled_patch16_224", 32)])
+@pytest.mark.parametrize("model", [SMALL_VIT, Timm("deit_tiny_distilled_patch16_224", input_size=32)])
 def test_adamw_decays_matrices_and_neither_norms_biases_nor_tokens(model: Any) -> None:
     network = models.build(model, images_of(digits()), 0).network
     optimizer = make_optimizer(network, AdamW(weight_decay=0.3))

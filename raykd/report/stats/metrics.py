@@ -31,6 +31,7 @@ METRICS = {
     "ece": Metric("calibration error", "", 4, lower_is_better=True),
     "brier": Metric("Brier score", "", 4, lower_is_better=True),
     "agreement": Metric("agreement", "%", 2),
+    "knn_top1": Metric("k-NN top-1", "%", 2),
     "teacher_kl": Metric("KL to teacher", "nats", 4, lower_is_better=True),
 }
 PAIRED_METRICS = ("top1", "top5", "nll", "ece", "brier")  # a baseline has no teacher to agree with

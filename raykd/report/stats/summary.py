@@ -101,6 +101,7 @@ def summarize(family: Family, more_warnings: tuple[str, ...] = ()) -> FamilySumm
         tuple(line for run in family.all_runs for line in _missing(run)),
         (
             *_warning_of_weak_teacher(stages, family),
+            *_note_on_probes(stages),
             *more_warnings,
             *warnings_of(family),
             *(warning for run in family.all_runs for warning in run.warnings),
@@ -120,6 +121,17 @@ def _warning_of_weak_teacher(stages: tuple[StageSummary, ...], family: Family) -
             "its training, or import a better one"
         )
     return [f"the teacher ({teacher.mean:.2f} %) is below the baseline ({baseline.mean:.2f} %): {remedy}"]
+
+
+def _note_on_probes(stages: tuple[StageSummary, ...]) -> list[str]:
+    """Return a line that names the stages whose metrics are those of a linear probe, if there are any."""
+    probed = [stage.stage for stage in stages if "knn_top1" in stage.metrics]
+    if not probed:
+        return []
+    return [
+        f"no classifier: all metrics of {' and '.join(probed)} are those of a linear probe on the embedding, fitted on "
+        "the training images; k-NN top-1 is that of the 20 nearest training images"
+    ]
 
 
 def _summarize_stage(stage: Stage, runs: tuple[RunResult, ...]) -> StageSummary:

@@ -19,10 +19,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from raykd.data.types import Dataset, Split
-from raykd.models import ImageModel
 from raykd.spec.experiment import Data
 from raykd.spec.plan import train_val_indices
 from raykd.store.records import ImportCheck
@@ -35,8 +34,8 @@ MEAN_IMAGES, MEAN_SIZE = 10_000, 32  # images averaged for the class means, and 
 
 REASONS = (
     "likely reasons: its network has another stem or a max-pool behind it, its images were normalized differently "
-    "(--set teacher_mean=RED,GREEN,BLUE --set teacher_std=RED,GREEN,BLUE), its classes are in another order, or its "
-    "images were preprocessed differently"
+    "(--set teacher.model.mean=RED,GREEN,BLUE --set teacher.model.std=RED,GREEN,BLUE) or have another size "
+    "(--set teacher.model.input_size=PIXELS), or its classes are in another order"
 )
 
 
@@ -50,8 +49,11 @@ def describe_import(result: ImportCheck) -> str:
     return f"imported, {describe_accuracy(result)}{''.join(f'; warning: {warning}' for warning in result.warnings)}"
 
 
-def check_import(model: ImageModel, data: Data, dataset: Dataset, compute: Compute) -> ImportCheck:
-    """Evaluate an imported teacher on the validation images and decide whether it fits the data."""
+def check_import(model: nn.Module, data: Data, dataset: Dataset, compute: Compute) -> ImportCheck:
+    """Evaluate an imported teacher on the validation images and decide whether it fits the data.
+
+    model: the teacher, or the linear probe of one without a classifier.
+    """
     train, val = train_val_indices(data, dataset.train.labels)
     confusion = _confusion(model, dataset, val, compute)
     num_images, correct = int(confusion.sum()), int(confusion.diagonal().sum())
@@ -139,7 +141,7 @@ def _describe_order(permutation: dict[int, int], names: Sequence[str]) -> str:
     )
 
 
-def _confusion(model: ImageModel, dataset: Dataset, indices: Tensor, compute: Compute) -> Tensor:
+def _confusion(model: nn.Module, dataset: Dataset, indices: Tensor, compute: Compute) -> Tensor:
     """Return int64 [C, C] counts, indexed by label and predicted class."""
     images, labels = (part[indices].to(compute.device) for part in (dataset.train.images, dataset.train.labels))
     return torch.tensor(compute_metrics(model, Split(images, labels), compute, dataset.num_classes).confusion)

@@ -25,6 +25,7 @@ from raykd.store.records import Best, ImportCheck
 from raykd.store.run_folder import RunFolder
 from raykd.training.compute import Compute
 from raykd.training.model_file import Header, TrainingSplit, architecture, header_of, images_of, read_header
+from raykd.training.probe import fit_probe
 from raykd.training.run_record import finish_run
 from raykd.training.teacher.import_check import check_import
 
@@ -54,7 +55,9 @@ def load_imported_teacher(run: Run, dataset: Dataset) -> ImportedTeacher:
         trained_on=file_header.trained_on if file_header else None,
     )
     image_model = models.build(header.model, header.images, run.seed)
-    warning = load_weights(image_model.network, path, key=run.imported.key, heads=image_model.heads())
+    warning = load_weights(
+        image_model.network, path, not model.classifier, key=run.imported.key, heads=image_model.heads()
+    )
     return ImportedTeacher(
         image_model, header, tuple(filter(None, (*_header_warnings(run, dataset, file_header), warning)))
     )
@@ -70,7 +73,10 @@ def import_teacher(run: Run, dataset: Dataset, folder: RunFolder, compute: Compu
     if file_sha256(Path(run.imported.path)) != run.imported.sha256:
         raise RunFailed(f"weights file '{run.imported.path}' has changed since this command started; rerun it")
     teacher = load_imported_teacher(run, dataset)
-    result = check_import(teacher.image_model.to(compute.device), run.data, dataset, compute)
+    model = teacher.image_model.to(compute.device)
+    model.request({"embedding"})
+    evaluated = model if run.model.classifier else fit_probe(model, run.data, dataset, compute).model
+    result = check_import(evaluated, run.data, dataset, compute)
     result = replace(result, warnings=(*teacher.warnings, *result.warnings))
     best = Best(None, result.val_top1)
     folder.update(imported=result, best=best)
@@ -113,13 +119,10 @@ def _header_warnings(run: Run, dataset: Dataset, header: Header | None) -> tuple
 def _images(run: Run, dataset: Dataset, header: Header | None) -> ImageSpec:
     """Return the size and classes of the data with the teacher's mean and std.
 
-    In order of preference: the user's, those of the file's header, those of timm's pretrained model, those of the data.
+    In order of preference: the model's fields, the file's header, the library's pretrained weights, the data.
     """
     images = images_of(dataset)
-    if run.normalization:
-        red, green, blue, red_std, green_std, blue_std = run.normalization
-        return replace(images, mean=(red, green, blue), std=(red_std, green_std, blue_std))
-    if header is not None:
+    if header is not None and not run.model.mean:
         spec = header.model.input_spec(header.images)
     elif hasattr(run.model, "weights"):
         spec = replace(run.model, **{"weights": "file"}).input_spec(images)
