@@ -26,6 +26,7 @@ from raykd.config import (
 from raykd.data import dataset_names
 from raykd.data.sampling import Sampling
 from raykd.data.views import Views
+from raykd.errors import ConfigError
 from raykd.methods import KD, Method
 from raykd.methods.method import Need
 from raykd.models import MAX_SIDE, Model, find, hf_files
@@ -303,8 +304,16 @@ class Experiment(Config):
         default = value_of(self)
         if not isinstance(default, Config):
             return default
-        probes = search.space[path].probe_values
-        texts = [text for text in probes if value_of(self.with_configuration({path: text})) == default]
+        # Fields in it that are searched too have the experiment's values: "sgd" stands for SGD(lr=0.05) if lr is one.
+        deeper = {name: attrgetter(name)(self) for name in search.space if name.startswith(f"{path}.")}
+
+        def is_default(text: object) -> bool:
+            try:
+                return value_of(self.with_configuration({path: text, **deeper})) == default
+            except ConfigError:  # such as an optimizer without one of the fields
+                return False
+
+        texts = [text for text in search.space[path].probe_values if is_default(text)]
         search.require(bool(texts), "space", f"lacks for '{path}' the experiment's default, {default}; add it")
         return texts[0]
 
