@@ -99,7 +99,7 @@ def test_teacher_and_student_get_the_same_augmented_pixels(rank: int) -> None:
 def test_augmented_run_is_not_trained_from_a_cache() -> None:
     run = run_of("distilled", student=recipe(augmentation=Augmentation(cutout=3)))
     logits = torch.zeros(1_200 * run.data.views.count, 10, dtype=torch.float16)
-    with pytest.raises(AssertionError, match="a logit cache knows views"):
+    with pytest.raises(AssertionError, match="a logit cache has no rows for augmented pixels"):
         training_of(run, CachedTeacher(logits, run.data.views.count, "ab" * 32))
 
 
