@@ -1,5 +1,6 @@
 """A model's configuration (`Model`), and a network from uint8 images to Outputs (`ImageModel`)."""
 
+import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Annotated, Any, ClassVar
@@ -93,7 +94,9 @@ class Model(Config):
         """
         size = self.input_size or images.size
         num_classes = images.num_classes if self.classifier else 0
-        model = self.make(replace(self.input_spec(images), size=size, num_classes=num_classes))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # torch's, for layers for 0 classes
+            model = self.make(replace(self.input_spec(images), size=size, num_classes=num_classes))
         model.input_size = size if size != images.size else None
         for parameter in model.network.parameters():
             if not parameter.numel():  # of a layer for 0 classes, which no gradient reaches
