@@ -83,6 +83,10 @@ class Model(Config):
         """Return `images` with the mean and std of the pretrained weights; the data's if there are none."""
         return images
 
+    def adapt_state(self, network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return a state dict of somebody else's file as the network requires it; called if it has no classifier."""
+        return state
+
     def download(self) -> nn.Module:
         """Download the network with its pretrained weights; only `prefetch` calls it."""
         raise ConfigError(f"model {self.label} has no pretrained weights; give a file")

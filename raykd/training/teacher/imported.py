@@ -9,6 +9,7 @@ run: an imported teacher, whose `imported` has the path of the weights file. Eac
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -56,7 +57,12 @@ def load_imported_teacher(run: Run, dataset: Dataset) -> ImportedTeacher:
     )
     image_model = models.build(header.model, header.images, run.seed)
     warning = load_weights(
-        image_model.network, path, not model.classifier, key=run.imported.key, heads=image_model.heads()
+        image_model.network,
+        path,
+        new_head=not model.classifier,
+        key=run.imported.key,
+        heads=image_model.heads(),
+        adapt=None if model.classifier else partial(model.adapt_state, image_model.network),
     )
     return ImportedTeacher(
         image_model, header, tuple(filter(None, (*_header_warnings(run, dataset, file_header), warning)))
