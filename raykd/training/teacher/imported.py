@@ -83,7 +83,8 @@ def import_teacher(run: Run, dataset: Dataset, folder: RunFolder, compute: Compu
     model.request({"embedding"})
     evaluated = model if run.model.classifier else fit_probe(model, run.data, dataset, compute).model
     result = check_import(evaluated, run.data, dataset, compute)
-    result = replace(result, warnings=(*teacher.warnings, *result.warnings))
+    warnings = (*teacher.warnings, *result.warnings)
+    result = replace(result, warnings=warnings, is_probe=not run.model.classifier)
     best = Best(None, result.val_top1)
     folder.update(imported=result, best=best)
     require_import_fits(run, folder)
