@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from raykd.models.cifar_resnet import CifarResNet
     from raykd.models.cifar_resnet50 import BottleneckResNet
     from raykd.models.custom_network import Network
+    from raykd.models.hf_model import HuggingFace
     from raykd.models.mobilenet_cifar import MobileNetV2
     from raykd.models.resnet_cifar import ResNet
     from raykd.models.shufflenet_cifar import ShuffleNetV1, ShuffleNetV2
@@ -60,6 +61,7 @@ _NAMES = {
     "raykd.models.cifar_resnet": "CifarResNet",
     "raykd.models.cifar_resnet50": "BottleneckResNet",
     "raykd.models.custom_network": "Network",
+    "raykd.models.hf_model": "HuggingFace",
     "raykd.models.mobilenet_cifar": "MobileNetV2",
     "raykd.models.resnet_cifar": "ResNet",
     "raykd.models.shufflenet_cifar": "ShuffleNetV1 ShuffleNetV2",

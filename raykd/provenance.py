@@ -15,7 +15,7 @@ from typing import Any
 
 from raykd.config import fingerprint
 
-PACKAGES = ("torch", "torchvision", "timm", "ray", "optuna", "pyarrow", "numpy")
+PACKAGES = ("torch", "torchvision", "timm", "ray", "optuna", "pyarrow", "numpy", "transformers")
 AT_REST_S = 2.0  # seconds; a file changed more recently may change again within the resolution of its time stamps
 
 

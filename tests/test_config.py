@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal
 
 import pytest
+from hugging_face import CONFIGS, PREPROCESSOR
 from small_runs import experiment, recipe, run_of
 from user_network import UserNet
 
@@ -37,6 +38,7 @@ from raykd.models import Model
 from raykd.models.cifar_resnet import CifarResNet
 from raykd.models.cifar_resnet50 import BottleneckResNet
 from raykd.models.custom_network import Network
+from raykd.models.hf_model import HuggingFace
 from raykd.models.mobilenet_cifar import MobileNetV2
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.shufflenet_cifar import ShuffleNetV1, ShuffleNetV2
@@ -94,6 +96,16 @@ EXAMPLES: tuple[Config, ...] = (
         weights="k.pth",
         embedding="pool",
         features=("stage1", "stage2"),
+        input_size=64,
+        mean=(0.1, 0.2, 0.3),
+        std=(0.4, 0.5, 0.6),
+        classifier=False,
+    ),
+    HuggingFace(
+        json.dumps({"name": "me/vit", "config": CONFIGS["vit"], "preprocessing": PREPROCESSOR}, sort_keys=True),
+        weights="l.pth",
+        embedding="pool",
+        features=("stage1",),
         input_size=64,
         mean=(0.1, 0.2, 0.3),
         std=(0.4, 0.5, 0.6),

@@ -14,6 +14,7 @@ from raykd.cli.experiment_file import EXPERIMENTS, Flag, apply_settings, load_ex
 from raykd.cluster.ray_variables import address_in, start_timeout_s
 from raykd.errors import ConfigError, plural
 from raykd.methods import KD, AlphaWeighted, FeatureKD
+from raykd.models.hf_files import PREFIX as HF_PREFIX
 from raykd.spec.experiment import Experiment
 from raykd.spec.stages import STAGES, Stage
 
@@ -28,6 +29,7 @@ def run_experiment_file(experiments: Sequence[Experiment], arguments: Namespace)
         selected = {experiment.family for experiment in selected_pairs(experiments, arguments.pair)}
     experiments = [experiment for experiment in experiments if experiment.family in selected]
     flags = _flags(arguments, {"--teacher-checkpoint": "teacher_checkpoint", "--teacher-source": "teacher_source"})
+    flags = _with_teacher_model(flags)
     experiments = apply_settings(experiments, arguments.settings, flags, families - selected)
     if teachers := getattr(arguments, "teachers", None):
         experiments = [with_published_teacher(experiment, Path(teachers)) for experiment in experiments]
@@ -70,7 +72,7 @@ def distill(arguments: Namespace) -> None:
     if distance := arguments.feature_distill:
         text = f"--feature-distill {distance}"
         flags += [Flag(text, "method", _feature_kd(experiment)), Flag(text, "method.distance", distance)]
-    experiments = apply_settings([experiment], arguments.settings, flags)
+    experiments = apply_settings([experiment], arguments.settings, _with_teacher_model(flags))
     method = experiments[0].method
     if arguments.alpha is not None and not (isinstance(method, AlphaWeighted) or method.is_custom):
         raise ConfigError(
@@ -241,6 +243,13 @@ def _experiment_of(arguments: Namespace, model: str | None) -> Experiment:
     """Return the experiment that has the recipe of a single stage. Stages of one experiment share their runs."""
     family = "vit" if model and ("vit" in model or "deit" in model) else "cnn"
     return load_experiment(arguments.experiment or EXPERIMENTS / f"distill_{family}.py")
+
+
+def _with_teacher_model(flags: list[Flag]) -> list[Flag]:
+    """Return `flags`, with the teacher's model if its weights are from a folder of transformers, which has both."""
+    paths = {flag.path for flag in flags}
+    folders = [flag for flag in flags if flag.path == "teacher_checkpoint" and flag.value.startswith(HF_PREFIX)]
+    return flags + [Flag(flag.text, "teacher.model", flag.value) for flag in folders if "teacher.model" not in paths]
 
 
 def _flags(arguments: Namespace, paths: Mapping[str, str]) -> list[Flag]:

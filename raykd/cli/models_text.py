@@ -4,13 +4,25 @@ from collections.abc import Iterator
 
 from raykd.errors import ConfigError
 from raykd.models import MODELS, ImageSpec, find, num_parameters
+from raykd.models.hf_files import PREFIX as HF_PREFIX
+from raykd.models.hf_files import cached_repositories
 
 _IMAGES = ImageSpec(num_classes=10, size=32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 _OTHERS = (
     ("timm:NAME", "any image model of timm"),
     ("torchvision:NAME", "any image classifier of torchvision"),
+    ("hf:FOLDER", "any image classifier of Hugging Face transformers; `python -m raykd models hf`"),
     ("my_net.py:MyNet", "any torch.nn.Module in a file; docs/custom_network.md"),
 )
+_HUGGING_FACE = """\
+hf:FOLDER        a folder of save_pretrained: config.json, model.safetensors, preprocessor_config.json
+hf:OWNER/NAME    a repository in the cache of Hugging Face, where `python -m raykd prefetch EXPERIMENT` puts it
+
+--set teacher.model=hf:FOLDER                                         its network, from scratch
+--set teacher.model=hf:FOLDER --set teacher.model.weights=pretrained  with its weights, and a new head for other classes
+--teacher-checkpoint hf:FOLDER                                        a trained classifier of the same classes
+
+It requires the package transformers. Image classifiers in the cache:"""
 
 
 def models_text(part: str = "") -> str:
@@ -19,6 +31,9 @@ def models_text(part: str = "") -> str:
     part: list all names that contain it instead, those of timm and torchvision too. Raises ConfigError if there are
     none.
     """
+    if part.lower() in ("hf", HF_PREFIX):
+        cached = [f"{HF_PREFIX}{name}" for name in cached_repositories()]
+        return "\n".join([_HUGGING_FACE, *(cached or ["none"])])
     if part:
         names = [name for name in _all_names() if part.lower() in name.lower()]
         if not names:
@@ -43,3 +58,4 @@ def _all_names() -> Iterator[str]:
     yield from MODELS
     yield from (f"timm:{name}" for name in timm.list_models())
     yield from (f"torchvision:{name}" for name in models.list_models(module=models))
+    yield from (f"{HF_PREFIX}{name}" for name in cached_repositories())

@@ -25,7 +25,7 @@ EXIT_CODES = (
     "rerun the same command to resume"
 )
 EXPORT_FORMATS = ("safetensors", "onnx", "torch-export", "timm")
-_TEACHER_CHECKPOINT = "import this teacher instead of training one"
+_TEACHER_CHECKPOINT = "import this teacher instead of training one; hf:FOLDER names a classifier of transformers"
 
 
 def main(*experiments: "Experiment") -> None:

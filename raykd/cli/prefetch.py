@@ -1,6 +1,7 @@
 """Download data and pretrained weights, which requires internet access. Nothing else in raykd downloads anything."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -10,7 +11,8 @@ from raykd.data import cifar
 from raykd.data.dataset_names import CUSTOM_KINDS, folder_of, kind_of
 from raykd.data.load import find_dataset
 from raykd.errors import ConfigError, DataError
-from raykd.models import Model
+from raykd.models import Model, hf_files
+from raykd.models.hf_model import HuggingFace
 from raykd.models.weights import save_weights
 from raykd.spec.experiment import Experiment
 
@@ -24,8 +26,10 @@ def fetch(experiments: Sequence[Experiment], data_folder: Path, weights_folder: 
     recipes = [recipe for experiment in experiments for recipe in (experiment.teacher, experiment.student)]
     models = {recipe.model.label: recipe.model for recipe in recipes if isinstance(recipe.model, Model)}
     for model in models.values():
-        if getattr(model, "weights", "") == "pretrained":
+        if getattr(model, "weights", "") == "pretrained" and not isinstance(model, HuggingFace):
             _fetch_weights(model, weights_folder, console)
+    for name in dict.fromkeys(recipe.model.name for recipe in recipes if isinstance(recipe.model, HuggingFace)):
+        _fetch_repository(name, console)
 
 
 def _fetch_data(name: str, folder: Path, console: Console) -> None:
@@ -51,13 +55,32 @@ def _fetch_weights(model: Model, folder: Path, console: Console) -> None:
         console.print(f"weights of {model.label} are in {path}", highlight=False)
         return
     console.print(f"downloading weights of {model.label} to {path}", highlight=False)
-    try:
+    with _download_errors(f"weights of '{model.label}'", "name a file with --set teacher.model.weights=FILE"):
         network = model.download()
+    save_weights(path, network.state_dict())
+
+
+def _fetch_repository(name: str, console: Console) -> None:
+    """Download a repository of transformers into the hub's cache; a folder is only looked for."""
+    is_complete = any(hf_files.find_file(name, file) for file in hf_files.WEIGHTS)
+    if is_complete or Path(name).is_absolute():
+        place = hf_files.find_file(name, hf_files.CONFIG)
+        console.print(f"{hf_files.PREFIX}{name} is in {place.parent if place else name}", highlight=False)
+        return
+    console.print(f"downloading {hf_files.PREFIX}{name} to the cache of Hugging Face", highlight=False)
+    with _download_errors(f"'{hf_files.PREFIX}{name}'", "name a folder, hf:FOLDER"):
+        hf_files.download_files(name)
+
+
+@contextmanager
+def _download_errors(what: str, remedy: str) -> Iterator[None]:
+    """Turn an error of the block into a ConfigError: the hub's client raises errors of several packages."""
+    try:
+        yield
     except ConfigError:
         raise
-    except Exception as error:  # the hub's client raises errors of several packages
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(
-            f"weights of '{model.label}' cannot be downloaded ({str(error).splitlines()[0]}); "
-            "run this on a machine with internet access, or name a file with --set teacher.model.weights=FILE"
+            f"{what} cannot be downloaded ({reason}); run this on a machine with internet access, or {remedy}"
         ) from error
-    save_weights(path, network.state_dict())

@@ -84,7 +84,10 @@ def skip_if_default(default: Any) -> Any:
 
 
 def by_name(default: Any, look_up: Callable[[Any], Any]) -> Any:
-    """A field that accepts a Config or its name. `look_up` returns the Config for either."""
+    """A field that accepts a Config or its name; or a name that stands for other text.
+
+    `look_up` returns the value for the name, and any other value unchanged.
+    """
     return field(default=default, metadata={LOOK_UP: look_up})
 
 

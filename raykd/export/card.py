@@ -16,8 +16,10 @@ from raykd.export.finished_run import FinishedRun, code_of
 from raykd.export.format import ExportFormat
 from raykd.export.timm_format import architecture_of
 from raykd.models.custom_network import Network
+from raykd.models.hf_model import HuggingFace, with_size
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.timm_model import Timm
+from raykd.models.torchvision_model import Torchvision
 from raykd.models.vit_cifar import ViT
 from raykd.spec.stages import Stage
 
@@ -27,6 +29,8 @@ _NETWORKS: dict[type, str] = {
     ViT: "network_vit.py.j2",
     Timm: "network_timm.py.j2",
     Network: "network_custom.py.j2",
+    Torchvision: "network_torchvision.py.j2",
+    HuggingFace: "network_hf.py.j2",
 }
 
 _ORIGINS: dict[Stage, str] = {
@@ -52,6 +56,8 @@ def model_card(run: FinishedRun, form: ExportFormat, checksums: dict[str, str], 
         network_size=run.network_size,
         timm_name=timm_name,
         timm_arguments=timm_arguments,
+        hf_config=with_size(model.config, run.network_size) if isinstance(model, HuggingFace) else {},
+        logits=".logits" if isinstance(model, HuggingFace) else "",
         torch_version=torch.__version__,
         network=next((file for kind, file in _NETWORKS.items() if isinstance(model, kind)), None),
         code=code_of(run).rstrip(),

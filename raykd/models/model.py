@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -96,7 +97,7 @@ class Model(Config):
 
         It normalizes by `input_spec`, and resizes to `input_size`. Raises ConfigError for an impossible size.
         """
-        size = self.input_size or images.size
+        size = self.network_size(images)
         num_classes = images.num_classes if self.classifier else 0
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # torch's, for layers for 0 classes
@@ -106,6 +107,17 @@ class Model(Config):
             if not parameter.numel():  # of a layer for 0 classes, which no gradient reaches
                 parameter.requires_grad_(False)
         return model
+
+    def network_size(self, images: ImageSpec) -> int:
+        """Return the pixels per side of the network's images: `input_size`, else the data's size."""
+        return self.input_size or images.size
+
+    def pretrained_file(self, weights_folder: Path) -> Path:
+        """Return the file of the pretrained weights, which may not exist.
+
+        weights_folder: where `prefetch` stores them.
+        """
+        return weights_folder / f"{self.label}.safetensors"
 
     def make(self, images: ImageSpec) -> "ImageModel":
         """Return a network for images of this size and normalization; `build` calls it."""

@@ -14,6 +14,8 @@ from raykd.errors import ConfigError, did_you_mean
 from raykd.models.cifar_resnet import CifarResNet
 from raykd.models.cifar_resnet50 import BottleneckResNet
 from raykd.models.custom_network import Network
+from raykd.models.hf_files import PREFIX as HF_PREFIX
+from raykd.models.hf_model import HuggingFace
 from raykd.models.mobilenet_cifar import MobileNetV2
 from raykd.models.model import ImageModel, ImageSpec, Model
 from raykd.models.resnet_cifar import ResNet
@@ -57,6 +59,8 @@ def find(model: Any) -> Model:
         return Network(model)
     if not isinstance(model, str):
         return cast(Model, model)  # or a value that its field refuses
+    if model.startswith(HF_PREFIX):  # before paths, which a folder's name may look like
+        return HuggingFace(model)
     if custom_file.is_path(model):
         return Network(model)
     if model.startswith("timm:"):
@@ -67,7 +71,7 @@ def find(model: Any) -> Model:
         nearest = did_you_mean(model, MODELS, numbered=True)
         raise ConfigError(
             f"unknown model '{model}'{nearest}; `python -m raykd models` lists the names; also timm:NAME, "
-            "torchvision:NAME and a class in a file, my_net.py:MyNet"
+            "torchvision:NAME, hf:FOLDER and a class in a file, my_net.py:MyNet"
         )
     return MODELS[model]()
 

@@ -3,8 +3,12 @@
 A named submodule's output is read. Without a name, the embedding is the input of the linear layer that computes the
 logits; `locate` finds it by running the network once on a black image. A submodule that runs several times counts
 with its last run. Hooks are registered only for outputs that a method needs, so they cost nothing otherwise.
+
+A network with the methods `forward_features` and `forward_head` of timm's networks needs no names: they return the
+embedding, and `forward_intermediates` returns the feature maps.
 """
 
+import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +20,7 @@ from torch.utils.hooks import RemovableHandle
 
 from raykd.errors import ConfigError, did_you_mean, errors_of
 from raykd.models.model import ImageModel, ImageSpec, Model
+from raykd.models.timm_model import feature_stages
 from raykd.outputs import Outputs
 
 NUM_LISTED = 12  # submodules in a message
@@ -28,23 +33,39 @@ _REQUIRED: dict[Need, str] = {
 
 
 @dataclass(frozen=True)
+class SplitForward:
+    """How to run a network whose `forward(x)` is `forward_head(forward_features(x))`.
+
+    applies_head: whether the layer `head` of Submodules computes the logits from the embedding, which is
+    `forward_head(..., pre_logits=True)`. stages: indices of the feature maps of `forward_intermediates`; () without it.
+    """
+
+    applies_head: bool
+    stages: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Submodules:
     """Where to read outputs. embedding: a submodule's output, or '' for the input of the linear layer `head`.
 
     head: '' if the logits do not come from a linear layer. features: submodules whose outputs are [B, K, H, W].
-    returns_embedding: whether the network itself returns the embedding, and no logits.
+    returns_embedding: whether the network itself returns the embedding, and no logits. split: None for a network
+    without the methods of timm's; it is not used for what `embedding` and `features` name.
     """
 
     embedding: str = ""
     head: str = ""
     features: tuple[str, ...] = ()
     returns_embedding: bool = False
+    split: SplitForward | None = None
 
     @property
     def embedding_at(self) -> "tuple[str, Side] | None":
-        """The submodule whose output or input is the embedding; None if there is none."""
+        """The submodule whose output or input is the embedding; None if no submodule's is read."""
         if self.embedding:
             return self.embedding, "output"
+        if self.split is not None:
+            return None
         return (self.head, "input") if self.head else None
 
     @property
@@ -100,6 +121,7 @@ class HookedModel(ImageModel):
         self.read = read
         self._embedding_at: tuple[str, Side] | None = None
         self._features_at: tuple[tuple[str, Side], ...] = ()
+        self._needs_embedding = False
         self._captured: dict[tuple[str, Side], Tensor] = {}
         self._hooked: set[tuple[str, Side]] = set()
 
@@ -107,6 +129,7 @@ class HookedModel(ImageModel):
         super().request(needs)
         self._embedding_at = self.read.embedding_at if "embedding" in needs else None
         self._features_at = self.read.features_at if self.with_features else ()
+        self._needs_embedding = "embedding" in needs
         for name, side in {*self._features_at, *filter(None, [self._embedding_at])} - self._hooked:
             self.network.get_submodule(name).register_forward_hook(_Capture(self._captured, name, side))
             self._hooked.add((name, side))
@@ -115,15 +138,31 @@ class HookedModel(ImageModel):
         return [self.network.get_submodule(self.read.head)] if self.read.head else super().heads()
 
     def run(self, pixels: Tensor) -> Outputs:
-        outputs = super().run(pixels)
+        split = self.read.split if self._needs_embedding or self.with_features else None
+        outputs = super().run(pixels) if split is None else self._run_split(split, pixels)
         if not self._hooked:
             return outputs
-        embedding = outputs.embedding
+        embedding, features = outputs.embedding, outputs.features
         if self._embedding_at is not None:
             embedding = self._captured[self._embedding_at].flatten(1)
-        features = tuple(self._captured[at] for at in self._features_at)
+        if self._features_at:
+            features = tuple(self._captured[at] for at in self._features_at)
         self._captured.clear()  # activations must not outlive their step
         return Outputs(outputs.logits, embedding, features)
+
+    def _run_split(self, split: SplitForward, pixels: Tensor) -> Outputs:
+        """Return logits, embedding and the requested feature maps of one pass through the parts of the network."""
+        network: Any = self.network
+        if self.with_features and split.stages and not self._features_at:
+            hidden, features = network.forward_intermediates(pixels, indices=list(split.stages))
+        else:
+            hidden, features = network.forward_features(pixels), ()
+        embedding = network.forward_head(hidden, pre_logits=True)
+        # The head's own input, so that dropout before it draws once.
+        logits = (
+            network.get_submodule(self.read.head)(embedding) if split.applies_head else network.forward_head(hidden)
+        )
+        return Outputs(logits, embedding.flatten(1), tuple(features))
 
 
 class _Capture:
@@ -174,7 +213,31 @@ def locate(network: nn.Module, images: ImageSpec, embedding: str, features: tupl
         _require_output(seen, name, "features", title)
     linear = [name for name, (module, _, _) in seen.items() if isinstance(module, nn.Linear)]
     head = next((name for name in reversed(linear) if _is_head(*seen[name], logits_of(result))), "")
-    return Submodules(embedding, "" if returns_embedding else head, features, returns_embedding)
+    if returns_embedding:
+        return Submodules(embedding, "", features, returns_embedding)
+    return Submodules(embedding, head, features, split=_split_forward(network, images.size, logits_of(result), head))
+
+
+def _split_forward(network: Any, size: int, logits: Tensor, head: str) -> SplitForward | None:
+    """Return how to run a network by parts, as in timm; None if it lacks them or they compute something else.
+
+    logits: of a black image of `size` pixels per side. head: the linear layer that computes them, or ''.
+    """
+    parts = [getattr(network, name, None) for name in ("forward_features", "forward_head")]
+    if not all(map(callable, parts)) or "pre_logits" not in inspect.signature(network.forward_head).parameters:
+        return None
+    pixels = torch.zeros(1, 3, size, size)
+    with _observed(network):
+        hidden = network.forward_features(pixels)
+        embedding = network.forward_head(hidden, pre_logits=True)
+        if not torch.equal(network.forward_head(hidden), logits) or not _is_vector(embedding):
+            return None
+        applies_head = bool(head) and torch.equal(network.get_submodule(head)(embedding), logits)
+        if not callable(getattr(network, "forward_intermediates", None)):
+            return SplitForward(applies_head)
+        listed = feature_stages(network)
+        _, maps = network.forward_intermediates(pixels, **({"indices": listed} if listed else {}))
+    return SplitForward(applies_head, tuple(listed or range(len(maps))) if all(map(_is_map, maps)) else ())
 
 
 def serving(network: nn.Module, size: int, need: Need) -> list[str]:

@@ -46,10 +46,8 @@ class Timm(Model):
 
     def pretrained_spec(self, images: ImageSpec) -> ImageSpec:
         """Return `images`; with weights, with the mean and std that timm lists for their training."""
-        import timm
-
-        pretrained = timm.get_pretrained_cfg(self.name)
-        if pretrained is None or not self.weights:
+        pretrained = self._pretrained_configuration() if self.weights else None
+        if pretrained is None:
             return images
         return replace(images, mean=tuple(pretrained.mean), std=tuple(pretrained.std))
 
@@ -57,8 +55,8 @@ class Timm(Model):
         import timm
 
         size = images.size
+        pretrained = self._pretrained_configuration()
         try:
-            pretrained = timm.get_pretrained_cfg(self.name)
             has_fixed_size = pretrained is not None and pretrained.fixed_input_size
             options: dict[str, Any] = {"img_size": size} if has_fixed_size else {}
             network = timm.create_model(self.name, pretrained=False, num_classes=images.num_classes, **options)
@@ -79,6 +77,15 @@ class Timm(Model):
             size = network.patch_embed.grid_size
             state["pos_embed"] = resample_abs_pos_embed(stored, size, num_prefix_tokens=num_prefix_tokens)
         return state
+
+    def _pretrained_configuration(self) -> Any:
+        """Return what timm lists for the pretrained weights of this name; None if it has none."""
+        import timm
+
+        try:
+            return timm.get_pretrained_cfg(self.name)
+        except RuntimeError as error:  # an unknown tag, the part of the name after the dot
+            raise ConfigError(f"timm model '{self.name}' cannot be built: {error}") from None
 
     def download(self) -> nn.Module:
         import timm

@@ -56,15 +56,18 @@ class Torchvision(SubmoduleModel):
         from torchvision import models
 
         size = images.size
-        options: dict[str, Any] = {"image_size": size} if self.name.startswith(_SIZED) else {}
-        options |= {"aux_logits": False, "init_weights": False} if self.name in _AUXILIARY else {}
         try:
-            network = models.get_model(self.name, weights=None, num_classes=images.num_classes, **options)
+            network = models.get_model(self.name, weights=None, num_classes=images.num_classes, **self.options(size))
         except (TypeError, ValueError, AssertionError, RuntimeError) as error:
             raise ConfigError(
                 f"torchvision model '{self.name}' cannot be built for {size}x{size} images: {error}"
             ) from None
         return self.hooked(network, images, self.label)
+
+    def options(self, size: int) -> dict[str, Any]:
+        """Return the arguments of torchvision's function for images of `size` pixels, without classes and weights."""
+        sized = {"image_size": size} if self.name.startswith(_SIZED) else {}
+        return sized | ({"aux_logits": False, "init_weights": False} if self.name in _AUXILIARY else {})
 
     def download(self) -> nn.Module:
         from torchvision import models

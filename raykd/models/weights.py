@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from raykd import errors
 from raykd.atomic import replacing
 from raykd.errors import ConfigError
+from raykd.models.hf_state import is_transformers_network, with_network_names
 from raykd.models.model import heads_of
 from raykd.models.state_dict import AdaptState, ExpectedState, choose
 from raykd.models.tensor_checksum import CHECKSUM, checksum_of, require_intact
@@ -109,6 +110,8 @@ def load_weights(
     current, head = network.state_dict(), _head_tensors(network, heads_of(network) if heads is None else heads)
     expected = ExpectedState(current, head if new_head else (), getattr(network, "other_names", ()), adapt)
     content = _read(path)
+    if is_transformers_network(network):
+        content = with_network_names(network, content, f"weights file '{path}'")
     if is_placeholder(content) or (isinstance(content, Mapping) and _holds_only_a_module(content, expected, path, key)):
         raise _no_tensors_error(path)
     chosen, note = choose(content, expected, path, key)

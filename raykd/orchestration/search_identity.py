@@ -51,9 +51,11 @@ def identity_of(experiment: Experiment, plan: Plan, dataset: Dataset) -> dict[st
     assert experiment.search is not None
     teacher = next(run for run in plan.runs if run.stage == "teacher")
     sources = {name: to_dict(method, results_only=True)["source"] for name, method in experiment.custom_methods.items()}
+    models = {name: to_dict(model, results_only=True) for name, model in experiment.custom_models.items()}
     return {
         **fields,
         "custom_methods": sources,
+        **({"custom_models": models} if models else {}),  # not in searches from before the field existed
         "search": to_dict(experiment.search, results_only=True),
         "data_identity": dataset.identity,
         "teacher_run": teacher.fingerprint,

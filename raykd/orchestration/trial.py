@@ -27,6 +27,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from raykd.data.types import Dataset
 from raykd.errors import ConfigError, Interrupted, RaykdError, RejectedConfiguration, RunDiverged, RunFailed
+from raykd.models.hf_files import PREFIX as HF_PREFIX
 from raykd.orchestration.metrics import export
 from raykd.orchestration.options import Options, dataset_of
 from raykd.orchestration.process_group import GroupConfig
@@ -185,7 +186,7 @@ def run_of(config: Mapping[str, Any], shared: TrialContext) -> tuple[Run, Datase
 
 def _with_absolute_paths(experiment: Experiment, folder: Path) -> Experiment:
     """Return `experiment` with absolute paths of weights files; relative ones start from `folder`."""
-    if experiment.teacher_checkpoint:
+    if experiment.teacher_checkpoint and not experiment.teacher_checkpoint.startswith(HF_PREFIX):
         path = folder / Path(experiment.teacher_checkpoint).expanduser()
         experiment = replace(experiment, teacher_checkpoint=str(path))
     for role in ("teacher", "student"):

@@ -11,12 +11,24 @@ from functools import cached_property
 from operator import attrgetter
 from typing import Annotated, Any, ClassVar, Literal
 
-from raykd.config import AtMost, Config, MaxLength, Seed, Seeds, custom_file, kinds, not_fingerprinted, type_hints
+from raykd.config import (
+    AtMost,
+    Config,
+    MaxLength,
+    Seed,
+    Seeds,
+    by_name,
+    custom_file,
+    kinds,
+    not_fingerprinted,
+    type_hints,
+)
 from raykd.data import dataset_names
 from raykd.data.views import Views
 from raykd.methods import KD, Method
 from raykd.methods.method import Need
-from raykd.models import MAX_SIDE, Model
+from raykd.models import MAX_SIDE, Model, find, hf_files
+from raykd.models.hf_model import HuggingFace
 from raykd.models.vit_cifar import ViT
 from raykd.spec.overrides import override_all
 from raykd.spec.published import published_pairs
@@ -98,8 +110,8 @@ class Experiment(Config):
     method: Method = KD()
     seeds: Seeds = (0, 1, 2)  # seeds of the students
     teacher_seed: Seed = 0
-    # Weights to import instead of training a teacher: 'FILE' or 'FILE#KEY'.
-    teacher_checkpoint: str | None = None
+    # Weights to import instead of training a teacher: 'FILE', 'FILE#KEY', or the 'hf:FOLDER' of the teacher's model.
+    teacher_checkpoint: str | None = by_name(None, hf_files.with_absolute_path)
     # 'cache' stores the teacher's logits of every view on disk, 'live' runs the teacher in every step, 'auto' selects
     # the one that takes fewer forward passes of the teacher.
     teacher_source: Literal["auto", "live", "cache"] = not_fingerprinted("auto")
@@ -129,6 +141,7 @@ class Experiment(Config):
             self._check_teachers()
         self._check_token()
         self._check_classifiers()
+        self._check_checkpoint()
         augmented = ", ".join(self.augmented)
         plain_only = f"student.augmentation has {augmented}, and a logit cache holds only plain views; use live or auto"
         self.require(not augmented or self.teacher_source != "cache", "teacher_source", plain_only)
@@ -182,6 +195,14 @@ class Experiment(Config):
                 not method.uses_logits(self.student.epochs), name, f"{reads} {', '.join(without_logits)} at kd_weight=0"
             )
 
+    def _check_checkpoint(self) -> None:
+        """Check that the teacher's network is that of the folder from which its weights are imported."""
+        checkpoint, model = self.teacher_checkpoint or "", self.teacher.model
+        assert isinstance(model, Model)
+        is_same = isinstance(model, HuggingFace) and checkpoint == f"{hf_files.PREFIX}{model.name}"
+        other = f"is of that folder's network, and teacher.model is {model.label}; --set teacher.model={checkpoint}"
+        self.require(is_same or not checkpoint.startswith(hf_files.PREFIX), "teacher_checkpoint", other)
+
     def _check_teachers(self) -> None:
         """Check that the seeds are unique, and that several teachers have a meaningful mean: only logits do."""
         self._check_seeds("teacher_seeds")
@@ -204,9 +225,17 @@ class Experiment(Config):
         They are read when the experiment is made, and pickled with it: a trial has another working directory, may run
         on another node, and may start after the file was edited.
         """
-        space = self.search.space.get("method") if self.search else None
-        texts = [value for value in space.probe_values if isinstance(value, str)] if space else []
-        return {text: Method.from_text(text) for text in texts if custom_file.is_path(text)}
+        return {text: Method.from_text(text) for text in self._searched_texts("method") if custom_file.is_path(text)}
+
+    @cached_property
+    def custom_models(self) -> dict[str, Model]:
+        """The student models that the search names by a file or folder, by their text; see `custom_methods`."""
+        texts = self._searched_texts("student.model")
+        return {text: find(text) for text in texts if custom_file.is_path(text) or text.startswith(hf_files.PREFIX)}
+
+    def _searched_texts(self, path: str) -> list[str]:
+        space = self.search.space.get(path) if self.search else None
+        return [value for value in space.probe_values if isinstance(value, str)] if space else []
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -269,6 +298,7 @@ class Experiment(Config):
 
     def with_configuration(self, configuration: Mapping[str, object]) -> "Experiment":
         """Return this experiment without its search, with {dotted path: value}. Raises ConfigError if invalid."""
-        by_text = {"method": self.custom_methods}  # custom methods, as they were when the experiment was made
+        # As they were when the experiment was made.
+        by_text = {"method": self.custom_methods, "student.model": self.custom_models}
         values = [(path, by_text.get(path, {}).get(str(value), str(value))) for path, value in configuration.items()]
         return override_all(replace(self, search=None), values)

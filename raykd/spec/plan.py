@@ -19,6 +19,8 @@ from raykd.data.types import Dataset
 from raykd.errors import ConfigError, plural
 from raykd.methods import CrossEntropy, Method
 from raykd.models import Model
+from raykd.models.hf_files import PREFIX as HF_PREFIX
+from raykd.models.hf_model import HuggingFace
 from raykd.models.weights import require_file, split_key
 from raykd.provenance import file_sha256
 from raykd.spec.experiment import Data, Experiment
@@ -167,10 +169,11 @@ def _teachers(experiment: Experiment, dataset: Dataset, weights_folder: Path) ->
 
 def _imported(experiment: Experiment, weights_folder: Path) -> WeightsFile | None:
     """Return the teacher's final weights, if it is not trained here: one without a classifier never is."""
-    if experiment.teacher_checkpoint:
-        return _weights_file(experiment.teacher_checkpoint)
     model = experiment.teacher.model
     assert isinstance(model, Model)
+    if checkpoint := experiment.teacher_checkpoint:
+        is_folder = checkpoint.startswith(HF_PREFIX)
+        return _weights_file(str(model.pretrained_file(weights_folder)) if is_folder else checkpoint)
     if model.classifier:
         return None
     weights = _initial("teacher", experiment.teacher, weights_folder)
@@ -191,11 +194,14 @@ def _distilled_recipe(recipe: Recipe, method: Method) -> Recipe:
 
 
 def _without_path(recipe: Recipe) -> Recipe:
-    """Return `recipe` with 'file' in place of a path of weights: `Run.initial` identifies the file by its content."""
-    if getattr(recipe.model, "weights", "") in ("", "pretrained"):
-        return recipe
-    assert isinstance(recipe.model, Model)
-    return replace(recipe, model=replace(recipe.model, **{"weights": "file"}))
+    """Return `recipe` without the paths of weights, which `Run.initial` identifies by content, and of folders."""
+    model = recipe.model
+    if isinstance(model, HuggingFace):
+        model = model.without_path
+    if getattr(model, "weights", "") not in ("", "pretrained"):
+        assert isinstance(model, Model)
+        model = replace(model, **{"weights": "file"})
+    return replace(recipe, model=model)
 
 
 def _initial(role: str, recipe: Recipe, weights_folder: Path) -> WeightsFile | None:
@@ -203,7 +209,7 @@ def _initial(role: str, recipe: Recipe, weights_folder: Path) -> WeightsFile | N
     if weights != "pretrained":
         return _weights_file(weights) if weights else None
     assert isinstance(recipe.model, Model)
-    path = weights_folder / f"{recipe.model.label}.safetensors"
+    path = recipe.model.pretrained_file(weights_folder)
     if not path.is_file():
         raise ConfigError(
             f"pretrained weights '{path}' do not exist: run `python -m raykd prefetch` on a machine "

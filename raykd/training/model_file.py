@@ -13,6 +13,7 @@ from raykd.config import from_dict, to_dict
 from raykd.data.types import Dataset
 from raykd.errors import CodeNotLoaded, ConfigError, one_line, shortened
 from raykd.models import ImageModel, ImageSpec, Model
+from raykd.models.hf_model import HuggingFace
 from raykd.models.vit_cifar import ViT
 from raykd.models.weights import load_weights, read_metadata, save_weights
 from raykd.spec.plan import Run
@@ -65,6 +66,7 @@ def architecture(model: Model) -> dict[str, Any]:
     """
     names = ("weights", "mean", "std", *(("dropout",) if isinstance(model, ViT) else ()))
     defaults = {item.name: item.default for item in fields(model) if item.name in names}
+    model = model.architecture if isinstance(model, HuggingFace) else model
     return to_dict(replace(model, **defaults))
 
 

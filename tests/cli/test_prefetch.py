@@ -5,6 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from bad_inputs.case import experiment_file
+from hugging_face import write_folder
+from huggingface_hub.errors import EntryNotFoundError
 
 from raykd.cli import parser
 from raykd.data import cifar
@@ -56,3 +59,50 @@ def test_the_remedy_for_a_missing_data_set_downloads_it_into_the_same_folder(
     assert python == "python" and arguments[:2] == ["-m", "raykd"]
     assert parser.entry(arguments[2:]) == 0
     assert downloads == [(variant.dataset_class, folder)]
+
+
+# ---- repositories of transformers ----
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return an empty cache of Hugging Face's hub."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+def test_a_repository_is_downloaded_into_the_cache_once(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The fake hub has config.json and pytorch_model.bin of the repository."""
+    snapshot, downloaded = cache / "models--me--tiny" / "snapshots" / "abc", []
+
+    def download(name: str, file: str) -> None:
+        if file not in ("config.json", "pytorch_model.bin"):
+            raise EntryNotFoundError(f"{name} has no {file}")
+        downloaded.append((name, file))
+        write_folder(snapshot)
+        (snapshot / "preprocessor_config.json").unlink()
+        (snapshot.parent.parent / "refs").mkdir(exist_ok=True)
+        (snapshot.parent.parent / "refs" / "main").write_text("abc")
+        (snapshot / file).touch()
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    command = ["prefetch", str(experiment_file(tmp_path)), "--set", "student.model=hf:me/tiny"]
+    assert parser.entry(command) == parser.entry(command) == 0
+    assert downloaded == [("me/tiny", "config.json"), ("me/tiny", "pytorch_model.bin")]
+    lines = capsys.readouterr().out.replace("\n", "")
+    assert "downloading hf:me/tiny to the cache of Hugging Face" in lines and f"hf:me/tiny is in {snapshot}" in lines
+
+
+def test_a_repository_that_cannot_be_downloaded_is_one_line(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(name: str, file: str) -> None:
+        raise OSError("no network\nsecond line")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
+    assert parser.entry(["prefetch", str(experiment_file(tmp_path)), "--set", "student.model=hf:me/tiny"]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("raykd: 'hf:me/tiny' cannot be downloaded (no network); run this on a machine with internet")
+    assert line.count("\n") == 1 and "hf:FOLDER" in line

@@ -1,8 +1,10 @@
 """Small finished runs of every kind of model, and the logits that their exports are compared with."""
 
+import json
 from pathlib import Path
 
 import torch
+from hugging_face import CONFIGS
 from nightly import nightly_unless
 from PIL import Image
 from small_runs import CPU, IMAGE_SIZE, NO_WEIGHTS, WIDTH, digits, experiment, recipe, run_of, train, trained_teacher_of
@@ -11,8 +13,10 @@ from torch import Tensor
 from raykd.data.load import load_dataset
 from raykd.methods import KD, DeiT, Method
 from raykd.models import Model
+from raykd.models.hf_model import HuggingFace
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.timm_model import Timm
+from raykd.models.torchvision_model import Torchvision
 from raykd.models.vit_cifar import ViT
 from raykd.spec.experiment import Data
 from raykd.spec.plan import make_plan
@@ -30,9 +34,13 @@ MODELS: dict[str, Model] = {
     "vit_token": ViT(depth=2, width=16, heads=2, patch=4, distillation_token=True),
     "timm_vit": Timm("test_vit", input_size=32),  # a fixed input size, to which it resizes
     "timm_convnet": Timm("test_byobnet", input_size=32),
+    "torchvision": Torchvision("shufflenet_v2_x0_5", input_size=32),
+    "hf_vit": HuggingFace(json.dumps({"config": CONFIGS["vit"]})),
+    "hf_resnet": HuggingFace(json.dumps({"config": CONFIGS["resnet"]})),
 }
 METHODS: dict[str, Method] = {"vit_token": DeiT()}  # the others use KD
-FORMATS_OF = {kind: ("safetensors", "onnx", "torch-export") + ("timm",) * (kind != "resnet") for kind in MODELS}
+IN_TIMM = ("vit", "vit_token", "timm_vit", "timm_convnet")  # the kinds of models that the format timm accepts
+FORMATS_OF = {kind: ("safetensors", "onnx", "torch-export") + ("timm",) * (kind in IN_TIMM) for kind in MODELS}
 PRIVATE = "alices-secret-place"  # a folder on the machine that trained
 ALL_CASES = [(kind, form) for kind in MODELS for form in FORMATS_OF[kind]]
 CASES = nightly_unless(lambda case: case in (("resnet", "safetensors"), ("timm_vit", "timm")), ALL_CASES)

@@ -109,7 +109,7 @@ def test_a_published_checkpoint_loads(name: str, tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_another_width_is_refused_with_the_first_tensor_that_differs(tmp_path: Path) -> None:
     torch.save({"model": network("cifar_resnet8x4").state_dict()}, tmp_path / "resnet8x4.pth")
-    with pytest.raises(ConfigError, match=r"of another architecture, width or stem: conv1\.weight is"):
+    with pytest.raises(ConfigError, match=r"has another architecture, width or stem: conv1\.weight is"):
         load_weights(network("cifar_resnet8"), tmp_path / "resnet8x4.pth")
 
 

@@ -179,6 +179,62 @@ def test_named_submodules_give_embedding_and_feature_maps() -> None:
     assert outputs.features[1].requires_grad
 
 
+SPLIT = """
+from torch import nn
+
+class Split(nn.Module):
+    def __init__(self, num_classes, bias: float = 0.0):
+        super().__init__()
+        self.stem, self.body = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 16, 3, 2, 1)
+        self.norm, self.drop, self.head = nn.LayerNorm(16), nn.Dropout(0.5), nn.Linear(16, num_classes)
+        self.bias = bias
+
+    def forward_intermediates(self, x, indices=None):
+        maps = [self.stem(x)]
+        maps.append(self.body(maps[0]))
+        return maps[-1], [maps[index] for index in indices or (0, 1)]
+
+    def forward_features(self, x):
+        return self.body(self.stem(x))
+
+    def forward_head(self, x, pre_logits: bool = False):
+        x = self.drop(self.norm(x.mean((2, 3))))
+        return x if pre_logits else self.head(x)
+
+    def forward(self, x):
+        return self.forward_head(self.forward_features(x)) + self.bias
+"""
+
+
+def test_a_network_with_the_methods_of_timm_needs_no_names(tmp_path: Path) -> None:
+    (tmp_path / "split.py").write_text(f"# {tmp_path}\n{SPLIT}")
+    model = built(Network(f"{tmp_path}/split.py:Split"), "embedding", "features")
+    outputs, network = model(pixels()), model.network
+    hidden, maps = network.forward_intermediates((pixels().float() - model.mean) / model.std)  # type: ignore[operator]
+    assert torch.equal(outputs.logits, network.forward_head(hidden))  # type: ignore[operator]
+    assert outputs.embedding is not None
+    assert torch.equal(outputs.embedding, network.forward_head(hidden, pre_logits=True))  # type: ignore[operator]
+    assert len(outputs.features) == 2 and all(map(torch.equal, outputs.features, maps))
+    assert not any(module._forward_hooks for module in network.modules())
+    trained = model.train()(pixels())  # dropout before the head draws once for embedding and logits
+    assert torch.equal(network.head(trained.embedding), trained.logits)  # type: ignore[operator]
+
+
+def test_named_submodules_come_before_the_methods_of_timm(tmp_path: Path) -> None:
+    (tmp_path / "split.py").write_text(f"# {tmp_path}\n{SPLIT}")
+    named = Network(f"{tmp_path}/split.py:Split", embedding="norm", features=("stem",))
+    model, plain = (built(network, "embedding", "features") for network in (named, replace(named, features=())))
+    for outputs, sizes in ((model(pixels()), [8]), (plain(pixels()), [8, 4])):
+        assert [maps.shape[-1] for maps in outputs.features] == sizes
+        assert outputs.embedding is not None and outputs.embedding.shape == (3, 16)
+
+
+def test_methods_that_are_not_the_parts_of_forward_are_not_used(tmp_path: Path) -> None:
+    (tmp_path / "split.py").write_text(f"# {tmp_path}\n{SPLIT}")
+    outputs = built(Network(f"{tmp_path}/split.py:Split", bias=1.0), "embedding", "features")(pixels())
+    assert outputs.embedding is None and outputs.features == ()
+
+
 def test_hooks_are_registered_only_for_outputs_that_a_method_needs() -> None:
     named = Network(UserNet, features=("stage1", "stage2"))
 

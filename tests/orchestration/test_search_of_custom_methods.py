@@ -1,14 +1,18 @@
 """A search that names a custom method by its file: the command reads the file, and its trials receive the method."""
 
+import inspect
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hugging_face import write_folder
 from rich.console import Console
-from small_runs import NO_WEIGHTS, digits, experiment
+from small_runs import NO_WEIGHTS, digits, experiment, recipe
+from user_network import UserNet
 from written_records import search_record
 
 from raykd.errors import ConfigError
@@ -150,3 +154,23 @@ def test_weights_in_a_space_are_relative_to_the_commands_working_directory(
     monkeypatch.chdir("elsewhere")
     run = run_of({"student.model.weights": "a.safetensors", "method.alpha": 0.5}, shared)
     assert run.initial is not None and run.initial.path == str(tmp_path / "a.safetensors")
+
+
+def test_networks_in_a_space_are_read_when_the_search_is_created(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trial has another working directory, and may start when file and folder are gone."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(f"# {tmp_path}\n{Path(inspect.getfile(UserNet)).read_text()}")
+    write_folder(Path("tiny"))
+    space = {"student.model": choice("resnet8", "mine.py:UserNet", "hf:tiny")}
+    searched_experiment = experiment(student=recipe(model="resnet8"), search=Search(space))
+    shared = pickle.loads(pickle.dumps(trial_context(searched_experiment, tmp_path)))  # noqa: S301 - made by this test
+    Path("mine.py").unlink()
+    shutil.rmtree("tiny")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    labels = [run_of({"student.model": text}, shared).model.label for text in space["student.model"].probe_values]
+    assert labels == ["resnet8", "user_net", "hf-tiny"]
+    plan = make_plan(searched_experiment, digits(), NO_WEIGHTS)
+    assert set(identity_of(searched_experiment, plan, digits())["custom_models"]) == {"mine.py:UserNet", "hf:tiny"}

@@ -1,6 +1,7 @@
 """Cases for tests of exact resume: what each run trains, in a child process, and which results must be equal."""
 
 import hashlib
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hugging_face import CONFIGS
 from safetensors import safe_open
 from safetensors.torch import load_file
 from small_runs import CPU, digits, recipe, run_of, teacher_of
@@ -16,6 +18,7 @@ from small_runs import CPU, digits, recipe, run_of, teacher_of
 import raykd.atomic
 from raykd.data.augmentation import Augmentation
 from raykd.methods import KD, DeiT, FeatureKD
+from raykd.models.hf_model import HuggingFace
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.vit_cifar import ViT
 from raykd.spec.plan import Run
@@ -27,6 +30,7 @@ from raykd.training.hooks import CHECKPOINT_EVERY_S, Hooks
 from raykd.training.loop import fit
 
 TIMINGS = ("seconds", "images_per_s")
+_HF_VIT = CONFIGS["vit"] | {"hidden_dropout_prob": 0.2, "image_size": 8, "patch_size": 2}
 _SMALL_VIT = ViT(depth=2, width=24, heads=2, patch=2, dropout=0.2)
 
 _CASES: dict[str, tuple[Stage, dict[str, Any]]] = {
@@ -68,6 +72,13 @@ _CASES: dict[str, tuple[Stage, dict[str, Any]]] = {
         "distilled",
         {"student": recipe(augmentation=Augmentation(0.3, (2, 9), 3, 0.8, 1.0)), "method": KD(alpha=0.5)},
     ),
+    "vit of transformers, adamw, dropout, hook": (
+        "distilled",
+        {
+            "method": FeatureKD(),
+            "student": recipe(model=HuggingFace(json.dumps({"config": _HF_VIT})), optimizer=AdamW(lr=3e-3)),
+        },
+    ),
     "resnet of 12 layers, adamw, adapter": (
         "distilled",
         {
@@ -77,7 +88,7 @@ _CASES: dict[str, tuple[Stage, dict[str, Any]]] = {
     ),
 }
 CASES = tuple(_CASES)
-FAST_CASES = (*CASES[:3], "everything augmented")
+FAST_CASES = (*CASES[:3], "everything augmented", "vit of transformers, adamw, dropout, hook")
 
 
 def run_of_case(case: str) -> Run:

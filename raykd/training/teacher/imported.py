@@ -19,6 +19,8 @@ from raykd.data.dataset_names import BUILT_IN
 from raykd.data.types import Dataset
 from raykd.errors import ConfigError, RunFailed
 from raykd.models import ImageModel, ImageSpec, Model
+from raykd.models.hf_files import class_names
+from raykd.models.hf_model import HuggingFace
 from raykd.models.weights import load_weights
 from raykd.provenance import file_sha256
 from raykd.spec.plan import Run, train_val_indices
@@ -47,7 +49,8 @@ def load_imported_teacher(run: Run, dataset: Dataset) -> ImportedTeacher:
     file_header = read_header(path)
     if file_header is not None:
         _require_same_model(path, file_header.model, run.model)
-        _require_same_classes(path, file_header.classes, dataset)
+    if (classes := _file_classes(run, file_header)) and run.model.classifier:
+        _require_same_classes(path, classes, dataset)
     # A model with `weights` would normalize by them instead of by the header's images.
     model = replace(run.model, **{"weights": ""}) if hasattr(run.model, "weights") else run.model
     header = replace(
@@ -111,10 +114,20 @@ def header_warnings(run: Run, dataset: Dataset) -> tuple[str, ...]:
     return _header_warnings(run, dataset, read_header(Path(run.imported.path)))
 
 
+def _file_classes(run: Run, header: Header | None) -> tuple[str, ...]:
+    """Return the names of the classes in the teacher's file, or in the folder of transformers; () if unknown."""
+    assert run.imported is not None
+    if header is not None:
+        return header.classes
+    return class_names(Path(run.imported.path)) if isinstance(run.model, HuggingFace) else ()
+
+
 def _header_warnings(run: Run, dataset: Dataset, header: Header | None) -> tuple[str, ...]:
+    classes = _file_classes(run, header) if run.model.classifier else ()
+    warnings = [_class_names_warning(classes, dataset)] if classes else []
     if header is None:
-        return ()
-    warnings = [_class_names_warning(header.classes, dataset), _overlap_warning(run, dataset, header)]
+        return tuple(filter(None, warnings))
+    warnings.append(_overlap_warning(run, dataset, header))
     if header.images.size != dataset.image_size:
         warnings.append(
             f"the imported teacher was trained on images of {header.images.size} pixels per side, but the "
@@ -150,6 +163,8 @@ def _require_same_model(path: Path, file_model: Model, model: Model) -> None:
             return
         changes = [f"{name} = {_text(in_file[name])}, not {_text(expected.get(name))}" for name in names]
         remedy = " ".join(f"--set teacher.model.{name}={_text(in_file[name])}" for name in names)
+        if isinstance(model, HuggingFace) and "repository" in names:
+            changes, remedy = ["another config.json"], "--set teacher.model=hf:FOLDER with the folder of its training"
         raise ConfigError(
             f"weights file '{path}' has another architecture, width or depth than teacher.model: it was trained with "
             f"{'; '.join(changes)}; use {remedy}"

@@ -1,0 +1,163 @@
+"""Any image classifier of Hugging Face transformers, as an ImageModel: `hf:FOLDER` or `hf:microsoft/resnet-50`.
+
+The folder is read once, when the model is named: its architecture and preprocessing become part of the configuration,
+so that workers, run folders and exports need no folder, and fingerprints depend on its content and not on its path.
+Only `weights=pretrained` reads the folder again. Nothing is downloaded here: `python -m raykd prefetch` does.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from torch import nn
+
+from raykd.config import AtMost, Config, by_name
+from raykd.errors import ConfigError, errors_of
+from raykd.models import hf_files
+from raykd.models.hf_state import quiet
+from raykd.models.model import ImageModel, ImageSpec
+from raykd.models.submodules import SubmoduleModel
+
+_MAX_CONTENT = 100_000  # characters of the two JSON files, without the classes' names
+_MAX_LABEL = 60  # characters, in folder names
+
+
+@dataclass(frozen=True, repr=False)
+class HuggingFace(SubmoduleModel):
+    """repository: a folder or a cached repository; it becomes the JSON text of what was read (hf_files.py).
+
+    weights: '' to start from scratch, 'pretrained' for those of the folder, or a file; with weights, it normalizes by
+    the folder's mean and std. It has the folder's image size, unless `input_size` is set. embedding, features: see
+    SubmoduleModel.
+    """
+
+    kind: ClassVar[str] = "hf"
+    repository: Annotated[str, AtMost(_MAX_CONTENT)] = by_name("", hf_files.read_repository)
+    weights: str = ""
+
+    def __repr__(self) -> str:
+        return f"HuggingFace('{self.name or self.label}', weights='{self.weights}')"
+
+    def check(self) -> None:
+        super().check()
+        is_valid = isinstance(self.content, dict) and isinstance(self.content.get("config", {}), dict)
+        self.require(is_valid and bool(self.content), "repository", "must be a folder of save_pretrained")
+        if "config" in self.content:
+            hf_files.network_config(self.content["config"], self.name)
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """What was read from the folder: 'name', 'config' and 'preprocessing'; see hf_files.read_repository."""
+        try:
+            return json.loads(self.repository)
+        except (ValueError, RecursionError):
+            return {}
+
+    @property
+    def name(self) -> str:
+        """The absolute path of the folder, or its name alone in a run; or the repository's name."""
+        return self.content.get("name", "")
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The entries of config.json that determine the network. Raises ConfigError before `prefetch`."""
+        if "config" not in self.content:
+            raise hf_files.not_found(self.name)
+        return self.content["config"]
+
+    @property
+    def title_in_messages(self) -> str:
+        return f"model = {hf_files.PREFIX}{self.name or self.label}"
+
+    @property
+    def label(self) -> str:
+        """The last part of the folder's or repository's name: 'hf-resnet-50'."""
+        name = Path(self.name).name or self.content.get("config", {}).get("model_type", "")
+        return f"hf-{re.sub(r'[^a-z0-9_.-]+', '_', name.lower())}"[:_MAX_LABEL].rstrip("_.-")
+
+    def pretrained_spec(self, images: ImageSpec) -> ImageSpec:
+        """With weights, use the mean and std of preprocessor_config.json, if the folder has one.
+
+        Raises ConfigError for preprocessing that is no such normalization.
+        """
+        if not self.weights or "preprocessing" not in self.content:
+            return images
+        mean, std = hf_files.normalization_of(self.content["preprocessing"], self.title_in_messages)
+        return replace(images, mean=mean, std=std)  # pyright: ignore[reportArgumentType] - three values
+
+    def network_size(self, images: ImageSpec) -> int:
+        """Return `input_size`, else the size that the folder names, else the data's."""
+        if self.input_size:
+            return self.input_size
+        preprocessing = self.content.get("preprocessing", {})
+        return hf_files.size_of(self.config, preprocessing, self.title_in_messages) or images.size
+
+    def make(self, images: ImageSpec) -> ImageModel:
+        if find_spec("transformers") is None:
+            raise ConfigError(f"{self.title_in_messages}: requires a package that is missing: pip install transformers")
+        return self.hooked(self._network(images), images, self.label)
+
+    def _network(self, images: ImageSpec) -> nn.Module:
+        import transformers
+        from transformers import AutoConfig, AutoModelForImageClassification
+        from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
+
+        entries = with_size(self.config, images.size)
+        kind = entries.pop("model_type")
+        if kind not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES:
+            raise ConfigError(
+                f"{self.title_in_messages}: transformers {transformers.__version__} has no image classifier of "
+                f"model_type '{kind}'; name a folder of another network, or install a newer transformers"
+            )
+        subject = f"{self.title_in_messages}: its network for images of {images.size}x{images.size} pixels"
+        with errors_of(subject, remedy="--set input_size of the model, or name another folder"), quiet():
+            config = AutoConfig.for_model(kind, **entries, num_labels=images.num_classes)
+            return AutoModelForImageClassification.from_config(config)
+
+    def pretrained_file(self, weights_folder: Path) -> Path:
+        """Return the folder's own file of weights. Raises ConfigError if it has none, or is another one by now."""
+        path = hf_files.weights_file(self.name)
+        if json.loads(hf_files.read_repository(self.name)) != self.content:
+            raise ConfigError(f"{self.title_in_messages}: its {hf_files.CONFIG} has changed meanwhile; run this again")
+        return path
+
+    @property
+    def without_path(self) -> "HuggingFace":
+        """This model with the folder's name in place of its path, for files that may leave this machine."""
+        if not Path(self.name).is_absolute():
+            return self
+        return replace(self, repository=json.dumps({**self.content, "name": Path(self.name).name}, sort_keys=True))
+
+    @property
+    def architecture(self) -> "HuggingFace":
+        """This model with what determines its tensors and their use alone: no name, and no normalization."""
+        preprocessing = self.content.get("preprocessing", {})
+        size = hf_files.size_of(self.config, preprocessing, self.title_in_messages)
+        content = {"config": self.config, "preprocessing": {"size": size} if size else {}}
+        return replace(self, repository=json.dumps(content, sort_keys=True))
+
+    def stored(self, results_only: bool) -> dict[str, Any]:
+        """Return the values behind `to_dict`, with the repository's content as an object; in results without name."""
+        content = {entry: value for entry, value in self.content.items() if not (results_only and entry == "name")}
+        return super().stored(results_only) | {"repository": content}
+
+    @classmethod
+    def unpacked(cls, payload: Mapping[str, Any]) -> tuple[type[Config], Mapping[str, Any]]:
+        content = payload.get("repository")
+        text = json.dumps(content, sort_keys=True) if isinstance(content, Mapping) else ""
+        return cls, {**payload, "repository": text}
+
+
+def with_size(config: Mapping[str, Any], size: int) -> dict[str, Any]:
+    """Return the configuration for images of `size` pixels per side, where it has a field for the size."""
+    changed = dict(config)
+    if "image_size" in changed:
+        changed["image_size"] = size
+    if "image_size" in (changed.get("vision_config") or {}):  # of CLIP and SigLIP
+        changed["vision_config"] = {**changed["vision_config"], "image_size": size}
+    return changed
