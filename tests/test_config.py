@@ -138,7 +138,14 @@ EXAMPLES: tuple[Config, ...] = (
     SEARCH,
     WeightsFile("ab" * 32, "/somewhere/a.pth", key="model"),
     Augmentation(0.3, (2, 9), 8, 0.8, 1.0),
-    Recipe(ViT(), 7, AdamW(), Cosine(), 16, 0.1, 1.5, "bf16", False, True, "graph", True, Augmentation(cutout=8)),
+    Recipe(
+        *(ViT(), 7, AdamW(), Cosine(), 16, 0.1, 1.5, "bf16", False, True, "graph", True, Augmentation(cutout=8)),
+        ema_decay=0.99,
+        gradient_accumulation=4,
+        class_weights=(0.5, 1.0),
+        sampling="balanced",
+        patience=3,
+    ),
 )
 
 

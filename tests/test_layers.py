@@ -63,7 +63,6 @@ SHORT = {  # modules under MIN_MODULE_LINES, and why they are modules
     "raykd.methods.alpha": "the one place of alpha, the base class of three methods",
     "raykd.methods.cross_entropy": "one file for each method",
     "raykd.spec.stages": "read by the report, which loads no torch",
-    "raykd.training.best_epoch": "the one rule of the loop and of Tune's results",
 }
 
 MIN_MODULE_LINES = 30

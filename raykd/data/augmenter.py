@@ -88,12 +88,13 @@ class Augmenter:
         if augmentation.mixes:
             self._mixing = Mixing(augmentation.mixup, augmentation.cutmix, *size, device)
 
-    def draw(self, seed: int, epoch: int, index: Tensor, view: Tensor) -> Draws:
-        """Draw for images `index` with the views `view`, int64 [n] each."""
-        keys = [hash64(AUGMENT, seed, epoch, index)]
+    def draw(self, seed: int, epoch: int, index: Tensor, view: Tensor, place: Tensor | None = None) -> Draws:
+        """Draw for images `index` with the views `view`, int64 [n] each. place: as in Views.draw."""
+        counters = (seed, epoch, index) if place is None else (seed, epoch, index, place)
+        keys = [hash64(AUGMENT, *counters)]
         images, views, mixing = [index], [view], ()
         if self._mixing is not None:
-            keys.append(hash64(PARTNER, seed, epoch, index))
+            keys.append(hash64(PARTNER, *counters))
             images.append(self._indices[uniform_int(hash64(PARTNER, keys[1]), len(self._indices))])
             views.append(uniform_int(hash64(VIEW, keys[1]), self._renderer.views.count))
             mixing = self._mixing.draw(keys[0])

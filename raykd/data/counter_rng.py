@@ -23,6 +23,7 @@ CROP = 8  # drawn from a key: the box that is cropped and resized
 OPERATION = 9  # drawn from a key: RandAugment's operations
 CUTOUT = 10  # drawn from a key: the position of the square
 MIX = 11  # drawn from a key: the weights or the box of the mixture
+SAMPLE = 12  # the images of an epoch that shows each class equally often
 
 _WEYL = 0x9E3779B97F4A7C15
 _MULTIPLIERS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))

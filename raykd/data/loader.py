@@ -1,6 +1,6 @@
 """Training batches: images, their order and their views, as a function of (seed, epoch, step).
 
-    order = permutation(seed, epoch, n)          the images in order, equal on all ranks
+    order = permutation(seed, epoch, n)          the images in order, equal on all ranks; or balanced, see sampling.py
     view  = hash(seed, epoch, index)             crop and flip, independent of the order
     draws = hash(seed, epoch, index)             random numbers of an Augmentation, see augmenter.py
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from raykd.data.augmentation import NO_AUGMENTATION, Augmentation
 from raykd.data.augmenter import Augmenter, Draws
-from raykd.data.counter_rng import permutation
+from raykd.data.sampling import Sampling, sampler_of
 from raykd.data.views import ViewRenderer, Views
 from raykd.errors import ConfigError
 from raykd.outputs import Mixed
@@ -33,6 +33,16 @@ class Batch:
     index: Tensor  # int64 [B], indices into the data set's training split
     view: Tensor  # int64 [B], the view of each image, before any augmentation
     mixed: Mixed | None = None  # partners mixed into the images, with at most half of the weight
+
+    def parts(self, count: int) -> list["Batch"]:
+        """Return the batch in `count` parts of equal size, in order."""
+        if count == 1:
+            return [self]
+        tensors = (tensor.chunk(count) for tensor in (self.images, self.labels, self.index, self.view))
+        mixed: list[Mixed | None] = [None] * count
+        if self.mixed is not None:
+            mixed = [Mixed(*part) for part in zip(*(tensor.chunk(count) for tensor in self.mixed), strict=True)]
+        return [Batch(*part) for part in zip(*tensors, mixed, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,8 @@ class TrainLoader:
         rank, world_size: this worker's index from 0, and the number of workers.
         augmentation: applied to the views.
         mean: of the pixels by channel, as fractions of 255; the color of cutout.
+        passes: equal parts of a batch. Each has the same images whatever the number of workers.
+        sampling: which images an epoch shows, see sampling.py.
 
     Raises: ConfigError if batch_size is not a multiple of world_size, or larger than n, or if indices are out of range.
     """
@@ -88,15 +100,21 @@ class TrainLoader:
         world_size: int = 1,
         augmentation: Augmentation = NO_AUGMENTATION,
         mean: tuple[float, float, float] = (0.0, 0.0, 0.0),
+        passes: int = 1,
+        sampling: Sampling = "shuffle",
     ) -> None:
         _check(len(split_images), indices, batch_size, rank, world_size)
+        assert batch_size % (passes * world_size) == 0, "checked with the experiment"
         self.views, self.batch_size, self.seed = views, batch_size, seed
         self.rank, self.world_size = rank, world_size
         self.renderer = ViewRenderer(split_images, views, device)
         self._labels = labels.to(device)
         self._indices = indices.to(device)
-        share = batch_size // world_size
-        self._first_positions = rank * share + torch.arange(share, device=device)  # this worker's positions in step 0
+        self._sampler = sampler_of(sampling, self._indices, self._labels)
+        share = batch_size // (passes * world_size)
+        starts = rank * share + torch.arange(passes, device=device)[:, None] * (batch_size // passes)
+        self._first_positions = (starts + torch.arange(share, device=device)).flatten()  # this worker's in step 0
+        self._is_slice = passes == 1 or world_size == 1  # whether these positions are contiguous
         self._augmenter = None
         if augmentation != NO_AUGMENTATION:
             self._augmenter = Augmenter(augmentation, self.renderer, self._indices, self._labels, mean)
@@ -115,17 +133,19 @@ class TrainLoader:
         if not 0 <= first_step <= self.steps_per_epoch:
             raise ConfigError(f"first_step is {first_step}; an epoch has {self.steps_per_epoch} steps")
         order = self.order(epoch)
+        if not self._is_slice:
+            steps = range(first_step, self.steps_per_epoch)
+            return (self.batch(order, self._first_positions + step * self.batch_size) for step in steps)
         share = self.batch_size // self.world_size
         starts = (step * self.batch_size + self.rank * share for step in range(first_step, self.steps_per_epoch))
         return (self.batch(order, slice(start, start + share)) for start in starts)
 
     def order(self, epoch: int) -> EpochOrder:
         """Return the order of `epoch`, computed for all steps together: a step is then some slices and one gather."""
-        order = permutation(self.seed, epoch, len(self._indices), self._indices.device)
-        index = self._indices[order]
-        view = self.views.draw(self.seed, epoch, index)
-        draws = self._augmenter.draw(self.seed, epoch, index, view) if self._augmenter else None
-        return EpochOrder(index, view, self._labels[index], draws)
+        drawn = self._sampler.draw(self.seed, epoch)
+        view = self.views.draw(self.seed, epoch, drawn.index, drawn.place)
+        draws = self._augmenter.draw(self.seed, epoch, drawn.index, view, drawn.place) if self._augmenter else None
+        return EpochOrder(drawn.index, view, self._labels[drawn.index], draws)
 
     def batch(self, order: EpochOrder, positions: slice | Tensor) -> Batch:
         """Return the batch at `positions` in `order`: a slice, or int64 [B] on the loader's device."""

@@ -36,13 +36,14 @@ class Views:
         """The number of views of an image: (2p + 1)^2, twice that with flip."""
         return (2 * self.crop_padding + 1) ** 2 * (1 + self.flip)
 
-    def draw(self, seed: int, epoch: int, index: Tensor) -> Tensor:
+    def draw(self, seed: int, epoch: int, index: Tensor, place: Tensor | None = None) -> Tensor:
         """Return the view of each image in an epoch: int64 in 0 .. count - 1, in index's shape.
 
         Args: index is int64, of images of the training split, on any device. The result does not depend on the
-            batch, its order, the number of workers, or the step at which a run resumed.
+            batch, its order, the number of workers, or the step at which a run resumed. place: in index's shape, gives
+            each showing of an image that an epoch shows several times another view; None if it shows each once.
         """
-        return uniform_int(hash64(VIEW, seed, epoch, index), self.count)
+        return uniform_int(hash64(VIEW, seed, epoch, index, *(() if place is None else (place,))), self.count)
 
 
 class ViewRenderer:

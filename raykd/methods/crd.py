@@ -123,8 +123,12 @@ class Contrast(Memory):
         """Store the last step's embeddings of all workers in the banks."""
         position, scales, *units = (gather(tensor) for tensor in self._last_step)
         position = position.flatten()
+        # An image may be in the batch twice (balanced sampling). All of its rows then get the same value, the last one.
+        last = (position[:, None] == position).long().mul(torch.arange(len(position), device=position.device)).argmax(1)
         for bank, unit in zip(self.banks, units, strict=True):
-            bank[position] = F.normalize(self.momentum * bank[position] + (1 - self.momentum) * unit.flatten(0, 1))
+            bank[position] = F.normalize(
+                self.momentum * bank[position] + (1 - self.momentum) * unit.flatten(0, 1)[last]
+            )
         self.scales.copy_(scales.mean(0))
         self._last_step = ()
 

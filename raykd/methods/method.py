@@ -142,12 +142,17 @@ class Method(Config):
                         f"({', '.join(RESERVED_TERMS)}); rename the term"
                     )
 
-    def require_batch(self, size: int) -> None:
-        """Raise ConfigError if a batch of `size` images, over all workers, is too small for the terms."""
-        if size < self.min_batch_size:
+    def require_batch(self, size: int, passes: int = 1) -> None:
+        """Raise ConfigError if a batch of `size` images, over all workers, is too small for the terms.
+
+        passes: into which the batch is divided.
+        """
+        if size // passes < self.min_batch_size:
+            least = passes * self.min_batch_size
+            parts = f" in {passes} passes (gradient_accumulation)" if passes > 1 else ""
             raise ConfigError(
-                f"student.batch_size = {size}: method '{self.kind}' compares the images of a batch with each other and "
-                f"requires at least {self.min_batch_size}; --set student.batch_size={self.min_batch_size} or more"
+                f"student.batch_size = {size}{parts}: method '{self.kind}' compares the images of a batch with each "
+                f"other and requires at least {least}; --set student.batch_size={least} or more"
             )
 
     def adapter(self, student: Outputs, teacher: Outputs, images: Targets) -> Adapter:

@@ -102,7 +102,9 @@ def line(status: JobStatus) -> str:
         result = f": {status.reason}" if status.state is State.DONE and status.reason else ""
         return f"{name}  {status.state}{result}"
     if status.state is State.DONE:
-        return f"{name}  done in {duration(report.seconds)}: best val {report.best_val_top1:.1f} %"
+        early = f"; stopped after epoch {report.epoch + 1}/{report.epochs}, {report.stopped_early}"
+        done = f"done in {duration(report.seconds)}: best val {report.best_val_top1:.1f} %"
+        return f"{name}  {done}{early if report.stopped_early else ''}"
     epoch = f"epoch {report.epoch + 1:>3}/{report.epochs}"
     metrics = f"loss {report.terms['loss']:.3f}  val {report.val_top1:5.1f} %  {report.images_per_s:,.0f} images/s"
     end = f"left {duration(seconds_left(status))}" if status.state is State.RUNNING else status.state
@@ -124,9 +126,12 @@ def cache_line(name: str, parts: list[JobStatus]) -> str:
 
 
 def seconds_left(status: JobStatus) -> float:
-    """Return the seconds to the run's end, at the mean pace of the epochs in this command."""
+    """Return the seconds to the run's end, at the mean pace of the epochs in this command.
+
+    Of a run that may stop early (patience), it is the most that is left.
+    """
     first, last = status.first_report, status.report
-    if first is None or last is None:
+    if first is None or last is None or last.is_last:
         return 0.0
     seen = last.epoch - first.epoch
     # After a single epoch in this command, only the run's total time is known.

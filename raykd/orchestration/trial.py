@@ -50,7 +50,7 @@ from raykd.spec.search import Search
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.store.study import SearchFolder
-from raykd.training.best_epoch import best_row
+from raykd.training.best_epoch import best_row, num_epochs
 from raykd.training.compute import choose_compute, device_for, release_memory
 from raykd.training.failure import classify_failure, loses_gpu
 from raykd.training.group import SINGLE_WORKER, Group, default_group
@@ -144,7 +144,7 @@ def train_trial(
 
     def report_row(row: Mapping[str, float]) -> None:
         rows.append(row)
-        result = result_of(rows, run.recipe.epochs, fixed)
+        result = result_of(rows, num_epochs(run.recipe, rows), fixed)
         if config[REPORTED] < result[EPOCHS_DONE] < result[EPOCHS]:
             report(result)
 
@@ -161,7 +161,7 @@ def train_trial(
         train_one(run, folder, dataset, device, store, shared.cache, hooks, group, logging)
         if group.is_first:
             folder.update(model_metrics=fixed)  # read by the process that reports the result
-    return result_of(rows, run.recipe.epochs, fixed)
+    return result_of(rows, num_epochs(run.recipe, rows), fixed)
 
 
 def run_of(config: Mapping[str, Any], shared: TrialContext) -> tuple[Run, Dataset]:
@@ -245,7 +245,8 @@ def train_with_workers(
         raise Interrupted("stopped; rerun the same command to resume")
     run, _ = run_of(config, shared)
     # The workers computed the metrics of the model, because this process has no GPU.
-    last = result_of(folder.history(), run.recipe.epochs, folder.require_record().model_metrics)
+    rows = folder.history()
+    last = result_of(rows, num_epochs(run.recipe, rows), folder.require_record().model_metrics)
     assert last[EPOCHS_DONE] == last[EPOCHS]
     return last
 

@@ -93,7 +93,7 @@ def _do(job: Job, worker: WorkerConfig, everyone: Group, link: QueueLink) -> Non
         _filler.cache_clear()  # it holds a teacher and all images
     try:
         if job.kind == "train":
-            group = everyone.subgroup(job.run.recipe.batch_size)
+            group = everyone.subgroup(job.run.recipe.images_per_pass)
             _train(job, worker, group, everyone.size, link)
             if job.run.imported is not None and (check := read_import_check(RunStore(worker.results).folder(job.run))):
                 reason = describe_import(check)
@@ -193,7 +193,7 @@ class _RayReports:
 
     def add(self, report: EpochReport) -> None:
         """Report the first epoch, the last, and one every RAY_REPORT_EVERY_S between."""
-        if self._reported is not None and report.epoch + 1 < report.epochs:
+        if self._reported is not None and not report.is_last:
             is_due = time.monotonic() - self._reported >= RAY_REPORT_EVERY_S
             if not self._group.broadcast_flags(is_due)[0]:  # the first worker decides for all: a report waits for all
                 return

@@ -24,7 +24,9 @@ from raykd.config import (
     type_hints,
 )
 from raykd.data import dataset_names
+from raykd.data.sampling import Sampling
 from raykd.data.views import Views
+from raykd.errors import ConfigError
 from raykd.methods import KD, Method
 from raykd.methods.method import Need
 from raykd.models import MAX_SIDE, Model, find, hf_files
@@ -146,9 +148,11 @@ class Experiment(Config):
         plain_only = f"student.augmentation has {augmented}, and a logit cache holds only plain views; use live or auto"
         self.require(not augmented or self.teacher_source != "cache", "teacher_source", plain_only)
         for role in ("teacher", "student"):
-            batch_size = getattr(self, role).batch_size
-            is_equal = batch_size % self.workers.count == 0
-            self.workers.require(is_equal, "count", f"cannot share {role}.batch_size = {batch_size} equally")
+            recipe = getattr(self, role)
+            passes = f" / gradient_accumulation = {recipe.gradient_accumulation}"
+            images = f"{role}.batch_size = {recipe.batch_size}{passes if recipe.gradient_accumulation > 1 else ''}"
+            is_equal = recipe.images_per_pass % self.workers.count == 0
+            self.workers.require(is_equal, "count", f"cannot share {images} equally")
         if self.search is not None:
             self._check_search(self.search)
 
@@ -163,7 +167,7 @@ class Experiment(Config):
             name = "method" if method is self.method else "compare"
             self.require(bool(method.needs), name, "needs no teacher, so nothing would be distilled; use KD()")
             method.require_valid_weights(self.student.epochs)
-            method.require_batch(self.student.batch_size)
+            method.require_batch(self.student.batch_size, self.student.gradient_accumulation)
         repeated = [method.title() for method in self.methods if self.methods.count(method) > 1]
         self.require(not repeated, "compare", f"has {repeated[:1]} twice, including the experiment's `method`")
         both = "cannot be combined with a search; remove one of them"
@@ -270,6 +274,15 @@ class Experiment(Config):
         searched = (path.removeprefix(AUGMENTATION) for path in space if path.startswith(AUGMENTATION))
         return tuple(dict.fromkeys((*self.student.augmentation.techniques, *searched)))
 
+    @property
+    def samplings(self) -> frozenset[Sampling]:
+        """The sampling of the students, or those of all trials if it is searched."""
+        space = self.search.space.get("student.sampling") if self.search else None
+        values = space.probe_values if space else ()
+        return frozenset(self.with_configuration({"student.sampling": value}).student.sampling for value in values) or (
+            frozenset({self.student.sampling})
+        )
+
     def _check_search(self, search: Search) -> None:
         """Check that every searched field exists and accepts the values of its space."""
         unused = f"must not be one of seeds = {self.seeds}, which confirm the results of the trials"
@@ -291,8 +304,16 @@ class Experiment(Config):
         default = value_of(self)
         if not isinstance(default, Config):
             return default
-        probes = search.space[path].probe_values
-        texts = [text for text in probes if value_of(self.with_configuration({path: text})) == default]
+        # Fields in it that are searched too have the experiment's values: "sgd" stands for SGD(lr=0.05) if lr is one.
+        deeper = {name: attrgetter(name)(self) for name in search.space if name.startswith(f"{path}.")}
+
+        def is_default(text: object) -> bool:
+            try:
+                return value_of(self.with_configuration({path: text, **deeper})) == default
+            except ConfigError:  # such as an optimizer without one of the fields
+                return False
+
+        texts = [text for text in search.space[path].probe_values if is_default(text)]
         search.require(bool(texts), "space", f"lacks for '{path}' the experiment's default, {default}; add it")
         return texts[0]
 

@@ -148,6 +148,7 @@ def make_plan(experiment: Experiment, dataset: Dataset, weights_folder: Path, st
     for run in runs:
         _check_images(run, dataset)
         _check_cutout(run, dataset)
+        _check_balance(run, dataset)
     return Plan(experiment, tuple(runs))
 
 
@@ -280,6 +281,26 @@ def _check_cutout(run: Run, dataset: Dataset) -> None:
         raise ConfigError(
             f"{role}.augmentation.cutout = {side}: must be less than {width}, the side of the images; "
             f"--set {role}.augmentation.cutout={dataset.image_size // 2} is usual"
+        )
+
+
+def _check_balance(run: Run, dataset: Dataset) -> None:
+    """Raise ConfigError unless there is a weight for each class, and if classes are balanced that nothing learns."""
+    weights, sampling = run.recipe.class_weights, run.recipe.sampling
+    if not run.model.classifier and weights != "none":
+        raise ConfigError(
+            f"{run.role}.class_weights = {weights}: would have no effect, because the {run.role} has no classifier; "
+            f"--set {run.role}.class_weights=none"
+        )
+    if not (run.model.classifier or run.method.reads_labels) and sampling != "shuffle":
+        raise ConfigError(
+            f"{run.role}.sampling = {sampling}: requires labels, and this run trains without; "
+            f"--set {run.role}.sampling=shuffle"
+        )
+    if not isinstance(weights, str) and len(weights) != dataset.num_classes:
+        raise ConfigError(
+            f"{run.role}.class_weights has {plural(len(weights), 'number')}, and {dataset.name} has "
+            f"{dataset.num_classes} classes; give one number per class, or --set {run.role}.class_weights=balanced"
         )
 
 

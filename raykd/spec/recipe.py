@@ -5,8 +5,9 @@ from math import cos, pi
 from typing import Annotated, ClassVar, Literal
 
 from raykd import models
-from raykd.config import AtMost, Config, MaxLength, by_name
+from raykd.config import AtMost, Config, MaxLength, by_name, skip_if_default
 from raykd.data.augmentation import NO_AUGMENTATION, Augmentation
+from raykd.data.sampling import Sampling
 from raykd.errors import plural
 from raykd.models import Model
 from raykd.spec.optimizers import SGD, AdamW, Optimizer
@@ -15,6 +16,7 @@ __all__ = ["SGD", "AdamW", "Constant", "Cosine", "MultiStep", "Optimizer", "Reci
 
 MAX_EPOCHS = 100_000  # some checks look at every epoch
 MAX_BATCH = 1_000_000  # images
+MAX_CLASSES = 100_000
 
 
 # A schedule's factor() scales the optimizer's lr. progress: in epochs, fractional at each step; epoch: its whole part.
@@ -95,6 +97,17 @@ class Recipe(Config):
     # Applied to the data's views before this model trains on them. A distilled student then requires a live teacher,
     # which receives the same pixels.
     augmentation: Augmentation = NO_AUGMENTATION
+    # Off by default, see docs/training.md.
+    ema_decay: float | None = skip_if_default(None)  # in [0, 1), of a moving average of the weights to evaluate
+    gradient_accumulation: Annotated[int, AtMost(MAX_BATCH)] = skip_if_default(1)  # passes per update, of equal size
+    # Weights of the labels' cross-entropy by the image's class: 'balanced' for the reciprocal of the class's share of
+    # the training images, or one number per class. Scaled to a mean of 1 over the training images.
+    class_weights: Annotated[Literal["none", "balanced"] | tuple[float, ...], MaxLength(MAX_CLASSES)] = skip_if_default(
+        "none"
+    )
+    sampling: Sampling = skip_if_default("shuffle")  # 'balanced' shows each class equally often, with replacement
+    # End the training after so many epochs without a new best validation top-1; None trains all epochs.
+    patience: Annotated[int | None, AtMost(MAX_EPOCHS)] = skip_if_default(None)
 
     def check(self) -> None:
         self.require(self.epochs >= 1, "epochs", "must be at least 1")
@@ -102,6 +115,17 @@ class Recipe(Config):
         self.require(0 <= self.label_smoothing < 1, "label_smoothing", "must lie in [0, 1)")
         is_valid_norm = self.clip_gradient_norm is None or self.clip_gradient_norm > 0
         self.require(is_valid_norm, "clip_gradient_norm", "must be greater than 0, or none")
+        is_valid_decay = self.ema_decay is None or 0 <= self.ema_decay < 1
+        self.require(is_valid_decay, "ema_decay", "must lie in [0, 1), or be none")
+        self.require(self.gradient_accumulation >= 1, "gradient_accumulation", "must be at least 1")
+        is_equal = self.batch_size % self.gradient_accumulation == 0
+        self.require(is_equal, "gradient_accumulation", f"must divide batch_size = {self.batch_size}")
+        if not isinstance(self.class_weights, str):
+            is_positive = all(weight >= 0 for weight in self.class_weights) and sum(self.class_weights) > 0
+            self.require(is_positive, "class_weights", "must be none, balanced, or numbers of 0 or more, not all 0")
+        is_twice = self.class_weights == self.sampling == "balanced"
+        self.require(not is_twice, "class_weights", "would balance twice with sampling = balanced; use one of them")
+        self.require(self.patience is None or self.patience >= 1, "patience", "must be at least 1, or none")
         total = plural(self.epochs, "epoch")
         if isinstance(self.schedule, MultiStep):
             is_late = any(m >= self.epochs and m >= 1 for m in self.schedule.milestones)
@@ -111,3 +135,8 @@ class Recipe(Config):
         if isinstance(self.schedule, Cosine):
             is_short = self.schedule.warmup_epochs < self.epochs
             self.schedule.require(is_short, "warmup_epochs", f"must be below the recipe's {total}")
+
+    @property
+    def images_per_pass(self) -> int:
+        """Images of one forward and backward pass, over all workers of the run."""
+        return self.batch_size // self.gradient_accumulation

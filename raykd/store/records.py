@@ -95,6 +95,7 @@ class RunRecord:
     weights_sha256: str | None = None  # SHA-256 of best.safetensors
     history_sha256: str | None = None  # SHA-256 of history.parquet
     imported: ImportCheck | None = None
+    stopped_early: str | None = None  # why the run ended before its recipe's last epoch
     model_metrics: Mapping[str, float] = field(default_factory=dict)  # metrics of a trial that do not depend on weights
 
     def problem(self) -> str:

@@ -1,11 +1,15 @@
 """Choose the epoch whose weights a run keeps as its best: the highest validation top-1, the earlier of equal ones.
 
+With a `patience`, a run ends after so many epochs without a new best one (`why_stopped`).
+
 The test split chooses nothing. loop.py calls `keep_if_best` after each epoch, and final_evaluation.py evaluates what
 was kept.
 """
 
 from collections.abc import Mapping, Sequence
 
+from raykd.errors import plural
+from raykd.spec.recipe import Recipe
 from raykd.training.training_step import TrainState
 
 
@@ -21,3 +25,29 @@ def keep_if_best(training: TrainState, epoch: int, val_top1: float) -> None:
 def best_row(history: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
     """Return the row of the best epoch, by the same rule. Rows are in the order of epochs; a repeated one is equal."""
     return max(history, key=lambda row: row["val_top1"])  # the first of equal ones
+
+
+def why_stopped(recipe: Recipe, history: Sequence[Mapping[str, float]]) -> str:
+    """Return why a run ends after the epochs in `history`, before its recipe's last epoch; '' if it goes on or is done.
+
+    A function of the history alone, so that an interrupted run that resumes ends with the same epoch.
+    """
+    if recipe.patience is None or not history or _num_trained(history) >= recipe.epochs:
+        return ""
+    best = best_row(history)
+    if history[-1]["epoch"] - best["epoch"] < recipe.patience:
+        return ""
+    return (
+        f"no better validation top-1 than {best['val_top1']:.1f} % of epoch {int(best['epoch']) + 1} for "
+        f"{plural(recipe.patience, 'epoch')}"
+    )
+
+
+def num_epochs(recipe: Recipe, history: Sequence[Mapping[str, float]]) -> int:
+    """Return the number of epochs of a run: as far as `history` shows, all of the recipe's unless it ended early."""
+    return _num_trained(history) if why_stopped(recipe, history) else recipe.epochs
+
+
+def _num_trained(history: Sequence[Mapping[str, float]]) -> int:
+    """Return the number of epochs in `history`, which may have one twice."""
+    return int(history[-1]["epoch"]) + 1

@@ -27,6 +27,12 @@ class EpochReport:
     images_per_s: float
     seconds: float
     compute: str = ""
+    stopped_early: str = ""  # why the run ends with this epoch, before its recipe's last one; '' if it does not
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the run ends with this epoch."""
+        return bool(self.stopped_early) or self.epoch + 1 == self.epochs
 
     def row(self, steps_per_epoch: int) -> dict[str, float]:
         """Return the epoch's row in history.parquet: HISTORY_COLUMNS and the loss terms."""

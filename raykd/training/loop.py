@@ -20,7 +20,7 @@ from raykd.errors import Interrupted, RaykdError, RunDiverged, RunFailed
 from raykd.spec.plan import Run
 from raykd.store.records import Best
 from raykd.store.run_folder import RunFolder
-from raykd.training.best_epoch import keep_if_best
+from raykd.training.best_epoch import keep_if_best, why_stopped
 from raykd.training.checkpoint import read_checkpoint, save_checkpoint
 from raykd.training.compute import configure_process
 from raykd.training.cuda_graph import Steps, make_steps
@@ -91,7 +91,9 @@ def _train(training: TrainState, dataset: Dataset, folder: RunFolder, hooks: Hoo
     if training.group.is_first:
         progress = training.progress
         best = Best(progress.best_epoch, progress.best_val_top1)
-        folder.update(peak_memory_bytes=(progress.peak_memory_bytes or None) if has_peak else None)
+        peak = (progress.peak_memory_bytes or None) if has_peak else None
+        stopped_early = why_stopped(training.run.recipe, progress.history) or None
+        folder.update(peak_memory_bytes=peak, stopped_early=stopped_early)
         finish_run(training.run, folder, dataset, training.objective.student, training.best, progress.seconds, best)
 
 
@@ -106,6 +108,8 @@ def train_epochs(training: TrainState, folder: RunFolder, hooks: Hooks) -> Itera
     saver = _Checkpointer(training, folder, hooks.checkpoint_every_s)
     steps = make_steps(training)
     for epoch in range(training.progress.epoch, training.run.recipe.epochs):
+        if why_stopped(training.run.recipe, training.progress.history):
+            break
         means, images_per_s = _run_steps(training, steps, epoch, saver, hooks)
         yield _finish_epoch(training, epoch, means, images_per_s, saver)
     saver.save()
@@ -144,10 +148,11 @@ def _finish_epoch(
 ) -> EpochReport:
     """Validate, keep the weights of the best epoch, append to the history, and move on to the next epoch."""
     recipe, progress, num_steps = training.run.recipe, training.progress, training.loader.steps_per_epoch
-    val = _validate(training, epoch)
-    # Before on_epoch, which may reset the peak to report the memory of each epoch.
-    progress.peak_memory_bytes = max(progress.peak_memory_bytes, peak_bytes(training.compute.device) or 0)
-    keep_if_best(training, epoch, val.top1)
+    with training.averaged_weights():
+        val = _validate(training, epoch)
+        # Before on_epoch, which may reset the peak to report the memory of each epoch.
+        progress.peak_memory_bytes = max(progress.peak_memory_bytes, peak_bytes(training.compute.device) or 0)
+        keep_if_best(training, epoch, val.top1)
     train_top1 = means.pop("top1", nan)  # without a classifier
     saver.count_seconds()
     progress.epoch, progress.step, progress.sums = epoch + 1, 0, None
@@ -166,7 +171,7 @@ def _finish_epoch(
         training.description,
     )
     progress.history.append(report.row(num_steps))
-    return report
+    return replace(report, stopped_early=why_stopped(recipe, progress.history))
 
 
 def _validate(training: TrainState, epoch: int) -> Evaluation:

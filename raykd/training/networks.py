@@ -61,7 +61,7 @@ class Networks:
         Batch norm requires more than one value per channel, over positions of a map and images.
         """
         is_shared = num_workers > 1 and run.recipe.sync_batch_norm
-        if run.imported is not None or is_shared or run.recipe.batch_size > num_workers:
+        if run.imported is not None or is_shared or run.recipe.images_per_pass > num_workers:
             return
         part = f"the model {run.model.label}"
         try:
@@ -74,8 +74,9 @@ class Networks:
             if "per channel" not in str(error):
                 raise
             raise ConfigError(
-                f"{run.role}.batch_size = {run.recipe.batch_size}: batch norm of {part} cannot train on 1 image"
-                f"{' per worker' if num_workers > 1 else ''}; --set {run.role}.batch_size={2 * num_workers} or more"
+                f"{run.role}.batch_size = {run.recipe.batch_size}{_passes_of(run)}: batch norm of {part} cannot train "
+                f"on 1 image{' per worker' if num_workers > 1 else ''}; --set {run.role}.batch_size="
+                f"{2 * num_workers * run.recipe.gradient_accumulation} or more"
             ) from error
 
     def _terms_of_one_image(self, run: Run) -> None:
@@ -115,6 +116,11 @@ class Networks:
                     f"method = {method.title()}: requires {KINDS[need]} of the {run.role}, and "
                     f"{run.role}.model.{need} is not set; --set {run.role}.model.{need}=NAME, {choices}"
                 )
+
+
+def _passes_of(run: Run) -> str:
+    passes = run.recipe.gradient_accumulation
+    return f" in {passes} passes (gradient_accumulation)" if passes > 1 else ""
 
 
 def require_memory(run: Run, dataset: Dataset) -> None:

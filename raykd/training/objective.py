@@ -18,6 +18,7 @@ from raykd.methods import Method
 from raykd.models import ImageModel
 from raykd.outputs import Mixed, Outputs, Targets
 from raykd.training.group import SINGLE_WORKER, Group
+from raykd.training.weight_average import WeightAverage
 
 STANDARD_TERMS = ("ce", "top1", "loss")
 
@@ -29,6 +30,8 @@ class Objective(nn.Module):
     For mixed images 'top1' is computed with the label of the larger share.
     """
 
+    class_weights: Tensor | None
+
     def __init__(
         self,
         student: ImageModel,
@@ -36,13 +39,17 @@ class Objective(nn.Module):
         adapter: nn.Module | None,
         label_smoothing: float,
         group: Group = SINGLE_WORKER,
+        class_weights: Tensor | None = None,
     ) -> None:
+        """class_weights: of the cross-entropy, float32 [C]; None for equal ones."""
         super().__init__()
         self.student = student
         self.adapter = adapter
         self.method = method
         self.label_smoothing = label_smoothing
         self.group = group
+        self.register_buffer("class_weights", class_weights, persistent=False)
+        self.average: WeightAverage | None = None  # of the student's weights, if the recipe has an ema_decay
         self.gather: Callable[[Tensor], Tensor] = group.gather_with_grad
 
     def forward(self, images: Tensor, targets: Targets, teacher: Outputs | None) -> dict[str, Tensor]:
@@ -76,11 +83,18 @@ class Objective(nn.Module):
         return self.method.terms(student, teacher, targets, self.adapter)
 
     def _cross_entropy(self, logits: Tensor, targets: Targets) -> Tensor:
-        """Return the cross-entropy with the labels, []. For mixed images it is interpolated between both labels."""
-        if targets.mixed is None:
+        """Return the cross-entropy with the labels, []. For mixed images it is interpolated between both labels.
+
+        With class weights, an image counts by the weight of its label, and the mean is over the number of images.
+        """
+        if targets.mixed is None and self.class_weights is None:
             return F.cross_entropy(logits, targets.labels, label_smoothing=self.label_smoothing)
-        first, second = (
-            F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing, reduction="none")
-            for labels in (targets.labels, targets.mixed.labels)
-        )
-        return torch.lerp(second, first, targets.mixed.share).mean()
+        first = self._per_image(logits, targets.labels)
+        if targets.mixed is None:
+            return first.mean()
+        return torch.lerp(self._per_image(logits, targets.mixed.labels), first, targets.mixed.share).mean()
+
+    def _per_image(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the weighted cross-entropy of each image, [B]."""
+        losses = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing, reduction="none")
+        return losses if self.class_weights is None else self.class_weights[labels] * losses

@@ -6,6 +6,7 @@ from raykd.provenance import file_sha256
 from raykd.spec.plan import Run
 from raykd.store.damage import DamagedFile
 from raykd.store.run_folder import RunFolder
+from raykd.training.best_epoch import num_epochs
 from raykd.training.checkpoint import Checkpoint, read_checkpoint
 from raykd.training.loop import WRITER_WAIT_S
 from raykd.training.model_file import header_of, save_model
@@ -28,7 +29,9 @@ def _last_checkpoint(run: Run, folder: RunFolder) -> Checkpoint:
         reason = "there is none"
     except RunFailed as error:
         checkpoint, reason = None, str(error).split(";")[0]
-    if checkpoint is not None and checkpoint.progress.epoch >= run.recipe.epochs and checkpoint.best:
+    progress = checkpoint.progress if checkpoint is not None else None
+    is_at_end = progress is not None and progress.epoch >= num_epochs(run.recipe, progress.history)
+    if checkpoint is not None and is_at_end and checkpoint.best:
         return checkpoint
     raise DamagedFile(
         f"'{folder.best}' is damaged: {folder.weights_damage()}, and the run's checkpoint cannot restore it "

@@ -3,7 +3,8 @@
 checkpoint.py saves and restores this state.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -11,9 +12,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.parallel import DistributedDataParallel
 
 from raykd import models
 from raykd.data.loader import Batch, TrainLoader
+from raykd.data.sampling import class_shares
 from raykd.data.types import Dataset, Split
 from raykd.errors import RunFailed
 from raykd.methods.method import Memory
@@ -33,6 +36,7 @@ from raykd.training.optim import make_optimizer
 from raykd.training.probe import Bank, bank_of
 from raykd.training.sync_batch_norm import synchronize_batch_norm
 from raykd.training.teacher.sources import LiveTeacher, Teacher
+from raykd.training.weight_average import WeightAverage
 
 
 @dataclass
@@ -61,6 +65,16 @@ class TrainState:
     half_weights: HalfWeights | None = None
     progress: Progress = field(default_factory=Progress)
     best: dict[str, Tensor] = field(default_factory=dict)
+
+    @contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """Give the student the moving average of its weights inside the context, if the run has one."""
+        if self.objective.average is None:
+            yield
+            return
+        self.group.copy_buffers(self.objective.student)
+        with self.objective.average.applied_to(self.objective.student.network):
+            yield
 
     def parallelize(self) -> None:
         """Copy the first worker's state to all workers, and prepare compiled, distributed or captured steps."""
@@ -105,23 +119,56 @@ class TrainState:
 
         weights: the weight of each term of the loss, a number or float32 [] on the device.
         """
-        with self.compute.autocast():
-            teacher = self.teacher(batch)
-            terms = self._terms(batch.images, Targets(batch.labels, batch.index, batch.mixed), teacher)
-        loss = torch.stack([weight * terms[name] for name, weight in weights.items()]).sum()
+        passes = self.run.recipe.gradient_accumulation
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        results = [
+            self._run_pass(part, weights, number == passes) for number, part in enumerate(batch.parts(passes), 1)
+        ]
+        terms = results[0]
+        if passes > 1:
+            terms = {name: torch.stack([result[name] for result in results]).mean(0) for name in terms}
         if self.run.recipe.clip_gradient_norm is not None:
             nn.utils.clip_grad_norm_(self.objective.parameters(), self.run.recipe.clip_gradient_norm)
         self.optimizer.step()
-        if isinstance(self.objective.adapter, Memory):
-            self.objective.adapter.remember(self.group.gather)
-        return terms | {"loss": loss}
+        if self.objective.average is not None:
+            self.objective.average.update(self.objective.student.network)
+        return terms
+
+    def _run_pass(self, part: Batch, weights: Mapping[str, float | Tensor], is_last: bool) -> dict[str, Tensor]:
+        """Add the gradients of the images in `part` to those of the step, and return the terms and the loss.
+
+        Workers average their gradients in the last pass of a step.
+        """
+        passes = self.run.recipe.gradient_accumulation
+        skips_sync = isinstance(self.parallel, DistributedDataParallel) and not is_last
+        with cast(DistributedDataParallel, self.parallel).no_sync() if skips_sync else nullcontext():
+            with self.compute.autocast():
+                teacher = self.teacher(part)
+                terms = self._terms(part.images, Targets(part.labels, part.index, part.mixed), teacher)
+            loss = torch.stack([weight * terms[name] for name, weight in weights.items()]).sum()
+            (loss / passes if passes > 1 else loss).backward()
+            if isinstance(self.objective.adapter, Memory):
+                self.objective.adapter.remember(self.group.gather)
+        return {name: term.detach() for name, term in (terms | {"loss": loss}).items()}
 
     def _terms(self, *inputs: Any) -> dict[str, Tensor]:
         if self.half_weights is not None:
             return functional_call(self.objective, self.half_weights.cast(), inputs)
         return (self.objective if self.parallel is None else self.parallel)(*inputs)
+
+
+def class_weights_of(run: Run, dataset: Dataset) -> Tensor | None:
+    """Return the weight of each class in the cross-entropy, float32 [C], or None if all are equal.
+
+    The mean over the run's training images is 1. A class without images has a weight of 0.
+    """
+    setting = run.recipe.class_weights
+    if setting == "none":
+        return None
+    indices, _ = train_val_indices(run.data, dataset.train.labels)
+    shares = class_shares(indices, dataset.train.labels, dataset.num_classes)
+    weights = torch.where(shares > 0, 1 / shares, 0.0) if isinstance(setting, str) else torch.tensor(setting).double()
+    return (weights / (weights * shares).sum()).float()
 
 
 def omitted_terms(run: Run) -> frozenset[str]:
@@ -163,7 +210,11 @@ def make_train_state(
         student.request({*run.method.needs, "embedding"})  # whose neighbors are searched after each epoch
     loader = _make_loader(run, dataset, teacher, device, group)
     adapter = _adapter_of(run, dataset, student, teacher, loader) if run.method.needs else None
-    objective = Objective(student, run.method, adapter, run.recipe.label_smoothing, group).to(device)
+    weights = class_weights_of(run, dataset)
+    objective = Objective(student, run.method, adapter, run.recipe.label_smoothing, group, weights)
+    if run.recipe.ema_decay is not None:
+        objective.average = WeightAverage(student.network, run.recipe.ema_decay)
+    objective = objective.to(device)
     if run.recipe.channels_last:
         objective = objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     val = validation_of(run.data, dataset, device, group)
@@ -188,6 +239,8 @@ def _make_loader(run: Run, dataset: Dataset, teacher: Teacher, device: torch.dev
         group.size,
         augmentation,
         dataset.mean,
+        run.recipe.gradient_accumulation,
+        run.recipe.sampling,
     )
 
 

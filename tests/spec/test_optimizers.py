@@ -64,10 +64,13 @@ def test_optimizers_and_their_learning_rate_are_searched_together() -> None:
         "student.optimizer": choice("sgd", "rmsprop", "timm:lamb"),
         "student.optimizer.lr": loguniform(1e-4, 1e-1),
     }
-    searched = experiment(student=recipe(optimizer=SGD()), search=Search(space, trials=2))
+    searched = experiment(student=recipe(optimizer=SGD(lr=0.02)), search=Search(space, trials=2))
     configuration = {"student.optimizer": "timm:lamb", "student.optimizer.lr": 0.03}
     assert searched.with_configuration(configuration).student.optimizer == Optimizer("timm:lamb", lr=0.03)
-    assert searched.default_configuration(searched.search)["student.optimizer"] == "sgd"  # type: ignore[arg-type]
+    assert searched.search is not None
+    assert searched.default_configuration(searched.search) == {"student.optimizer": "sgd", "student.optimizer.lr": 0.02}
+    with pytest.raises(ConfigError, match=r"lacks for 'student\.optimizer' the experiment's default, SGD\(lr=0\.05"):
+        experiment(student=recipe(optimizer=SGD(momentum=0.5, lr=0.05)), search=Search(space, trials=2))
 
 
 def test_tiny_values_are_allowed_for_eps_alone() -> None:

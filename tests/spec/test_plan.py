@@ -22,6 +22,7 @@ from raykd.models.resnet_cifar import ResNet
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
 from raykd.spec.experiment import Data, Experiment, Workers
+from raykd.spec.optimizers import Optimizer
 from raykd.spec.overrides import override
 from raykd.spec.plan import Run, make_plan
 from raykd.spec.recipe import SGD, AdamW, Constant, Cosine, MultiStep
@@ -137,6 +138,16 @@ def test_teacher_seeds_with_one_seed_is_the_run_of_teacher_seed() -> None:
 CHANGES: dict[str, Callable[[Run], Run]] = {
     "epochs": lambda run: replace(run, recipe=replace(run.recipe, epochs=4)),
     "batch_size": lambda run: replace(run, recipe=replace(run.recipe, batch_size=40)),
+    "ema_decay": lambda run: replace(run, recipe=replace(run.recipe, ema_decay=0.0)),
+    "gradient_accumulation": lambda run: replace(run, recipe=replace(run.recipe, gradient_accumulation=2)),
+    "class_weights": lambda run: replace(run, recipe=replace(run.recipe, class_weights="balanced")),
+    "class weights by number": lambda run: replace(run, recipe=replace(run.recipe, class_weights=(1.0,) * 10)),
+    "sampling": lambda run: replace(run, recipe=replace(run.recipe, sampling="balanced")),
+    "patience": lambda run: replace(run, recipe=replace(run.recipe, patience=1)),
+    "optimizer by name": lambda run: replace(run, recipe=replace(run.recipe, optimizer=Optimizer("adam", lr=0.05))),
+    "optimizer of timm": lambda run: replace(
+        run, recipe=replace(run.recipe, optimizer=Optimizer("timm:adam", lr=0.05))
+    ),
     "label_smoothing": lambda run: replace(run, recipe=replace(run.recipe, label_smoothing=0.1)),
     "clip_gradient_norm": lambda run: replace(run, recipe=replace(run.recipe, clip_gradient_norm=1.0)),
     "precision": lambda run: replace(run, recipe=replace(run.recipe, precision="bf16")),

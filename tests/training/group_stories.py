@@ -14,7 +14,7 @@ from small_runs import CPU, digits, recipe, run_of, teacher_of
 
 from raykd.data.augmentation import Augmentation
 from raykd.errors import Interrupted
-from raykd.methods import FeatureKD
+from raykd.methods import RKD, FeatureKD
 from raykd.models.vit_cifar import ViT
 from raykd.spec.plan import Run
 from raykd.spec.recipe import AdamW
@@ -32,6 +32,14 @@ RUNS: dict[str, Run] = {
         "distilled",
         student=recipe(model=VIT, optimizer=AdamW(lr=3e-3), augmentation=Augmentation(0.3, (2, 9), 3, 0.8, 1.0)),
     ),
+    "averaged, accumulated, balanced": run_of(
+        "distilled",
+        method=RKD(),
+        student=recipe(
+            model=VIT, ema_decay=0.7, gradient_accumulation=5, sampling="balanced", class_weights=tuple(range(1, 11))
+        ),
+    ),
+    "resnet, averaged": run_of("baseline", student=recipe(ema_decay=0.7, gradient_accumulation=5, epochs=2)),
     "resnet": run_of("distilled", method=FeatureKD(alpha=0.3)),
     "resnet, batch norm over all": run_of(
         "distilled", method=FeatureKD(alpha=0.3), student=recipe(sync_batch_norm=True)

@@ -17,7 +17,7 @@ from small_runs import CPU, digits, recipe, run_of, teacher_of
 
 import raykd.atomic
 from raykd.data.augmentation import Augmentation
-from raykd.methods import KD, DeiT, FeatureKD
+from raykd.methods import CRD, KD, DeiT, FeatureKD
 from raykd.models.hf_model import HuggingFace
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.vit_cifar import ViT
@@ -72,6 +72,20 @@ _CASES: dict[str, tuple[Stage, dict[str, Any]]] = {
         "distilled",
         {"student": recipe(augmentation=Augmentation(0.3, (2, 9), 3, 0.8, 1.0)), "method": KD(alpha=0.5)},
     ),
+    "averaged, accumulated, balanced": (
+        "distilled",
+        {
+            "method": CRD(ce_weight=0.5, negatives=16),
+            "student": recipe(
+                ema_decay=0.7,
+                gradient_accumulation=5,
+                class_weights=tuple(range(1, 11)),
+                sampling="balanced",
+                augmentation=Augmentation(mixup=0.8),
+                patience=2,
+            ),
+        },
+    ),
     "vit of transformers, adamw, dropout, hook": (
         "distilled",
         {
@@ -88,7 +102,12 @@ _CASES: dict[str, tuple[Stage, dict[str, Any]]] = {
     ),
 }
 CASES = tuple(_CASES)
-FAST_CASES = (*CASES[:3], "everything augmented", "vit of transformers, adamw, dropout, hook")
+FAST_CASES = (
+    *CASES[:3],
+    "everything augmented",
+    "averaged, accumulated, balanced",
+    "vit of transformers, adamw, dropout, hook",
+)
 
 
 def run_of_case(case: str) -> Run:

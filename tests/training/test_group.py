@@ -108,7 +108,9 @@ def reports(folder: Path, name: str, rank: int) -> list[Any]:
     return [json.loads(line) for line in (folder / f"reports-{name}-{rank}.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("name", ["vit", "adapter", "augmented", "resnet, batch norm over all"])
+@pytest.mark.parametrize(
+    "name", ["vit", "adapter", "augmented", "averaged, accumulated, balanced", "resnet, batch norm over all"]
+)
 def test_two_workers_take_the_steps_of_one(name: str, together: Path, tmp_path: Path) -> None:
     one, two = RunFolder(tmp_path / name), RunFolder(together / name)
     train(name, one, SINGLE_WORKER)
@@ -139,8 +141,9 @@ def test_interrupted_run_of_two_workers_ends_with_the_same_bits(together: Path) 
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-def test_validation_is_of_the_weights_and_statistics_that_are_saved(together: Path) -> None:
-    folder, run = RunFolder(together / "resnet"), RUNS["resnet"]
+@pytest.mark.parametrize("name", ["resnet", "resnet, averaged"])
+def test_validation_is_of_the_weights_and_statistics_that_are_saved(name: str, together: Path) -> None:
+    folder, run = RunFolder(together / name), RUNS[name]
     found = evaluate(load_model(folder.best), validation_of(run.data, digits(), CPU), choose_compute(CPU, "fp32"))
     best = folder.require_record().best
     assert found.top1 == best.val_top1

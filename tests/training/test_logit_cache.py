@@ -11,6 +11,7 @@ from torch import Tensor
 
 from raykd.config import fingerprint
 from raykd.data.loader import TrainLoader
+from raykd.data.sampling import Balanced, Sampling
 from raykd.data.views import Views
 from raykd.errors import ConfigError, RunFailed
 from raykd.spec.plan import train_val_indices
@@ -132,17 +133,19 @@ def test_cache_interrupted_before_its_record_was_written_is_completed(tmp_path: 
     assert LogitCache.exists(tmp_path, KEY) and LogitCache(tmp_path, KEY).filled().all()
 
 
-def test_visited_views_are_those_that_the_loader_shows() -> None:
+@pytest.mark.parametrize("sampling", ["shuffle", "balanced"])
+def test_visited_views_are_those_that_the_loader_shows(sampling: Sampling) -> None:
     run = run_of("distilled", seeds=(3,))
     images, labels = digits().train.images, digits().train.labels
     rows, _ = train_val_indices(run.data, labels)
     shown = torch.zeros(len(labels), run.data.views.count, dtype=torch.bool)
-    loader = TrainLoader(images, labels, rows, run.data.views, batch_size=20, seed=3, device=CPU)
+    loader = TrainLoader(images, labels, rows, run.data.views, batch_size=20, seed=3, device=CPU, sampling=sampling)
     assert len(rows) % 20 == 0, "every image is shown in every epoch"
     for epoch in range(4):
         for batch in loader.epoch(epoch):
             shown[batch.index, batch.view] = True
-    assert torch.equal(visited_views(run.data.views, rows, len(labels), {3: 4}), shown)
+    sampler = Balanced(rows, labels) if sampling == "balanced" else None
+    assert torch.equal(visited_views(run.data.views, rows, len(labels), {3: 4}, sampler), shown)
 
 
 def test_visited_views_of_several_seeds_are_the_union_of_each() -> None:

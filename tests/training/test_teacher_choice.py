@@ -9,16 +9,18 @@ import torch
 from small_runs import NO_WEIGHTS, digits, experiment, recipe
 
 from raykd.data.augmentation import Augmentation
+from raykd.data.types import Split
 from raykd.errors import ConfigError
 from raykd.methods import KD, VID, FeatureKD
 from raykd.spec.experiment import Data, Experiment
-from raykd.spec.plan import make_plan
+from raykd.spec.plan import make_plan, train_val_indices
 from raykd.spec.search import Search, choice, uniform
 from raykd.spec.stages import STAGES
 from raykd.store.run_folder import RunFolder
 from raykd.training.teacher import choose
 from raykd.training.teacher.cache import LogitCache
 from raykd.training.teacher.choose import TeacherChoice, choose_teacher
+from raykd.training.teacher.fill import views_to_fill
 
 # 8x8 digits: 18 views, 200 of them trained on.
 NEW = RunFolder(Path("not-there"))
@@ -44,6 +46,29 @@ def test_runs_that_visit_a_part_of_the_views_get_that_part(tmp_path: Path) -> No
     assert found is not None and found.cache is not None
     assert not found.cache.holds_all_views and found.cache.epochs == ((0, 10), (7, 10))
     assert found.reason == "logit cache with 12 of 18 views per image instead of 20 teacher passes (422 KiB)"
+
+
+def test_balanced_epochs_count_by_how_often_they_show_each_image(tmp_path: Path) -> None:
+    """Compare the expected number of distinct views with a count, on classes of different size."""
+    train = digits().train
+    kept = (train.labels < 5) | (torch.arange(len(train)) % 8 == 0)
+    few = replace(digits(), train=Split(train.images[kept], train.labels[kept]))
+    changed = experiment(student=recipe(epochs=12, sampling="balanced"), seeds=(0, 7))
+    plan = make_plan(changed, few, NO_WEIGHTS, STAGES)
+    found = choose_teacher(plan, few, [], tmp_path, [NEW])
+    assert found is not None and found.cache is not None
+    assert found.cache.is_balanced and found.cache.epochs == ((0, 12), (7, 12))
+    shown = views_to_fill(found.cache, few)
+    indices, _ = train_val_indices(changed.data, few.train.labels)
+    mean = shown[indices].sum(1).double().mean().item()
+    assert choose._num_shown(changed, few, 24) == pytest.approx(mean, rel=0.03)
+    assert f"logit cache with {mean:.0f} of 18 views" in found.reason
+
+
+def test_cache_of_trials_with_different_samplings_holds_all_views(tmp_path: Path) -> None:
+    search = Search({"student.sampling": choice("shuffle", "balanced")}, trials=40)
+    found = decided(tmp_path, student=recipe(epochs=3), search=search)
+    assert found is not None and found.cache is not None and found.cache.holds_all_views
 
 
 def test_cache_that_saves_almost_nothing_is_not_chosen(tmp_path: Path) -> None:

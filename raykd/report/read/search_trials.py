@@ -46,6 +46,8 @@ def _summarize(
     recipe = run.config.get("recipe") if run else None
     epochs = recipe.get("epochs") if isinstance(recipe, Mapping) else None  # may be a searched field
     epochs = epochs if isinstance(epochs, int) else max_epochs
+    if run and run.stopped_early:
+        epochs = len(history)
     if len(search.metrics) == 1 and search.metrics[0].startswith("val_"):
         curve = tuple(trial.intermediate_values.items())
     else:

@@ -31,6 +31,7 @@ from torch import Tensor
 
 from raykd.atomic import make_folder, naming
 from raykd.config import fingerprint
+from raykd.data.sampling import Balanced, Draw
 from raykd.data.views import Views
 from raykd.errors import ConfigError, RunFailed
 from raykd.store.codec import require_record, write_record
@@ -220,12 +221,18 @@ class LogitCache:
         return record.computed_in
 
 
-def visited_views(views: Views, indices: Tensor, num_images: int, epochs: Mapping[int, int]) -> Tensor:
-    """Return which views of the images `indices` are drawn, bool [num_images, V]. epochs: {seed: num_epochs}."""
+def visited_views(
+    views: Views, indices: Tensor, num_images: int, epochs: Mapping[int, int], sampler: Balanced | None = None
+) -> Tensor:
+    """Return which views of the images `indices` are shown in {seed: number of epochs}, bool [num_images, V].
+
+    sampler: of the images of each epoch; None if each epoch shows all of `indices` once.
+    """
     is_visited = torch.zeros(num_images * views.count, dtype=torch.bool)
     for seed, count in epochs.items():
         for epoch in range(count):
-            is_visited[indices * views.count + views.draw(seed, epoch, indices)] = True
+            drawn = Draw(indices) if sampler is None else sampler.draw(seed, epoch)
+            is_visited[drawn.index * views.count + views.draw(seed, epoch, drawn.index, drawn.place)] = True
     return is_visited.view(num_images, views.count)
 
 

@@ -15,12 +15,13 @@ from math import ceil
 from pathlib import Path
 
 from raykd import models
+from raykd.data.sampling import mean_showings
 from raykd.data.types import Dataset
 from raykd.errors import plural
 from raykd.methods.method import Need
 from raykd.provenance import identity_of
 from raykd.spec.experiment import CACHEABLE, Data, Experiment
-from raykd.spec.plan import Plan, Run
+from raykd.spec.plan import Plan, Run, train_val_indices
 from raykd.store.run_folder import RunFolder
 from raykd.training.adapters import evaluation_outputs
 from raykd.training.model_file import images_of
@@ -44,7 +45,7 @@ class PlannedCache:
     teachers: with several, the cache holds the mean of their logits. precision: of the student recipe; the teacher
     computes in the same. epochs: ((seed, epochs), ...) whose views are filled, unless `holds_all_views`. num_parts:
     number of jobs that fill it. embedding_width: 0 for a cache of logits alone. min_needs: a run reads the cache only
-    if its method needs at least these outputs.
+    if its method needs at least these outputs. is_balanced: whether epochs show each class equally often.
     """
 
     teachers: tuple[Run, ...]
@@ -55,6 +56,7 @@ class PlannedCache:
     num_parts: int
     embedding_width: int = 0
     min_needs: frozenset[Need] = frozenset()
+    is_balanced: bool = False
 
     def serves(self, run: Run) -> bool:
         """Return whether `run` reads this cache: it holds everything the run's method needs."""
@@ -128,7 +130,7 @@ def choose_teacher(
     if not epochs:
         return TeacherChoice(None, other_runs, embedding_cache) if embedding_cache else None
     passes, by_seed = sum(count for _, count in epochs), _max_epochs_by_seed(epochs)
-    num_views = num_visited(experiment.data.views.count, sum(by_seed.values()))
+    num_views = _num_shown(experiment, dataset, sum(by_seed.values()))
     cache = _plan_cache(plan, dataset, by_seed, experiment.cached_needs)
     are_trained = all(teacher.status() == "done" for teacher in teachers)
     key = cache.key(dataset, teacher_identity(teachers) if are_trained else "")
@@ -147,7 +149,24 @@ def choose_teacher(
     return TeacherChoice(cache, "; ".join(filter(None, (saving, other_runs))), embedding_cache)
 
 
-def num_visited(num_views: int, epochs: int) -> float:
+def _num_shown(experiment: Experiment, dataset: Dataset, epochs: int) -> float:
+    """Return the expected number of distinct views per image of the students' `epochs`, of different seeds.
+
+    Balanced epochs show images of small classes often and those of large ones rarely. If trials differ in their
+    sampling, it is the number of all views.
+    """
+    num_views, samplings = experiment.data.views.count, experiment.samplings
+    if len(samplings) > 1:
+        return num_views
+    if samplings == {"shuffle"}:
+        return num_visited(num_views, epochs)
+    indices, _ = train_val_indices(experiment.data, dataset.train.labels)
+    values, counts = mean_showings(indices, dataset.train.labels).unique(return_counts=True)
+    pairs = zip(values.tolist(), counts.tolist(), strict=True)
+    return sum(count * num_visited(num_views, epochs * showings) for showings, count in pairs) / len(indices)
+
+
+def num_visited(num_views: int, epochs: float) -> float:
     """Return the expected number of distinct views per image, if each of `epochs` draws one of `num_views`."""
     return num_views * (1 - (1 - 1 / num_views) ** epochs)
 
@@ -197,7 +216,7 @@ def _plan_cache(plan: Plan, dataset: Dataset, by_seed: dict[int, int], needs: fr
     """Plan the cache of what runs `needs`, for the views of {seed: epochs}."""
     experiment = plan.experiment
     views = experiment.data.views
-    num_views = num_visited(views.count, sum(by_seed.values()))
+    num_views = _num_shown(experiment, dataset, sum(by_seed.values()))
     holds_all_views = num_views >= NEARLY_ALL * views.count
     num_train = len(dataset.train.labels) - experiment.data.val_images
     limits = (experiment.data.student_images, experiment.data.train_images, num_train)
@@ -208,7 +227,14 @@ def _plan_cache(plan: Plan, dataset: Dataset, by_seed: dict[int, int], needs: fr
     epochs = () if holds_all_views else tuple(sorted(by_seed.items()))
     width = _embedding_width(teachers[0], dataset) if "embedding" in needs else 0
     return PlannedCache(
-        teachers, experiment.data, experiment.student.precision, epochs, holds_all_views, num_parts, width
+        teachers,
+        experiment.data,
+        experiment.student.precision,
+        epochs,
+        holds_all_views,
+        num_parts,
+        width,
+        is_balanced="balanced" in experiment.samplings,
     )
 
 

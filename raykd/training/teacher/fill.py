@@ -12,6 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from raykd.data.sampling import Balanced
 from raykd.data.types import Dataset
 from raykd.data.views import ViewRenderer
 from raykd.errors import Interrupted
@@ -141,7 +142,9 @@ class _Batch:
 def views_to_fill(planned: PlannedCache, dataset: Dataset) -> Tensor:
     """Return the views that `planned` has to hold, bool [N, V]."""
     indices, _ = train_val_indices(planned.data, dataset.train.labels)
-    views = visited_views(planned.data.views, indices, len(dataset.train.labels), dict(planned.epochs))
+    labels = dataset.train.labels
+    sampler = Balanced(indices, labels) if planned.is_balanced else None
+    views = visited_views(planned.data.views, indices, len(labels), dict(planned.epochs), sampler)
     if planned.holds_all_views:
         views[indices] = True
     return views

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 import torch
 from torch import nn
 
+from raykd.data.sampling import Balanced
 from raykd.data.types import Dataset
 from raykd.errors import RunFailed
 from raykd.methods.method import Need
@@ -56,7 +57,9 @@ def load_cached_teacher(run: Run, dataset: Dataset, cache: LogitCache, device: t
     Raises RunFailed if views that the run needs are missing or damaged.
     """
     indices, _ = train_val_indices(run.data, dataset.train.labels)
-    needed = visited_views(run.data.views, indices, cache.key.num_images, {run.seed: run.recipe.epochs})
+    sampler = Balanced(indices, dataset.train.labels) if run.recipe.sampling == "balanced" else None
+    epochs = {run.seed: run.recipe.epochs}
+    needed = visited_views(run.data.views, indices, cache.key.num_images, epochs, sampler)
     filled, damaged = cache.check()
     if num_damaged := int((needed.any(dim=1) & damaged).sum()):
         raise RunFailed(f"{_describe_damage(cache, num_damaged)}; rerun the same command to fill them again")

@@ -1,0 +1,75 @@
+"""The images of an epoch: each one once, or each class equally often, as a function of (seed, epoch).
+
+    shuffle     the images in a random order
+    balanced    place p of n shows class (p + offset) mod K, of K classes, and a random image of that class, drawn with
+                replacement; the places are in a random order
+
+A balanced epoch has as many images as a shuffled one, so images of small classes are shown several times, and those of
+large ones not in every epoch. Each showing has its own view and augmentation: they are drawn for the place too.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from raykd.data.counter_rng import SAMPLE, hash64, permutation, uniform_int
+
+Sampling = Literal["shuffle", "balanced"]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The images of an epoch in order, int64 [n]. place: numbers repeated images; None if no image is repeated."""
+
+    index: Tensor
+    place: Tensor | None = None
+
+
+class Shuffled:
+    """Shows each of the images `indices`, int64 [n], once per epoch."""
+
+    def __init__(self, indices: Tensor) -> None:
+        self._indices = indices
+
+    def draw(self, seed: int, epoch: int) -> Draw:
+        return Draw(self._indices[permutation(seed, epoch, len(self._indices), self._indices.device)])
+
+
+class Balanced:
+    """Shows each class of the images `indices`, int64 [n], equally often, to within one image per epoch.
+
+    labels: int64 [N], of the data set's whole training split.
+    """
+
+    def __init__(self, indices: Tensor, labels: Tensor) -> None:
+        _, numbers = labels[indices].unique(return_inverse=True)
+        self._by_class = indices[numbers.argsort(stable=True)]
+        self._counts = numbers.bincount()  # [K]
+        self._first = self._counts.cumsum(0) - self._counts  # [K], of each class in _by_class
+
+    def draw(self, seed: int, epoch: int) -> Draw:
+        device, num_classes = self._by_class.device, len(self._counts)
+        place = permutation(seed, epoch, len(self._by_class), device)
+        offset = uniform_int(hash64(SAMPLE, seed, epoch), num_classes).to(device)  # so that no class is always favored
+        classes = (place + offset) % num_classes
+        chosen = uniform_int(hash64(SAMPLE, seed, epoch, place), self._counts[classes])
+        return Draw(self._by_class[self._first[classes] + chosen], place)
+
+
+def sampler_of(sampling: Sampling, indices: Tensor, labels: Tensor) -> Shuffled | Balanced:
+    """Return the sampler of the images `indices`, on their device. labels: of the whole training split."""
+    return Shuffled(indices) if sampling == "shuffle" else Balanced(indices, labels)
+
+
+def mean_showings(indices: Tensor, labels: Tensor) -> Tensor:
+    """Return how often a balanced epoch shows each of `indices` on average, float64 [n]; their mean is 1."""
+    _, numbers, counts = labels[indices].unique(return_inverse=True, return_counts=True)
+    return len(indices) / (len(counts) * counts.double())[numbers]
+
+
+def class_shares(indices: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Return the share of each class among the images `indices`, float64 [C]."""
+    counts = torch.bincount(labels[indices], minlength=num_classes).double()
+    return counts / counts.sum()
