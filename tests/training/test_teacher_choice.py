@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import NO_WEIGHTS, digits, experiment, recipe
+from small_runs import NO_WEIGHTS, digits, experiment, recipe, run_of
 
 from raykd.data.augmentation import Augmentation
 from raykd.data.types import Split

@@ -165,6 +165,10 @@ def test_a_method_that_learns_from_labels_gets_them(tower: Path, tmp_path: Path)
     [
         ({"teacher": recipe(model=TOWER)}, "teacher.model.classifier = False: a teacher without a classifier requires"),
         ({"student": recipe(model=TOWER)}, "classifier = False in ResNet: must be true for the student"),
+        (
+            {"student": recipe(sampling="balanced")},
+            "sampling = 'balanced' in Recipe: requires labels, and the students of",
+        ),
     ],
 )
 def test_a_missing_classifier_that_cannot_work_is_refused(changes: dict[str, object], message: str) -> None:
