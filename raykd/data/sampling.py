@@ -63,7 +63,7 @@ def sampler_of(sampling: Sampling, indices: Tensor, labels: Tensor) -> Shuffled 
     return Shuffled(indices) if sampling == "shuffle" else Balanced(indices, labels)
 
 
-def mean_showings(indices: Tensor, labels: Tensor) -> Tensor:
+def expected_counts(indices: Tensor, labels: Tensor) -> Tensor:
     """Return how often a balanced epoch shows each of `indices` on average, float64 [n]; their mean is 1."""
     _, numbers, counts = labels[indices].unique(return_inverse=True, return_counts=True)
     return len(indices) / (len(counts) * counts.double())[numbers]

@@ -41,7 +41,7 @@ _ORIGINS: dict[Stage, str] = {
 
 
 def model_card(run: FinishedRun, form: ExportFormat, checksums: dict[str, str], difference: float) -> str:
-    """Return the card. checksums: SHA-256 of each exported file; difference: of its logits from the run's."""
+    """Return the card. checksums: SHA-256 of each exported file; difference: of its output from the run's."""
     model = run.header.model
     timm_name, timm_arguments = architecture_of(run) if isinstance(model, Timm | ViT) else ("", {})
     built_in, arguments = model.construction(len(run.header.classes)) if isinstance(model, BuiltInModel) else (None, {})
@@ -62,12 +62,12 @@ def model_card(run: FinishedRun, form: ExportFormat, checksums: dict[str, str], 
         built_in_arguments=arguments,
         logits=".logits" if isinstance(model, BuiltInModel | HuggingFace) else "",  # of what the network returns
         torch_version=torch.__version__,
-        network=next((file for kind, file in _NETWORKS.items() if isinstance(model, kind)), None),
+        network=_network_of(run),
         code=code_of(run).rstrip(),
         fence="`" * max(3, 1 + max(map(len, re.findall("`+", code_of(run))), default=0)),  # longer than any in the code
         use=f"use_{form.name.replace('-', '_')}.md.j2",
         source=source_of(run.header.data),
-        tags=["image-classification", *distillation, model.label, "raykd"],
+        tags=[*(["image-classification"] if run.output == "logits" else []), *distillation, model.label, "raykd"],
         configuration=facts.configuration_rows(
             {name: value for name, value in run.configuration.items() if name != "teacher"}
         ),
@@ -78,6 +78,12 @@ def model_card(run: FinishedRun, form: ExportFormat, checksums: dict[str, str], 
         provenance=facts.provenance_rows(run, checksums),
         difference=difference,
     )
+
+
+def _network_of(run: FinishedRun) -> str | None:
+    """Return the template of the code that builds the network without raykd; None if there is none."""
+    kinds = _NETWORKS if run.output == "logits" else {}
+    return next((file for kind, file in kinds.items() if isinstance(run.header.model, kind)), None)
 
 
 @cache

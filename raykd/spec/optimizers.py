@@ -28,6 +28,7 @@ _MIN_EPS = 1e-37  # above the smallest normal number of float32
 _TIMM_MOMENTUM = 0.9  # timm's factory replaces the default of every class with a momentum
 # Parameters that do not change the result, or the direction of the step.
 _NOT_FIELDS = ("params", "foreach", "fused", "capturable", "differentiable", "maximize", "verbose", "adamw_lr")
+_NOT_CAPTURED = ("rprop",)  # reads the learning rate in its first step
 _REFUSED = {
     "LBFGS": "evaluates the loss several times per step (a closure), and a batch is evaluated once",
     "SparseAdam": "requires sparse gradients, and those of image networks are dense",
@@ -137,9 +138,10 @@ class NamedOptimizer(Optimizer):
     def make(self, groups: Sequence[Mapping[str, Any]], on_gpu: bool = False) -> torch.optim.Optimizer:
         """Return the optimizer of parameter `groups`. on_gpu: prefer kernels that a CUDA graph can capture."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
-        options = ("fused", "capturable") if on_gpu and self.is_capturable else ()
         known = parameters_of(self.optimizer_class)
-        fast = {name: True for name in options if name in known}
+        fast: dict[str, bool] = {}
+        if on_gpu and self.is_capturable:  # torch's loop over single tensors reads a learning rate from the device
+            fast = {"capturable": True, "fused" if "fused" in known else "foreach": True}
         return self.optimizer_class([dict(group) for group in groups], **self.tuned, **values, **fast)
 
     @property
@@ -150,14 +152,15 @@ class NamedOptimizer(Optimizer):
     @property
     def is_capturable(self) -> bool:
         """Whether a CUDA graph can capture a step: the class is torch's, and never reads a number from the device."""
-        return not self.name.startswith(TIMM) and "capturable" in parameters_of(self.optimizer_class)
+        is_known = self.name not in _NOT_CAPTURED and not self.name.startswith(TIMM)
+        return is_known and "capturable" in parameters_of(self.optimizer_class)
 
     @classmethod
     def title(cls) -> str:
         return cls.name
 
     def stored(self, results_only: bool) -> dict[str, Any]:
-        return super().stored(results_only) | {"name": self.name}
+        return {"kind": self.kind, "name": self.name} | super().stored(results_only)
 
     @classmethod
     def unpacked(cls, payload: Mapping[str, Any]) -> tuple[type[Config], Mapping[str, Any]]:

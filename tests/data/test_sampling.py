@@ -7,7 +7,7 @@ from torch import Tensor
 
 from raykd.data.augmentation import Augmentation
 from raykd.data.loader import TrainLoader
-from raykd.data.sampling import Balanced, mean_showings
+from raykd.data.sampling import Balanced, expected_counts
 from raykd.data.views import Views
 from raykd.training.compute import choose_compute
 from raykd.training.training_step import make_train_state
@@ -31,7 +31,7 @@ def test_each_class_is_shown_equally_often_to_within_one_image() -> None:
 def test_images_of_a_class_are_shown_equally_often_on_average() -> None:
     epochs = 600
     counts = torch.bincount(torch.cat(draws(epochs)), minlength=100).double()[INDICES] / epochs
-    expected = mean_showings(INDICES, LABELS)
+    expected = expected_counts(INDICES, LABELS)
     assert expected.mean().item() == pytest.approx(1)
     error = (counts - expected).abs() / (expected / epochs).sqrt()  # in standard deviations
     assert error.max() < 5

@@ -25,7 +25,7 @@ from raykd.training.model_file import load_model
 
 KINDS = nightly_except(["resnet"], MODELS)
 IN_TIMM = nightly_except(["timm_vit"], [kind for kind in MODELS if "timm" in FORMATS_OF[kind]])
-LIMIT = 1e-5  # of the largest logit: float32 summed in another order
+LIMIT = 1e-5  # of the largest value: float32 summed in another order
 
 
 def test_the_command_line_lists_every_format():

@@ -70,6 +70,16 @@ def test_time_left_is_computed_at_the_pace_of_this_command() -> None:
     assert seconds_left(running(EPOCHS - 1)) == 0
 
 
+def test_a_run_that_stopped_early_is_logged_with_the_reason() -> None:
+    stopped = replace(report(49), stopped_early="no better validation top-1 than 52.5 % of epoch 30 for 20 epochs")
+    status = replace(running(49), report=stopped)
+    assert seconds_left(status) == 0
+    assert line(replace(status, state=State.DONE)) == (
+        f"{RUN.name}  done in {duration(50 * EPOCH_S)}: best val 52.5 %; stopped after epoch 50/200, no better "
+        "validation top-1 than 52.5 % of epoch 30 for 20 epochs"
+    )
+
+
 def test_log_has_the_first_epoch_and_then_one_from_time_to_time(screen: Screen) -> None:
     with Progress(screen.console) as progress:
         for epoch in range(30):

@@ -1,4 +1,4 @@
-"""A trial's size and latency are those of the worker that trains it, wherever its result is reported."""
+"""The results of trials: size and latency are those of the worker that trains, and early ends are complete."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,9 @@ from raykd.orchestration.options import Options
 from raykd.spec.search import Search, choice
 from raykd.store.records import Timing
 from raykd.store.study import SearchFolder
+from raykd.training import loop
 from raykd.training.compute import Compute
+from raykd.training.evaluate import Evaluation
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
@@ -66,3 +68,29 @@ def test_result_of_several_workers_has_the_latency_that_a_worker_measured(
     assert measured == [("cpu", channels_last)], "once, by the worker"
     assert last["latency_ms"] == reported[0]["latency_ms"] == 7.5 and last["parameters"] > 0
     assert SearchFolder(tmp_path / "search").run(0).status() == "done"
+
+
+@pytest.mark.nightly
+def test_a_trial_that_ends_by_its_patience_is_complete(
+    cluster: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its last epoch counts as the last one of its recipe, also for a worker that finds it trained."""
+    from raykd.orchestration import trial
+    from raykd.orchestration.searcher import CONFIGURATION, EPOCHS, EPOCHS_DONE, NUMBER, REPORTED
+
+    tops = [20.0, 40.0, 30.0, 35.0, 99.0]
+    monkeypatch.setattr(loop, "_validate", lambda training, epoch: Evaluation(tops[epoch], 1.0, 100))
+    monkeypatch.setattr(trial, "export", lambda *_: None)
+    monkeypatch.setattr("raykd.training.train_one.load_teacher", lambda run, *_: teacher_of(run))
+    search = replace(SEARCH, metric=("val_top1",), mode=("max",))
+    asked = replace(ASKED, student=recipe(epochs=5, batch_size=20, patience=2), search=search)
+    options = Options(tmp_path, NO_DATA)
+    shared = trial.TrialContext(asked, search, options, tmp_path / "search", 1, 0, 1, None, None, Path.cwd())
+    config: dict[str, Any] = {NUMBER: 0, CONFIGURATION: {"method.alpha": 0.1}, REPORTED: 0}
+    for _ in range(2):
+        reported: list[dict[str, Any]] = []
+        last = trial.train_trial(config, shared, reported.append, lambda: False)
+        assert [(result[EPOCHS_DONE], result[EPOCHS]) for result in reported] == [(1, 5), (2, 5), (3, 5)]
+        assert (last[EPOCHS_DONE], last[EPOCHS], last["val_top1"]) == (4, 4, 40.0)
+    record = SearchFolder(tmp_path / "search").run(0).require_record()
+    assert record.status == "done" and record.stopped_early is not None

@@ -54,6 +54,13 @@ def test_states_are_counted_and_the_best_trials_are_done_ones(tmp_path):
     assert summary.default_trial.number == 0
 
 
+def test_a_trial_that_ended_by_its_patience_is_complete_with_its_epochs(tmp_path):
+    search = Search(SPACE, trials=1, sampler="random", scheduler="none")
+    stopped = Outcome("done", [50.0, 60.0, 55.0], [60.0], rows=3, run={"stopped_early": "no better one"})
+    (trial,) = make_search(tmp_path, search, lambda trial: stopped, epochs=9).summary().trials
+    assert (trial.state, trial.epochs_trained, trial.epochs) == ("done", 3, 3)
+
+
 def test_the_interval_is_widened_by_the_number_of_configurations_found(tmp_path):
     """Gains 1, 1.5, 0.5: mean 1, std 0.5. Two configurations were found, so the level is 0.975, where t(2) is 6.205."""
     gain = finished_search(tmp_path).gains().over_default

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from resume_cases import outcome
 from small_runs import recipe, run_of, train
 from timm.optim import list_optimizers  # pyright: ignore[reportPrivateImportUsage]
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from raykd.errors import ConfigError, Interrupted
 from raykd.methods import FeatureKD
@@ -148,12 +150,30 @@ def test_torch_decays_all_weights_and_timm_exempts_vectors() -> None:
 def test_a_graph_captures_only_optimizers_of_torch_that_can_be_captured() -> None:
     gpu = Compute(torch.device("cuda"), "bf16", 1)
     reasons = {}
-    for name in ("sgd", "adam", "rmsprop", "adagrad", "adafactor", "timm:lamb"):
+    for name in ("sgd", "adam", "rmsprop", "adagrad", "rprop", "timm:lamb"):
         optimizer: Any = Optimizer(name)
         reasons[name] = why_not_graph(run_of("baseline", student=recipe(optimizer=optimizer)), gpu, 1)
         if isinstance(optimizer, NamedOptimizer):
             groups = optimizer.make([{"params": [nn.Parameter(torch.ones(2))]}], on_gpu=True).param_groups
             assert bool(groups[0].get("capturable")) == (not reasons[name])
     assert not any(reasons[name] for name in ("sgd", "adam", "rmsprop"))
-    for name in ("adagrad", "adafactor", "timm:lamb"):
+    for name in ("adagrad", "rprop", "timm:lamb"):
         assert reasons[name] == f"the optimizer {name} may read numbers from the GPU"
+
+
+@pytest.mark.parametrize("name", ["adadelta", "adamax", "asgd", "nadam", "radam", "rmsprop"])
+def test_a_step_that_is_captured_reads_nothing_from_the_gpu(name: str) -> None:
+    """On a simulated GPU with the learning rate on the device. Adam's fused kernel, as AdamW's, has no simulation."""
+    config: Any = Optimizer(name, **OTHER_FIELDS.get(name, {}))
+    assert config.is_capturable
+    with FakeTensorMode(allow_non_fake_inputs=False), mock.patch("torch.cuda.is_available", lambda: True):
+        parameters = [nn.Parameter(torch.empty(shape, device="cuda")) for shape in ((4,), (4, 6), (4, 2, 3, 3))]
+        optimizer = config.make([{"params": parameters}], on_gpu=True)
+        set_learning_rate(optimizer, torch.zeros((), device="cuda"))  # type: ignore[arg-type]
+        for _ in range(2):
+            for parameter in parameters:
+                parameter.grad = torch.empty_like(parameter)
+            with mock.patch("torch.cuda.is_current_stream_capturing", lambda: False):
+                optimizer.step()
+        state = [tensor for values in optimizer.state.values() for tensor in values.values()]
+        assert state and all(tensor.device.type == "cuda" for tensor in state)

@@ -47,7 +47,7 @@ def test_context_applies_the_average_and_restores_the_weights_after_an_error() -
     with pytest.raises(ValueError, match="inside"), average.applied_to(network):
         assert all(torch.equal(tensor, initial[name]) for name, tensor in network.state_dict().items())
         raise ValueError("inside")
-    assert torch.equal(network[0].bias, initial["0.bias"] + 1)
+    assert torch.equal(network.get_parameter("0.bias"), initial["0.bias"] + 1)
     assert [parameter.data_ptr() for parameter in network.parameters()] == addresses, "a CUDA graph has recorded them"
 
 

@@ -15,7 +15,7 @@ from math import ceil
 from pathlib import Path
 
 from raykd import models
-from raykd.data.sampling import mean_showings
+from raykd.data.sampling import expected_counts
 from raykd.data.types import Dataset
 from raykd.errors import plural
 from raykd.methods.method import Need
@@ -72,7 +72,7 @@ class PlannedCache:
             self.data.flip,
             self.precision,
             len(dataset.train.labels),
-            dataset.num_classes if self.teachers[0].model.classifier else 0,
+            dataset.num_classes if all(teacher.model.classifier for teacher in self.teachers) else 0,
             self.embedding_width,
         )
 
@@ -161,7 +161,7 @@ def _num_shown(experiment: Experiment, dataset: Dataset, epochs: int) -> float:
     if samplings == {"shuffle"}:
         return num_visited(num_views, epochs)
     indices, _ = train_val_indices(experiment.data, dataset.train.labels)
-    values, counts = mean_showings(indices, dataset.train.labels).unique(return_counts=True)
+    values, counts = expected_counts(indices, dataset.train.labels).unique(return_counts=True)
     pairs = zip(values.tolist(), counts.tolist(), strict=True)
     return sum(count * num_visited(num_views, epochs * showings) for showings, count in pairs) / len(indices)
 
