@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from raykd.errors import errors_of
+from raykd.errors import ConfigError, errors_of
 
 _POOLER = "pooler."  # of a network without its classifier, which the classifier does not use
 
@@ -43,6 +43,8 @@ def with_network_names(network: Any, content: Any, subject: str) -> Any:
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
+    for message in info.get("error_msgs", ()):
+        raise ConfigError(f"{subject} does not fit the network: {message}")
     state, prefix = loaded.state_dict(), f"{network.base_model_prefix}."
     for name in info["missing_keys"]:
         state.pop(name, None)
