@@ -46,13 +46,14 @@ def with_network_names(network: Any, content: Any, subject: str) -> Any:
     for message in info.get("error_msgs", ()):
         raise ConfigError(f"{subject} does not fit the network: {message}")
     state, prefix = loaded.state_dict(), f"{network.base_model_prefix}."
+    has_no_head = not network.config.num_labels and hasattr(network, network.base_model_prefix)
     for name in info["missing_keys"]:
         state.pop(name, None)
     for name, file_shape, _ in info["mismatched_keys"]:
         state[name] = torch.empty(file_shape, device="meta")
     for name in info["unexpected_keys"]:
         plain = name.removeprefix(prefix)
-        is_head = not network.config.num_labels and not name.startswith(prefix)  # of a network without a classifier
+        is_head = has_no_head and not name.startswith(prefix)
         if not plain.startswith(_POOLER) and not is_head:
             state[name] = content.get(name, torch.empty(0))
     return state
