@@ -24,6 +24,7 @@ EXAMPLES = {
     "flowers.py",
     "my_method.py",
     "my_net.py",
+    "my_tower.py",
     "mine.py",
     "experiments/mine.py",
     "network.py",

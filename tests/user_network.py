@@ -32,3 +32,14 @@ class UserNet(nn.Module):
         x = self.activation(self.stage1(x))
         x = self.activation(self.stage2(x))
         return self.classifier(self.pool(x).flatten(1))
+
+
+class UserTower(nn.Module):
+    """A network that returns its embedding, and has no number of classes."""
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, width, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x).amax((2, 3))

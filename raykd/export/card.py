@@ -17,7 +17,7 @@ from raykd.export.format import ExportFormat
 from raykd.export.timm_format import architecture_of
 from raykd.models.custom_network import Network
 from raykd.models.hf_model import HuggingFace, with_size
-from raykd.models.resnet_cifar import ResNet
+from raykd.models.model import BuiltInModel
 from raykd.models.timm_model import Timm
 from raykd.models.torchvision_model import Torchvision
 from raykd.models.vit_cifar import ViT
@@ -25,7 +25,7 @@ from raykd.spec.stages import Stage
 
 # Templates of code that builds a network of this kind without raykd.
 _NETWORKS: dict[type, str] = {
-    ResNet: "network_resnet.py.j2",
+    BuiltInModel: "network_built_in.py.j2",
     ViT: "network_vit.py.j2",
     Timm: "network_timm.py.j2",
     Network: "network_custom.py.j2",
@@ -41,9 +41,10 @@ _ORIGINS: dict[Stage, str] = {
 
 
 def model_card(run: FinishedRun, form: ExportFormat, checksums: dict[str, str], difference: float) -> str:
-    """Return the card. checksums: SHA-256 of each exported file; difference: of its logits from the run's."""
+    """Return the card. checksums: SHA-256 of each exported file; difference: of its output from the run's."""
     model = run.header.model
     timm_name, timm_arguments = architecture_of(run) if isinstance(model, Timm | ViT) else ("", {})
+    built_in, arguments = model.construction(len(run.header.classes)) if isinstance(model, BuiltInModel) else (None, {})
     distillation = ["knowledge-distillation", run.record.method] if run.spec.teacher else []
     card = _environment().get_template("card.md.j2")
     return card.render(
@@ -57,14 +58,16 @@ def model_card(run: FinishedRun, form: ExportFormat, checksums: dict[str, str], 
         timm_name=timm_name,
         timm_arguments=timm_arguments,
         hf_config=with_size(model.config, run.network_size) if isinstance(model, HuggingFace) else {},
-        logits=".logits" if isinstance(model, HuggingFace) else "",
+        built_in=built_in,
+        built_in_arguments=arguments,
+        logits=".logits" if isinstance(model, BuiltInModel | HuggingFace) else "",  # of what the network returns
         torch_version=torch.__version__,
-        network=next((file for kind, file in _NETWORKS.items() if isinstance(model, kind)), None),
+        network=_network_of(run),
         code=code_of(run).rstrip(),
         fence="`" * max(3, 1 + max(map(len, re.findall("`+", code_of(run))), default=0)),  # longer than any in the code
         use=f"use_{form.name.replace('-', '_')}.md.j2",
         source=source_of(run.header.data),
-        tags=["image-classification", *distillation, model.label, "raykd"],
+        tags=[*(["image-classification"] if run.output == "logits" else []), *distillation, model.label, "raykd"],
         configuration=facts.configuration_rows(
             {name: value for name, value in run.configuration.items() if name != "teacher"}
         ),
@@ -75,6 +78,12 @@ def model_card(run: FinishedRun, form: ExportFormat, checksums: dict[str, str], 
         provenance=facts.provenance_rows(run, checksums),
         difference=difference,
     )
+
+
+def _network_of(run: FinishedRun) -> str | None:
+    """Return the template of the code that builds the network without raykd; None if there is none."""
+    kinds = _NETWORKS if run.output == "logits" else {}
+    return next((file for kind, file in kinds.items() if isinstance(run.header.model, kind)), None)
 
 
 @cache

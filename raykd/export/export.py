@@ -11,13 +11,15 @@ import torch
 from raykd.errors import RaykdError, reason_of
 from raykd.export.card import model_card
 from raykd.export.facts import config_json
-from raykd.export.finished_run import FinishedRun, code_of, find_run, read_finished_run
-from raykd.export.format import DeployedModel, ExportFormat, example_images
+from raykd.export.finished_run import DeployedModel, FinishedRun, code_of, find_run, read_finished_run
+from raykd.export.format import ExportFormat, example_images
 from raykd.export.onnx_format import OnnxFormat
 from raykd.export.output_folder import require_replaceable, writing_folder
 from raykd.export.safetensors_format import SafetensorsFormat
+from raykd.export.standalone import standalone_source
 from raykd.export.timm_format import TimmFormat
 from raykd.export.torch_export_format import TorchExportFormat
+from raykd.models.model import BuiltInModel
 from raykd.provenance import file_sha256
 
 FORMATS: dict[str, ExportFormat] = {
@@ -27,7 +29,7 @@ FORMATS: dict[str, ExportFormat] = {
 CARD, CONFIG, CODE = "README.md", "config.json", "network.py"
 FILES = {CARD, CONFIG, CODE, *(form.file for form in FORMATS.values())}
 
-# A fraction of the largest logit. Another runtime sums in another order, which changes about 1e-6 of it. A wrong graph
+# A fraction of the largest value. Another runtime sums in another order, which changes about 1e-6 of it. A wrong graph
 # changes far more.
 MAX_DIFFERENCE = 1e-4
 
@@ -36,7 +38,7 @@ def export_run(results: Path, run_name: str, format_name: str, output: Path | No
     """Write the run `run_name` in the format `format_name`, and return one line that names the folder and its files.
 
     output: None for <results>/exported/<run>-<format>. Raises ConfigError, with nothing changed, if the run cannot be
-    exported or the folder not written; RaykdError if the format's tools fail, or compute other logits than the run.
+    exported or the folder not written; RaykdError if the format's tools fail, or compute another output than the run.
     """
     form = FORMATS[format_name]
     run = read_finished_run(find_run(results, run_name))
@@ -48,16 +50,16 @@ def export_run(results: Path, run_name: str, format_name: str, output: Path | No
         difference = _write(run, form, temporary)
         require_replaceable(target, overwrite, FILES)  # again, for files that were put there in the meantime
         sizes = ", ".join(f"{path.name} ({path.stat().st_size / 1024:,.0f} KiB)" for path in _files(temporary))
-    return f"{output or target}: {sizes}; logits within {difference:.1g} of the run's"
+    return f"{output or target}: {sizes}; {run.output} within {difference:.1g} of the run's"
 
 
 def _write(run: FinishedRun, form: ExportFormat, folder: Path) -> float:
-    """Write all files into `folder` and return the difference of the exported logits from the run's."""
+    """Write all files into `folder` and return the difference of the exported output from the run's."""
     name = run.folder.path.name
     try:
         config = form.write(run, folder, config_json(run, form))
         (folder / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        if code := code_of(run):
+        if code := code_of(run) or ("" if form.preprocesses else _built_in_code(run)):
             (folder / CODE).write_text(code, encoding="utf-8", newline="")
         difference = _difference(run, form, folder)
     except (RaykdError, OSError):
@@ -66,7 +68,7 @@ def _write(run: FinishedRun, form: ExportFormat, folder: Path) -> float:
         raise RaykdError(f"{name} as {form.name}: {reason_of(error)}; nothing was kept, try another format") from error
     if not difference <= MAX_DIFFERENCE:
         raise RaykdError(
-            f"{name} as {form.name}: its logits differ from the run's by {difference:.2g} of the largest logit; "
+            f"{name} as {form.name}: its {run.output} differs from the run's by {difference:.2g} of the largest value; "
             "nothing was kept, try another format"
         )
     checksums = {path.name: file_sha256(path) for path in _files(folder)}
@@ -74,10 +76,16 @@ def _write(run: FinishedRun, form: ExportFormat, folder: Path) -> float:
     return difference
 
 
+def _built_in_code(run: FinishedRun) -> str:
+    """Return the code of a network of raykd, which the code in the model card imports; '' for other networks."""
+    model = run.header.model
+    return standalone_source(model.construction(len(run.header.classes))[0]) if isinstance(model, BuiltInModel) else ""
+
+
 @torch.no_grad()
 def _difference(run: FinishedRun, form: ExportFormat, folder: Path) -> float:
-    """Return the largest difference of the logits over several batch sizes, as a fraction of the largest logit."""
-    exported, original = form.read(run, folder), DeployedModel(run.model)
+    """Return the largest difference of the output over several batch sizes, as a fraction of its largest value."""
+    exported, original = form.read(run, folder), DeployedModel(run.model, run.output)
     differences = []
     for batch_size in (1, 16):
         images = example_images(run, batch_size, seed=batch_size)

@@ -40,7 +40,7 @@ def config_json(run: FinishedRun, form: ExportFormat) -> dict[str, Any]:
             "resize_to": run.model.input_size,
             "resize_by": run.model.mode if run.model.input_size else None,
         },
-        "output": {"name": "logits", "dtype": "float32", "shape": ["batch", len(classes)]},
+        "output": {"name": run.output, "dtype": "float32", "shape": ["batch", run.output_width]},
         "classes": list(classes),
         "run": run.folder.path.name,
         "fingerprint": run.record.fingerprint,

@@ -4,9 +4,10 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from torch import Tensor, nn
 
 from raykd.config import to_dict
 from raykd.data import dataset_names
@@ -38,7 +39,21 @@ class FinishedRun:
     @cached_property
     def model(self) -> ImageModel:
         """The network with its best weights, in float32, on the CPU, in eval mode."""
-        return load_model(self.folder.best).eval()
+        model = load_model(self.folder.best).eval()
+        model.request({self.output})
+        return model
+
+    @property
+    def output(self) -> Literal["logits", "embedding"]:
+        """The output that is exported: the embedding of a network without a classifier."""
+        return "logits" if self.header.model.classifier else "embedding"
+
+    @cached_property
+    @torch.no_grad()
+    def output_width(self) -> int:
+        """The number of values of the output for an image."""
+        size = self.header.images.size
+        return DeployedModel(self.model, self.output)(torch.zeros(1, 3, size, size, dtype=torch.uint8)).shape[1]
 
     @property
     def network_size(self) -> int:
@@ -65,6 +80,22 @@ class FinishedRun:
         """test.json, or {} if these weights were not evaluated on the test set."""
         metrics = read_record(Metrics, self.folder.test) if is_tested(self.folder) else None
         return asdict(metrics) if metrics else {}
+
+
+class DeployedModel(nn.Module):
+    """An `ImageModel` that returns one of its outputs.
+
+    images: uint8 [B, 3, H, W] in RGB; other types are refused, so no image is scaled twice. Returns float32: logits
+    [B, C], or embeddings [B, D].
+    """
+
+    def __init__(self, model: ImageModel, output: Literal["logits", "embedding"]) -> None:
+        super().__init__()
+        self.model, self.output = model, output
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return getattr(self.model(images), self.output)
 
 
 def code_of(run: FinishedRun) -> str:

@@ -1,4 +1,4 @@
-"""The interface of an export format, and the module from raw images to logits that deployed files contain."""
+"""The interface of an export format, and example images for tracing and checks."""
 
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from raykd.errors import ConfigError
 from raykd.export.finished_run import FinishedRun
-from raykd.models import ImageModel
 
-Logits = Callable[[Tensor], Tensor]  # uint8 [B, 3, H, W] at the data's image size -> float32 [B, C]
+# uint8 [B, 3, H, W] at the data's image size -> float32: logits [B, C], or embeddings [B, D] without a classifier
+Output = Callable[[Tensor], Tensor]
 
 
 class ExportFormat:
@@ -36,24 +36,9 @@ class ExportFormat:
         """Write the weights into `folder` and return the content of config.json: `config`, possibly inside more."""
         raise NotImplementedError
 
-    def read(self, run: FinishedRun, folder: Path) -> Logits:
+    def read(self, run: FinishedRun, folder: Path) -> Output:
         """Load the files in `folder` like the code in the model card, and not through the run."""
         raise NotImplementedError
-
-
-class DeployedModel(nn.Module):
-    """An `ImageModel` that returns only logits.
-
-    images: uint8 [B, 3, H, W] in RGB; other types are refused, so no image is scaled twice. Returns float32 [B, C].
-    """
-
-    def __init__(self, model: ImageModel) -> None:
-        super().__init__()
-        self.model = model
-        self.eval()
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.model(images).logits
 
 
 def example_images(run: FinishedRun, batch_size: int, seed: int = 0) -> Tensor:

@@ -8,15 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from raykd.export.finished_run import FinishedRun
-from raykd.export.format import DeployedModel, ExportFormat, Logits, any_batch, example_images
+from raykd.export.finished_run import DeployedModel, FinishedRun
+from raykd.export.format import ExportFormat, Output, any_batch, example_images
 
 # The native opset of torch's exporter, so no conversion can fail. onnxruntime 1.14 and later read it.
 OPSET = 18
 
 
 class OnnxFormat(ExportFormat):
-    """model.onnx: images, uint8 [batch, 3, H, W] -> logits, float32 [batch, C]; the weights are inside the file."""
+    """model.onnx, with the weights inside.
+
+    images, uint8 [batch, 3, H, W] -> logits, float32 [batch, C], or embedding, [batch, D].
+    """
 
     name = "onnx"
     file = "model.onnx"
@@ -28,10 +31,10 @@ class OnnxFormat(ExportFormat):
         import onnx
 
         program = torch.onnx.export(
-            DeployedModel(run.model),
+            DeployedModel(run.model, run.output),
             (example_images(run, 2),),
             input_names=["images"],
-            output_names=["logits"],
+            output_names=[run.output],
             dynamic_shapes=any_batch(),
             opset_version=OPSET,
             dynamo=True,
@@ -47,15 +50,15 @@ class OnnxFormat(ExportFormat):
         onnx.save_model(model, folder / self.file)
         return config
 
-    def read(self, run: FinishedRun, folder: Path) -> Logits:
+    def read(self, run: FinishedRun, folder: Path) -> Output:
         import onnxruntime
 
         session = onnxruntime.InferenceSession(folder / self.file, providers=["CPUExecutionProvider"])
 
-        def logits(images: Tensor) -> Tensor:
-            return torch.from_numpy(session.run(["logits"], {"images": images.contiguous().numpy()})[0])
+        def output(images: Tensor) -> Tensor:
+            return torch.from_numpy(session.run([run.output], {"images": images.contiguous().numpy()})[0])
 
-        return logits
+        return output
 
 
 def _nodes(graph: Any) -> Iterator[Any]:

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from raykd.export.finished_run import FinishedRun
-from raykd.export.format import DeployedModel, ExportFormat, Logits
+from raykd.export.finished_run import DeployedModel, FinishedRun
+from raykd.export.format import ExportFormat, Output
 from raykd.models.weights import read_state
 from raykd.training.model_file import load_model, read_header, save_model
 
@@ -28,5 +28,7 @@ class SafetensorsFormat(ExportFormat):
             save_model(folder / self.file, read_state(run.folder.best), run.header)
         return config
 
-    def read(self, run: FinishedRun, folder: Path) -> Logits:
-        return DeployedModel(load_model(folder / self.file).eval())
+    def read(self, run: FinishedRun, folder: Path) -> Output:
+        model = load_model(folder / self.file).eval()
+        model.request({run.output})
+        return DeployedModel(model, run.output)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from raykd.errors import ConfigError
 from raykd.export.finished_run import FinishedRun
-from raykd.export.format import ExportFormat, Logits
+from raykd.export.format import ExportFormat, Output
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
 from raykd.models.weights import save_weights
@@ -40,11 +40,17 @@ class TimmFormat(ExportFormat):
                 "the image); use safetensors, onnx or torch-export"
             )
 
+        if run.output != "logits":
+            raise ConfigError(
+                f"--format timm: '{run.header.model.label}' has no classifier here; use safetensors, onnx or "
+                "torch-export, which return its embedding"
+            )
+
     def write(self, run: FinishedRun, folder: Path, config: dict[str, Any]) -> dict[str, Any]:
         save_weights(folder / self.file, run.model.network.state_dict(), {"format": "pt"})
         return timm_config(run) | {"raykd": config}
 
-    def read(self, run: FinishedRun, folder: Path) -> Logits:
+    def read(self, run: FinishedRun, folder: Path) -> Output:
         import timm
 
         network = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()

@@ -6,14 +6,14 @@ from typing import Any, cast
 
 import torch
 
-from raykd.export.finished_run import FinishedRun
-from raykd.export.format import DeployedModel, ExportFormat, Logits, any_batch, example_images
+from raykd.export.finished_run import DeployedModel, FinishedRun
+from raykd.export.format import ExportFormat, Output, any_batch, example_images
 
 CONFIG = "raykd.json"  # a copy of config.json inside the archive
 
 
 class TorchExportFormat(ExportFormat):
-    """model.pt2: images, uint8 [B, 3, H, W] -> logits, float32 [B, C]; exported on the CPU."""
+    """model.pt2: images, uint8 [B, 3, H, W] -> logits, float32 [B, C] (or embedding, [B, D]); exported on the CPU."""
 
     name = "torch-export"
     file = "model.pt2"
@@ -23,7 +23,10 @@ class TorchExportFormat(ExportFormat):
     def write(self, run: FinishedRun, folder: Path, config: dict[str, Any]) -> dict[str, Any]:
         with torch.no_grad():
             program = torch.export.export(
-                DeployedModel(run.model), (example_images(run, 2),), dynamic_shapes=any_batch(), strict=False
+                DeployedModel(run.model, run.output),
+                (example_images(run, 2),),
+                dynamic_shapes=any_batch(),
+                strict=False,
             )
         graphs = [module.graph for module in program.graph_module.modules() if isinstance(module, torch.fx.GraphModule)]
         for node in (node for graph in graphs for node in graph.nodes):
@@ -31,5 +34,5 @@ class TorchExportFormat(ExportFormat):
         torch.export.save(program, folder / self.file, extra_files={CONFIG: json.dumps(config)})
         return config
 
-    def read(self, run: FinishedRun, folder: Path) -> Logits:
-        return cast(Logits, torch.export.load(folder / self.file).module())
+    def read(self, run: FinishedRun, folder: Path) -> Output:
+        return cast(Output, torch.export.load(folder / self.file).module())

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from raykd.config import AtMost
-from raykd.models.model import MAX_DEPTH, MAX_WIDTH, ImageModel, ImageSpec, Model, forward_network
+from raykd.models.model import MAX_DEPTH, MAX_WIDTH, BuiltInModel, Construction
 from raykd.models.resnet_cifar import MIN_WIDTH, ResNetNetwork
 
 MAX_LAYERS = 6 * MAX_DEPTH + 2
 
 
 @dataclass(frozen=True)
-class CifarResNet(Model):
+class CifarResNet(BuiltInModel):
     """depth: 6n + 2 layers. width: channels of the first stage, doubled at each stage. stem: channels before it."""
 
     kind: ClassVar[str] = "cifar_resnet"
@@ -38,6 +38,7 @@ class CifarResNet(Model):
         widths = {(16, 16): "", (64, 32): "x4"}.get((self.width, self.stem), f"-w{self.width}-s{self.stem}")
         return f"cifar_resnet{self.depth}{widths}"
 
-    def make(self, images: ImageSpec) -> ImageModel:
+    def construction(self, num_classes: int) -> Construction:
         blocks = ((self.depth - 2) // 6,) * 3
-        return ImageModel(ResNetNetwork(blocks, self.width, images.num_classes, self.stem), forward_network, images)
+        sizes = {"blocks": blocks, "width": self.width, "stem": self.stem}
+        return ResNetNetwork, sizes | {"num_classes": num_classes}

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raykd.config import AtMost
-from raykd.models.model import MAX_DEPTH, ImageModel, ImageSpec, forward_network
+from raykd.models.model import MAX_DEPTH, Construction
 from raykd.models.resnet_cifar import FourStages
 from raykd.outputs import Outputs
 
@@ -29,9 +29,8 @@ class BottleneckResNet(FourStages):
     def label(self) -> str:
         return f"cifar_resnet{3 * sum(self.blocks) + 2}{'' if self.width == 64 else f'-w{self.width}'}"
 
-    def make(self, images: ImageSpec) -> ImageModel:
-        network = BottleneckResNetNetwork(self.blocks, self.width, images.num_classes)
-        return ImageModel(network, forward_network, images)
+    def construction(self, num_classes: int) -> Construction:
+        return BottleneckResNetNetwork, {"blocks": self.blocks, "width": self.width, "num_classes": num_classes}
 
 
 class BottleneckBlock(nn.Module):

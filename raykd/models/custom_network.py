@@ -59,6 +59,11 @@ class Network(SubmoduleModel, metaclass=_ByClass):
     def check(self) -> None:
         super().check()
         self.require(self.weights != "pretrained", "weights", "must be a file, or '' to start from scratch")
+        if self.classifier and not self._accepts_num_classes():
+            raise ConfigError(
+                f"{self.title()} in '{self.source.path}': its __init__ has no parameter num_classes; add it, for the "
+                "last layer's outputs, or set classifier=false for a network that returns an embedding"
+            )
 
     @property
     def label(self) -> str:
@@ -75,13 +80,18 @@ class Network(SubmoduleModel, metaclass=_ByClass):
             network = self.network_class(**self.arguments(images))
         return self.hooked(network, images, self.title(), self.source.path)
 
+    @classmethod
+    def _accepts_num_classes(cls) -> bool:
+        return "num_classes" in parameters_of(cls.network_class) or accepts_any(cls.network_class)
+
     def arguments(self, images: ImageSpec) -> dict[str, Any]:
         """Return what `__init__` receives for `images`."""
         common, parameters = {item.name for item in fields(Network)}, parameters_of(self.network_class)
         values = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in common}
         values = {name: [*value] if name in self.list_fields else value for name, value in values.items()}
         image_size = {"image_size": images.size} if "image_size" in parameters else {}
-        return {"num_classes": images.num_classes} | image_size | values
+        num_classes = {"num_classes": images.num_classes} if self._accepts_num_classes() else {}
+        return num_classes | image_size | values
 
     def stored(self, results_only: bool) -> dict[str, Any]:
         """Return the values behind `to_dict`, with the hash of the class's file."""
@@ -146,8 +156,6 @@ def _config_class(cls: Any) -> type[Network]:
         custom_file.require_no_local_imports(source.path, source.text, "network")
     where = f"{cls.__name__} in '{source.path}'"
     parameters = parameters_of(cls)
-    if "num_classes" not in parameters and not accepts_any(cls):
-        raise ConfigError(f"{where}: its __init__ has no parameter num_classes; add it, for the last layer's outputs")
     if taken := [name for name in parameters if hasattr(Network, name) or name in Network.__annotations__]:
         raise ConfigError(f"{where}: raykd reserves the name '{taken[0]}' for every network; rename the parameter")
     items, lists = [], []

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar
 from torch import Tensor, nn
 
 from raykd.config import AtMost
-from raykd.models.model import ImageModel, ImageSpec, Model, forward_network
+from raykd.models.model import BuiltInModel, Construction
 from raykd.outputs import Outputs
 
 # Channels at width 1, number of blocks, and stride of the first block. Only the other groups expand their input.
@@ -20,7 +20,7 @@ STEM, EMBEDDING = 32, 1280  # channels at width 1
 
 
 @dataclass(frozen=True)
-class MobileNetV2(Model):
+class MobileNetV2(BuiltInModel):
     """width: multiplies all channels, but the embedding has at least 1280. expansion: the factor inside a block."""
 
     kind: ClassVar[str] = "mobilenet_v2"
@@ -37,9 +37,9 @@ class MobileNetV2(Model):
         width = "" if self.width == 0.5 else f"-w{self.width:g}"
         return f"mobilenet_v2{width}{'' if self.expansion == 6 else f'-e{self.expansion}'}"
 
-    def make(self, images: ImageSpec) -> ImageModel:
-        network = MobileNetV2Network(self.width, self.expansion, images.num_classes)
-        return ImageModel(network, forward_network, images)
+    def construction(self, num_classes: int) -> Construction:
+        sizes = {"width": self.width, "expansion": self.expansion}
+        return MobileNetV2Network, sizes | {"num_classes": num_classes}
 
 
 class InvertedResidual(nn.Module):

@@ -1,5 +1,6 @@
 """A model's configuration (`Model`), and a network from uint8 images to Outputs (`ImageModel`)."""
 
+import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
@@ -18,6 +19,8 @@ MAX_WIDTH = 65_536  # channels
 MAX_DEPTH = 200  # layers, or blocks per stage: a ResNet-1202 has 200
 MAX_SIDE = 1024  # pixels per side of an image
 ForwardFunction = Callable[[nn.Module, Tensor], Outputs]  # (network, normalized pixels [B, 3, H, W]) -> Outputs
+
+Construction = tuple[type[nn.Module], dict[str, Any]]  # a network's class, and the arguments of its __init__
 
 
 def forward_network(network: nn.Module, pixels: Tensor) -> Outputs:
@@ -83,6 +86,10 @@ class Model(Config):
         """Return `images` with the mean and std of the pretrained weights; the data's if there are none."""
         return images
 
+    def adapt_state(self, network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return a state dict of somebody else's file as the network requires it; called if it has no classifier."""
+        return state
+
     def download(self) -> nn.Module:
         """Download the network with its pretrained weights; only `prefetch` calls it."""
         raise ConfigError(f"model {self.label} has no pretrained weights; give a file")
@@ -94,7 +101,9 @@ class Model(Config):
         """
         size = self.network_size(images)
         num_classes = images.num_classes if self.classifier else 0
-        model = self.make(replace(self.input_spec(images), size=size, num_classes=num_classes))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # torch's, for layers for 0 classes
+            model = self.make(replace(self.input_spec(images), size=size, num_classes=num_classes))
         model.input_size = size if size != images.size else None
         for parameter in model.network.parameters():
             if not parameter.numel():  # of a layer for 0 classes, which no gradient reaches
@@ -115,6 +124,19 @@ class Model(Config):
     def make(self, images: ImageSpec) -> "ImageModel":
         """Return a network for images of this size and normalization; `build` calls it."""
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class BuiltInModel(Model):
+    """Base of models whose network is a class of this package, with a `forward` that returns Outputs."""
+
+    def construction(self, num_classes: int) -> Construction:
+        """Return the network's class and the arguments of its `__init__`."""
+        raise NotImplementedError
+
+    def make(self, images: ImageSpec) -> "ImageModel":
+        network_class, arguments = self.construction(images.num_classes)
+        return ImageModel(network_class(**arguments), forward_network, images)
 
 
 def _per_channel(fractions: Sequence[float]) -> Tensor:

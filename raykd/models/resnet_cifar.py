@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raykd.config import AtMost
-from raykd.models.model import MAX_DEPTH, MAX_WIDTH, ImageModel, ImageSpec, Model, forward_network
+from raykd.models.model import MAX_DEPTH, MAX_WIDTH, BuiltInModel, Construction
 from raykd.outputs import Outputs
 
 # With fewer channels, oneDNN's AVX2 kernel for the weight gradient of a 1x1 channels-last convolution with stride 2
@@ -23,7 +23,7 @@ MIN_WIDTH = 8
 
 
 @dataclass(frozen=True)
-class FourStages(Model):
+class FourStages(BuiltInModel):
     """blocks: number per stage. width: stage s has width * 2**s channels. weights: a file to start from, or ''."""
 
     blocks: Annotated[tuple[int, ...], AtMost(MAX_DEPTH)] = (2, 2, 2, 2)
@@ -47,9 +47,8 @@ class ResNet(FourStages):
         layers = 8 if self.blocks == (1, 1, 1, 1) else 2 * sum(self.blocks) + 2
         return f"resnet{layers}" if self.width == 64 else f"resnet{layers}-w{self.width}"
 
-    def make(self, images: ImageSpec) -> ImageModel:
-        network = ResNetNetwork(self.blocks, self.width, images.num_classes)
-        return ImageModel(network, forward_network, images)
+    def construction(self, num_classes: int) -> Construction:
+        return ResNetNetwork, {"blocks": self.blocks, "width": self.width, "num_classes": num_classes}
 
 
 class BasicBlock(nn.Module):

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raykd.config import AtMost
-from raykd.models.model import MAX_WIDTH, ImageModel, ImageSpec, Model, forward_network
+from raykd.models.model import MAX_WIDTH, BuiltInModel, Construction
 from raykd.outputs import Outputs
 
 STEM = 24  # channels before the first stage
@@ -27,7 +27,7 @@ V2_CHANNELS = {  # channels of the three stages and of the embedding, by size
 
 
 @dataclass(frozen=True)
-class ShuffleNetV1(Model):
+class ShuffleNetV1(BuiltInModel):
     """width: channels of the first stage, doubled at each stage. groups: groups of each 1x1 convolution."""
 
     kind: ClassVar[str] = "shufflenet_v1"
@@ -46,13 +46,12 @@ class ShuffleNetV1(Model):
         is_published = self.width == 240 and self.groups == 3
         return "shufflenet_v1" if is_published else f"shufflenet_v1-w{self.width}-g{self.groups}"
 
-    def make(self, images: ImageSpec) -> ImageModel:
-        network = ShuffleNetV1Network(self.width, self.groups, images.num_classes)
-        return ImageModel(network, forward_network, images)
+    def construction(self, num_classes: int) -> Construction:
+        return ShuffleNetV1Network, {"width": self.width, "groups": self.groups, "num_classes": num_classes}
 
 
 @dataclass(frozen=True)
-class ShuffleNetV2(Model):
+class ShuffleNetV2(BuiltInModel):
     """size: the published sizes, by which channels grow."""
 
     kind: ClassVar[str] = "shufflenet_v2"
@@ -63,9 +62,8 @@ class ShuffleNetV2(Model):
     def label(self) -> str:
         return "shufflenet_v2" if self.size == "1x" else f"shufflenet_v2-{self.size}"
 
-    def make(self, images: ImageSpec) -> ImageModel:
-        network = ShuffleNetV2Network(V2_CHANNELS[self.size], images.num_classes)
-        return ImageModel(network, forward_network, images)
+    def construction(self, num_classes: int) -> Construction:
+        return ShuffleNetV2Network, {"channels": V2_CHANNELS[self.size], "num_classes": num_classes}
 
 
 def shuffle(x: Tensor, groups: int) -> Tensor:

@@ -7,7 +7,7 @@ with the names and shapes of the network is chosen; if several fit, the file is 
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ _COUNTER = "num_batches_tracked"
 # Keys of averages of weights over training (EMA, SWA).
 _AVERAGED = re.compile(r"(^|[._])(ema|swa|averaged?)([._]|$)", re.IGNORECASE)
 _MAX_DEPTH = 5
+AdaptState = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,14 @@ class StateDict:
 class ExpectedState:
     """The tensors of the network. head: tensors that may have another shape or be absent.
 
-    renames: regular expressions for the names in other projects, and their replacements.
+    renames: regular expressions for the names in other projects, and their replacements. adapt: see
+    `Model.adapt_state`.
     """
 
     tensors: Mapping[str, Tensor]
     head: Collection[str] = ()
     renames: Sequence[tuple[str, str]] = ()
+    adapt: AdaptState | None = None
 
     def fits(self, state: Mapping[str, Tensor]) -> bool:
         return not (self.missing(state) or self.extra(state) or self.mismatched(state))
@@ -108,7 +111,8 @@ def _candidates(content: object, expected: ExpectedState) -> Iterator[StateDict]
         for named in (plain, _renamed(plain, expected)):
             for prefix in _prefixes(named, expected):
                 inside = {name[len(prefix) :]: value for name, value in named.items() if name.startswith(prefix)}
-                yield StateDict(".".join(filter(None, (key, prefix.rstrip(".")))), inside)
+                adapted = expected.adapt(inside) if expected.adapt else inside
+                yield StateDict(".".join(filter(None, (key, prefix.rstrip(".")))), adapted)
 
 
 def _mappings(content: object, key: str, depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:

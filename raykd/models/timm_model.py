@@ -64,6 +64,20 @@ class Timm(Model):
             raise ConfigError(f"timm model '{self.name}' cannot be built for {size}x{size} images: {error}") from None
         return wrap_timm_network(network, images, self.has_distillation_token)
 
+    def adapt_state(self, network: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Leave out the classifier, and resample position embeddings to the input size, both as timm does."""
+        from timm.layers.pos_embed import resample_abs_pos_embed
+
+        names = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
+        heads = tuple(f"{name}." for name in ((names,) if isinstance(names, str) else names))
+        state = {name: tensor for name, tensor in state.items() if not name.startswith(heads)}
+        current, stored = getattr(network, "pos_embed", None), state.get("pos_embed")
+        if isinstance(current, Tensor) and stored is not None and stored.shape[1] != current.shape[1]:
+            num_prefix_tokens = 0 if network.no_embed_class else network.num_prefix_tokens
+            size = network.patch_embed.grid_size
+            state["pos_embed"] = resample_abs_pos_embed(stored, size, num_prefix_tokens=num_prefix_tokens)
+        return state
+
     def _pretrained_configuration(self) -> Any:
         """Return what timm lists for the pretrained weights of this name; None if it has none."""
         import timm

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raykd.models.model import ImageModel, ImageSpec, Model, forward_network
+from raykd.models.model import BuiltInModel, Construction
 from raykd.outputs import Outputs
 
 CHANNELS = (64, 128, 256, 512, 512)
@@ -21,7 +21,7 @@ POOLED_AT = 64  # pixels per side from which the last block's input is pooled to
 
 
 @dataclass(frozen=True)
-class VGG(Model):
+class VGG(BuiltInModel):
     """depth: the name's number of layers, which for 11 to 19 counts two linear layers that this form does not have."""
 
     kind: ClassVar[str] = "vgg"
@@ -32,8 +32,8 @@ class VGG(Model):
     def label(self) -> str:
         return f"vgg{self.depth}"
 
-    def make(self, images: ImageSpec) -> ImageModel:
-        return ImageModel(VGGNetwork(CONVOLUTIONS[self.depth], images.num_classes), forward_network, images)
+    def construction(self, num_classes: int) -> Construction:
+        return VGGNetwork, {"convolutions": CONVOLUTIONS[self.depth], "num_classes": num_classes}
 
 
 class VGGNetwork(nn.Module):

@@ -17,7 +17,7 @@ from raykd.atomic import replacing
 from raykd.errors import ConfigError
 from raykd.models.hf_state import is_transformers_network, with_network_names
 from raykd.models.model import heads_of
-from raykd.models.state_dict import ExpectedState, choose
+from raykd.models.state_dict import AdaptState, ExpectedState, choose
 from raykd.models.tensor_checksum import CHECKSUM, checksum_of, require_intact
 from raykd.models.torch_file import (
     describe_other_format,
@@ -92,17 +92,23 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def load_weights(
-    network: nn.Module, path: Path, new_head: bool = False, key: str = "", heads: Sequence[nn.Module] | None = None
+    network: nn.Module,
+    path: Path,
+    new_head: bool = False,
+    key: str = "",
+    heads: Sequence[nn.Module] | None = None,
+    adapt: AdaptState | None = None,
 ) -> str:
     """Load the weights in `path` into the network, and return a note on averaged weights that were not chosen, or ''.
 
     new_head: keep the network's classifier if the file's has another shape or is absent (pretraining on other classes).
     key: names a state dict in the file, see `split_key`. heads: the classifier's layers; None for `heads_of(network)`.
+    adapt: changes a state dict of the file before it is compared with the network's, see `Model.adapt_state`.
 
     Raises: ConfigError with the first tensor that does not match, or that is not finite and floating-point.
     """
     current, head = network.state_dict(), _head_tensors(network, heads_of(network) if heads is None else heads)
-    expected = ExpectedState(current, head if new_head else (), getattr(network, "other_names", ()))
+    expected = ExpectedState(current, head if new_head else (), getattr(network, "other_names", ()), adapt)
     content = _read(path)
     if is_transformers_network(network):
         content = with_network_names(network, content, f"weights file '{path}'")

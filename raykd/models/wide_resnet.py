@@ -11,14 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raykd.config import AtMost
-from raykd.models.model import MAX_DEPTH, ImageModel, ImageSpec, Model, forward_network
+from raykd.models.model import MAX_DEPTH, BuiltInModel, Construction
 from raykd.outputs import Outputs
 
 STEM = 16  # channels before the first stage
 
 
 @dataclass(frozen=True)
-class WideResNet(Model):
+class WideResNet(BuiltInModel):
     """depth: 6n + 4 layers. factor: stage s has 16 * factor * 2**s channels. dropout: inside each block."""
 
     kind: ClassVar[str] = "wide_resnet"
@@ -36,9 +36,9 @@ class WideResNet(Model):
     def label(self) -> str:
         return f"wrn_{self.depth}_{self.factor}"
 
-    def make(self, images: ImageSpec) -> ImageModel:
-        network = WideResNetNetwork(self.depth, self.factor, self.dropout, images.num_classes)
-        return ImageModel(network, forward_network, images)
+    def construction(self, num_classes: int) -> Construction:
+        sizes = {"depth": self.depth, "factor": self.factor, "dropout": self.dropout}
+        return WideResNetNetwork, sizes | {"num_classes": num_classes}
 
 
 class PreActivationBlock(nn.Module):

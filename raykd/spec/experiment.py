@@ -191,6 +191,10 @@ class Experiment(Config):
         assert isinstance(teacher, Model) and isinstance(student, Model)
         remedy = "baselines train it; distilled students have none where ce_weight and kd_weight are 0"
         student.require(student.classifier, "classifier", f"must be true for the student: {remedy}")
+        for method in self.methods if self.student.sampling == "balanced" else ():
+            reads_labels = method.trains_classifier(self.student.epochs) or method.reads_labels
+            unread = f"requires labels, and the students of {method.title()} train without them; use shuffle"
+            self.student.require(reads_labels, "sampling", unread)
         for method in self.methods if not teacher.classifier else ():
             without_logits = [kind for kind, other in kinds(Method).items() if other.works_without_logits()]
             name = "method" if method is self.method else "compare"

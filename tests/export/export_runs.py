@@ -18,6 +18,7 @@ from raykd.models.resnet_cifar import ResNet
 from raykd.models.timm_model import Timm
 from raykd.models.torchvision_model import Torchvision
 from raykd.models.vit_cifar import ViT
+from raykd.models.wide_resnet import WideResNet
 from raykd.spec.experiment import Data
 from raykd.spec.plan import make_plan
 from raykd.store.run_folder import RunFolder
@@ -34,6 +35,7 @@ MODELS: dict[str, Model] = {
     "vit_token": ViT(depth=2, width=16, heads=2, patch=4, distillation_token=True),
     "timm_vit": Timm("test_vit", input_size=32),  # a fixed input size, to which it resizes
     "timm_convnet": Timm("test_byobnet", input_size=32),
+    "wide_resnet": WideResNet(depth=10, factor=1),
     "torchvision": Torchvision("shufflenet_v2_x0_5", input_size=32),
     "hf_vit": HuggingFace(json.dumps({"config": CONFIGS["vit"]})),
     "hf_resnet": HuggingFace(json.dumps({"config": CONFIGS["resnet"]})),

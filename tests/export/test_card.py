@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,6 +43,8 @@ def test_the_code_in_the_card_predicts_like_the_run(kind, form, students, export
     for file in exported(kind, form).iterdir():
         os.link(file, tmp_path / file.name)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "network", raising=False)
     pil_images()[5].save("image.png")
     expected = logits_of(students[kind], digits().test.images[5:6])
     for position, block in enumerate(blocks):

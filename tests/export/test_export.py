@@ -228,7 +228,7 @@ def test_a_file_whose_logits_differ_from_the_runs_is_not_kept(refused, students,
         type(FORMATS["safetensors"]), "read", lambda self, *arguments: lambda images: 1.001 * read(*arguments)(images)
     )
     line = refused(students["vit"].path, "--format", "safetensors", "--output", tmp_path / "out", code=1)
-    assert "differ from the run's by 0.001 of the largest logit" in line and "nothing was kept" in line
+    assert "differs from the run's by 0.001 of the largest value" in line and "nothing was kept" in line
 
 
 @pytest.mark.nightly

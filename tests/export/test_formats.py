@@ -19,12 +19,13 @@ from small_runs import IMAGE_SIZE, digits
 from raykd.cli.parser import EXPORT_FORMATS
 from raykd.export.export import FORMATS
 from raykd.export.finished_run import read_finished_run
+from raykd.models.model import BuiltInModel
 from raykd.provenance import file_sha256
 from raykd.training.model_file import load_model
 
 KINDS = nightly_except(["resnet"], MODELS)
 IN_TIMM = nightly_except(["timm_vit"], [kind for kind in MODELS if "timm" in FORMATS_OF[kind]])
-LIMIT = 1e-5  # of the largest logit: float32 summed in another order
+LIMIT = 1e-5  # of the largest value: float32 summed in another order
 
 
 def test_the_command_line_lists_every_format():
@@ -141,9 +142,10 @@ def test_torch_export_loads_where_raykd_cannot_be_imported(exported, tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "form"), CASES)
-def test_an_export_is_three_files(kind: str, form: str, exported):
+def test_an_export_is_three_files_and_the_code_of_a_network_of_raykd(kind: str, form: str, exported):
     folder: Path = exported(kind, form)
-    assert {path.name for path in folder.iterdir()} == {"README.md", "config.json", FORMATS[form].file}
+    code = {"network.py"} if isinstance(MODELS[kind], BuiltInModel) and form == "safetensors" else set()
+    assert {path.name for path in folder.iterdir()} == {"README.md", "config.json", FORMATS[form].file} | code
 
 
 def test_the_written_mean_and_std_are_bit_identical_to_the_models(custom_run):

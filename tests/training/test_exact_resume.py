@@ -152,7 +152,8 @@ def test_soak(number: int, tmp_path: Path) -> None:
     expected = finish(case, tmp_path / "whole", threads=threads)
     seconds = time.monotonic() - began
     folder, kills = tmp_path / "run", 0
-    children.wait(children.start(_train, case, folder, {"kill": Kill("after a step", 1), "threads": threads}))
+    # After the first checkpoint, from which on a run keeps its number of threads.
+    children.wait(children.start(_train, case, folder, {"kill": Kill("after a step", 2), "threads": threads}))
     for _ in range(drawn.randint(3, 12)):
         options = {"every_s": drawn.choice((0, 0, 0.05, CHECKPOINT_EVERY_S)), "threads": drawn.choice((1, 2, 3))}
         inside = drawn.random() < 0.5

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import NO_WEIGHTS, digits, experiment, recipe
+from small_runs import NO_WEIGHTS, digits, experiment, recipe, run_of
 
 from raykd.data.augmentation import Augmentation
 from raykd.data.types import Split
@@ -254,7 +254,7 @@ def test_existing_cache_is_chosen_however_little_it_saves(tmp_path: Path) -> Non
     teacher.best.write_bytes(b"weights")
     few = experiment(student=recipe(epochs=3))
     assert (found := decided(tmp_path, teacher=teacher, student=few.student)) and found.cache is None
-    planned = choose.PlannedCache((), few.data, "fp32", (), True, 1)
+    planned = choose.PlannedCache((run_of("teacher"),), few.data, "fp32", (), True, 1)
     LogitCache(tmp_path, planned.key(digits(), choose.teacher_identity([teacher])))
     assert (found := decided(tmp_path, teacher=teacher, student=few.student)) and found.cache is not None
 

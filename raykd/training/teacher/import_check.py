@@ -41,7 +41,8 @@ REASONS = (
 
 def describe_accuracy(result: ImportCheck) -> str:
     """Return text such as 'validation top-1 98.5 % of 200 images'."""
-    return f"validation top-1 {result.val_top1:.1f} % of {result.num_images} images"
+    probe = " by a linear probe" if result.is_probe else ""
+    return f"validation top-1 {result.val_top1:.1f} % of {result.num_images} images{probe}"
 
 
 def describe_import(result: ImportCheck) -> str:

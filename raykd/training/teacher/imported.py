@@ -9,6 +9,7 @@ run: an imported teacher, whose `imported` has the path of the weights file. Eac
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -59,7 +60,12 @@ def load_imported_teacher(run: Run, dataset: Dataset) -> ImportedTeacher:
     )
     image_model = models.build(header.model, header.images, run.seed)
     warning = load_weights(
-        image_model.network, path, not model.classifier, key=run.imported.key, heads=image_model.heads()
+        image_model.network,
+        path,
+        new_head=not model.classifier,
+        key=run.imported.key,
+        heads=image_model.heads(),
+        adapt=None if model.classifier else partial(model.adapt_state, image_model.network),
     )
     return ImportedTeacher(
         image_model, header, tuple(filter(None, (*_header_warnings(run, dataset, file_header), warning)))
@@ -80,7 +86,8 @@ def import_teacher(run: Run, dataset: Dataset, folder: RunFolder, compute: Compu
     model.request({"embedding"})
     evaluated = model if run.model.classifier else fit_probe(model, run.data, dataset, compute).model
     result = check_import(evaluated, run.data, dataset, compute)
-    result = replace(result, warnings=(*teacher.warnings, *result.warnings))
+    warnings = (*teacher.warnings, *result.warnings)
+    result = replace(result, warnings=warnings, is_probe=not run.model.classifier)
     best = Best(None, result.val_top1)
     folder.update(imported=result, best=best)
     require_import_fits(run, folder)
