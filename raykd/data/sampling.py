@@ -5,7 +5,7 @@
                 replacement; the places are in a random order
 
 A balanced epoch has as many images as a shuffled one, so images of small classes are shown several times, and those of
-large ones not in every epoch. Each showing has its own view and augmentation: they are drawn for the place too.
+large ones not in every epoch. Each time an image is shown it has another view and augmentation, drawn for its place.
 """
 
 from dataclasses import dataclass

@@ -40,8 +40,8 @@ class Views:
         """Return the view of each image in an epoch: int64 in 0 .. count - 1, in index's shape.
 
         Args: index is int64, of images of the training split, on any device. The result does not depend on the
-            batch, its order, the number of workers, or the step at which a run resumed. place: in index's shape, gives
-            each showing of an image that an epoch shows several times another view; None if it shows each once.
+            batch, its order, the number of workers, or the step at which a run resumed. place: in index's shape, of
+            images that an epoch may show several times, each time in another view; None if it shows each once.
         """
         return uniform_int(hash64(VIEW, seed, epoch, index, *(() if place is None else (place,))), self.count)
 

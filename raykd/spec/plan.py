@@ -148,7 +148,8 @@ def make_plan(experiment: Experiment, dataset: Dataset, weights_folder: Path, st
     for run in runs:
         _check_images(run, dataset)
         _check_cutout(run, dataset)
-        _check_balance(run, dataset)
+        _check_labels_are_used(run)
+        _check_class_weights(run, dataset)
     return Plan(experiment, tuple(runs))
 
 
@@ -284,8 +285,8 @@ def _check_cutout(run: Run, dataset: Dataset) -> None:
         )
 
 
-def _check_balance(run: Run, dataset: Dataset) -> None:
-    """Raise ConfigError unless there is a weight for each class, and if classes are balanced that nothing learns."""
+def _check_labels_are_used(run: Run) -> None:
+    """Raise ConfigError for balanced classes of a run that does not read labels."""
     weights, sampling = run.recipe.class_weights, run.recipe.sampling
     if not run.model.classifier and weights != "none":
         raise ConfigError(
@@ -297,10 +298,22 @@ def _check_balance(run: Run, dataset: Dataset) -> None:
             f"{run.role}.sampling = {sampling}: requires labels, and this run trains without; "
             f"--set {run.role}.sampling=shuffle"
         )
-    if not isinstance(weights, str) and len(weights) != dataset.num_classes:
+
+
+def _check_class_weights(run: Run, dataset: Dataset) -> None:
+    """Raise ConfigError for class weights that do not fit the data."""
+    weights, labels = run.recipe.class_weights, dataset.train.labels
+    if isinstance(weights, str):
+        return
+    if len(weights) != dataset.num_classes:
         raise ConfigError(
             f"{run.role}.class_weights has {plural(len(weights), 'number')}, and {dataset.name} has "
             f"{dataset.num_classes} classes; give one number per class, or --set {run.role}.class_weights=balanced"
+        )
+    present = labels[train_val_indices(run.data, labels)[0]].unique().tolist()
+    if not any(weights[label] for label in present):
+        raise ConfigError(
+            f"{run.role}.class_weights = {weights}: every class with training images has a weight of 0; raise one"
         )
 
 

@@ -68,7 +68,7 @@ class TrainState:
 
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:
-        """Give the student the moving average of its weights inside the context, if the run has one."""
+        """Load the moving average of the weights into the student inside the context, if the run has one."""
         if self.objective.average is None:
             yield
             return

@@ -36,7 +36,7 @@ class WeightAverage(nn.Module):
 
     @contextmanager
     def applied_to(self, network: nn.Module) -> Iterator[None]:
-        """Give the network the averaged weights inside the context, and its own weights behind it."""
+        """Load the averaged weights into the network inside the context, and restore its own weights afterwards."""
         pairs = self._pairs(network)
         with torch.no_grad():
             own = [current.clone() for _, current in pairs]
