@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -43,3 +44,15 @@ class UserTower(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(x).amax((2, 3))
+
+
+class NoiseTower(nn.Module):
+    """A network whose embedding is different for each image, and says nothing about it."""
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        self.direction = nn.Parameter(torch.linspace(1, 2, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        digest = (x.flatten(1) * torch.arange(1, 1 + x[0].numel())).sum(1, keepdim=True)
+        return torch.sin(1e5 * digest.double() * self.direction.double()).float()

@@ -35,14 +35,24 @@ class Method(Config):
     relates_images: ClassVar[bool] = False
     # Whether `terms` or `adapter` reads labels. If not, a student without a classifier trains without labels.
     reads_labels: ClassVar[bool] = True
-    # The terms that depend on logits, and may be left out at weight 0; None for all, if the method `needs` logits.
+    # The terms that depend on the student's or the teacher's logits, left out if one has none; None if unknown.
     logit_terms: ClassVar[frozenset[str] | None] = None
     min_batch_size: ClassVar[int] = 1  # the smallest batch, over all workers, for which the terms are defined
     drawn_per_worker: ClassVar[str] = ""  # a description of random numbers that each worker draws separately
 
     def __init_subclass__(cls, **named: Any) -> None:
         super().__init_subclass__(**named)
-        custom_file.record_source(cls, "method")
+        if custom_file.record_source(cls, "method"):
+            cls._forget_inherited_claims()
+
+    @classmethod
+    def _forget_inherited_claims(cls) -> None:
+        """Undo what a base class declares about `terms` and `adapter`, if this custom class replaces them."""
+        replaces = bool({"terms", "adapter", "supervised_logits"} & vars(cls).keys())
+        if replaces and "reads_labels" not in vars(cls):
+            cls.reads_labels = True
+        if replaces and "logit_terms" not in vars(cls):
+            cls.logit_terms = None
 
     def __post_init__(self) -> None:
         require_valid_class(type(self), _subclasses(Method), get_args(Need))
@@ -100,8 +110,8 @@ class Method(Config):
         return bool(cls.needs - {"logits"}) and cls.custom_source() is None and not cls().uses_logits(1)
 
     def trains_classifier(self, epochs: int) -> bool:
-        """Return whether the student's logits affect the loss in one of `epochs`."""
-        return self.uses_logits(epochs) or self._has_weight({"ce"}, epochs)
+        """Return whether the student's logits affect the loss in one of `epochs`, or may do so."""
+        return self.logit_terms is None or self._has_weight({"ce", *self.logit_terms}, epochs)
 
     def _has_weight(self, terms: Collection[str], epochs: int) -> bool:
         num_epochs = epochs if self.is_custom else min(epochs, 1)  # those of raykd's methods are the same in all epochs

@@ -4,6 +4,7 @@ Pretrained weights are never downloaded here: `python -m raykd prefetch` stores 
 access, and compute nodes read that file.
 """
 
+import sys
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any, ClassVar
@@ -65,18 +66,13 @@ class Timm(Model):
         return wrap_timm_network(network, images, self.has_distillation_token)
 
     def adapt_state(self, network: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Leave out the classifier, and resample position embeddings to the input size, both as timm does."""
-        from timm.layers.pos_embed import resample_abs_pos_embed
-
+        """Leave out the classifier, and let timm rename and resample for the input size, as it does for its weights."""
         names = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
         heads = tuple(f"{name}." for name in ((names,) if isinstance(names, str) else names))
-        state = {name: tensor for name, tensor in state.items() if not name.startswith(heads)}
-        current, stored = getattr(network, "pos_embed", None), state.get("pos_embed")
-        if isinstance(current, Tensor) and stored is not None and stored.shape[1] != current.shape[1]:
-            num_prefix_tokens = 0 if network.no_embed_class else network.num_prefix_tokens
-            size = network.patch_embed.grid_size
-            state["pos_embed"] = resample_abs_pos_embed(stored, size, num_prefix_tokens=num_prefix_tokens)
-        return state
+        timms = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+        if timms is not None and state.keys() & network.state_dict().keys():
+            state = timms(dict(state), network)
+        return {name: tensor for name, tensor in state.items() if not name.startswith(heads)}
 
     def _pretrained_configuration(self) -> Any:
         """Return what timm lists for the pretrained weights of this name; None if it has none."""

@@ -56,12 +56,23 @@ def _accuracy(file: Path, experiment: Experiment, stage: Stage, data_folder: Pat
     """Return the test accuracy as a fraction."""
     header = read_header(file)
     if header is not None:
+        _require_classifier(header.model, file)
         dataset = load_dataset(header.data, data_folder, header.images.size)
         model = load_model(file)
     else:
         dataset = load_dataset(experiment.data.name, data_folder, experiment.data.image_size)
         recipe = experiment.teacher if stage == "teacher" else experiment.student
-        model = build_with_weights(file, models.find(recipe.model), images_of(dataset))
+        configuration = models.find(recipe.model)
+        _require_classifier(configuration, file)
+        model = build_with_weights(file, configuration, images_of(dataset))
     compute = choose_compute(best_device(), "fp32")  # a weights file does not record a precision
     log(console, f"evaluating {file.name} on {len(dataset.test)} test images")
     return evaluate(model.to(compute.device), dataset.test, compute).top1 / 100
+
+
+def _require_classifier(model: models.Model, file: Path) -> None:
+    if not model.classifier:
+        raise ConfigError(
+            f"{file}: its network has no classifier and predicts no classes; the report of its run has the accuracy "
+            "of a linear probe"
+        )

@@ -195,6 +195,15 @@ class Experiment(Config):
             reads_labels = method.trains_classifier(self.student.epochs) or method.reads_labels
             unread = f"requires labels, and the students of {method.title()} train without them; use shuffle"
             self.student.require(reads_labels, "sampling", unread)
+        trains = {method.title(): method.trains_classifier(self.student.epochs) for method in self.methods}
+        if len({*trains.values()}) > 1:
+            with_one, without = (next(name for name, value in trains.items() if value is has) for has in (True, False))
+            self.require(
+                False,
+                "compare",
+                f"students of {without} have no classifier (ce_weight = 0) and those of {with_one} have one, and "
+                "accuracies of a linear probe and of a classifier cannot be compared; set ce_weight alike",
+            )
         for method in self.methods if not teacher.classifier else ():
             without_logits = [kind for kind, other in kinds(Method).items() if other.works_without_logits()]
             name = "method" if method is self.method else "compare"
@@ -293,7 +302,11 @@ class Experiment(Config):
         search.require(search.trial_seed not in self.seeds, "trial_seed", unused)
         for path, space in search.space.items():
             for value in space.probe_values:
-                self.with_configuration({path: value})
+                changed = self.with_configuration({path: value})
+                has_classifier = changed.method.trains_classifier(changed.student.epochs)
+                is_alike = has_classifier is self.method.trains_classifier(self.student.epochs)
+                differs = f"{path} = {value}: trials with and without a classifier cannot be compared; leave out 0"
+                search.require(is_alike, "space", differs)
         self.default_configuration(search)
 
     def default_configuration(self, search: Search) -> dict[str, Any]:

@@ -110,12 +110,17 @@ class Group:
             for buffer in module.buffers():
                 dist.broadcast(buffer, src=0, group=self.processes)
 
-    def wrap(self, module: nn.Module, device: torch.device) -> nn.Module:
-        """Return `module` in DDP: gradients averaged over workers, initial weights and buffers of the first worker."""
+    def wrap(self, module: nn.Module, device: torch.device, has_unused: bool = False) -> nn.Module:
+        """Return `module` in DDP: gradients averaged over workers, initial weights and buffers of the first worker.
+
+        has_unused: whether the loss may not depend on some parameters.
+        """
         if self.size == 1:
             return module
         devices = [device] if device.type == "cuda" else None
-        return DistributedDataParallel(module, device_ids=devices, process_group=self.processes, **_NO_SYNC)
+        return DistributedDataParallel(
+            module, device_ids=devices, process_group=self.processes, find_unused_parameters=has_unused, **_NO_SYNC
+        )
 
 
 SINGLE_WORKER = Group()

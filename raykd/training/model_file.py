@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -142,5 +143,14 @@ def load_model(path: Path) -> ImageModel:
 def build_with_weights(path: Path, model: Model, images: ImageSpec) -> ImageModel:
     """Return `model` with the weights of any .safetensors or .pth file. Raises ConfigError if they do not fit."""
     built = models.build(model, images, seed=0)
-    load_weights(built.network, path, heads=built.heads())
+    load_into(built, model, path)
     return built
+
+
+def load_into(built: ImageModel, model: Model, path: Path, key: str = "", new_head: bool = False) -> str:
+    """Load the weights in `path` into the network that `model` built; see `load_weights` for the rest.
+
+    A network without a classifier accepts weights of one with a classifier, which is left out.
+    """
+    adapt = None if model.classifier else partial(model.adapt_state, built.network)
+    return load_weights(built.network, path, new_head or not model.classifier, key, built.heads(), adapt)

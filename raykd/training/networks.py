@@ -7,14 +7,14 @@ from torch import nn
 
 from raykd.data.memory import available_bytes
 from raykd.data.types import Dataset
-from raykd.errors import ConfigError
+from raykd.errors import ConfigError, plural
 from raykd.methods import Method
 from raykd.methods.feature_method import require_feature_maps
 from raykd.models import num_parameters
 from raykd.models.submodules import NUM_LISTED, HookedModel, serving
 from raykd.outputs import Outputs, Targets
 from raykd.spec.plan import Run, train_val_indices
-from raykd.training.adapters import NUM_SHOWN, evaluation_outputs, make_adapter
+from raykd.training.adapters import NUM_SHOWN, evaluation_outputs, make_adapter, required_outputs
 from raykd.training.method_check import require_valid_terms
 from raykd.training.model_file import images_of
 from raykd.training.teacher.imported import load_imported_teacher
@@ -54,6 +54,33 @@ class Networks:
         student, teacher, adapter = self._inputs_of_terms(run)
         if run.method.is_custom:
             require_valid_terms(run, self._dataset.train.labels, student, teacher, adapter)
+        if not run.model.classifier:
+            self._require_trained_embedding(run, teacher, adapter)
+
+    def _require_trained_embedding(self, run: Run, teacher: Outputs, adapter: nn.Module | None) -> None:
+        """Raise ConfigError if the loss does not depend on layers from which the embedding is computed.
+
+        Vectors may remain, such as the norm between the last feature map and the embedding of a ViT.
+        """
+        method, num_images = run.method, max(run.method.min_batch_size, NUM_SHOWN)
+        model = make_model(run, self._dataset).eval()
+        model.request({*method.needs, "embedding"})
+        labels = self._dataset.train.labels[:num_images]
+        repeated = required_outputs(method, teacher).map(lambda tensor: tensor[torch.arange(num_images) % len(tensor)])
+        with torch.enable_grad():
+            outputs = model(self._dataset.train.images[:num_images])
+            terms = method.terms(outputs, repeated, Targets(labels, torch.arange(num_images)), adapter)
+            loss = torch.stack([weight * terms[name] for name, weight in method.weights(0).items() if name in terms])
+        weights = {name: weight for name, weight in model.network.named_parameters() if weight.requires_grad}
+        gradients = torch.autograd.grad(loss.sum(), [*weights.values()], allow_unused=True)
+        pairs = zip(weights.items(), gradients, strict=True)
+        untrained = [name for (name, weight), gradient in pairs if gradient is None and weight.dim() > 1]
+        if untrained:
+            raise ConfigError(
+                f"method = {method.title()}: without labels it does not train {untrained[-1]} and "
+                f"{plural(len(untrained) - 1, 'other layer')}, which the embedding depends on; include the last stage, "
+                "such as --set method.stages=-1, or set method.ce_weight above 0"
+            )
 
     def require_batch_fits(self, run: Run, num_workers: int) -> None:
         """Raise ConfigError if workers have one image per batch and a batch norm cannot train on one.

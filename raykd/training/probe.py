@@ -33,7 +33,8 @@ PENALTIES = tuple(10.0**power for power in range(1, -7, -1))  # of the mean loss
 MAX_ITERATIONS = 200  # of L-BFGS for each penalty, which starts from the solution for the one before
 MAX_BANK = 5_000  # training images whose neighbors are searched after each epoch
 _SMOOTHING = 1e-3  # of the votes, so that a class without a neighbor has a finite loss
-_CHUNK = 4_096  # images whose similarities or logits are in memory
+_CHUNK = 4_096  # images whose logits or similarities are in memory
+_MAX_SIMILARITIES = 1 << 26  # 256 MiB of float32
 
 
 class ProbedModel(nn.Module):
@@ -87,21 +88,25 @@ class Neighbors:
 
 
 @torch.no_grad()
-def embed(model: ImageModel, images: Tensor, compute: Compute) -> Tensor:
+def embed(model: ImageModel, images: Tensor, compute: Compute, indices: Tensor | None = None) -> Tensor:
     """Return the embeddings of `images`, uint8 [N, 3, H, W], in evaluation mode: float32 [N, D] on the device.
 
-    `model.request` must have requested them.
+    indices: those of the images to embed, int64 [n]; None for all. `model.request` must have requested embeddings.
     """
+    count = len(images) if indices is None else len(indices)
+    if not count:
+        return torch.zeros(0, 1, device=compute.device)
     was_training = model.training
     model.eval()
 
     def embed_part(part: slice) -> Tensor:
         with compute.autocast():
-            embedding = model(images[part].to(compute.device)).embedding
+            chosen = images[part] if indices is None else images[indices[part]]
+            embedding = model(chosen.to(compute.device)).embedding
         assert embedding is not None
         return embedding.float()
 
-    parts = batches_that_fit(model, len(images), EVALUATION_BATCH[compute.device.type], embed_part)
+    parts = batches_that_fit(model, count, EVALUATION_BATCH[compute.device.type], embed_part)
     embeddings = torch.cat([embedding for _, embedding in parts])
     model.train(was_training)
     return embeddings
@@ -110,7 +115,7 @@ def embed(model: ImageModel, images: Tensor, compute: Compute) -> Tensor:
 def fit_probe(model: ImageModel, data: Data, dataset: Dataset, compute: Compute) -> Probe:
     """Fit a linear probe of `model` on the training images of `data`; choose its penalty on the validation images."""
     train, val = train_val_indices(data, dataset.train.labels)
-    x, x_val = (embed(model, dataset.train.images[indices], compute) for indices in (train, val))
+    x, x_val = (embed(model, dataset.train.images, compute, indices) for indices in (train, val))
     y, y_val = (dataset.train.labels[indices].to(compute.device) for indices in (train, val))
     mean, std = x.mean(0), x.std(0).clamp_min(1e-6)
     best, best_correct, best_penalty = torch.empty(0), -1, 0.0
@@ -189,8 +194,9 @@ def evaluate_neighbors(
 def count_votes(neighbors: Neighbors, queries: Tensor, labels: Tensor) -> tuple[int, float, int]:
     """Return how many of the queries [N, D] get the most votes for their label, the sum of -log p, and N."""
     correct, nll = 0, 0.0
-    for first in range(0, len(queries), _CHUNK):
-        part = slice(first, first + _CHUNK)
+    chunk = max(1, min(_CHUNK, _MAX_SIMILARITIES // len(neighbors.labels)))
+    for first in range(0, len(queries), chunk):
+        part = slice(first, first + chunk)
         probabilities, expected = neighbors.probabilities(queries[part]), labels[part].to(queries.device)
         correct += int((probabilities.argmax(1) == expected).sum())
         nll -= float(probabilities.gather(1, expected[:, None]).log().double().sum())

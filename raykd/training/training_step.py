@@ -21,7 +21,6 @@ from raykd.data.types import Dataset, Split
 from raykd.errors import RunFailed
 from raykd.methods.method import Memory
 from raykd.models import ImageModel
-from raykd.models.weights import load_weights
 from raykd.outputs import Targets
 from raykd.spec.experiment import Data
 from raykd.spec.plan import Run, train_val_indices
@@ -30,7 +29,7 @@ from raykd.training.checkpoint import Progress
 from raykd.training.compute import Compute, why_not_graph
 from raykd.training.group import SINGLE_WORKER, Group
 from raykd.training.half_weights import HalfWeights
-from raykd.training.model_file import images_of
+from raykd.training.model_file import images_of, load_into
 from raykd.training.objective import Objective
 from raykd.training.optim import make_optimizer
 from raykd.training.probe import Bank, bank_of
@@ -88,7 +87,8 @@ class TrainState:
             if self.group.size > 1:  # messages between workers stay outside of compiled graphs
                 objective.gather = cast(Any, torch.compiler.disable)(objective.gather)  # torch's has no types
             module = cast(nn.Module, torch.compile(objective))
-        self.parallel = self.group.wrap(module, self.compute.device)
+        has_unused = not self.run.model.classifier  # such as the norm behind the last feature map
+        self.parallel = self.group.wrap(module, self.compute.device, has_unused)
         if self.casts_together and self.is_graph and self.compute.precision == "bf16" and not recipe.compile:
             self.half_weights = HalfWeights(objective.student, "student")
 
@@ -193,8 +193,7 @@ def make_model(run: Run, dataset: Dataset) -> ImageModel:
     """Return the run's network with its initial weights, on the CPU."""
     model = models.build(run.model, images_of(dataset), run.seed)
     if run.initial is not None:
-        path, key = Path(run.initial.path), run.initial.key
-        load_weights(model.network, path, new_head=True, key=key, heads=model.heads())
+        load_into(model, run.model, Path(run.initial.path), run.initial.key, new_head=True)
     return model
 
 
@@ -256,9 +255,10 @@ def _adapter_of(
     batch = Batch(batch.images[rows], batch.labels[rows], batch.index[rows], batch.view[rows])
     outputs = teacher(batch)
     assert outputs is not None
-    if not outputs.logits.isfinite().all():
+    embedding = outputs.logits if outputs.embedding is None else outputs.embedding
+    if not (outputs.logits.isfinite().all() and embedding.isfinite().all()):
         where = "the logit cache that it is read from" if teacher.source == "cache" else "its weights"
-        raise RunFailed(f"the teacher's logits are NaN or infinite in the first batch; check {where}")
+        raise RunFailed(f"the teacher's outputs are NaN or infinite in the first batch; check {where}")
     return make_adapter(
         run, training_labels(run, dataset.train.labels), evaluation_outputs(student, batch.images), outputs
     )

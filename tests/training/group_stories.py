@@ -14,7 +14,7 @@ from small_runs import CPU, digits, recipe, run_of, teacher_of
 
 from raykd.data.augmentation import Augmentation
 from raykd.errors import Interrupted
-from raykd.methods import RKD, FeatureKD
+from raykd.methods import RKD, AttentionTransfer, FeatureKD
 from raykd.models.vit_cifar import ViT
 from raykd.spec.plan import Run
 from raykd.spec.recipe import AdamW
@@ -40,6 +40,12 @@ RUNS: dict[str, Run] = {
         ),
     ),
     "resnet, averaged": run_of("baseline", student=recipe(ema_decay=0.7, gradient_accumulation=5, epochs=2)),
+    "without labels": run_of(  # the final norm of the ViT gets no gradient
+        "distilled",
+        method=AttentionTransfer(ce_weight=0.0),
+        student=recipe(model=VIT, epochs=2),
+        teacher=recipe(model=VIT),
+    ),
     "resnet": run_of("distilled", method=FeatureKD(alpha=0.3)),
     "resnet, batch norm over all": run_of(
         "distilled", method=FeatureKD(alpha=0.3), student=recipe(sync_batch_norm=True)

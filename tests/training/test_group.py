@@ -109,14 +109,15 @@ def reports(folder: Path, name: str, rank: int) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    "name", ["vit", "adapter", "augmented", "averaged, accumulated, balanced", "resnet, batch norm over all"]
+    "name",
+    ["vit", "adapter", "augmented", "averaged, accumulated, balanced", "without labels", "resnet, batch norm over all"],
 )
 def test_two_workers_take_the_steps_of_one(name: str, together: Path, tmp_path: Path) -> None:
     one, two = RunFolder(tmp_path / name), RunFolder(together / name)
     train(name, one, SINGLE_WORKER)
-    assert len(curve(one)) == len(curve(two)) == 3
+    assert len(curve(one)) == len(curve(two)) == RUNS[name].recipe.epochs
     for alone, shared in zip(curve(one), curve(two), strict=True):
-        assert shared == pytest.approx(alone, rel=1e-4)
+        assert shared == pytest.approx(alone, rel=1e-4, nan_ok=True)
     ours, theirs = load_file(two.best), load_file(one.best)
     for weight in theirs:
         torch.testing.assert_close(ours[weight], theirs[weight], rtol=1e-3, atol=1e-5)

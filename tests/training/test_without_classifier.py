@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from nightly import nightly_except
 from small_runs import CPU, NO_WEIGHTS, digits, experiment, recipe, train
 from torch import Tensor, nn
-from user_network import UserNet, UserTower
+from user_network import NoiseTower, UserNet, UserTower
 
 from raykd import models
 from raykd.config import kinds
@@ -20,10 +21,12 @@ from raykd.methods import CRD, KD, RKD, EmbeddingRegression, FitNets, Method
 from raykd.models.custom_network import Network
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.timm_model import Timm
+from raykd.outputs import Outputs, Targets
 from raykd.report.build import build
 from raykd.report.render.terminal import render_text
 from raykd.spec.experiment import Experiment
 from raykd.spec.plan import Run, make_plan
+from raykd.spec.search import Choice, Search
 from raykd.store.codec import read_record
 from raykd.store.records import Metrics
 from raykd.store.run_folder import RunFolder
@@ -37,7 +40,7 @@ from raykd.training.networks import Networks
 from raykd.training.probe import PENALTIES, Neighbors, _minimize, fit_probe
 from raykd.training.teacher.imported import load_imported_teacher
 from raykd.training.teacher.load import load_live_teacher
-from raykd.training.training_step import make_train_state
+from raykd.training.training_step import make_model, make_train_state
 
 TOWER = ResNet((1, 1, 1, 1), 16, classifier=False)
 WITHOUT_LABELS = EmbeddingRegression(ce_weight=0.0)
@@ -114,7 +117,9 @@ def imported(run: Run, folder: Path) -> RunFolder:
     return RunFolder(folder)
 
 
-@pytest.mark.parametrize("method", nightly_except([WITHOUT_LABELS], [WITHOUT_LABELS, FitNets(ce_weight=0.0)]), ids=str)
+@pytest.mark.parametrize(
+    "method", nightly_except([WITHOUT_LABELS], [WITHOUT_LABELS, FitNets(ce_weight=0.0, stages=(-1,))]), ids=str
+)
 def test_an_interrupted_run_without_labels_ends_with_the_same_bits(method: Method, tower: Path, tmp_path: Path) -> None:
     run = make_plan(embedding_teacher(tower, method=method), digits(), NO_WEIGHTS).runs[-1]
     teacher = load_live_teacher([imported(run, tmp_path / "teacher")], CPU)
@@ -147,7 +152,8 @@ def test_only_methods_that_read_no_logits_accept_a_teacher_without_a_classifier(
             str(e.value).split("use one of ")[1].removesuffix(" at kd_weight=0").split(", ")
         )
     for kind in accepted.split(", "):
-        method = kinds(Method)[kind](ce_weight=0.0)
+        stages = {"stages": (-1,)} if kind == "fitnets" else {}
+        method = kinds(Method)[kind](ce_weight=0.0, **stages)
         run = make_plan(embedding_teacher(tower, method=method), digits(), NO_WEIGHTS).runs[-1]
         Networks(digits()).require_method_fits(run)
 
@@ -177,7 +183,55 @@ def test_a_missing_classifier_that_cannot_work_is_refused(changes: dict[str, obj
     assert message in str(caught.value)
 
 
-def test_a_tower_of_noise_is_refused(tmp_path: Path) -> None:
+def test_a_method_that_leaves_the_embedding_untrained_is_refused_without_labels(tower: Path) -> None:
+    run = make_plan(embedding_teacher(tower, method=FitNets(ce_weight=0.0)), digits(), NO_WEIGHTS).runs[-1]
+    with pytest.raises(ConfigError, match=r"does not train layer4\..* other layers.* --set method\.stages=-1"):
+        Networks(digits()).require_method_fits(run)
+
+
+def test_probes_and_classifiers_are_neither_compared_nor_searched(tower: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"compare = .*students of EmbeddingRegression have no classifier .*of RKD have"
+    ):
+        embedding_teacher(tower, method=RKD(), compare=(WITHOUT_LABELS,))
+    search = Search({"method.ce_weight": Choice((0.0, 0.5))}, 2)
+    with pytest.raises(ConfigError, match=r"method\.ce_weight = 0\.5: trials with and without a classifier"):
+        embedding_teacher(tower, search=search)
+
+
+def test_a_custom_method_that_replaces_terms_gets_labels_and_keeps_the_classifier() -> None:
+    class Renamed(RKD):
+        """Has the terms of its base, so also what the base declares about them."""
+
+    class Replaced(RKD):
+        def terms(self, student: Outputs, teacher: Outputs, targets: Targets, adapter: Any) -> dict[str, Tensor]:
+            return super().terms(student, teacher, targets, adapter)
+
+    assert not Renamed.reads_labels and Renamed.logit_terms == {"kd"}
+    assert Replaced.reads_labels and Replaced.logit_terms is None
+
+
+def test_a_tower_whose_probe_only_memorizes_is_refused(tmp_path: Path) -> None:
+    model = Network(NoiseTower, classifier=False)
+    torch.save(models.build(model, images_of(digits()), 0).network.state_dict(), tmp_path / "noise.pth")
+    planned = experiment(
+        teacher=recipe(model=replace(model, weights=str(tmp_path / "noise.pth"))), method=WITHOUT_LABELS
+    )
+    run = make_plan(planned, digits(), NO_WEIGHTS).runs[0]
+    with pytest.raises(ConfigError, match="not clearly above chance"):
+        fit(run, digits(), RunFolder(tmp_path / "run"), CPU)
+
+
+def test_a_student_starts_from_weights_with_a_head_and_leaves_it_out(tower: Path, tmp_path: Path) -> None:
+    torch.save(timm.create_model("test_vit", num_classes=7, img_size=32).state_dict(), tmp_path / "vit.pth")
+    student = recipe(model=Timm("test_vit", input_size=32, weights=str(tmp_path / "vit.pth")))
+    runs = make_plan(embedding_teacher(tower, student=student), digits(), NO_WEIGHTS).runs
+    baseline, distilled = (make_model(run, digits()).network.state_dict() for run in runs[1:])
+    assert "head.weight" in baseline and "head.weight" not in distilled
+    assert all(torch.equal(baseline[name], distilled[name]) for name in distilled)
+
+
+def test_a_tower_of_zeros_is_refused(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = models.build(TOWER, images_of(digits()), 0).network
     state = {name: torch.zeros_like(tensor) for name, tensor in network.state_dict().items()}

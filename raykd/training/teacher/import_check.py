@@ -50,32 +50,44 @@ def describe_import(result: ImportCheck) -> str:
     return f"imported, {describe_accuracy(result)}{''.join(f'; warning: {warning}' for warning in result.warnings)}"
 
 
-def check_import(model: nn.Module, data: Data, dataset: Dataset, compute: Compute) -> ImportCheck:
+def check_import(
+    model: nn.Module, data: Data, dataset: Dataset, compute: Compute, is_probe: bool = False
+) -> ImportCheck:
     """Evaluate an imported teacher on the validation images and decide whether it fits the data.
 
-    model: the teacher, or the linear probe of one without a classifier.
+    model: the teacher, or the linear probe of one without a classifier (is_probe).
     """
     train, val = train_val_indices(data, dataset.train.labels)
     confusion = _confusion(model, dataset, val, compute)
     num_images, correct = int(confusion.sum()), int(confusion.diagonal().sum())
     top1 = 100 * correct / num_images
-    if num_images < ENOUGH_IMAGES:
+    if num_images < ENOUGH_IMAGES and not is_probe:  # a probe has learned the labels of the training images
         more = train[:: max(1, len(train) // (ENOUGH_IMAGES - num_images))]
         confusion += _confusion(model, dataset, more, compute)
     accuracy = f"its accuracy on validation is {top1:.1f} % ({correct} of {num_images} images)"
     if permutation := find_permutation(confusion):
-        return ImportCheck(top1, num_images, f"{accuracy}: {_describe_order(permutation, dataset.class_names)}")
+        return ImportCheck(
+            top1,
+            num_images,
+            is_probe=is_probe,
+            refused=f"{accuracy}: {_describe_order(permutation, dataset.class_names)}",
+        )
     if is_near_chance(confusion):
         chance = f"not clearly above chance ({100 * chance_accuracy(confusion):.1f} %)"
-        return ImportCheck(top1, num_images, f"{accuracy}, {chance}: its weights load but do not fit; {REASONS}")
+        return ImportCheck(
+            top1,
+            num_images,
+            is_probe=is_probe,
+            refused=f"{accuracy}, {chance}: its weights load but do not fit; {REASONS}",
+        )
     num_simple = _nearest_mean_correct(dataset, train, val)
     if correct > num_simple:
-        return ImportCheck(top1, num_images)
+        return ImportCheck(top1, num_images, is_probe=is_probe)
     weak = (
         f"the imported teacher's validation accuracy ({top1:.1f} %) is not above that of the nearest class mean of raw "
         f"pixels ({100 * num_simple / num_images:.1f} %); {REASONS}"
     )
-    return ImportCheck(top1, num_images, warnings=(weak,))
+    return ImportCheck(top1, num_images, warnings=(weak,), is_probe=is_probe)
 
 
 def chance_accuracy(confusion: Tensor) -> float:

@@ -9,7 +9,6 @@ run: an imported teacher, whose `imported` has the path of the weights file. Eac
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,13 +20,12 @@ from raykd.errors import ConfigError, RunFailed
 from raykd.models import ImageModel, ImageSpec, Model
 from raykd.models.hf_files import class_names
 from raykd.models.hf_model import HuggingFace
-from raykd.models.weights import load_weights
 from raykd.provenance import file_sha256
 from raykd.spec.plan import Run, train_val_indices
 from raykd.store.records import Best, ImportCheck
 from raykd.store.run_folder import RunFolder
 from raykd.training.compute import Compute
-from raykd.training.model_file import Header, TrainingSplit, architecture, header_of, images_of, read_header
+from raykd.training.model_file import Header, TrainingSplit, architecture, header_of, images_of, load_into, read_header
 from raykd.training.probe import fit_probe
 from raykd.training.run_record import finish_run
 from raykd.training.teacher.import_check import check_import
@@ -59,14 +57,7 @@ def load_imported_teacher(run: Run, dataset: Dataset) -> ImportedTeacher:
         trained_on=file_header.trained_on if file_header else None,
     )
     image_model = models.build(header.model, header.images, run.seed)
-    warning = load_weights(
-        image_model.network,
-        path,
-        new_head=not model.classifier,
-        key=run.imported.key,
-        heads=image_model.heads(),
-        adapt=None if model.classifier else partial(model.adapt_state, image_model.network),
-    )
+    warning = load_into(image_model, model, path, run.imported.key)
     return ImportedTeacher(
         image_model, header, tuple(filter(None, (*_header_warnings(run, dataset, file_header), warning)))
     )
@@ -85,9 +76,9 @@ def import_teacher(run: Run, dataset: Dataset, folder: RunFolder, compute: Compu
     model = teacher.image_model.to(compute.device)
     model.request({"embedding"})
     evaluated = model if run.model.classifier else fit_probe(model, run.data, dataset, compute).model
-    result = check_import(evaluated, run.data, dataset, compute)
+    result = check_import(evaluated, run.data, dataset, compute, is_probe=not run.model.classifier)
     warnings = (*teacher.warnings, *result.warnings)
-    result = replace(result, warnings=warnings, is_probe=not run.model.classifier)
+    result = replace(result, warnings=warnings)
     best = Best(None, result.val_top1)
     folder.update(imported=result, best=best)
     require_import_fits(run, folder)
