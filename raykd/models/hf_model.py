@@ -184,7 +184,8 @@ def _accepts(network: nn.Module, size: int) -> bool:
 
 def _with_size(config: Any, size: int) -> Any:
     """Return a configuration of transformers after setting its image size, where it has one."""
-    for part in (config, getattr(config, "vision_config", None)):  # of CLIP and SigLIP
+    parts: tuple[Any, ...] = (config, getattr(config, "vision_config", None))  # the second of CLIP and SigLIP
+    for part in parts:
         if hasattr(part, "image_size"):
             part.image_size = [size, size] if isinstance(part.image_size, list | tuple) else size
     return config
