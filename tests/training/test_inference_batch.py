@@ -130,9 +130,21 @@ def test_other_errors_are_not_retried() -> None:
 @pytest.mark.parametrize(
     ("stage", "precision", "line"),
     [
-        ("baseline", "fp32", "student.batch_size = 50: lower it, set student.precision=bf16, or use a GPU with more"),
-        ("teacher", "fp32", "teacher.batch_size = 50: lower it, set teacher.precision=bf16, or use a GPU with more"),
-        ("baseline", "bf16", "student.batch_size = 50: lower it, or use a GPU with more"),
+        (
+            "baseline",
+            "fp32",
+            "student.batch_size = 50: lower it, set student.precision=bf16, raise student.gradient_accumulation = 1,",
+        ),
+        (
+            "teacher",
+            "fp32",
+            "teacher.batch_size = 50: lower it, set teacher.precision=bf16, raise teacher.gradient_accumulation = 1,",
+        ),
+        (
+            "baseline",
+            "bf16",
+            "student.batch_size = 50: lower it, raise student.gradient_accumulation = 1, or use a GPU with more",
+        ),
     ],
     ids=["student", "teacher", "student in bf16"],
 )
