@@ -97,7 +97,7 @@ class Method(Config):
     @classmethod
     def works_without_logits(cls) -> bool:
         """Return whether the loss of this method's defaults reads other outputs of the teacher, and no logits."""
-        return bool(cls.needs - {"logits"}) and cls.custom_source() is None and not cls().uses_logits(1)
+        return cls.custom_source() is None and bool(cls.needs - {"logits"}) and not cls().uses_logits(1)
 
     def trains_classifier(self, epochs: int) -> bool:
         """Return whether the student's logits affect the loss in one of `epochs`."""

@@ -19,9 +19,10 @@ PREFIX = "hf:"
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first one that exists is read
 _REPOSITORY = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")  # organization/name, or the name alone
-# Entries of config.json that are not of the network: names, classes, the loss, and what a call returns.
+# Entries of config.json that are not of the network: names, classes, the loss, and what a call returns. Others begin
+# with an underscore. An implementation of attention may name code on the hub.
 _NOT_OF_NETWORK = (
-    "_name_or_path", "dtype", "torch_dtype", "transformers_version", "id2label", "label2id", "num_labels",
+    "attn_implementation", "dtype", "torch_dtype", "transformers_version", "id2label", "label2id", "num_labels",
     "problem_type", "finetuning_task", "task_specific_params", "return_dict", "use_return_dict", "output_attentions",
     "output_hidden_states",
 )  # fmt: skip
@@ -184,7 +185,8 @@ def network_config(config: Mapping[str, Any], name: str) -> dict[str, Any]:
         raise ConfigError(f"{subject}: is a network of timm; use timm:{timm_name or 'NAME'} with its file as weights")
     if not isinstance(kind, str):
         raise ConfigError(f"{subject}: its {CONFIG} has no model_type; name a folder of save_pretrained")
-    return {entry: value for entry, value in config.items() if entry not in _NOT_OF_NETWORK and value is not None}
+    kept = {entry: value for entry, value in config.items() if not entry.startswith("_") and value is not None}
+    return {entry: value for entry, value in kept.items() if entry not in _NOT_OF_NETWORK}
 
 
 def normalization_of(preprocessing: Mapping[str, Any], subject: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

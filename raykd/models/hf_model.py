@@ -104,20 +104,21 @@ class HuggingFace(SubmoduleModel):
 
     def _network(self, images: ImageSpec) -> nn.Module:
         import transformers
-        from transformers import AutoConfig, AutoModelForImageClassification
         from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
         entries = with_size(self.config, images.size)
         kind = entries.pop("model_type")
-        if kind not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES:
+        has_classifier = kind in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
+        if self.classifier and not has_classifier:
             raise ConfigError(
                 f"{self.title_in_messages}: transformers {transformers.__version__} has no image classifier of "
-                f"model_type '{kind}'; name a folder of another network, or install a newer transformers"
+                f"model_type '{kind}'; name a folder of another network, or set classifier=false for a teacher"
             )
+        automatic = transformers.AutoModelForImageClassification if has_classifier else transformers.AutoModel
         subject = f"{self.title_in_messages}: its network for images of {images.size}x{images.size} pixels"
         with errors_of(subject, remedy="--set input_size of the model, or name another folder"), quiet():
-            config = AutoConfig.for_model(kind, **entries, num_labels=images.num_classes)
-            return AutoModelForImageClassification.from_config(config)
+            config = transformers.AutoConfig.for_model(kind, **entries, num_labels=images.num_classes)
+            return automatic.from_config(config)
 
     def pretrained_file(self, weights_folder: Path) -> Path:
         """Return the folder's own file of weights. Raises ConfigError if it has none, or is another one by now."""
@@ -157,7 +158,7 @@ def with_size(config: Mapping[str, Any], size: int) -> dict[str, Any]:
     """Return the configuration for images of `size` pixels per side, where it has a field for the size."""
     changed = dict(config)
     if "image_size" in changed:
-        changed["image_size"] = size
+        changed["image_size"] = [size, size] if isinstance(changed["image_size"], list) else size
     if "image_size" in (changed.get("vision_config") or {}):  # of CLIP and SigLIP
         changed["vision_config"] = {**changed["vision_config"], "image_size": size}
     return changed

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from raykd.errors import errors_of
+from raykd.errors import ConfigError, errors_of
 
 _POOLER = "pooler."  # of a network without its classifier, which the classifier does not use
 
@@ -43,14 +43,17 @@ def with_network_names(network: Any, content: Any, subject: str) -> Any:
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
+    for message in info.get("error_msgs", ()):
+        raise ConfigError(f"{subject} does not fit the network: {message}")
     state, prefix = loaded.state_dict(), f"{network.base_model_prefix}."
+    has_no_head = not network.config.num_labels and hasattr(network, network.base_model_prefix)
     for name in info["missing_keys"]:
         state.pop(name, None)
     for name, file_shape, _ in info["mismatched_keys"]:
         state[name] = torch.empty(file_shape, device="meta")
     for name in info["unexpected_keys"]:
         plain = name.removeprefix(prefix)
-        is_head = not network.config.num_labels and not name.startswith(prefix)  # of a network without a classifier
+        is_head = has_no_head and not name.startswith(prefix)
         if not plain.startswith(_POOLER) and not is_head:
             state[name] = content.get(name, torch.empty(0))
     return state

@@ -186,8 +186,13 @@ def _run_for_embedding(network: nn.Module, pixels: Tensor) -> Outputs:
 
 
 def logits_of(result: Any) -> Tensor:
-    """Return the logits of what a network returned: a tensor, or an object with the attribute `logits`."""
-    return result if isinstance(result, Tensor) else result.logits
+    """Return the logits of what a network returned: a tensor, or an object with the attribute `logits`.
+
+    A network of transformers without a classifier has the embedding as `pooler_output` instead.
+    """
+    if isinstance(result, Tensor):
+        return result
+    return result.logits if hasattr(result, "logits") else result.pooler_output
 
 
 @torch.no_grad()

@@ -153,4 +153,17 @@ def plan(write: Write, settings: Sequence[str]) -> Callable[[Path], Sequence[str
     return make
 
 
-CASES = [BadInput(name, plan(write, settings), parts) for name, (write, settings, parts) in FOLDERS.items()]
+def with_flag(folder: Path) -> Sequence[str | Path]:
+    """Return `raykd distill` with a folder as the teacher's checkpoint, and another network as its model."""
+    checkpoint, file = f"hf:{write_folder(folder / 'vit')}", experiment_file(folder)
+    return ["distill", "--experiment", file, "--teacher-checkpoint", checkpoint, "--set", "teacher.model=resnet8"]
+
+
+CASES = [
+    BadInput(
+        "a folder as checkpoint beside another network",
+        with_flag,
+        ("--teacher-checkpoint hf:{folder}/vit and --set teacher.model=resnet8 set the same field",),
+    ),
+    *(BadInput(name, plan(write, settings), parts) for name, (write, settings, parts) in FOLDERS.items()),
+]

@@ -90,6 +90,23 @@ def test_without_a_classifier_the_output_is_the_embedding(folders: dict[str, tup
     assert torch.equal(tower.embedding, whole.embedding)
 
 
+def test_a_network_that_transformers_has_no_classifier_of_is_built_without_one(tmp_path: Path) -> None:
+    """DINOv3, a foundation model: its embedding is the pooled output."""
+    from transformers import AutoConfig, AutoModel
+
+    config = {name: value for name, value in CONFIGS["vit"].items() if name != "architectures"}
+    network = AutoModel.from_config(AutoConfig.for_model(**config | {"model_type": "dinov3_vit"})).eval()
+    network.save_pretrained(tmp_path / "dino")
+    model = HuggingFace(str(tmp_path / "dino"), classifier=False)
+    tower = loaded(model, tmp_path / "dino" / "model.safetensors", "embedding", new_head=True)
+    outputs = tower(pixels())
+    normalized = (pixels().float() - tower.mean) / tower.std
+    assert outputs.logits.shape == (2, 0) and outputs.embedding is not None
+    assert torch.allclose(outputs.embedding, network(normalized).pooler_output, atol=1e-6)
+    with pytest.raises(ConfigError, match=r"no image classifier of model_type 'dinov3_vit'; .*classifier=false"):
+        built(HuggingFace(str(tmp_path / "dino")))
+
+
 def test_initial_weights_depend_on_the_seed_alone(tmp_path: Path) -> None:
     model = HuggingFace(str(write_folder(tmp_path / "vit")))
     torch.manual_seed(5)
@@ -172,7 +189,7 @@ def test_fingerprints_depend_on_the_folders_content_and_not_on_its_path(
     save_file(state | {"classifier.bias": torch.ones(10)}, moved / "model.safetensors")
     assert fingerprint(moved) == scratch and fingerprint(moved, weights="pretrained") not in (scratch, started)
     config = json.loads((moved / "config.json").read_text())
-    (moved / "config.json").write_text(json.dumps(config | {"id2label": {"0": "x"}, "transformers_version": "9"}))
+    (moved / "config.json").write_text(json.dumps(config | {"id2label": {"0": "x"}, "_attn_implementation": "me/code"}))
     assert fingerprint(moved) == scratch
     (moved / "config.json").write_text(json.dumps(config | {"layer_norm_eps": 0.1}))
     assert fingerprint(moved) != scratch

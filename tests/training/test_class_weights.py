@@ -44,7 +44,7 @@ def test_given_weights_keep_their_ratios_with_a_mean_of_1() -> None:
 
 
 @pytest.mark.parametrize("is_mixed", [False, True])
-def test_cross_entropy_weighs_each_image_by_its_label(is_mixed: bool) -> None:
+def test_cross_entropy_weights_each_image_by_its_label(is_mixed: bool) -> None:
     run = run_of("baseline", student=recipe(class_weights=tuple(range(1, 11)), label_smoothing=0.2))
     training = make_train_state(run, digits(), choose_compute(CPU, "fp32"), teacher_of(run))
     weights = training.objective.class_weights

@@ -133,17 +133,17 @@ def test_other_errors_are_not_retried() -> None:
         (
             "baseline",
             "fp32",
-            "student.batch_size = 50: lower it, set student.precision=bf16, raise student.gradient_accumulation = 1,",
+            "student.batch_size = 50: lower it, set student.precision=bf16, raise student.gradient_accumulation from 1",
         ),
         (
             "teacher",
             "fp32",
-            "teacher.batch_size = 50: lower it, set teacher.precision=bf16, raise teacher.gradient_accumulation = 1,",
+            "teacher.batch_size = 50: lower it, set teacher.precision=bf16, raise teacher.gradient_accumulation from 1",
         ),
         (
             "baseline",
             "bf16",
-            "student.batch_size = 50: lower it, raise student.gradient_accumulation = 1, or use a GPU with more",
+            "student.batch_size = 50: lower it, raise student.gradient_accumulation from 1, or use a GPU with more",
         ),
     ],
     ids=["student", "teacher", "student in bf16"],
