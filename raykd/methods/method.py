@@ -135,7 +135,9 @@ class Method(Config):
             for name, weight in weights.items():
                 is_number = isinstance(weight, Real) and not isinstance(weight, bool)
                 if not (is_number and abs(weight) <= float_info.max):  # type: ignore[operator]
-                    raise ConfigError(f"{subject} weighs {name!r} by {shown(weight)}; a weight must be a finite number")
+                    raise ConfigError(
+                        f"{subject} weights {name!r} by {shown(weight)}; a weight must be a finite number"
+                    )
                 if name in RESERVED_TERMS:
                     raise ConfigError(
                         f"{subject} names a term '{name}', which is a column of history.parquet for something else "
