@@ -24,7 +24,7 @@ experiment = Experiment(
         optimizer=SGD(lr=0.1, momentum=0.9, weight_decay=5e-4),
         schedule=MultiStep(milestones=(1 / 2, 3 / 4, 9 / 10), gamma=0.1),  # epochs 100, 150, 180
     ),
-    method=KD(alpha=0.5, temperature=4.0),  # alpha weighs the labels, 1 - alpha the teacher
+    method=KD(alpha=0.5, temperature=4.0),  # alpha: weight of the labels; 1 - alpha: weight of the teacher
 )
 
 if __name__ == "__main__":

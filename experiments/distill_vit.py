@@ -14,7 +14,7 @@ experiment = Experiment(
         "vit_tiny", epochs=100, batch_size=128, optimizer=AdamW(lr=1e-3, weight_decay=0.05), schedule=Cosine()
     ),
     student=Recipe("vit6", epochs=150, batch_size=128, optimizer=AdamW(lr=1e-3, weight_decay=0.05), schedule=Cosine()),
-    method=KD(alpha=0.5, temperature=4.0),  # alpha weighs the labels, 1 - alpha the teacher
+    method=KD(alpha=0.5, temperature=4.0),  # alpha: weight of the labels; 1 - alpha: weight of the teacher
 )
 
 if __name__ == "__main__":

@@ -17,6 +17,15 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "image_size": SIZE,
         "patch_size": 4,
     },
+    "dinov2": {  # it interpolates the position embeddings of its larger image size
+        "model_type": "dinov2",
+        "architectures": ["Dinov2ForImageClassification"],
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 24,
+        "patch_size": 4,
+    },
     "resnet": {
         "model_type": "resnet",
         "architectures": ["ResNetForImageClassification"],

@@ -76,7 +76,7 @@ def distill(arguments: Namespace) -> None:
     method = experiments[0].method
     if arguments.alpha is not None and not (isinstance(method, AlphaWeighted) or method.is_custom):
         raise ConfigError(
-            f"--alpha {arguments.alpha}: method '{method.kind}' has no alpha that weighs the labels; "
+            f"--alpha {arguments.alpha}: method '{method.kind}' has no alpha that weights the labels; "
             "use --set method.FIELD=VALUE with the fields of the method"
         )
     _run(experiments, arguments, ("teacher", "distilled"))

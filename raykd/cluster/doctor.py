@@ -1,4 +1,4 @@
-"""`raykd doctor`: check a machine for what raykd requires, and print a remedy for each problem.
+"""`python -m raykd doctor`: check a machine for what raykd requires, and print a remedy for each problem.
 
 Run it on a login node, and on a compute node inside a job.
 """

@@ -20,7 +20,7 @@ NUM_TEST = 597  # leaves 1,200 to train on
 MEAN = (0.3052, 0.3052, 0.3052)  # mean of the 1,200 training images, as fractions of 255
 STD = (0.3760, 0.3760, 0.3760)
 _FILE = "sklearn/datasets/data/digits.csv.gz"  # rows of 64 pixels and the label
-_SPLIT_SEED = 0  # fixed: the test set is the same everywhere
+_SPLIT_SEED = 0  # fixed: the test split is the same everywhere
 
 
 def read() -> tuple[Split, Split]:

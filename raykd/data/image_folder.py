@@ -18,7 +18,7 @@ import torch
 from raykd.data import image_decoding, memory
 from raykd.data.image_decoding import TargetSize
 from raykd.data.regular_files import REDOWNLOAD, list_folder, require_regular_file, walk
-from raykd.data.splits import SPLIT_NAMES, TRAIN, choose_test_split, has_train_and_test
+from raykd.data.splits import NAMED_FOLDER, SPLIT_NAMES, TRAIN, choose_test_split, has_train_and_test
 from raykd.data.types import Split, StoredDataset
 from raykd.errors import DataError, did_you_mean, plural
 
@@ -41,7 +41,7 @@ def find(place: Path, image_size: int | None) -> StoredDataset:
     Raises: DataError, with file or folder and remedy, for anything that differs from the layout.
     """
     if not place.is_dir():
-        raise DataError(f"{place}: no such folder; requires {LAYOUT} there, below --data-dir or at an absolute path")
+        raise DataError(f"{place}: no such folder; {NAMED_FOLDER}, with {LAYOUT}")
     entries = [entry.name for entry in list_folder(place)]
     test_name, notes = choose_test_split(place, _splits_in(place), LAYOUT, "folder", entries)
     train_folders = _class_folders(place / TRAIN)
@@ -83,7 +83,7 @@ def _class_folders(split: Path) -> dict[str, Path]:
     for entry in list_folder(split):
         if entry.suffix.lower() in SUFFIXES:
             require_regular_file(entry)
-            raise DataError(f"{entry}: lies in no class's folder; requires {LAYOUT}")
+            raise DataError(f"{entry}: is an image outside of the class folders; move it into one: {LAYOUT}")
         if entry.is_dir():
             name = unicodedata.normalize("NFC", entry.name)
             if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
@@ -122,7 +122,8 @@ def _list_class(folder: Path) -> list[Path]:
     for path in files:
         require_regular_file(path)
         if path.suffix.lower() not in SUFFIXES:
-            raise DataError(f"{path}: is no {' or '.join(SUFFIXES)}; convert it, or remove it from the class's folder")
+            kinds = " or ".join(SUFFIXES)
+            raise DataError(f"{path}: is not a {kinds} file; convert it, or remove it from the class's folder")
     if not files:
         raise DataError(f"{folder}: a class without images; add some, or remove the folder")
     return sorted(files, key=lambda path: path.relative_to(folder).as_posix())

@@ -1,8 +1,11 @@
 """Training batches: images, their order and their views, as a function of (seed, epoch, step).
 
     order = permutation(seed, epoch, n)          the images in order, equal on all ranks; or balanced, see sampling.py
-    view  = hash(seed, epoch, index)             crop and flip, independent of the order
+    view  = hash(seed, epoch, index)             crop and flip
     draws = hash(seed, epoch, index)             random numbers of an Augmentation, see augmenter.py
+
+With balanced sampling an epoch may show an image several times, so both hashes also include the number of the draw
+(`Draw.place` in sampling.py).
 
 There is no state, so a run that resumes at (epoch, step) reads the same bytes as an uninterrupted run, and W workers
 together read what one worker reads.
@@ -76,11 +79,11 @@ class TrainLoader:
         indices: int64 [n], the images to train on (all but the validation images, or a subset).
         views: the crops and flips to draw from.
         batch_size: images per step over all workers.
-        seed: of order, views and augmentation.
+        seed: seeds the order, the views and the augmentation.
         device: holds images, labels and batches.
         rank, world_size: this worker's index from 0, and the number of workers.
         augmentation: applied to the views.
-        mean: of the pixels by channel, as fractions of 255; the color of cutout.
+        mean: the mean pixel of each channel, as a fraction of 255, with which cutout fills its square.
         passes: equal parts of a batch. Each has the same images whatever the number of workers.
         sampling: which images an epoch shows, see sampling.py.
 
@@ -165,12 +168,13 @@ class TrainLoader:
 
 def _check(num_images: int, indices: Tensor, batch_size: int, rank: int, world_size: int) -> None:
     if batch_size < 1 or batch_size % world_size:
-        remedy = f"give a multiple of {world_size}"
-        raise ConfigError(f"batch_size {batch_size} cannot be shared by {world_size} workers; {remedy}")
+        allowed = f"must be a positive multiple of the number of workers, {world_size}"
+        raise ConfigError(f"batch_size = {batch_size}: {allowed}")
     if not 0 <= rank < world_size:
         raise ConfigError(f"rank is {rank}; with {world_size} workers it is 0 to {world_size - 1}")
     if len(indices) < batch_size:
-        raise ConfigError(f"batch_size {batch_size} is more than the {len(indices)} training images; give less")
+        allowed = f"must be at most {len(indices)}, the number of training images"
+        raise ConfigError(f"batch_size = {batch_size}: {allowed}")
     if indices.min() < 0 or indices.max() >= num_images:
         limits = f"{indices.min()} to {indices.max()}"
         raise ConfigError(f"indices range from {limits}; the training split has {num_images} images")

@@ -25,7 +25,7 @@ import numpy as np
 
 from raykd.data import image_decoding, memory, parquet
 from raykd.data.regular_files import list_folder, require_regular_file
-from raykd.data.splits import SPLIT_NAMES, TRAIN, choose_test_split
+from raykd.data.splits import NAMED_FOLDER, SPLIT_NAMES, TRAIN, choose_test_split
 from raykd.data.types import Split, StoredDataset
 from raykd.errors import DataError, plural
 
@@ -48,7 +48,7 @@ def find(place: Path, image_size: int | None) -> StoredDataset:
     Raises: DataError, with file and remedy, for anything that differs from the layout.
     """
     if not place.is_dir():
-        raise DataError(f"{place}: no such folder; requires {LAYOUT} there, below --data-dir or at an absolute path")
+        raise DataError(f"{place}: no such folder; {NAMED_FOLDER}, with {LAYOUT}")
     files = find_files(place)
     test_name, notes = choose_test_split(place, files, LAYOUT, "Parquet of", list(files) or _list_entries(place))
     train, test = files[TRAIN], files[test_name]
@@ -72,7 +72,7 @@ def find(place: Path, image_size: int | None) -> StoredDataset:
     hashes = [parquet.hash_files(split) for split in (train, test)]
     identity = hashlib.sha256(f"{parquet.identity(*hashes)} at {target.image_size}".encode()).hexdigest()
     shared = [file.name for file, file_hash in zip(test, hashes[1], strict=True) if file_hash in hashes[0]]
-    notes += tuple(f"{name} of the test set is also trained on: a train file has the same content" for name in shared)
+    notes += tuple(f"{name} of the test split is also trained on: a train file has the same content" for name in shared)
     return StoredDataset(identity, target.image_size, names, decode, notes=notes)
 
 

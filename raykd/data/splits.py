@@ -18,6 +18,7 @@ TRAIN = "train"
 TEST = "test"
 VALIDATION = ("validation", "valid", "val", "dev")  # names under which data sets publish a validation split
 SPLIT_NAMES = (TRAIN, TEST, *VALIDATION)
+NAMED_FOLDER = "data.name must be a folder below --data-dir or an absolute path"
 _MAX_LISTED = 4
 
 
@@ -32,7 +33,7 @@ def choose_test_split(
     """Return (name, notes) of the split to test on: `test`, else the only validation split.
 
     Validation images are always held out of `train` (data.val_images), so a published validation split can serve as
-    the test set, as ImageNet's does.
+    the test split, as ImageNet's does.
 
     Args: splits are those at `place`, names from SPLIT_NAMES. For messages, noun is what a split is on disk
         ('folder'), layout is the expected one, and existing are the names of what is there.
@@ -45,13 +46,13 @@ def choose_test_split(
     validation = [name for name in VALIDATION if name in splits]
     quoted = " and ".join(f"'{name}'" for name in validation)
     if TEST in splits:
-        unread = f"{quoted} is not read: '{TEST}' is the test set, and validation images are taken from '{TRAIN}'"
+        unread = f"{quoted} is not read: '{TEST}' is the test split, and validation images are taken from '{TRAIN}'"
         return TEST, (unread,) if validation else ()
     if not validation:
         raise DataError(f"{place}: has no {noun} {TEST}; requires {layout}{instead}")
     if len(validation) > 1:
         raise DataError(f"{place}: has {quoted} and no '{TEST}'; rename the one to test on to '{TEST}'")
-    return validation[0], (f"{quoted} is the test set, because there is no '{TEST}'",)
+    return validation[0], (f"{quoted} is the test split, because there is no '{TEST}'",)
 
 
 def stratified_holdout(labels: Tensor, num_held_out: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from raykd.export.finished_run import FinishedRun, code_of
 from raykd.export.format import ExportFormat
 from raykd.export.timm_format import architecture_of
 from raykd.models.custom_network import Network
-from raykd.models.hf_model import HuggingFace, with_size
+from raykd.models.hf_model import HuggingFace
 from raykd.models.model import BuiltInModel
 from raykd.models.timm_model import Timm
 from raykd.models.torchvision_model import Torchvision
@@ -57,7 +57,7 @@ def model_card(run: FinishedRun, form: ExportFormat, checksums: dict[str, str], 
         network_size=run.network_size,
         timm_name=timm_name,
         timm_arguments=timm_arguments,
-        hf_config=with_size(model.config, run.network_size) if isinstance(model, HuggingFace) else {},
+        hf_config=model.config_of(run.model.network) if isinstance(model, HuggingFace) else {},
         built_in=built_in,
         built_in_arguments=arguments,
         logits=".logits" if isinstance(model, BuiltInModel | HuggingFace) else "",  # of what the network returns

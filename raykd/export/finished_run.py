@@ -77,7 +77,7 @@ class FinishedRun:
 
     @cached_property
     def test_metrics(self) -> dict[str, Any]:
-        """test.json, or {} if these weights were not evaluated on the test set."""
+        """test.json, or {} if these weights were not evaluated on the test split."""
         metrics = read_record(Metrics, self.folder.test) if is_tested(self.folder) else None
         return asdict(metrics) if metrics else {}
 

@@ -4,7 +4,7 @@
     KL   = sum_c p_t (log p_t - log p_s),  p = softmax(logits / temperature)
 
 Shapes: logits [B, C], labels [B]. Defaults: temperature 4, as in RepDistiller and mdistiller on CIFAR-100, and alpha
-0.5, which weighs labels and teacher equally. Both repositories published their KD results with alpha 0.1 (CE 0.1, KD
+0.5, which weights labels and teacher equally. Both repositories published their KD results with alpha 0.1 (CE 0.1, KD
 0.9); set alpha=0.1 to compare with them. The factor temperature^2 applies at every alpha, 0 and 1 included: it keeps
 the gradient's size as the temperature grows (section 2 of the paper).
 """

@@ -107,7 +107,7 @@ class Method(Config):
     @classmethod
     def works_without_logits(cls) -> bool:
         """Return whether the loss of this method's defaults reads other outputs of the teacher, and no logits."""
-        return bool(cls.needs - {"logits"}) and cls.custom_source() is None and not cls().uses_logits(1)
+        return cls.custom_source() is None and bool(cls.needs - {"logits"}) and not cls().uses_logits(1)
 
     def trains_classifier(self, epochs: int) -> bool:
         """Return whether the student's logits affect the loss in one of `epochs`, or may do so."""
@@ -145,7 +145,9 @@ class Method(Config):
             for name, weight in weights.items():
                 is_number = isinstance(weight, Real) and not isinstance(weight, bool)
                 if not (is_number and abs(weight) <= float_info.max):  # type: ignore[operator]
-                    raise ConfigError(f"{subject} weighs {name!r} by {shown(weight)}; a weight must be a finite number")
+                    raise ConfigError(
+                        f"{subject} weights {name!r} by {shown(weight)}; a weight must be a finite number"
+                    )
                 if name in RESERVED_TERMS:
                     raise ConfigError(
                         f"{subject} names a term '{name}', which is a column of history.parquet for something else "

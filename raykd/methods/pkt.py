@@ -25,7 +25,7 @@ _EPSILON = 1e-7  # the authors' value
 
 @dataclass(frozen=True)
 class PKT(FeatureMethod):
-    """`weight` of the term."""
+    """weight: weight of the PKT term, 0 or more. The other fields are those of FeatureMethod."""
 
     kind: ClassVar[str] = "pkt"
     paper: ClassVar[str] = "arXiv:1803.10837"
@@ -42,7 +42,10 @@ class PKT(FeatureMethod):
 
 @in_float32
 def pkt_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return the KL of both neighbor distributions, mean over all pairs, []. Shapes: [B, D_s] and [B, D_t]."""
+    """Return KL(teacher || student) of the neighbor distributions, mean over all pairs, a scalar.
+
+    Shapes: student [B, D_s], teacher [B, D_t].
+    """
     s, t = _neighbor_distribution(student), _neighbor_distribution(teacher)
     return (t * ((t + _EPSILON) / (s + _EPSILON)).log()).mean()
 

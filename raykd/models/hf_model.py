@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+import torch
 from torch import nn
 
 from raykd.config import AtMost, Config, by_name
@@ -106,8 +107,7 @@ class HuggingFace(SubmoduleModel):
         import transformers
         from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
-        entries = with_size(self.config, images.size)
-        kind = entries.pop("model_type")
+        kind = self.config["model_type"]
         has_classifier = kind in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
         if self.classifier and not has_classifier:
             raise ConfigError(
@@ -115,10 +115,23 @@ class HuggingFace(SubmoduleModel):
                 f"model_type '{kind}'; name a folder of another network, or set classifier=false for a teacher"
             )
         automatic = transformers.AutoModelForImageClassification if has_classifier else transformers.AutoModel
+
         subject = f"{self.title_in_messages}: its network for images of {images.size}x{images.size} pixels"
         with errors_of(subject, remedy="--set input_size of the model, or name another folder"), quiet():
-            config = transformers.AutoConfig.for_model(kind, **entries, num_labels=images.num_classes)
-            return automatic.from_config(config)
+            config = transformers.AutoConfig.for_model(**self.config, num_labels=images.num_classes)
+            network = automatic.from_config(config)
+            if self.input_size and not _accepts(network, images.size):
+                network = automatic.from_config(_with_size(config, images.size))
+            return network
+
+    def config_of(self, network: Any) -> dict[str, Any]:
+        """Return the configuration with which `network` was built, for code that builds it without raykd."""
+        config, built = dict(self.config), network.config
+        if hasattr(built, "image_size"):
+            config["image_size"] = built.image_size
+        if "vision_config" in config and hasattr(built, "vision_config"):
+            config["vision_config"] = {**config["vision_config"], "image_size": built.vision_config.image_size}
+        return config
 
     def pretrained_file(self, weights_folder: Path) -> Path:
         """Return the folder's own file of weights. Raises ConfigError if it has none, or is another one by now."""
@@ -154,11 +167,25 @@ class HuggingFace(SubmoduleModel):
         return cls, {**payload, "repository": text}
 
 
-def with_size(config: Mapping[str, Any], size: int) -> dict[str, Any]:
-    """Return the configuration for images of `size` pixels per side, where it has a field for the size."""
-    changed = dict(config)
-    if "image_size" in changed:
-        changed["image_size"] = [size, size] if isinstance(changed["image_size"], list) else size
-    if "image_size" in (changed.get("vision_config") or {}):  # of CLIP and SigLIP
-        changed["vision_config"] = {**changed["vision_config"], "image_size": size}
-    return changed
+@torch.no_grad()
+def _accepts(network: nn.Module, size: int) -> bool:
+    """Return whether the network takes images of `size` pixels as it is, for example by interpolating positions."""
+    if torch.get_default_device().type == "meta":
+        return False  # only the number of weights is of interest
+    was_training = network.training
+    try:
+        network.eval()(torch.zeros(1, 3, size, size))
+    except Exception:  # noqa: BLE001 - the network that is built instead is checked, with a message
+        return False
+    finally:
+        network.train(was_training)
+    return True
+
+
+def _with_size(config: Any, size: int) -> Any:
+    """Return a configuration of transformers after setting its image size, where it has one."""
+    parts: tuple[Any, ...] = (config, getattr(config, "vision_config", None))  # the second of CLIP and SigLIP
+    for part in parts:
+        if hasattr(part, "image_size"):
+            part.image_size = [size, size] if isinstance(part.image_size, list | tuple) else size
+    return config

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from raykd.errors import ConfigError, errors_of
 
-_POOLER = "pooler."  # of a network without its classifier, which the classifier does not use
+# Parts of files that an image classifier does not use: the pooler of a network that was saved without a classifier, and
+# all but the image tower of CLIP and SigLIP.
+_UNUSED = ("pooler.", "text_model.", "text_projection", "visual_projection", "logit_scale", "logit_bias")
 
 
 def is_transformers_network(network: nn.Module) -> bool:
@@ -46,15 +48,14 @@ def with_network_names(network: Any, content: Any, subject: str) -> Any:
     for message in info.get("error_msgs", ()):
         raise ConfigError(f"{subject} does not fit the network: {message}")
     state, prefix = loaded.state_dict(), f"{network.base_model_prefix}."
-    has_no_head = not network.config.num_labels and hasattr(network, network.base_model_prefix)
+    empty = tuple(f"{name}." for name, child in network.named_children() if next(child.parameters(), None) is None)
     for name in info["missing_keys"]:
         state.pop(name, None)
     for name, file_shape, _ in info["mismatched_keys"]:
         state[name] = torch.empty(file_shape, device="meta")
     for name in info["unexpected_keys"]:
-        plain = name.removeprefix(prefix)
-        is_head = has_no_head and not name.startswith(prefix)
-        if not plain.startswith(_POOLER) and not is_head:
+        is_left_out = name.startswith(empty)  # the head of a network without a classifier
+        if not name.removeprefix(prefix).startswith(_UNUSED) and not is_left_out:
             state[name] = content.get(name, torch.empty(0))
     return state
 

@@ -3,7 +3,7 @@
 The best trial may be the best by chance. So the first few distinct configurations are trained with the experiment's
 seeds, and the winner has the best mean over them. Its gains over the default configuration and over the baseline are
 paired by seed. The baseline has the winner's student recipe, since otherwise the gain of a searched learning rate, for
-example, would look like one of distillation. All of this uses validation data; the test set is read once, for the
+example, would look like one of distillation. All of this uses validation data; the test split is read once, for the
 winner.
 """
 
@@ -42,10 +42,11 @@ class Candidate:
 def confirm(
     command: SearchCommand, best: Sequence[SearchTrial], cache: PlannedCache | None, should_stop: Callable[[], bool]
 ) -> dict[str, Any]:
-    """Train the first distinct configurations of `best` with the experiment's seeds, and return the winner's.
+    """Confirm the first distinct configurations of `best` and the default one, and return the winning configuration.
 
-    The same workers then train the baselines of the winner's student recipe, unless they were trained before, and
-    evaluate the winner, its teacher and its baselines on the test set.
+    Each configuration is trained with the experiment's seeds. The same workers then train the baselines of the winner's
+    student recipe, unless they were trained before, and evaluate the winner, its teacher and its baselines on the test
+    split.
 
     A configuration that fails by itself (NaN, out of memory) with one of the seeds cannot win. Raises Interrupted after
     a signal, and RunFailed if a run fails for another reason or every configuration fails.
@@ -151,7 +152,7 @@ def _unfinished(statuses: Iterable[JobStatus], store: RunStore) -> list[JobStatu
 def _result(
     command: SearchCommand, trial: int | None, configuration: dict[str, Any], runs: Sequence[Run]
 ) -> CandidateRecord:
-    """Return the metric of each run; if one is not done, why the first of these failed, and no values."""
+    """Return a record with the metric of each run, or with the reason, and no values, if a run is not done."""
     metric, store, values = metric_of(command.search), RunStore(command.options.results), []
     for run in runs:
         if (status := store.status(run)) != "done":
@@ -210,7 +211,7 @@ def is_confirmed(command: SearchCommand) -> bool:
 
 
 def winner_of(folder: SearchFolder) -> dict[str, Any]:
-    """Return the configuration that `confirm` found the best, as confirmed.json has it. Raises DamagedFile."""
+    """Return the winning configuration from confirmed.json. Raises DamagedFile."""
     record = require_record(ConfirmationRecord, folder.confirmed)
     return dict(record.candidates[record.winner].configuration)
 

@@ -30,7 +30,7 @@ class LiveTable:
         self.live.stop()
 
     def log(self, text: str) -> None:
-        """Print a line above the table, after the time since the start, as in '[0:12:05] '."""
+        """Print a line above the table, prefixed with the time since the start, such as '[0:12:05] '."""
         minutes, seconds = divmod(int(self.seconds()), 60)
         log(self.console, f"[{minutes // 60}:{minutes % 60:02d}:{seconds:02d}] {text}")
 
@@ -59,7 +59,7 @@ class Progress(LiveTable):
         for status in training:
             if self._is_new(status):
                 self._logged[status.job.name] = status.state, status.report, time.monotonic()
-                self.log(line(status))
+                self.log(run_line(status))
         self._show_caches([status for status in statuses if status.job.kind == "fill"])
         self.live.update(_table(training))
 
@@ -93,7 +93,7 @@ def log(console: Console, text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def line(status: JobStatus) -> str:
+def run_line(status: JobStatus) -> str:
     """Describe a run in one line: epoch, loss, validation top-1, speed and time left, or how it ended."""
     report, name = status.report, status.job.run.name
     if status.state in (State.WAITING, State.FAILED, State.SKIPPED):
@@ -128,7 +128,7 @@ def cache_line(name: str, parts: list[JobStatus]) -> str:
 def seconds_left(status: JobStatus) -> float:
     """Return the seconds to the run's end, at the mean pace of the epochs in this command.
 
-    Of a run that may stop early (patience), it is the most that is left.
+    For a run that may stop early (patience), this is an upper bound.
     """
     first, last = status.first_report, status.report
     if first is None or last is None or last.is_last:

@@ -27,7 +27,7 @@ def report_results(results: Path, data_folder: Path, console: Console) -> None:
     for folder in (RunFolder(path.parent / name) for path in plans for name in sorted(read_plan(path).names)):
         if folder.status() == "done" and not is_tested(folder):
             run, name = recorded_run(folder), folder.path.name
-            log(console, f"evaluating {name} on the test set")
+            log(console, f"evaluating {name} on the test split")
             dataset = load_dataset(run.data.name, data_folder, run.data.image_size, results / ".data")
             require_same_data(name, run.data_identity, dataset)
             compute = folder.require_record().compute

@@ -180,7 +180,7 @@ def run_to_completion(
     should_stop: Callable[[], bool],
     evaluate_only: Callable[[Sequence[JobStatus]], Sequence[Run]] | None = None,
 ) -> list[JobStatus]:
-    """Train the runs that are left, and evaluate each on the test set. Return how each job ended.
+    """Train the runs that are left, and evaluate each on the test split. Return how each job ended.
 
     caches: the logit caches that runs read; other distilled runs have a live teacher.
     evaluate_only: return which runs to evaluate; its argument has the statuses of the training. Runs that are not

@@ -43,7 +43,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Job:
-    """Train a run, evaluate a trained run on the test set, or fill a part of a logit cache.
+    """Train a run, evaluate a trained run on the test split, or fill a part of a logit cache.
 
     run: for a fill job the first of the cache's teachers. needs: names of the jobs that must be done before.
     cache: the logit cache that a distilled run reads, None for a live teacher. part: counted from 0.

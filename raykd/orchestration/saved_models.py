@@ -21,7 +21,7 @@ SUFFIXES = (".safetensors", ".pth", ".pt")
 
 
 def report_models(models_dir: Path, experiments: Sequence[Experiment], data_folder: Path, console: Console) -> None:
-    """Evaluate DIR/<family>_<role>.safetensors (or .pth) on the test set, and write DIR/report.json.
+    """Evaluate DIR/<family>_<role>.safetensors (or .pth) on the test split, and write DIR/report.json.
 
     A file that raykd wrote names its model and data. Any other file must hold weights of the model in its family's
     experiment. A role without a file is null.

@@ -171,6 +171,11 @@ class NamedOptimizer(Optimizer):
         return _restore, (self.name, {item.name: getattr(self, item.name) for item in fields(self)})
 
 
+def find_optimizer(value: Any) -> Any:
+    """Return the optimizer that a name stands for. Any other value is returned unchanged."""
+    return Optimizer.from_text(value) if isinstance(value, str) else value
+
+
 def _restore(name: str, values: dict[str, Any]) -> Optimizer:
     """Return the configuration of the optimizer `name` with these fields; this is how pickle loads it."""
     return _class_of_name(name)(**values)

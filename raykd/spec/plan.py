@@ -148,7 +148,6 @@ def make_plan(experiment: Experiment, dataset: Dataset, weights_folder: Path, st
     for run in runs:
         _check_images(run, dataset)
         _check_cutout(run, dataset)
-        _check_labels_are_used(run)
         _check_class_weights(run, dataset)
     return Plan(experiment, tuple(runs))
 
@@ -282,21 +281,6 @@ def _check_cutout(run: Run, dataset: Dataset) -> None:
         raise ConfigError(
             f"{role}.augmentation.cutout = {side}: must be less than {width}, the side of the images; "
             f"--set {role}.augmentation.cutout={dataset.image_size // 2} is usual"
-        )
-
-
-def _check_labels_are_used(run: Run) -> None:
-    """Raise ConfigError for balanced classes of a run that does not read labels."""
-    weights, sampling = run.recipe.class_weights, run.recipe.sampling
-    if not run.model.classifier and weights != "none":
-        raise ConfigError(
-            f"{run.role}.class_weights = {weights}: would have no effect, because the {run.role} has no classifier; "
-            f"--set {run.role}.class_weights=none"
-        )
-    if not (run.model.classifier or run.method.reads_labels) and sampling != "shuffle":
-        raise ConfigError(
-            f"{run.role}.sampling = {sampling}: requires labels, and this run trains without; "
-            f"--set {run.role}.sampling=shuffle"
         )
 
 

@@ -10,7 +10,7 @@ from raykd.data.augmentation import NO_AUGMENTATION, Augmentation
 from raykd.data.sampling import Sampling
 from raykd.errors import plural
 from raykd.models import Model
-from raykd.spec.optimizers import SGD, AdamW, Optimizer
+from raykd.spec.optimizers import SGD, AdamW, Optimizer, find_optimizer
 
 __all__ = ["SGD", "AdamW", "Constant", "Cosine", "MultiStep", "Optimizer", "Recipe"]
 
@@ -81,7 +81,8 @@ class Recipe(Config):
     kind: ClassVar[str] = "recipe"
     model: str | Model = by_name("resnet18", models.find)  # a key of raykd.models.MODELS, 'timm:NAME', or a Model
     epochs: Annotated[int, AtMost(MAX_EPOCHS)] = 200
-    optimizer: Optimizer = SGD()  # SGD, AdamW, or another one by name: Optimizer("timm:lamb", lr=0.005)
+    # SGD(...), AdamW(...), Optimizer("timm:lamb", lr=0.005), or the name of one with its defaults
+    optimizer: Optimizer = by_name(SGD(), find_optimizer)
     schedule: MultiStep | Cosine | Constant = MultiStep()
     batch_size: Annotated[int, AtMost(MAX_BATCH)] = 128  # images per update, over all workers of the run
     label_smoothing: float = 0.0  # in [0, 1); applied to the labels' cross-entropy

@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Literal
 from raykd.config import AtMost, Config, MaxLength, Seed, not_fingerprinted
 from raykd.errors import did_you_mean
 
-# Metrics of a trial and their better direction. All come from validation or the model, never from the test set.
+# Metrics of a trial and their better direction. All come from validation or the model, never from the test split.
 METRICS: dict[str, Literal["max", "min"]] = {
     "val_top1": "max",  # percent, of the best epoch so far, whose weights are kept
     "val_loss": "min",  # nats, of that epoch
@@ -141,7 +141,7 @@ def choice(*values: str | int | float | bool) -> Choice:
 
 @dataclass(frozen=True)
 class Search(Config):
-    """A search over fields of the distilled student and its method. Validation selects, never the test set.
+    """A search over fields of the distilled student and its method. Validation selects, never the test split.
 
     Every trial trains with `trial_seed`: the same initial weights, and the same views in the same order, so trials
     differ in their configurations alone. The best `confirm` configurations and the experiment's default are then

@@ -32,7 +32,7 @@ class RunFolder(LockedFolder[RunRecord]):
     best = FileIn("best.safetensors")  # the weights with the best validation top-1
     checkpoint = FileIn("checkpoint/last.safetensors")  # the complete training state, for an exact resume
     val = FileIn("val.json")  # Metrics of the best weights on the validation split
-    test = FileIn("test.json")  # Metrics of the best weights on the test set
+    test = FileIn("test.json")  # Metrics of the best weights on the test split
     costs = FileIn("costs.json")  # inference Costs of the model
     history_path = FileIn("history.parquet")  # one row per epoch
     tensorboard = FileIn("tensorboard")

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from raykd.data.types import Split
 from raykd.models import ImageModel
 from raykd.training.compute import EVALUATION_BATCH, Compute
-from raykd.training.fitting_batch import batches_that_fit
 from raykd.training.float32_head import float32_heads
 from raykd.training.group import SINGLE_WORKER, Group
+from raykd.training.inference_batch import batches_that_fit
 
 
 @dataclass(frozen=True)

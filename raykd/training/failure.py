@@ -49,7 +49,7 @@ def out_of_memory_message(run: Run, error: BaseException) -> str:
     detail = ". ".join(one_line(str(error)).split(". ")[:2]).rstrip(".") or type(error).__name__
     return (
         f"out of memory with {role}.batch_size = {recipe.batch_size}: lower it{use_bf16}, raise "
-        f"{role}.gradient_accumulation = {recipe.gradient_accumulation}, or use a GPU with more memory ({detail})"
+        f"{role}.gradient_accumulation from {recipe.gradient_accumulation}, or use a GPU with more memory ({detail})"
     )
 
 

@@ -14,7 +14,7 @@ import torch
 from raykd.models import ImageModel
 from raykd.store.records import Timing
 from raykd.training.compute import Compute
-from raykd.training.fitting_batch import largest_that_fits
+from raykd.training.inference_batch import with_largest_batch_size
 
 WARM_UP_S = {"cpu": 0.0, "cuda": 0.5}  # a GPU raises its clock within tenths of a second, and cuDNN autotunes
 
@@ -43,7 +43,7 @@ def latency(model: ImageModel, image_size: int, compute: Compute) -> Timing:
 
     model: in the memory format of its training. Raises RunFailed if the device has no memory for one image.
     """
-    seconds = largest_that_fits(model, 1, lambda _: _seconds(model, image_size, compute, LATENCY))
+    seconds = with_largest_batch_size(model, 1, lambda _: _seconds(model, image_size, compute, LATENCY))
     return _timing([1000 * pass_s for pass_s in seconds], LATENCY)
 
 
@@ -55,7 +55,7 @@ def throughput(model: ImageModel, image_size: int, compute: Compute) -> Timing:
         seconds = _seconds(model, image_size, compute, passes)
         return _timing([size / pass_s for pass_s in seconds], passes)
 
-    return largest_that_fits(model, THROUGHPUT.batch_size, attempt)
+    return with_largest_batch_size(model, THROUGHPUT.batch_size, attempt)
 
 
 @torch.no_grad()

@@ -25,8 +25,8 @@ from raykd.spec.experiment import Data
 from raykd.spec.plan import train_val_indices
 from raykd.training.compute import EVALUATION_BATCH, Compute
 from raykd.training.evaluate import Evaluation
-from raykd.training.fitting_batch import batches_that_fit
 from raykd.training.group import SINGLE_WORKER, Group
+from raykd.training.inference_batch import batches_that_fit
 
 NEIGHBORS, TEMPERATURE = 20, 0.07
 PENALTIES = tuple(10.0**power for power in range(1, -7, -1))  # of the mean loss; from strong to weak

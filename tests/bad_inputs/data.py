@@ -148,7 +148,7 @@ HUGE = PNG_HEAD + chunk(b"IHDR", struct.pack(">IIBBBBB", 20_000, 20_000, 8, 0, 0
 BAD_ROWS = PNG_HEAD + encoded_image(0)[8:33] + chunk(b"IDAT", b"no zlib") + chunk(b"IEND", b"")
 
 FOLDERS = [
-    folders("no such folder", move("", "../gone"), ["insects: no such folder", "requires train/<class>"]),
+    folders("no such folder", move("", "../gone"), ["insects: no such folder", "absolute path, with train/<class>"]),
     folders("no train", move("train", "training"), ["insects: has no folder train", "there are: test, training"]),
     folders("no test", move("test", "Test"), ["insects: has no folder test", "there are: Test, train"]),
     folders("classes without splits", move("train", "x"), ["insects: has no folder train", "there are: test, x"]),
@@ -156,8 +156,8 @@ FOLDERS = [
     folders("one class", lambda p: [move("train/bee", "b")(p), move("test/bee", "c")(p)], ["has 1 folder of classes"]),
     folders("an empty class", empty("train/bee"), ["train/bee: a class without images", "remove the folder"]),
     folders("a class that train lacks", move("test/bee", "test/beee"), ["test/beee", "did you mean 'bee'?"]),
-    folders("a loose image", move("train/ant/0.png", "train/0.png"), ["train/0.png: lies in no class's folder"]),
-    folders("a text file", lambda p: (p / "train/ant/a.csv").touch(), ["ant/a.csv: is no .png", "convert it"]),
+    folders("a loose image", move("train/ant/0.png", "train/0.png"), ["train/0.png: is an image outside"]),
+    folders("a text file", lambda p: (p / "train/ant/a.csv").touch(), ["ant/a.csv: is not a .png", "convert it"]),
     folders("a FIFO", lambda p: os.mkfifo(p / "train/ant/9.png"), ["ant/9.png: is a FIFO (a named pipe)", "remove it"]),
     folders("a FIFO of another name", lambda p: os.mkfifo(p / "test/ant/pipe"), ["ant/pipe: is a FIFO", "remove it"]),
     folders("a loose FIFO", lambda p: os.mkfifo(p / "train/9.jpg"), ["train/9.jpg: is a FIFO", "remove it"]),
@@ -185,7 +185,7 @@ FOLDERS = [
         lambda p: [(p / n / "bee").rename(p / n / "b\ne") for n in ("train", "test")],
         ["train/b\\ne: a class's name must be plain text in UTF-8; rename the folder"],
     ),
-    folders("a file of another suffix", move("train/ant/0.png", "train/ant/0.png.part"), ["0.png.part: is no .png"]),
+    folders("a file of another suffix", move("train/ant/0.png", "train/ant/0.png.part"), ["0.png.part: is not a .png"]),
     folders(
         "a class in two forms", lambda p: [(p / f"train/{n}").mkdir() for n in ("\u00e9", "e\u0301")], ["Unicode form"]
     ),

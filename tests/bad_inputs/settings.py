@@ -181,7 +181,7 @@ FLAGS: dict[str, tuple[Make, tuple[str, ...]]] = {
     ),
     "the labels' weight for a method that gives alpha another meaning": (
         command("distill", "--alpha", "0.3", "--set", "method=dkd", "--experiment", "FILE"),
-        ("--alpha 0.3", "method 'dkd' has no alpha that weighs the labels"),
+        ("--alpha 0.3", "method 'dkd' has no alpha that weights the labels"),
     ),
     "a temperature of 0 as a flag": (
         command("distill", "--temperature", "0", "--experiment", "FILE"), ("temperature", "greater than 0")
@@ -422,16 +422,16 @@ METHODS: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "a method that needs nothing": (method(needs="frozenset()"), ("needs no teacher",)),
     "weights of NaN": (
         method(weights='{"ce": 1.0, "l1": float("nan")}'),
-        ("weights(0) weighs 'l1' by nan", "finite"),
+        ("weights(0) weights 'l1' by nan", "finite"),
     ),
     "weights that are infinite": (
         method(weights='{"ce": 1.0, "l1": float("inf")}'),
-        ("weighs 'l1' by inf", "finite"),
+        ("weights 'l1' by inf", "finite"),
     ),
-    "weights of 400 digits": (method(weights='{"ce": 1.0, "l1": 10**400}'), ("weighs 'l1' by 1000", "finite number")),
+    "weights of 400 digits": (method(weights='{"ce": 1.0, "l1": 10**400}'), ("weights 'l1' by 1000", "finite number")),
     "weights that are NaN in a later epoch": (
         method(weights='{"ce": 1.0, "l1": float("nan") if epoch == 0 else 1.0}'),
-        ("weighs 'l1' by nan",),
+        ("weights 'l1' by nan",),
     ),
     "weights that are cancelled": (
         method(weights="(_ for _ in ()).throw(GeneratorExit)"),
@@ -469,10 +469,10 @@ METHODS: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
         ("mine.py' has a relative import (line 1)", "as a package"),
     ),
     "a method whose needs are None": (method(needs="None"), ("needs = None", "must be a frozenset")),
-    "weights that are text": (method(weights='{"ce": "1", "l1": 1}'), ("weighs 'ce' by '1'", "finite number")),
+    "weights that are text": (method(weights='{"ce": "1", "l1": 1}'), ("weights 'ce' by '1'", "finite number")),
     "weights that are tensors": (
         method(weights='{"ce": torch.ones(())}'),
-        ("weighs 'ce' by tensor(1.)", "finite number"),
+        ("weights 'ce' by tensor(1.)", "finite number"),
     ),
     "weights that are a list": (
         method(weights='["ce", "l1"]'),

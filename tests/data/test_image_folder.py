@@ -241,8 +241,8 @@ def one_color(place: Path) -> None:
 
 BAD: dict[Callable[[Path], None], str] = {
     empty_class: r"insects/test/bee: a class without images; add some, or remove the folder",
-    file_of_another_kind: r"insects/train/bee/labels\.csv: is no \.png or \.jpg or \.jpeg; convert it, or remove it",
-    loose_image: r"insects/train/000\.png: lies in no class's folder; requires train/<class>/\*\.png",
+    file_of_another_kind: r"insects/train/bee/labels\.csv: is not a \.png or \.jpg or \.jpeg file; convert it",
+    loose_image: r"insects/train/000\.png: is an image outside of the class folders; move it into one: train/<class>/",
     renamed_class: r"insects/test/waps: a class that train lacks; did you mean 'wasp'\?; train's folders name",
     one_class: r"insects/train: has 1 folder of classes; at least two are required",
     cut_short: r"insects/train/wasp/003\.png is a PNG or JPEG that cannot be decoded \(.*\); copy or download it again",
@@ -268,7 +268,7 @@ BAD: dict[Callable[[Path], None], str] = {
     images_of_12_bits: r"insects/train/ant/000\.png: its values of 16 bits go up to 3,9\d\d at most, .* 18 of 18 such",
     one_color: r"folder:insects: every training image has one and the same color",
     lambda place: shutil.rmtree(place / "test"): r"insects: has no folder test; requires train/<class>",
-    shutil.rmtree: r"insects: no such folder; requires train/<class>/\*\.png",
+    shutil.rmtree: r"insects: no such folder; .*below --data-dir or an absolute path, with train/<class>/\*\.png",
 }
 
 
@@ -307,7 +307,7 @@ def test_published_validation_split_is_the_test_set_without_a_test_split(place: 
     before = load_dataset("folder:insects", place.parent)
     (place / "test").rename(place / name)
     after = load_dataset("folder:insects", place.parent)
-    assert after.notes == (f"'{name}' is the test set, because there is no 'test'",)
+    assert after.notes == (f"'{name}' is the test split, because there is no 'test'",)
     assert after.test.images.equal(before.test.images) and after.identity == before.identity and not before.notes
 
 
@@ -315,7 +315,7 @@ def test_validation_split_beside_a_test_split_is_not_read_and_noted(place: Path)
     before = load_dataset("folder:insects", place.parent)
     shutil.copytree(place / "train", place / "val")
     after = load_dataset("folder:insects", place.parent)
-    assert after.notes == ("'val' is not read: 'test' is the test set, and validation images are taken from 'train'",)
+    assert after.notes == ("'val' is not read: 'test' is the test split, and validation images are taken from 'train'",)
     assert after.identity == before.identity
 
 

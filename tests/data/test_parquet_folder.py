@@ -258,7 +258,7 @@ def test_equal_files_of_a_split_are_refused_and_shared_files_are_noted(place: Pa
     data = place / "data"
     shutil.copy(data / "train-00000-of-00002.parquet", data / "test-00000-of-00001.parquet")
     (note,) = load_dataset("parquet:trees", place.parent).notes
-    assert note.startswith("test-00000-of-00001.parquet of the test set is also trained on")
+    assert note.startswith("test-00000-of-00001.parquet of the test split is also trained on")
     shutil.copy(data / "train-00000-of-00002.parquet", data / "train-00001-of-00002.parquet")
     with pytest.raises(DataError, match=r"train-00001-of-00002\.parquet: has the same content as train-00000-of-00002"):
         load_dataset("parquet:trees", place.parent)
@@ -268,7 +268,7 @@ def test_published_validation_split_is_the_test_set_without_a_test_split(place: 
     before = load_dataset("parquet:trees", place.parent)
     (place / "data/test-00000-of-00001.parquet").rename(place / "data/validation-00000-of-00001.parquet")
     after = load_dataset("parquet:trees", place.parent)
-    assert after.notes == ("'validation' is the test set, because there is no 'test'",)
+    assert after.notes == ("'validation' is the test split, because there is no 'test'",)
     assert after.identity == before.identity and not before.notes
 
 

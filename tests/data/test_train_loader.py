@@ -101,9 +101,12 @@ def test_seeds_differ_in_order_and_views() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch_size": 15, "world_size": 2}, "batch_size 15 cannot be shared by 2 workers"),
-        ({"batch_size": 0}, "batch_size 0"),
-        ({"batch_size": 91}, "more than the 90 training images"),
+        (
+            {"batch_size": 15, "world_size": 2},
+            "batch_size = 15: must be a positive multiple of the number of workers, 2",
+        ),
+        ({"batch_size": 0}, "batch_size = 0: must be a positive"),
+        ({"batch_size": 91}, "must be at most 90, the number of training images"),
         ({"rank": 2, "world_size": 2}, "rank is 2; with 2 workers it is 0 to 1"),
         ({"indices": torch.arange(85, 101)}, "indices range from 85 to 100"),
     ],

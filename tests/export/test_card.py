@@ -125,7 +125,7 @@ def test_further_numbers_in_test_json_are_in_the_card(students):
 
 def test_the_card_of_a_run_without_a_test_claims_no_test_result(students):
     text = card_of(with_test(read_finished_run(students["resnet"]), {}))
-    assert "these weights were not evaluated on the test set" in text and "model-index" not in text
+    assert "these weights were not evaluated on the test split" in text and "model-index" not in text
     assert ModelCard(text).data.eval_results is None
 
 
@@ -136,7 +136,7 @@ def test_a_test_of_other_weights_is_not_in_the_card(students, results, tmp_path)
     for name in ("run.json", "best.safetensors", "history.parquet"):
         os.link(students["resnet"].path / name, copy.path / name)
     copy.test.write_text(other)
-    assert "these weights were not evaluated on the test set" in card_of(read_finished_run(copy))
+    assert "these weights were not evaluated on the test split" in card_of(read_finished_run(copy))
 
 
 def test_no_class_name_breaks_the_card(students):

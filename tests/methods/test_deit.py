@@ -66,7 +66,7 @@ def test_class_head_learns_the_labels_and_distillation_head_the_teacher(temperat
     assert outputs.heads[1].grad.abs().sum() > 0
 
 
-def test_alpha_weighs_the_labels() -> None:
+def test_alpha_weights_the_labels() -> None:
     assert DeiT().weights(0) == {"ce": 0.5, "token": 0.5}, "the paper's halves"
     assert DeiT(alpha=0.9).weights(7) == pytest.approx({"ce": 0.9, "token": 0.1})
 

@@ -24,7 +24,7 @@ from raykd.spec.plan import make_plan
 from raykd.training.training_step import make_model
 
 IMAGES = ImageSpec(10, SIZE, (0.3, 0.4, 0.5), (0.2, 0.25, 0.3))
-KINDS = ("vit", "resnet")
+KINDS = ("vit", "resnet", "dinov2")
 
 
 def pixels(size: int = SIZE) -> Tensor:
@@ -73,6 +73,14 @@ def test_images_are_resized_to_the_folders_size_unless_another_one_is_set(tmp_pa
     other = built(HuggingFace(str(folder), input_size=12), images=small)
     assert other.input_size == 12 and other.network.config.image_size == 12  # type: ignore[union-attr]
     assert built(HuggingFace(str(folder), input_size=8), images=small).input_size is None
+
+
+def test_a_network_that_takes_any_size_keeps_its_position_embeddings(folders: dict[str, tuple[Path, Any]]) -> None:
+    folder, network = folders["dinov2"]
+    model = loaded(HuggingFace(str(folder), input_size=8), folder / "model.safetensors")
+    assert model.network.config.image_size == 24  # type: ignore[union-attr]
+    normalized = (pixels(8).float() - model.mean) / model.std
+    assert torch.allclose(model.forward_normalized(normalized).logits, network(normalized).logits, atol=1e-5)
 
 
 def test_named_submodules_are_the_feature_maps(folders: dict[str, tuple[Path, Any]]) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 from small_runs import run_of
 
 from raykd.orchestration import progress as progress_module
-from raykd.orchestration.progress import LOG_EVERY_S, Progress, duration, line, log, seconds_left
+from raykd.orchestration.progress import LOG_EVERY_S, Progress, duration, log, run_line, seconds_left
 from raykd.orchestration.run_queue import Job, JobStatus, State
 from raykd.training.hooks import EpochReport
 from raykd.training.teacher.choose import PlannedCache
@@ -57,7 +57,7 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> Screen:
 
 
 def test_line_has_epoch_loss_validation_speed_and_time_left() -> None:
-    assert line(running(49)) == (
+    assert run_line(running(49)) == (
         f"{RUN.name}  epoch  50/200  loss 1.250  val  51.2 %  12,346 images/s  left {duration(150 * EPOCH_S)}"
     )
 
@@ -74,7 +74,7 @@ def test_a_run_that_stopped_early_is_logged_with_the_reason() -> None:
     stopped = replace(report(49), stopped_early="no better validation top-1 than 52.5 % of epoch 30 for 20 epochs")
     status = replace(running(49), report=stopped)
     assert seconds_left(status) == 0
-    assert line(replace(status, state=State.DONE)) == (
+    assert run_line(replace(status, state=State.DONE)) == (
         f"{RUN.name}  done in {duration(50 * EPOCH_S)}: best val 52.5 %; stopped after epoch 50/200, no better "
         "validation top-1 than 52.5 % of epoch 30 for 20 epochs"
     )
@@ -217,6 +217,6 @@ def test_line_of_a_cache_of_several_teachers_has_their_number(monkeypatch: pytes
 def test_first_line_of_a_run_has_its_precision_threads_and_teacher_source() -> None:
     first = replace(report(0), compute="bf16, 2 threads, cached teacher")
     status = JobStatus(Job("train", RUN), State.RUNNING, slot=0, report=first, first_report=first)
-    assert line(status).endswith("  (bf16, 2 threads, cached teacher)")
+    assert run_line(status).endswith("  (bf16, 2 threads, cached teacher)")
     later = replace(first, epoch=1)
-    assert "bf16" not in line(JobStatus(Job("train", RUN), State.RUNNING, 0, report=later, first_report=first))
+    assert "bf16" not in run_line(JobStatus(Job("train", RUN), State.RUNNING, 0, report=later, first_report=first))

@@ -31,7 +31,7 @@ NO_DATA = Path("no-data-here")
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan]:
-    """Train a teacher, two baselines and two distilled students, and evaluate none on the test set."""
+    """Train a teacher, two baselines and two distilled students, and evaluate none on the test split."""
     results = tmp_path_factory.mktemp("results")
     plan = make_plan(experiment(seeds=(0, 1)), digits(), NO_WEIGHTS)
     store = RunStore(results)

@@ -1,4 +1,4 @@
-"""A search on Ray: trials by the one loop, the best confirmed on fresh seeds, the test set read for that one alone."""
+"""A search on Ray: trials by the one loop, the best confirmed on fresh seeds, the test split read for it alone."""
 
 import json
 from pathlib import Path

@@ -188,6 +188,6 @@ def test_the_widest_comparison_table_fits_100_columns(results):
     tops = {"logit_standardization": (99.1, 31.25, 100.0), "kd (alpha 0.9, temperature 2.0)": (91.2, 92.1, 93.4)}
     write_comparison(results, tops)
     text = render_text(read_report(results.root))
-    table = [line for line in text.split("methods on the test set")[1].splitlines() if line.startswith(("|", "+"))]
+    table = [line for line in text.split("methods on the test split")[1].splitlines() if line.startswith(("|", "+"))]
     assert table and all(len(line) <= WIDTH and line[-1] in "|+" for line in table)
     assert "| logit_standardization " in text and "\N{HORIZONTAL ELLIPSIS}" not in text

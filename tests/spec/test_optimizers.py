@@ -39,6 +39,14 @@ def test_settings_change_fields_of_an_optimizer_by_name() -> None:
     assert changed.student.optimizer == Optimizer("adafactor", eps=(None, 1e-4))
 
 
+def test_a_recipe_accepts_the_name_of_an_optimizer() -> None:
+    assert recipe(optimizer="timm:lamb").optimizer == Optimizer("timm:lamb")
+    with pytest.raises(ConfigError, match="unknown optimizer 'lam'"):
+        recipe(optimizer="lam")
+    with pytest.raises(ConfigError, match=r"optimizer = 3 in Recipe: must be Optimizer"):
+        recipe(optimizer=3)
+
+
 def test_sgd_and_adamw_are_those_of_raykd() -> None:
     assert Optimizer("sgd", lr=0.2) == SGD(lr=0.2) and Optimizer.from_text("AdamW") == AdamW()
     assert isinstance(Optimizer("timm:sgd"), NamedOptimizer)

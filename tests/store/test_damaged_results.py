@@ -126,7 +126,7 @@ def test_exchanged_weights_are_noticed_and_not_evaluated_on_the_test_set(
     distilled = [run for run in plan.runs if run.stage == "distilled"]
     for run in distilled:
         finished.exchange(store.folder(run).best, finished.run_in(results, "baseline", run.seed).best)
-    monkeypatch.setattr(final_evaluation, "compute_metrics", lambda *_: pytest.fail("the test set was evaluated"))
+    monkeypatch.setattr(final_evaluation, "compute_metrics", lambda *_: pytest.fail("the test split was evaluated"))
     for run in distilled:
         assert store.status(run) == "damaged" and is_tested(store.folder(run))
         evaluate_on_test(run, store.folder(run), finished.dataset(), choose_compute(CPU, "fp32"))

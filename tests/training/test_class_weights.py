@@ -9,10 +9,8 @@ from small_runs import CPU, digits, recipe, run_of, teacher_of
 
 from raykd.data.types import Dataset, Split
 from raykd.errors import ConfigError
-from raykd.methods import RKD
-from raykd.models.resnet_cifar import ResNet
 from raykd.outputs import Mixed, Targets
-from raykd.spec.plan import Run, _check_class_weights, _check_labels_are_used, train_val_indices
+from raykd.spec.plan import Run, _check_class_weights, train_val_indices
 from raykd.training.compute import choose_compute
 from raykd.training.training_step import class_weights_of, make_train_state
 
@@ -44,7 +42,7 @@ def test_given_weights_keep_their_ratios_with_a_mean_of_1() -> None:
 
 
 @pytest.mark.parametrize("is_mixed", [False, True])
-def test_cross_entropy_weighs_each_image_by_its_label(is_mixed: bool) -> None:
+def test_cross_entropy_weights_each_image_by_its_label(is_mixed: bool) -> None:
     run = run_of("baseline", student=recipe(class_weights=tuple(range(1, 11)), label_smoothing=0.2))
     training = make_train_state(run, digits(), choose_compute(CPU, "fp32"), teacher_of(run))
     weights = training.objective.class_weights
@@ -76,18 +74,6 @@ def test_equal_weights_are_no_weights_up_to_rounding() -> None:
 def test_one_weight_per_class_is_required() -> None:
     with pytest.raises(ConfigError, match=r"student\.class_weights has 2 numbers, and digits has 10 classes; give one"):
         run_of("baseline", student=recipe(class_weights=(1, 2)))
-
-
-def test_runs_without_labels_are_not_balanced() -> None:
-    student = recipe(model=ResNet((1, 1, 1, 1), 8, classifier=False))
-    for changes, message in (
-        ({"class_weights": "balanced"}, r"student\.class_weights = balanced: would have no effect, .* no classifier"),
-        ({"sampling": "balanced"}, r"student\.sampling = balanced: requires labels, .*--set student\.sampling=shuffle"),
-    ):
-        method = RKD(ce_weight=0.0)
-        run = replace(run_of("distilled"), recipe=replace(student, **changes), method=method)
-        with pytest.raises(ConfigError, match=message):
-            _check_labels_are_used(run)
 
 
 def test_a_training_image_must_have_a_weight() -> None:

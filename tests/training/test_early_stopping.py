@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from nightly import nightly_except
 from resume_cases import outcome
-from small_runs import CPU, digits, recipe, run_of, train
+from small_runs import digits, recipe, run_of, train
 
 from raykd.errors import Interrupted
 from raykd.spec.optimizers import SGD
@@ -68,6 +68,7 @@ def test_a_run_killed_before_it_was_marked_as_done_trains_no_further(
     assert run_folder.require_record().stopped_early
 
 
+@pytest.mark.nightly
 def test_damaged_weights_of_a_run_that_stopped_early_are_restored(scripted: None, run_folder: RunFolder) -> None:
     train(RUN, run_folder)
     before = run_folder.best.read_bytes()
@@ -90,6 +91,7 @@ def test_reason_is_a_function_of_the_history_which_may_have_an_epoch_twice() -> 
     assert why_stopped(recipe(epochs=9, patience=8), ended) == "", "the recipe's last epoch ends every run"
 
 
+@pytest.mark.nightly
 def test_patience_above_the_epochs_changes_nothing_but_the_fingerprint(tmp_path: Path) -> None:
     patient, plain = (run_of("baseline", student=recipe(epochs=2, patience=patience)) for patience in (5, None))
     assert patient.fingerprint != plain.fingerprint
@@ -97,4 +99,3 @@ def test_patience_above_the_epochs_changes_nothing_but_the_fingerprint(tmp_path:
     train(plain, RunFolder(tmp_path / "plain"))
     found, expected = (outcome(tmp_path / name) for name in ("patient", "plain"))
     assert found["state"] == expected["state"] and found["history"] == expected["history"]
-    assert CPU.type == "cpu"

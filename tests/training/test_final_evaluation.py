@@ -1,4 +1,4 @@
-"""A trained run is evaluated once: in a small experiment the test set is read once per run, and never by training.
+"""A trained run is evaluated once: in a small experiment the test split is read once per run, and never by training.
 
 Beside it: what val.json, test.json and costs.json hold, and what becomes of files of an older version.
 """
@@ -33,7 +33,7 @@ reads: list[str] = []
 
 @dataclass(frozen=True)
 class Watched(Dataset):
-    """Counts the reads of the test set."""
+    """Counts the reads of the test split."""
 
     def __getattribute__(self, name: str) -> Any:
         if name == "test":
@@ -65,7 +65,7 @@ def test_the_test_set_is_read_once_per_run_and_never_by_training(source: Any, tm
     plan, dataset, store = plan_of(teacher_source=source), watched(), RunStore(tmp_path)
     reads.clear()
     train_plan(plan, dataset, CPU, store)
-    assert len(plan.runs) == 5 and reads == [], "training asked for the test set"
+    assert len(plan.runs) == 5 and reads == [], "training asked for the test split"
     for number, run in enumerate(plan.runs):
         assert not is_tested(store.folder(run))
         evaluate_on_test(run, store.folder(run), dataset, COMPUTE)

@@ -1,4 +1,4 @@
-"""Tests of the training loop: golden losses, the best epoch by validation, the test set, reports and records."""
+"""Tests of the training loop: golden losses, the best epoch by validation, the test split, reports and records."""
 
 import math
 from collections.abc import Iterator
@@ -133,7 +133,7 @@ def test_best_weights_are_those_of_the_best_epoch_by_validation(
 
 @dataclass(frozen=True)
 class WatchedDataset(Dataset):
-    """Counts the reads of the test set."""
+    """Counts the reads of the test split."""
 
     def __getattribute__(self, name: str) -> Any:
         if name == "test":

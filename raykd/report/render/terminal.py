@@ -111,7 +111,7 @@ def _lines_under(summary: FamilySummary) -> list[str]:
 
 def _metric_parts(summary: FamilySummary) -> Iterator[Table | str]:
     if metrics := metric_cells(summary):
-        table = _plain_table("on the test set", ("metric",), (*STAGES, "gain [95 % interval]"))
+        table = _plain_table("on the test split", ("metric",), (*STAGES, "gain [95 % interval]"))
         for metric, cells in metrics.items():
             table.add_row(metric, *cells.values())
         yield table
@@ -131,7 +131,7 @@ def _metric_parts(summary: FamilySummary) -> Iterator[Table | str]:
 
 def _comparison_table(family: str, comparison: Comparison) -> Table:
     """Return a row for each method, the best first."""
-    table = _plain_table(f"{flattened(family)}: methods on the test set")
+    table = _plain_table(f"{flattened(family)}: methods on the test split")
     longest = max(len(flattened(method.name)) for method in comparison.methods)
     table.add_column("method", overflow="fold", width=min(max(longest, len("method")), METHOD_WIDTH))
     published = ("published",) if comparison.has_published else ()

@@ -5,7 +5,7 @@
     rank     see ranking.py; 1-3 is one of the first three, which the seeds cannot distinguish
     time     median ratio of training seconds to those of the baseline of the same seed; memory: of peaks, likewise
 
-All methods are shown and none is selected here, so the test set may be used for all of them.
+All methods are shown and none is selected here, so the test split may be used for all of them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,7 @@ TOP1 = on_test("top1")
 
 @dataclass(frozen=True)
 class MethodSummary:
-    """One method over its evaluated runs. top1 is in percent on the test set.
+    """One method over its evaluated runs. top1 is in percent on the test split.
 
     published: the accuracy in published.py of the family's pair of networks, in percent; None if there is none.
     rank: '1' or '1-3', None without a result. p_holm: None where the gain has no test, see PairedGain.t_test_p.

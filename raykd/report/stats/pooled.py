@@ -15,7 +15,7 @@ def by_seed(runs: Iterable[RunResult], value_of: Callable[[RunResult], float | N
 
 
 def on_test(metric: str) -> Callable[[RunResult], float | None]:
-    """Return a function for `by_seed` that returns a metric on the test set."""
+    """Return a function for `by_seed` that returns a metric on the test split."""
     return lambda run: run.test.numbers.get(metric) if run.test else None
 
 

@@ -20,10 +20,10 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class StageSummary:
-    """One stage over its evaluated runs. top1 is in percent on the test set, seconds are of training per run.
+    """One stage over its evaluated runs. top1 is in percent on the test split, seconds are of training per run.
 
-    metrics: on the test set, without top1. val: on the validation set, with top1. costs: of the model, one for each
-    device. classes, class_top1, confusion, reliability: on the test set, over all runs, see pooled.py.
+    metrics: on the test split, without top1. val: on the validation split, with top1. costs: of the model, one for each
+    device. classes, class_top1, confusion, reliability: on the test split, over all runs, see pooled.py.
     """
 
     stage: Stage

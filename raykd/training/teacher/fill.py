@@ -19,7 +19,7 @@ from raykd.errors import Interrupted
 from raykd.outputs import Outputs
 from raykd.spec.plan import train_val_indices
 from raykd.training.compute import Compute, configure_process
-from raykd.training.fitting_batch import largest_that_fits
+from raykd.training.inference_batch import with_largest_batch_size
 from raykd.training.teacher.cache import ITEM_BYTES, LogitCache, visited_views
 from raykd.training.teacher.choose import PlannedCache
 
@@ -88,7 +88,7 @@ class Filler:
         entries, start = missing.nonzero(), 0
         while start < len(entries) and not (stopped := should_stop()):
             launch = partial(self._launch, first, entries[start:])
-            in_flight.append(largest_that_fits(self._teacher, self._batch_size, launch))
+            in_flight.append(with_largest_batch_size(self._teacher, self._batch_size, launch))
             start += len(in_flight[-1].entries)
             if len(in_flight) >= IN_FLIGHT[self._compute.device.type]:
                 read_oldest()

@@ -46,7 +46,7 @@ AUGMENTATIONS = {
     "cutmix": Augmentation(cutmix=1.0),
     "all": Augmentation(crop_area=0.3, randaugment=(2, 9), cutout=6, mixup=0.8, cutmix=1.0),
 }
-WARM_EPOCH = 30  # at which methods with a warm-up weigh all their terms
+WARM_EPOCH = 30  # at which methods with a warm-up weight all their terms
 MOST_LOSS_DIFFERENCE, MOST_UPDATE_DIFFERENCE = 1e-4, 1e-2  # relative, float32 without TF32
 HALF_ROUNDING = 2.0**-10  # relative, float16: two roundings
 RESUME_EPOCHS, RESUME_STEP = 2, 8  # of 12 steps: within the second epoch

@@ -56,7 +56,7 @@ def _fill_rates(family: Family, setting: Setting, most_s: float) -> dict[str, An
 
 
 def _evaluation_rates(model: ImageModel, family: Family, setting: Setting) -> dict[str, Any]:
-    """Evaluate 10,000 images, like CIFAR-10's test set, from the CPU's memory and from the device's."""
+    """Evaluate 10,000 images, like CIFAR-10's test split, from the CPU's memory and from the device's."""
     device = setting.device
     configure_process(device)
     compute = choose_compute(device, family.student.precision)

@@ -1,6 +1,6 @@
 """Find the largest inference batch that fits in the device's memory, by halving.
 
-    for part, logits in batches_that_fit(network, num_images, most=2048, lambda part: network(images[part]).logits):
+    for part, logits in batches_that_fit(network, num_images, 2048, lambda part: network(images[part]).logits):
         ...
 
 A ViT-B requires 19 GiB for a batch of 2,048 images of 224 pixels, and a GPU may be shared. The size that fits is
@@ -21,15 +21,15 @@ Value = TypeVar("Value")
 _limits: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()  # batch size per network after an out-of-memory error
 
 
-def largest_that_fits(network: nn.Module, most: int, attempt: Callable[[int], Value]) -> Value:
-    """Return `attempt(size)` for the largest size that fits: `most`, a half, a quarter and so on.
+def with_largest_batch_size(network: nn.Module, max_size: int, attempt: Callable[[int], Value]) -> Value:
+    """Return `attempt(size)` for the largest size that fits: `max_size`, a half, a quarter and so on.
 
     attempt: passes at most `size` images through `network`; it is called again after an out-of-memory error.
 
     Raises RunFailed if not even one image fits.
     """
     while True:
-        size = min(most, _limits.get(network, most))
+        size = min(max_size, _limits.get(network, max_size))
         try:
             return attempt(size)
         except torch.OutOfMemoryError as error:
@@ -44,12 +44,14 @@ def largest_that_fits(network: nn.Module, most: int, attempt: Callable[[int], Va
 
 
 def batches_that_fit(
-    network: nn.Module, num_images: int, most: int, compute: Callable[[slice], Value]
+    network: nn.Module, num_images: int, max_size: int, compute: Callable[[slice], Value]
 ) -> Iterator[tuple[slice, Value]]:
-    """Yield (part, compute(part)) for consecutive slices of range(num_images) with at most `most` images each.
+    """Yield (part, compute(part)) for consecutive slices of range(num_images) with at most `max_size` images each.
 
-    compute: passes one part through `network`; it may be called twice for the same images. Raises RunFailed if not even
-    one image fits.
+    compute: passes one part through `network`. After an out-of-memory error it is called again for a smaller part that
+    begins at the same image.
+
+    Raises RunFailed if not even one image fits.
     """
     start = 0
 
@@ -58,6 +60,6 @@ def batches_that_fit(
         return part, compute(part)
 
     while start < num_images:
-        part, value = largest_that_fits(network, most, attempt)
+        part, value = with_largest_batch_size(network, max_size, attempt)
         yield part, value
         start = part.stop

@@ -20,7 +20,7 @@ from raykd.training import latency
 from raykd.training.compute import EVALUATION_BATCH, choose_compute
 from raykd.training.evaluate import evaluate
 from raykd.training.failure import classify_failure
-from raykd.training.fitting_batch import batches_that_fit, largest_that_fits
+from raykd.training.inference_batch import batches_that_fit, with_largest_batch_size
 from raykd.training.latency import throughput
 from raykd.training.metrics import compute_metrics
 from raykd.training.model_file import images_of
@@ -63,8 +63,8 @@ def test_a_batch_is_halved_until_it_fits_and_the_size_is_remembered(emptied: lis
     assert network.sizes == [512, 256, 128, 64] + 8 * [64] + [21]
     assert [(part.start, part.stop) for part in parts] == [(start, min(start + 64, 597)) for start in range(0, 597, 64)]
     assert emptied == [True] * 3, "the tensors of the batch that failed are only free once its error is handled"
-    assert [largest_that_fits(network, most, lambda size: size) for most in (512, 32)] == [64, 32]
-    assert largest_that_fits(Small(room=100), 512, lambda size: size) == 512, "limits are per network"
+    assert [with_largest_batch_size(network, max_size, lambda size: size) for max_size in (512, 32)] == [64, 32]
+    assert with_largest_batch_size(Small(room=100), 512, lambda size: size) == 512, "limits are per network"
 
 
 def test_evaluation_in_halved_batches_is_equal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,16 +123,28 @@ def test_other_errors_are_not_retried() -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     with pytest.raises(RuntimeError, match="mat1"):
-        largest_that_fits(Small(room=1), 8, attempt)
+        with_largest_batch_size(Small(room=1), 8, attempt)
     assert tried == [8]
 
 
 @pytest.mark.parametrize(
     ("stage", "precision", "line"),
     [
-        ("baseline", "fp32", "student.batch_size = 50: lower it, set student.precision=bf16, or use a GPU with more"),
-        ("teacher", "fp32", "teacher.batch_size = 50: lower it, set teacher.precision=bf16, or use a GPU with more"),
-        ("baseline", "bf16", "student.batch_size = 50: lower it, or use a GPU with more"),
+        (
+            "baseline",
+            "fp32",
+            "student.batch_size = 50: lower it, set student.precision=bf16, raise student.gradient_accumulation from 1",
+        ),
+        (
+            "teacher",
+            "fp32",
+            "teacher.batch_size = 50: lower it, set teacher.precision=bf16, raise teacher.gradient_accumulation from 1",
+        ),
+        (
+            "baseline",
+            "bf16",
+            "student.batch_size = 50: lower it, raise student.gradient_accumulation from 1, or use a GPU with more",
+        ),
     ],
     ids=["student", "teacher", "student in bf16"],
 )
