@@ -325,3 +325,13 @@ def test_a_custom_network_teaches_with_its_embedding(model: Network, width: int,
     outputs = Networks(digits()).outputs_of(run.teacher)
     assert outputs.logits.shape == (2, 0) and outputs.embedding is not None and outputs.embedding.shape == (2, width)
     Networks(digits()).require_method_fits(run)
+
+
+def test_a_network_that_raykd_trained_teaches_without_its_classifier(tower: Path) -> None:
+    trained = tower.parent / "run" / "best.safetensors"
+    run = make_plan(embedding_teacher(trained), digits(), NO_WEIGHTS).runs[0]
+    loaded, expected = load_imported_teacher(run, digits()).image_model, load_model(trained)
+    images = digits().test.images[:4]
+    found = loaded.eval()(images)
+    assert found.logits.shape == (4, 0) and found.embedding is not None
+    assert torch.equal(found.embedding, expected.eval()(images).embedding)

@@ -46,7 +46,9 @@ def load_imported_teacher(run: Run, dataset: Dataset) -> ImportedTeacher:
     path = Path(run.imported.path)
     file_header = read_header(path)
     if file_header is not None:
-        _require_same_model(path, file_header.model, run.model)
+        # A network that was trained with its classifier may teach without it.
+        has_classifier = file_header.model.classifier and run.model.classifier
+        _require_same_model(path, replace(file_header.model, classifier=has_classifier), run.model)
     if (classes := _file_classes(run, file_header)) and run.model.classifier:
         _require_same_classes(path, classes, dataset)
     # A model with `weights` would normalize by them instead of by the header's images.
