@@ -11,14 +11,16 @@ from pkgutil import iter_modules
 import bad_inputs
 import pytest
 from bad_inputs.case import BadInput
+from nightly import nightly_unless
 
 from raykd.cli import parser
 
 AREAS = sorted(module.name for module in iter_modules(bad_inputs.__path__) if module.name != "case")
 CASES: list[BadInput] = [case for area in AREAS for case in import_module(f"bad_inputs.{area}").CASES]
+AT_NIGHT: list[BadInput] = import_module("bad_inputs.hugging_face").CASES  # importing transformers takes 5 s
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", nightly_unless(lambda case: case not in AT_NIGHT, CASES), ids=lambda case: case.name)
 def test_a_bad_input_is_one_clear_line_and_changes_nothing(case: BadInput, tmp_path, monkeypatch, capsys):
     def no_ray():
         raise AssertionError("Ray was started")

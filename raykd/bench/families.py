@@ -16,7 +16,7 @@ from raykd.spec.plan import Run
 from raykd.spec.recipe import SGD, AdamW, Cosine, MultiStep, Recipe
 from raykd.training.training_step import make_model
 
-NUM_CLASSES = 10
+NUM_CLASSES, IMAGE_SIZE = 10, 32
 _LONG = 10_000  # more epochs than any benchmark trains
 VAL_SHARE = 9  # training images per validation image, as in CIFAR-10's 45,000 : 5,000
 
@@ -60,7 +60,7 @@ class Family:
         return model.to(memory_format=layout)  # type: ignore[call-overload]
 
 
-def noise(num_images: int, size: int = 32) -> Dataset:
+def noise(num_images: int, size: int = IMAGE_SIZE) -> Dataset:
     """Return a data set of random uint8 images with an empty test split."""
     images = torch.randint(0, 256, (num_images, 3, size, size), dtype=torch.uint8)
     images = images.contiguous(memory_format=torch.channels_last)
@@ -80,6 +80,18 @@ def vit() -> Family:
     teacher = Timm("vit_tiny_patch16_224", input_size=224)
     recipe = Recipe(teacher, epochs=_LONG, optimizer=AdamW(lr=1e-3, weight_decay=0.05), schedule=Cosine())
     return Family("vit", recipe, replace(recipe, model="vit6"), steps=5, epochs=150)
+
+
+def pair(teacher: str, student: str) -> Family:
+    """Return a family of any two models for images of 32 pixels, by name, with the CNN family's recipe.
+
+    Raises ConfigError for an unknown name, and for a model that cannot take these images.
+    """
+    recipe = replace(cnn().teacher, model=teacher)
+    family = replace(cnn(), name=f"{teacher}:{student}", teacher=recipe, student=replace(recipe, model=student))
+    for run in (family.teacher_run(), family.baseline()):
+        make_model(run, noise(NUM_CLASSES)).require_size(IMAGE_SIZE, run.model.label)
+    return family
 
 
 FAMILIES = {"cnn": cnn, "vit": vit}

@@ -1,4 +1,7 @@
-"""The whole benchmark: both families, a small experiment, and the hardware. It downloads and keeps nothing."""
+"""The whole benchmark: both families, a small experiment, and the hardware; or one pair of models.
+
+It downloads and keeps nothing.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,7 +9,7 @@ from typing import Any
 import torch
 
 from raykd.bench.arithmetic import achieved
-from raykd.bench.families import FAMILIES
+from raykd.bench.families import FAMILIES, Family
 from raykd.bench.memory import peak_memory
 from raykd.bench.rounds import run_rounds
 from raykd.bench.small_experiment import SmallExperiment, compare
@@ -15,18 +18,16 @@ from raykd.store.run_folder import now
 from raykd.training.compute import gpu_name
 
 
+def benchmark_pair(family: Family, device: torch.device, num_rounds: int, log: Callable[[str], None]) -> dict[str, Any]:
+    """Return the results of one pair of models, ready for JSON: step times and ratios."""
+    return _conditions(device) | {family.name: run_rounds(family, device, num_rounds, log)}
+
+
 def benchmark(
     names: Sequence[str], device: torch.device, num_rounds: int, log: Callable[[str], None]
 ) -> dict[str, Any]:
     """Return all results, ready for JSON. log: receives lines about the progress."""
-    results: dict[str, Any] = {
-        "date": now(),
-        "device": str(device),
-        "threads": torch.get_num_threads(),
-        "hardware": hardware(gpu_name(device)),
-        "versions": versions(),
-        "git": source(),
-    }
+    results = _conditions(device)
     for name in names:
         family = FAMILIES[name]()
         log(f"{name}: memory of a run")
@@ -36,3 +37,14 @@ def benchmark(
         results[name]["flops_per_s"] = achieved(family, device, step_s)
     log("a small experiment with the standard pipeline, then with raykd")
     return results | {"small_experiment": compare(SmallExperiment(), device)}
+
+
+def _conditions(device: torch.device) -> dict[str, Any]:
+    return {
+        "date": now(),
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "hardware": hardware(gpu_name(device)),
+        "versions": versions(),
+        "git": source(),
+    }

@@ -10,8 +10,8 @@ from raykd.bench.rounds import KINDS
 
 
 def show(results: Mapping[str, Any], console: Console) -> None:
-    """Print what `raykd.bench.run.benchmark` returned."""
-    for name in (name for name in ("cnn", "vit") if name in results):
+    """Print what `benchmark` or `benchmark_pair` of raykd.bench.run returned."""
+    for name in (name for name, value in results.items() if isinstance(value, Mapping) and "ms_per_step" in value):
         _print_steps(name, results[name], console)
         _print_ratios(name, results[name], console)
     if "small_experiment" in results:

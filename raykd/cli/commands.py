@@ -136,7 +136,8 @@ def bench(arguments: Namespace) -> None:
     import torch
 
     from raykd.atomic import write_json
-    from raykd.bench.run import benchmark
+    from raykd.bench.families import pair
+    from raykd.bench.run import benchmark, benchmark_pair
     from raykd.bench.show import show
     from raykd.training.compute import device_for
 
@@ -145,11 +146,18 @@ def bench(arguments: Namespace) -> None:
             raise ConfigError(f"--{name} {getattr(arguments, name)}: must be at least 1")
     if arguments.json and not Path(arguments.json).absolute().parent.is_dir():
         raise ConfigError(f"--json {arguments.json}: the folder does not exist; make it, or name another one")
+    if bool(arguments.student) != bool(arguments.teacher):
+        raise ConfigError("bench: --student and --teacher name a pair of models; give both, or neither")
+    if arguments.student and arguments.family:
+        raise ConfigError("bench: --family times raykd's own pairs; leave it out beside --student and --teacher")
     device = device_for(arguments.device == "cuda")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     log = Console(stderr=True, highlight=False).print
-    results = benchmark(arguments.family or ("cnn", "vit"), device, arguments.rounds, log)
+    if arguments.student:
+        results = benchmark_pair(pair(arguments.teacher, arguments.student), device, arguments.rounds, log)
+    else:
+        results = benchmark(arguments.family or ("cnn", "vit"), device, arguments.rounds, log)
     show(results, Console(highlight=False))
     if arguments.json:
         write_json(Path(arguments.json), results)

@@ -189,6 +189,9 @@ def _add_bench(commands: Any) -> None:
     text = "time raykd's training loop, the training step alone and the standard pipeline on this machine"
     bench = _add(commands, "bench", text)
     bench.add_argument("--family", action="append", choices=("cnn", "vit"), help="time only this family")
+    text = "time these two models instead, such as cifar_resnet8x4 and cifar_resnet32x4"
+    bench.add_argument("--student", metavar="MODEL", help=text)
+    bench.add_argument("--teacher", metavar="MODEL", help="the teacher of --student")
     bench.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
     bench.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: one per core")
     bench.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds of measurements; default: 5")

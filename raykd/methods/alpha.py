@@ -3,7 +3,7 @@
     loss = alpha * CE(student, labels) + (1 - alpha) * the teacher's term
 
 Base class of soft targets (kd.py), hard labels and DeiT. Other methods weight the labels by `ce_weight`, and each of
-their terms by a weight of its own; DKD's paper calls one of those alpha too.
+their terms by a separate weight; DKD's paper calls one of those alpha too.
 """
 
 from dataclasses import dataclass

@@ -3,7 +3,7 @@
     Network("my_net.py:MyNet", width=32)        --set student.model=my_net.py:MyNet --set student.model.width=32
 
 The parameters of the class's `__init__`, with their annotations and defaults, become the fields of a configuration
-class of its own (`_config_class`). So they are set, checked, searched and recorded like the fields of any other model.
+class for it (`_config_class`). So they are set, checked, searched and recorded like the fields of any other model.
 `__init__` also receives `num_classes`, and `image_size` if it has such a parameter. `forward` maps normalized pixels
 [B, 3, H, W] to logits [B, C]. Where embedding and feature maps are read: see submodules.py.
 """

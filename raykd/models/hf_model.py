@@ -134,7 +134,7 @@ class HuggingFace(SubmoduleModel):
         return config
 
     def pretrained_file(self, weights_folder: Path) -> Path:
-        """Return the folder's own file of weights. Raises ConfigError if it has none, or is another one by now."""
+        """Return the file of weights in the folder. Raises ConfigError if there is none, or the folder has changed."""
         path = hf_files.weights_file(self.name)
         if json.loads(hf_files.read_repository(self.name)) != self.content:
             raise ConfigError(f"{self.title_in_messages}: its {hf_files.CONFIG} has changed meanwhile; run this again")

@@ -3,7 +3,7 @@
     Optimizer("rmsprop", lr=0.001, momentum=0.9)      any class of torch.optim, with torch's defaults
     Optimizer("timm:lamb", lr=0.005)                  any optimizer that timm registers, with timm's defaults
 
-The parameters of the class's `__init__` become the fields of a configuration class of its own (`_config_class`). So
+The parameters of the class's `__init__` become the fields of a separate configuration class (`_config_class`). So
 they are set, checked, searched and recorded like the fields of SGD: `--set student.optimizer=rmsprop --set
 student.optimizer.momentum=0.9`. Choices that change only the speed (foreach, fused, capturable) are made by raykd.
 """
@@ -184,8 +184,8 @@ def _restore(name: str, values: dict[str, Any]) -> Optimizer:
 def _class_of_name(text: str) -> type[Any]:
     """Return the configuration class of the optimizer that `text` names. Raises ConfigError for an unknown one."""
     name = text.strip().lower()
-    own = {kind: cls for kind, cls in kinds(Optimizer).items() if cls is not NamedOptimizer}
-    return own.get(name) or _config_class(name)
+    with_recipe_defaults = {kind: cls for kind, cls in kinds(Optimizer).items() if cls is not NamedOptimizer}
+    return with_recipe_defaults.get(name) or _config_class(name)
 
 
 @cache

@@ -28,7 +28,7 @@ def best_row(history: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
 
 
 def why_stopped(recipe: Recipe, history: Sequence[Mapping[str, float]]) -> str:
-    """Return why a run ends after the epochs in `history`, before its recipe's last epoch; '' if it goes on or is done.
+    """Return why a run ends after the epochs in `history`, before its recipe's last one; '' if it continues or is done.
 
     A function of the history alone, so that an interrupted run that resumes ends with the same epoch.
     """

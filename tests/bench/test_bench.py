@@ -167,3 +167,32 @@ def test_run_on_a_cpu_keeps_to_images_cache_and_a_gigabyte_and_a_half(name: str)
 
 def test_noise_is_not_the_same_image_again() -> None:
     assert len({image.numpy().tobytes() for image in noise(50).train.images}) == 50
+
+
+def test_a_pair_of_models_is_timed_by_name(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    timed: list[Family] = []
+
+    def rounds(family: Family, *_: Any) -> dict[str, Any]:
+        timed.append(family)
+        return summarize(family, ROUNDS) | {"precision": "fp32"}
+
+    monkeypatch.setattr(run, "run_rounds", rounds)
+    assert parser.entry(["bench", "--student", "cifar_resnet8", "--teacher", "cifar_resnet14", "--rounds", "1"]) == 0
+    (family,) = timed
+    assert (family.teacher_run().model.label, family.baseline().model.label) == ("cifar_resnet14", "cifar_resnet8")
+    assert "cifar_resnet14:cifar_resnet8: ratios, each within its round" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--student", "resnet8"], "--student and --teacher name a pair of models; give both"),
+        (["--student", "resnet8", "--teacher", "resnet18", "--family", "cnn"], "leave it out beside --student"),
+        (["--student", "resnet9", "--teacher", "resnet18"], "unknown model 'resnet9'"),
+    ],
+)
+def test_a_pair_that_cannot_be_timed_is_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert parser.entry(["bench", *arguments]) == 2
+    assert message in capsys.readouterr().err

@@ -26,6 +26,7 @@ def run(folder: Path, *words: str, file: Path = ROOT / "experiments" / "digits.p
     return code, json.loads((folder / "out.json").read_text())
 
 
+@pytest.mark.nightly
 def test_every_run_is_listed_and_an_imported_teacher_has_no_images_per_s(tmp_path: Path) -> None:
     code, results = run(tmp_path)
     assert (code, [result["stage"] for result in results]) == (0, STAGES)

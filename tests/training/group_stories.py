@@ -27,7 +27,7 @@ VIT = ViT(depth=2, width=24, heads=2, patch=2)
 # Without batch norm, several workers take the same steps as one, up to rounding.
 RUNS: dict[str, Run] = {
     "vit": run_of("baseline", student=recipe(model=VIT, optimizer=AdamW(lr=3e-3), clip_gradient_norm=1.0)),
-    "adapter": run_of("distilled", method=FeatureKD(alpha=0.3), student=recipe(model=VIT)),
+    "adapter": run_of("distilled", method=FeatureKD(alpha=0.3), student=recipe(model=VIT, epochs=1)),
     "augmented": run_of(
         "distilled",
         student=recipe(model=VIT, optimizer=AdamW(lr=3e-3), augmentation=Augmentation(0.3, (2, 9), 3, 0.8, 1.0)),
@@ -43,7 +43,7 @@ RUNS: dict[str, Run] = {
     "without labels": run_of(  # the final norm of the ViT gets no gradient
         "distilled",
         method=AttentionTransfer(ce_weight=0.0),
-        student=recipe(model=VIT, epochs=2),
+        student=recipe(model=VIT, epochs=1),
         teacher=recipe(model=VIT),
     ),
     "resnet": run_of("distilled", method=FeatureKD(alpha=0.3)),

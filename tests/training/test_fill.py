@@ -265,5 +265,6 @@ def test_damaged_images_are_refused_by_readers_and_filled_again(filling: Filling
 
 def test_a_teacher_of_nan_is_blamed_and_not_the_learning_rate(run_folder: RunFolder, filling: Filling) -> None:
     nn.init.constant_(filling.teacher.network.fc.bias, float("nan"))  # type: ignore[arg-type, union-attr]
-    with pytest.raises(RunFailed, match=r"the teacher's logits are NaN or infinite in the first .*; check its weights"):
+    message = r"the teacher's outputs are NaN or infinite in the first .*; check its weights"
+    with pytest.raises(RunFailed, match=message):
         train(run_of("distilled"), run_folder, LiveTeacher(filling.teacher))

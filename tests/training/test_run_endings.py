@@ -113,7 +113,7 @@ def test_a_model_that_cannot_be_built_is_recorded(run_folder: RunFolder) -> None
     wide = replace(run, recipe=replace(run.recipe, model="vit6", batch_size=201))
     with pytest.raises(ConfigError):
         train(wide, run_folder)
-    assert run_folder.status() == "failed" and "batch_size 201" in run_folder.require_record().reason
+    assert run_folder.status() == "failed" and "batch_size = 201" in run_folder.require_record().reason
 
 
 def test_done_run_is_not_changed(run_folder: RunFolder) -> None:

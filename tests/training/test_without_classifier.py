@@ -278,6 +278,7 @@ def test_neighbors_vote_with_the_weights_of_the_paper() -> None:
     assert votes[0].tolist() == pytest.approx(0.999 * share + 0.001 / 3, rel=1e-5)
 
 
+@pytest.mark.nightly
 def test_the_probe_of_a_trained_network_is_as_good_as_its_classifier(tower: Path) -> None:
     model = models.build(TOWER, images_of(digits()), 0)
     state = torch.load(tower, weights_only=True)["model"]
