@@ -1,11 +1,11 @@
 """A patient and consistent teacher (Beyer et al. 2022, arXiv:2106.05237): function matching on CIFAR-10.
 
-No labels (alpha 0, temperature 1). Teacher and student see the same view: a strong crop, mixed with another image in a
-uniform share. AdamW with clipped gradients, half a cosine, many epochs. Such views are too many for a logit cache, so
-the teacher is live.
+No labels (alpha 0, temperature 1). Teacher and student see the same pixels: a strong crop, mixed with another image in
+a uniform share. AdamW with clipped gradients, half a cosine, many epochs. Such pixels have too many variants for a
+logit cache, so the teacher is live.
 
-The paper trains for 100 to 3,000 epochs on the 68,000 images of Food101, and the longest is the best. 1,000 epochs of
-CIFAR-10 take about a night. `student.epochs` shortens it:
+The paper trains for 100 to 3,000 epochs on the 68,000 images of Food101, and the longest training is the most accurate.
+This file trains for 1,000 epochs; `student.epochs` shortens the training:
 
 sbatch slurm/ray_cluster.slurm experiments/patient_teacher.py
 python experiments/patient_teacher.py --set student.epochs=200

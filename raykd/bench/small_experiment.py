@@ -1,4 +1,4 @@
-"""Time a small experiment from first line to last model, with the standard pipeline and with raykd.
+"""Time the training of all models of a small experiment, with the standard pipeline and with raykd.
 
 The experiment trains a teacher, baselines and distilled students.
 

@@ -23,7 +23,7 @@ def add_job_commands(add_command: Callable[[str, str], ArgumentParser]) -> None:
     submit.add_argument("experiment", nargs=REMAINDER, metavar="experiments/X.py [ARGS...]")
     add("status", "list the experiments submitted to a running job")
     logs = add("logs", "print the output of a submitted experiment")
-    logs.add_argument("-f", "--follow", action="store_true", help="and keep printing until it ends")
+    logs.add_argument("-f", "--follow", action="store_true", help="keep printing until the experiment ends")
     stop = add("stop", "save and end a submitted experiment")
     for command in (logs, stop):
         name = "as `status` lists it (default: the last)"

@@ -1,7 +1,7 @@
 """Classes that a user defines in a file: methods and networks, by 'my_file.py:MyClass' or an import in an experiment.
 
-A class from a single file is pickled as that file's text, which a worker executes as a module: another node may not
-have the file, or another version of it. Therefore the file may import raykd and installed packages only. A class of an
+A class from a single file is pickled as that file's text, which a worker executes as a module: another node may have no
+such file, or another version of it. Therefore the file may import raykd and installed packages only. A class of an
 installed package is pickled by reference. A run's fingerprint has the text's sha256, so an edit makes new runs.
 
 cloudpickle's register_pickle_by_value is no substitute: it pickles objects instead of text, so a file with a function
@@ -27,8 +27,8 @@ _EXPERIMENTS = ("__main__", "<run_path>")  # modules in which an experiment file
 class Source:
     """The file of a class as it was when the class was created. name: the class's qualified name.
 
-    noun: 'method' or 'network', for messages. module: of an installed package, which workers import; '' for a single
-    file, which is pickled as text.
+    noun: 'method' or 'network', for messages. module: the module that workers import, for a class of an installed
+    package; '' for a class in a single file, which is pickled as text.
     """
 
     path: str
@@ -99,7 +99,9 @@ def installed_class(module: str, name: str, sha256: str, noun: str) -> Any:
         cls = _attribute(import_module(module), name)
         source = record_source(cls, noun)
     except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{noun} {name} of the package '{module}' cannot be imported ({error}); install it") from None
+        raise ConfigError(
+            f"{noun} {name} of the module '{module}' cannot be imported ({error}); install its package"
+        ) from None
     if source is None or source.sha256 != sha256:
         raise ConfigError(
             f"{noun} {name}: the module '{module}' that is installed here differs from the one that was used "
@@ -141,7 +143,7 @@ def load_class(location: str, noun: str, example: str) -> Any:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "no text in UTF-8"
+        reason = error.strerror if isinstance(error, OSError) else "not valid UTF-8"
         raise ConfigError(f"{noun} file '{file}' cannot be read ({reason}); {remedy}") from None
     loaded = _classes.get((hashlib.sha256(text.encode()).hexdigest(), name))
     cls = loaded or vars(_run(str(path.absolute()), text, noun)).get(name)

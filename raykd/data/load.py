@@ -121,7 +121,10 @@ def _checked_size(name: str, image_size: int | None, stored_size: int) -> int:
     size = stored_size if image_size is None else image_size
     if size < 1 or stored_size % size:
         sizes = ", ".join(str(divisor) for divisor in range(1, stored_size + 1) if stored_size % divisor == 0)
-        raise ConfigError(f"image_size {size} does not divide the {stored_size} pixels of {name}; give one of {sizes}")
+        raise ConfigError(
+            f"data.image_size = {size}: must divide {stored_size}, the pixels per side of the images of {name}; "
+            f"set it to one of {sizes}"
+        )
     return size
 
 

@@ -1,11 +1,11 @@
 """Mixtures of two images: mixup (Zhang et al. 2017, arXiv:1710.09412), CutMix (Yun et al. 2019, arXiv:1905.04899).
 
-    mixup    mixed = weight * image + (1 - weight) * partner        weight = max(x, 1 - x),  x ~ Beta(alpha, alpha)
+    mixup    mixed = share * image + (1 - share) * partner          share = max(x, 1 - x),  x ~ Beta(alpha, alpha)
     cutmix   mixed = partner inside a box, image outside            (1 - x) H W is the box's area before clipping
 
-An image always has the larger weight under its index: the share of the image in the mixture is at least 1/2. For mixup
-this only renames the pairs, since x and 1 - x are equally likely. For CutMix, image and partner are swapped if the
-box covers more than half.
+The image's share of the mixture is at least 1/2, so the label and index of a mixed image are those of the image with
+the larger share. The mixtures of mixup keep their distribution, because x and 1 - x are equally likely and any image
+can be the partner. For CutMix, image and partner are swapped if the box covers more than half.
 
 x is one of 65,536 quantiles of its distribution, so shares are multiples of 2^-16. A mixed pixel is then exact in
 float32 before it is rounded (half up), and the same on every device.
@@ -26,7 +26,10 @@ _GRID = (1 << 16) + 1  # points of the density's integration
 
 
 class Mixing:
-    """mixup, cutmix: alpha of each, 0 to disable it; at least one is above 0. Images are height x width."""
+    """Draws the mixtures of a batch and applies them to images of height x width.
+
+    mixup, cutmix: alpha of each technique, 0 to disable it; at least one is above 0.
+    """
 
     def __init__(self, mixup: float, cutmix: float, height: int, width: int, device: torch.device | str) -> None:
         self._height, self._width = height, width
@@ -36,8 +39,8 @@ class Mixing:
     def draw(self, keys: Tensor) -> tuple[Tensor, ...]:
         """Draw (share, inside, outside, top, bottom, left, right), each in the shape of `keys`.
 
-        share: float32, of the image in the mixture. inside, outside: float32, the weight of the image in the box and
-        around it. The box is int64, rows top to bottom - 1 and columns left to right - 1; for mixup it is empty.
+        share: float32, the image's share of the mixture. inside, outside: float32, the weight of the image in the box
+        and around it. The box is int64, rows top to bottom - 1 and columns left to right - 1; for mixup it is empty.
         """
         quantile = uniform_int(hash64(MIX, keys, 0), QUANTILES)
         mixup = _without_box(1 - self._mixup[quantile]) if self._mixup is not None else ()

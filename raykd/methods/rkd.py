@@ -26,14 +26,17 @@ from raykd.methods.precision import in_float32
 from raykd.outputs import Outputs, Targets
 
 LEAST_DISTANCE = 1e-6  # the authors' lower bound for two different images
-# Images i at a time, c: [c, B, B] cosines and [c, B, D] differences. 8 fit in a CPU's caches. On a GPU, chunks of 8
-# would take 800 kernels for a batch of 128, and larger chunks cost no more time.
+# Images i per chunk. A chunk of c images has [c, B, B] cosines and [c, B, D] differences. Those of 8 images fit in a
+# CPU's caches. On a GPU, chunks of 8 would take 800 kernels for a batch of 128, and larger chunks cost no more time.
 CHUNK_SIZES = {"cpu": 8, "cuda": 128}
 
 
 @dataclass(frozen=True)
 class RKD(FeatureMethod):
-    """distance_weight is for pairs of a batch's images, angle_weight for triples."""
+    """distance_weight, angle_weight: weights of the terms over pairs and over triples of images, 0 or more.
+
+    The other fields are those of FeatureMethod.
+    """
 
     kind: ClassVar[str] = "rkd"
     paper: ClassVar[str] = "arXiv:1904.05068"

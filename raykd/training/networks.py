@@ -1,4 +1,4 @@
-"""Check that the networks of planned runs fit together, building each network once."""
+"""Check that the networks of planned runs fit together, before anything is trained."""
 
 from typing import Literal
 
@@ -22,11 +22,11 @@ from raykd.training.training_step import make_model
 
 PARAMETER_BYTES = 4
 _GB = 1e9
-KINDS = {"embedding": "the embedding", "features": "feature maps"}
+OUTPUT_DESCRIPTIONS = {"embedding": "the embedding", "features": "feature maps"}
 
 
 class Networks:
-    """Outputs of each run's untrained network for the same images of `dataset`."""
+    """Checks of planned runs, on the outputs of their initial or imported networks for a few images of `dataset`."""
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
@@ -60,7 +60,8 @@ class Networks:
     def _require_trained_embedding(self, run: Run, teacher: Outputs, adapter: nn.Module | None) -> None:
         """Raise ConfigError if the loss does not depend on layers from which the embedding is computed.
 
-        Vectors may remain, such as the norm between the last feature map and the embedding of a ViT.
+        One-dimensional parameters may stay untrained, such as those of the norm between the last feature map and the
+        embedding of a ViT.
         """
         method, num_images = run.method, max(run.method.min_batch_size, NUM_SHOWN)
         model = make_model(run, self._dataset).eval()
@@ -76,16 +77,17 @@ class Networks:
         pairs = zip(weights.items(), gradients, strict=True)
         untrained = [name for (name, weight), gradient in pairs if gradient is None and weight.dim() > 1]
         if untrained:
+            others = f" and {plural(len(untrained) - 1, 'other layer')}" if len(untrained) > 1 else ""
             raise ConfigError(
-                f"method = {method.title()}: without labels it does not train {untrained[-1]} and "
-                f"{plural(len(untrained) - 1, 'other layer')}, which the embedding depends on; include the last stage, "
-                "such as --set method.stages=-1, or set method.ce_weight above 0"
+                f"method = {method.title()}: without labels it does not train {untrained[-1]}{others}, which the "
+                "embedding depends on; include the last stage, such as --set method.stages=-1, or set "
+                "method.ce_weight above 0"
             )
 
     def require_batch_fits(self, run: Run, num_workers: int) -> None:
         """Raise ConfigError if workers have one image per batch and a batch norm cannot train on one.
 
-        Batch norm requires more than one value per channel, over positions of a map and images.
+        Batch norm requires more than one value per channel, over the images and the positions of a feature map.
         """
         is_shared = num_workers > 1 and run.recipe.sync_batch_norm
         if run.imported is not None or is_shared or run.recipe.images_per_pass > num_workers:
@@ -138,10 +140,11 @@ class Networks:
             model = make_model(run, self._dataset) if need in method.needs and lacks[need] else None
             if isinstance(model, HookedModel):
                 names = serving(model.network, model.input_size or self._dataset.image_size, need)
-                choices = f"one of {', '.join(names[:NUM_LISTED])}" if names else "but none of them returns it"
+                output, field = OUTPUT_DESCRIPTIONS[need], f"{run.role}.model.{need}"
+                option = f"--set {field}=NAME, one of {', '.join(names[:NUM_LISTED])}"
+                remedy = option if names else f"none of its submodules returns {output}; choose another method or model"
                 raise ConfigError(
-                    f"method = {method.title()}: requires {KINDS[need]} of the {run.role}, and "
-                    f"{run.role}.model.{need} is not set; --set {run.role}.model.{need}=NAME, {choices}"
+                    f"method = {method.title()}: requires {output} of the {run.role}, and {field} is not set; {remedy}"
                 )
 
 

@@ -524,7 +524,7 @@ METHODS: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "a field of an unknown type": (method("    size: 'Nothing' = 1\n"), ("one of its fields", "NameError")),
     "a field without a default": (method("    size: int\n"), ("its field 'size' has no default", "give it one")),
     "a method file that is not Python": ("class Mine(\n", ("fails at line 1 with SyntaxError",)),
-    "a method file that is not UTF-8": (b"# \xff\n", ("cannot be read (no text in UTF-8)",)),
+    "a method file that is not UTF-8": (b"# \xff\n", ("cannot be read (not valid UTF-8)",)),
     "a method file that calls sys.exit(0)": ("import sys\nsys.exit(0)\n", ("ends the process at line 2",)),
     "a method file with a null byte": (b"x = 1\0\n", ("mine.py' fails", "null bytes")),
     "a class that is not a method": (f"{HEAD}\nclass Mine:\n    pass\n", ("'Mine' in method file", "is no method")),

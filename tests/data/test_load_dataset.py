@@ -43,7 +43,9 @@ def test_smaller_images_are_means_of_blocks(parquet_folder: Path, size: int, mon
 
 @pytest.mark.parametrize("size", [0, -4, 5, 64])
 def test_size_that_does_not_divide_is_refused(parquet_folder: Path, size: int) -> None:
-    with pytest.raises(ConfigError, match=f"image_size {size} does not divide the 32 pixels of cifar10"):
+    with pytest.raises(
+        ConfigError, match=f"data.image_size = {size}: must divide 32, the pixels per side of the images of cifar10"
+    ):
         load_dataset("cifar10", parquet_folder, image_size=size)
 
 

@@ -20,10 +20,11 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class StageSummary:
-    """One stage over its evaluated runs. top1 is in percent on the test split, seconds are of training per run.
+    """One stage over its evaluated runs. top1 is in percent on the test split, seconds is the training time per run.
 
-    metrics: on the test split, without top1. val: on the validation split, with top1. costs: of the model, one for each
-    device. classes, class_top1, confusion, reliability: on the test split, over all runs, see pooled.py.
+    metrics: on the test split, without top1. val: on the validation split, with top1. costs: the models' costs, one
+    record for each Costs.shape: model, device, precision and other conditions. classes, class_top1, confusion,
+    reliability: on the test split, over all runs, see pooled.py.
     """
 
     stage: Stage
