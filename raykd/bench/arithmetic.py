@@ -17,7 +17,7 @@ SIDE = {"cpu": 2048, "cuda": 8192}  # side of the square matrices
 REPEATS = 7
 
 
-def achieved(family: Family, device: torch.device, step_s: float) -> dict[str, float]:
+def achieved_flops_per_s(family: Family, device: torch.device, step_s: float) -> dict[str, float]:
     """Return FLOP/s of a 'step' and a 'matrix_product' in the student's precision, and the 'share' of the step."""
     compute = choose_compute(device, family.student.precision)
     step = step_flops(family.baseline(), family.dataset(), no_teacher, device) / step_s

@@ -88,7 +88,8 @@ def pair(teacher: str, student: str) -> Family:
     Raises ConfigError for an unknown name, and for a model that cannot take these images.
     """
     recipe = replace(cnn().teacher, model=teacher)
-    family = replace(cnn(), name=f"{teacher}:{student}", teacher=recipe, student=replace(recipe, model=student))
+    student_recipe = replace(recipe, model=student)
+    family = replace(cnn(), name=f"{teacher}:{student}", teacher=recipe, student=student_recipe, steps=3)  # may be slow
     for run in (family.teacher_run(), family.baseline()):
         make_model(run, noise(NUM_CLASSES)).require_size(IMAGE_SIZE, run.model.label)
     return family

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from raykd.bench.arithmetic import achieved
+from raykd.bench.arithmetic import achieved_flops_per_s
 from raykd.bench.families import FAMILIES, Family
 from raykd.bench.memory import peak_memory
 from raykd.bench.rounds import run_rounds
@@ -34,7 +34,7 @@ def benchmark(
         memory = peak_memory(name, device)  # first, while memory is free
         results[name] = run_rounds(family, device, num_rounds, log) | {"memory": memory}
         step_s = results[name]["ms_per_step"]["step without the loop, baseline"] / 1e3
-        results[name]["flops_per_s"] = achieved(family, device, step_s)
+        results[name]["flops_per_s"] = achieved_flops_per_s(family, device, step_s)
     log("a small experiment with the standard pipeline, then with raykd")
     return results | {"small_experiment": compare(SmallExperiment(), device)}
 

@@ -25,7 +25,7 @@ _SPLIT_SEED = 0  # fixed: the test split is the same everywhere
 
 def read() -> tuple[Split, Split]:
     """Return (train, test): 1,200 and 597 images, each class split in proportion, uint8 [N, 3, 16, 16]."""
-    # From the file, since importing sklearn.datasets takes 3 s, in every process that reads the digits.
+    # The file is read directly: importing sklearn.datasets takes 3 s in every process that reads the digits.
     rows = np.loadtxt(str(distribution("scikit-learn").locate_file(_FILE)), delimiter=",", dtype=np.int64)
     stored, targets = rows[:, :-1], rows[:, -1]
     gray = np.rint(stored.reshape(-1, 8, 8) * 255 / 16).astype(np.uint8)
@@ -37,7 +37,7 @@ def read() -> tuple[Split, Split]:
 
 
 def identity(train: Split, test: Split) -> str:
-    """Return sha256 over the pixels and labels."""
+    """Return the SHA-256 of the pixels and labels."""
     digest = hashlib.sha256(b"digits")
     for tensor in (train.images, train.labels, test.images, test.labels):
         digest.update(tensor.contiguous().numpy().tobytes())

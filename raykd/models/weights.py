@@ -26,6 +26,7 @@ from raykd.models.torch_file import (
     read_torch_file,
 )
 
+_NAME_MODEL = "name the model that these weights were trained with"
 _TORCH_MAGIC = (b"PK\x03\x04", b"\x80\x02\x8a\x0a")  # a zip file, and torch's older format
 
 
@@ -33,8 +34,8 @@ def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str,
     """Write `state` to the file `path` as safetensors, with `metadata` and a checksum in its header."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     content = save(tensors, {**(metadata or {}), CHECKSUM: checksum_of(tensors, metadata or {})})
-    # Not save_file, whose files are readable by their owner only. Metadata, which safetensors writes in a random order,
-    # are sorted, so that equal weights are equal bytes.
+    # save_file is not used, because only their owner can read its files. Metadata, which safetensors writes in a random
+    # order, are sorted, so that equal weights give equal bytes.
     size = int.from_bytes(content[:8], "little")
     fields = json.loads(content[8 : 8 + size])
     fields["__metadata__"] = dict(sorted(fields["__metadata__"].items()))
@@ -138,9 +139,10 @@ def _require_no_network(path: Path, networks: list[str], chosen: str) -> None:
     if not networks:
         return
     remedy = f", or name the intended state dict, such as '{path}#{chosen}'" if chosen else ""
+    the_chosen = f"the state dict '{chosen}'" if chosen else "a state dict"
     raise ConfigError(
-        f"weights file '{path}' holds a whole pickled network as '{networks[0]}', which is never loaded, beside the "
-        f"state dict '{chosen or 'of the file itself'}'; save the network's state_dict(){remedy}"
+        f"weights file '{path}' holds a whole pickled network as '{networks[0]}', which is never loaded, beside "
+        f"{the_chosen}; save the network's state_dict(){remedy}"
     )
 
 
@@ -177,7 +179,8 @@ def _damaged_error(path: Path, error: Exception) -> ConfigError:
 
 def _no_tensors_error(path: Path) -> ConfigError:
     return ConfigError(
-        f"weights file '{path}' holds more than tensors, or none, and is not loaded; save its state_dict() alone"
+        f"weights file '{path}' holds more than tensors, or no tensors, and is not loaded; save only the "
+        "network's state_dict()"
     )
 
 
@@ -203,14 +206,13 @@ def _require_match(path: Path, state: Mapping[str, Tensor], expected: ExpectedSt
         stored, required = tuple(state[name].shape), tuple(expected_shapes[name])
         raise ConfigError(
             f"weights file '{path}' has {difference}: {name} is {stored}, the model requires {required}{both}; "
-            f"{'name the model it was trained as' if body else 'use weights that were trained on the same classes'}"
+            f"{_NAME_MODEL if body else 'use weights that were trained on the same classes'}"
         )
     if missing or extra:
         lacks = [f"lacks {missing[0]}"] if missing else []
         has = [f"has {extra[0]}, which the model lacks"] if extra else []
         raise ConfigError(
-            f"weights file '{path}' has another architecture: it {' and '.join(lacks + has)}; "
-            "name the model it was trained as"
+            f"weights file '{path}' has another architecture: it {' and '.join(lacks + has)}; {_NAME_MODEL}"
         )
 
 

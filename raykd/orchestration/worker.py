@@ -1,7 +1,7 @@
 """The workers of a trainer: they do one job after another from the queue, and report to Ray Train.
 
-If a run has several workers, the first one requests the job from the queue and sends it to the others; each trains on a
-part of every batch.
+If a run has several workers, the first one requests the job from the queue and sends it to the other workers. Each
+trains on a part of every batch.
 
 The run's folder holds everything that is needed to resume. `ray.train.report` carries only a pointer to the checkpoint
 in that folder, so nothing is copied, and a replacement worker resumes from the file itself.
@@ -45,7 +45,7 @@ from raykd.training.train_one import Logging, RunLocked, train_one
 
 IDLE_POLL_S = 0.2  # between a free slot's requests for a job
 RAY_REPORT_EVERY_S = 30.0
-PIECES = 16  # one part of a logit cache is split into these; with several workers each piece is some seconds of work
+CHUNKS = 16  # one part of a logit cache is split into these; with several workers each chunk is some seconds of work
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class WorkerConfig:
 
 
 def work(config: dict[str, Any]) -> None:
-    """Do jobs until the queue is over. This is the `train_loop_per_worker` of every trainer."""
+    """Do jobs until no job is left and none will be added. This is the `train_loop_per_worker` of every trainer."""
     worker, everyone = WorkerConfig(**config), default_group(config["may_shrink"])
     link = QueueLink(worker.queue, worker.slot)
     with link if everyone.is_first else nullcontext():
@@ -124,7 +124,7 @@ def _do(job: Job, worker: WorkerConfig, everyone: Group, link: QueueLink) -> Non
 
 
 def failure_reason(error: Exception) -> str:
-    """Return why a job failed: one line for a disk, a quota or rights; with a traceback for an error in the code."""
+    """Return why a job failed: in one line for a full disk or missing rights, else with a traceback."""
     if is_environment_error(error):
         return f"{error}; {RESUME}"
     return f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
@@ -139,16 +139,18 @@ def _evaluate(run: Run, worker: WorkerConfig) -> None:
 
 
 def _fill(job: Job, worker: WorkerConfig, group: Group, link: QueueLink) -> None:
-    """Fill one part of a logit cache. Several workers divide the part into pieces."""
+    """Fill one part of a logit cache. Several workers divide the part into chunks."""
     assert job.cache is not None
     filler = _filler(job.cache, worker.options, worker.gpus)
     if group.size == 1:
         filler.fill(job.part, should_stop=link.should_stop)
         return
-    for piece in range(PIECES):  # only the first worker polls whether to stop; it informs the others between two pieces
+    for chunk in range(
+        CHUNKS
+    ):  # only the first worker polls whether to stop; it informs the other workers between two chunks
         if group.broadcast_flags(link.should_stop())[0]:
             raise Interrupted("stopped while filling the logit cache; rerun the same command to resume")
-        filler.fill(job.part, piece * group.size + group.rank, PIECES * group.size)
+        filler.fill(job.part, chunk * group.size + group.rank, CHUNKS * group.size)
     group.gather(torch.zeros(1))  # the part is filled when all workers are here
 
 

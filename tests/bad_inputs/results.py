@@ -12,7 +12,7 @@ sys.path.append(str(Path(__file__).parents[1] / "report"))  # for a search that 
 
 Damage = Callable[[Path], None]
 RETRAIN = ("move the folder", "rerun the same command to train the run again")
-EVALUATE = ("remove it", "'raykd report' then evaluates the run again")
+EVALUATE = ("remove it", "'python -m raykd report' then evaluates the run again")
 
 
 def _arguments(command: str, folder: Path, run: Path) -> list[str | Path]:

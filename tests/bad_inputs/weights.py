@@ -142,7 +142,7 @@ class Code:
 
 
 DAMAGED = ("truncated or damaged", "copy it again")
-MORE = ("holds more than tensors", "save its state_dict() alone")
+MORE = ("holds more than tensors", "save only the network's state_dict()")
 NO_STATE = ("holds no state dict of tensors", "save model.state_dict()")
 NOT_FINITE = ("values that are NaN or infinite", "give an earlier checkpoint")
 DENSE = ("weights must be dense floating-point numbers", "state_dict() in float32")

@@ -141,9 +141,9 @@ def test_code_in_a_pickle_is_refused_and_not_executed(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write({"conv1.weight": Harmful()}, tmp_path / "a.pth")
-    assert "save its state_dict() alone" in refused(tmp_path / "a.pth")
+    assert "save only the network's state_dict()" in refused(tmp_path / "a.pth")
     torch.save(network(), tmp_path / "whole.pth")
-    assert "save its state_dict() alone" in refused(tmp_path / "whole.pth")
+    assert "save only the network's state_dict()" in refused(tmp_path / "whole.pth")
     assert not (tmp_path / "harmed").exists()
 
 

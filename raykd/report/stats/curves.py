@@ -10,7 +10,7 @@ from raykd.report.stats.paired_interval import spread_of
 
 @dataclass(frozen=True)
 class Curve:
-    """One value per epoch; epochs count from 1 here. low and high: the smallest and the largest seed."""
+    """One value per epoch, counted from 1. low and high: the smallest and the largest value over the seeds."""
 
     epochs: tuple[int, ...]
     mean: tuple[float, ...]

@@ -1,7 +1,8 @@
 """Ranks of k methods: 1, or 1-3 where three methods cannot be distinguished.
 
 All k (k - 1) / 2 pairs are compared by the paired t-test over the seeds that all methods have, corrected by Holm
-(1979). a and b tie if the corrected p is at least 0.05; without correction, the interval of a - b would include 0.
+(1979). a and b tie if the corrected p is at least 0.05. (An uncorrected p of at least 0.05 means that the interval of
+a - b includes 0.)
 
     first rank of a = 1 + number of methods that are better than a and do not tie with it
     last rank of a  = k - number of methods that are worse than a and do not tie with it

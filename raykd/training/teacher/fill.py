@@ -24,7 +24,7 @@ from raykd.training.teacher.cache import ITEM_BYTES, LogitCache, visited_views
 from raykd.training.teacher.choose import PlannedCache
 
 PIECE_S = 10.0  # the most work that an interruption loses
-PIECE_BYTES = 64 << 20  # the largest piece written at a time, holes included
+PIECE_BYTES = 64 << 20  # the largest piece written at a time, including rows between its missing ones
 BATCH_SIZE = {"cpu": 256, "cuda": 2048}  # views; more is not faster on 2 cores
 # Whether to pad a batch to the full size by repeating its views. cuDNN takes seconds to find the fastest kernels for
 # each new batch size, and the last batch of a piece has any size. On a CPU the padding would only cost time.
@@ -96,7 +96,7 @@ class Filler:
             read_oldest()
         self._cache.write(first, rows, filled)
         if stopped:
-            raise Interrupted("stopped while the logit cache was filled; rerun the same command to resume")
+            raise Interrupted("stopped while filling the logit cache; rerun the same command to resume")
         return int(filled.sum())
 
     def _launch(self, first: int, entries: Tensor, size: int) -> "_Batch":
