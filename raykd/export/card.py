@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ def model_card(run: FinishedRun, form: ExportFormat, checksums: dict[str, str], 
         images=run.header.images,
         size=run.header.images.size,
         network_size=run.network_size,
+        network_images=replace(run.header.images, size=run.network_size),
         timm_name=timm_name,
         timm_arguments=timm_arguments,
         hf_config=model.config_of(run.model.network) if isinstance(model, HuggingFace) else {},
