@@ -145,9 +145,8 @@ def _fill(job: Job, worker: WorkerConfig, group: Group, link: QueueLink) -> None
     if group.size == 1:
         filler.fill(job.part, should_stop=link.should_stop)
         return
-    for chunk in range(
-        CHUNKS
-    ):  # only the first worker polls whether to stop; it informs the other workers between two chunks
+    for chunk in range(CHUNKS):
+        # Only the first worker polls whether to stop. It informs the other workers between two chunks.
         if group.broadcast_flags(link.should_stop())[0]:
             raise Interrupted("stopped while filling the logit cache; rerun the same command to resume")
         filler.fill(job.part, chunk * group.size + group.rank, CHUNKS * group.size)

@@ -195,22 +195,22 @@ class Experiment(Config):
             reads_labels = method.trains_classifier(self.student.epochs) or method.reads_labels
             unread = f"requires labels, and the students of {method.title()} train without them; use shuffle"
             self.student.require(reads_labels, "sampling", unread)
-        trains = {method.title(): method.trains_classifier(self.student.epochs) for method in self.methods}
-        if len({*trains.values()}) > 1:
-            with_one, without = (next(name for name, value in trains.items() if value is has) for has in (True, False))
-            self.require(
-                False,
-                "compare",
-                f"students of {without} have no classifier (ce_weight = 0) and those of {with_one} have one, and "
-                "accuracies of a linear probe and of a classifier cannot be compared; set ce_weight alike",
-            )
-        for method in self.methods if not teacher.classifier else ():
-            without_logits = [kind for kind, other in kinds(Method).items() if other.works_without_logits()]
-            name = "method" if method is self.method else "compare"
+        without = [method.title() for method in self.methods if not method.trains_classifier(self.student.epochs)]
+        mixed = (
+            f"students of {', '.join(without)} have no classifier (ce_weight = 0) and the others have one, and "
+            "accuracies of a linear probe and of a classifier cannot be compared; set ce_weight alike"
+        )
+        self.require(len(without) in (0, len(self.methods)), "compare", mixed)
+        if not teacher.classifier:
+            self._check_methods_without_logits()
+
+    def _check_methods_without_logits(self) -> None:
+        """Check that no method reads the logits of a teacher that has no classifier."""
+        for method in self.methods:
+            known = ", ".join(kind for kind, other in kinds(Method).items() if other.works_without_logits())
             reads = "its loss reads the teacher's logits, and teacher.model.classifier = False; use one of"
-            self.require(
-                not method.uses_logits(self.student.epochs), name, f"{reads} {', '.join(without_logits)} at kd_weight=0"
-            )
+            name = "method" if method is self.method else "compare"
+            self.require(not method.uses_logits(self.student.epochs), name, f"{reads} {known} at kd_weight=0")
 
     def _check_checkpoint(self) -> None:
         """Check that the teacher's network is that of the folder from which its weights are imported."""
@@ -304,9 +304,8 @@ class Experiment(Config):
             for value in space.probe_values:
                 changed = self.with_configuration({path: value})
                 has_classifier = changed.method.trains_classifier(changed.student.epochs)
-                is_alike = has_classifier is self.method.trains_classifier(self.student.epochs)
-                differs = f"{path} = {value}: trials with and without a classifier cannot be compared; leave out 0"
-                search.require(is_alike, "space", differs)
+                reason = "students without a classifier are evaluated by k-NN, and their baselines by a classifier"
+                search.require(has_classifier, "space", f"{path} = {value}: {reason}; set method.ce_weight above 0")
         self.default_configuration(search)
 
     def default_configuration(self, search: Search) -> dict[str, Any]:
@@ -336,7 +335,7 @@ class Experiment(Config):
 
     def with_configuration(self, configuration: Mapping[str, object]) -> "Experiment":
         """Return this experiment without its search, with {dotted path: value}. Raises ConfigError if invalid."""
-        # As they were when the experiment was made.
+        # The files may have changed since the experiment was made.
         by_text = {"method": self.custom_methods, "student.model": self.custom_models}
         values = [(path, by_text.get(path, {}).get(str(value), str(value))) for path, value in configuration.items()]
         return override_all(replace(self, search=None), values)

@@ -138,8 +138,8 @@ class Metrics:
     classes: tuple[str, ...] = ()
     weights_sha256: str | None = None
     teacher_sha256: str | None = None  # SHA-256 of the teacher's weights
-    # For a model without a classifier, whose other metrics are those of a linear probe on its embedding: the accuracy
-    # of its nearest neighbors, and the probe's L2 penalty, see training/probe.py.
+    # Only for a model without a classifier, whose other metrics are those of a linear probe on its embedding: the
+    # accuracy by k-NN, and the L2 penalty of the probe, see training/probe.py.
     knn_top1: Percent | None = None
     probe_penalty: NonNegative | None = None
 
@@ -151,6 +151,11 @@ class Metrics:
         if self.confusion and num_counted != self.num_images:
             return f"confusion counts {num_counted} images, but num_images is {self.num_images}"
         return ""
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether the metrics are those of a linear probe, and not of the model's classifier."""
+        return self.probe_penalty is not None
 
     @property
     def numbers(self) -> Mapping[str, float]:

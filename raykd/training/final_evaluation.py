@@ -44,7 +44,6 @@ def evaluate_on_test(run: Run, folder: RunFolder, dataset: Dataset, compute: Com
     model = load_model(folder.best).to(compute.device)
     if run.recipe.channels_last:  # as in training
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    model.request({"embedding"})
     probe = None if run.model.classifier else fit_probe(model, run.data, dataset, compute)
     teacher = _teacher_of(run, folder, compute)
 

@@ -114,6 +114,7 @@ def embed(model: ImageModel, images: Tensor, compute: Compute, indices: Tensor |
 
 def fit_probe(model: ImageModel, data: Data, dataset: Dataset, compute: Compute) -> Probe:
     """Fit a linear probe of `model` on the training images of `data`; choose its penalty on the validation images."""
+    model.request({"embedding"})
     train, val = train_val_indices(data, dataset.train.labels)
     x, x_val = (embed(model, dataset.train.images, compute, indices) for indices in (train, val))
     y, y_val = (dataset.train.labels[indices].to(compute.device) for indices in (train, val))

@@ -173,9 +173,11 @@ def class_weights_of(run: Run, dataset: Dataset) -> Tensor | None:
 
 def omitted_terms(run: Run) -> frozenset[str]:
     """Return the terms that are not computed, because the student or its teacher has no classifier."""
-    without_student = set() if run.model.classifier else {"ce"}
-    has_both = run.model.classifier and (run.teacher is None or run.teacher.model.classifier)
-    return frozenset(without_student | (set() if has_both else set(run.method.logit_terms or ())))
+    models = (run.model, *(teacher.model for teacher in run.teachers))
+    if all(model.classifier for model in models):
+        return frozenset()
+    terms = run.method.logit_terms or frozenset()
+    return terms if run.model.classifier else terms | {"ce"}
 
 
 def training_labels(run: Run, labels: Tensor) -> Tensor:
@@ -202,11 +204,10 @@ def make_train_state(
 ) -> TrainState:
     """Return the state of `run` before its first step."""
     student, device = make_model(run, dataset), compute.device
-    for model in (student, teacher.model) if isinstance(teacher, LiveTeacher) else (student,):
-        if isinstance(model, ImageModel):  # the mean of several teachers has no feature maps
-            model.request(run.method.needs)
-    if not run.model.classifier:
-        student.request({*run.method.needs, "embedding"})  # whose neighbors are searched after each epoch
+    # Without a classifier, the embedding's neighbors are searched after each epoch.
+    student.request(run.method.needs if run.model.classifier else {*run.method.needs, "embedding"})
+    if isinstance(teacher, LiveTeacher) and isinstance(teacher.model, ImageModel):  # not the mean of several teachers
+        teacher.model.request(run.method.needs)
     loader = _make_loader(run, dataset, teacher, device, group)
     adapter = _adapter_of(run, dataset, student, teacher, loader) if run.method.needs else None
     weights = class_weights_of(run, dataset)

@@ -99,6 +99,7 @@ def test_students_without_labels_are_measured_by_a_probe_and_the_report_names_it
     text = " ".join(render_text(build(tmp_path), in_full=True).split())
     assert "no classifier: all metrics of teacher and distilled are those of a linear probe on the embedding" in text
     assert f"{distilled.knn_top1:.2f}" in text and "k-NN top-1 (%)" in text
+    assert "gain: none between a linear probe (distilled) and a classifier (baseline)" in text
 
 
 def test_training_without_labels_does_not_read_them(tower: Path, tmp_path: Path) -> None:
@@ -191,11 +192,13 @@ def test_a_method_that_leaves_the_embedding_untrained_is_refused_without_labels(
 
 def test_probes_and_classifiers_are_neither_compared_nor_searched(tower: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"compare = .*students of EmbeddingRegression have no classifier .*of RKD have"
+        ConfigError, match=r"compare = .*students of EmbeddingRegression have no classifier .*the others have one"
     ):
         embedding_teacher(tower, method=RKD(), compare=(WITHOUT_LABELS,))
     search = Search({"method.ce_weight": Choice((0.0, 0.5))}, 2)
-    with pytest.raises(ConfigError, match=r"method\.ce_weight = 0\.5: trials with and without a classifier"):
+    with pytest.raises(
+        ConfigError, match=r"method\.ce_weight = 0\.0: students without a classifier are evaluated by k-NN"
+    ):
         embedding_teacher(tower, search=search)
 
 

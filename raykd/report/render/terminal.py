@@ -100,7 +100,7 @@ def _stage_table(summary: FamilySummary) -> Table:
 def _lines_under(summary: FamilySummary) -> list[str]:
     gain = summary.gain
     if gain is None:
-        lines = ["gain: no seed has both a baseline and a distilled result yet"]
+        lines = [f"gain: {summary.why_no_gain}"]
     else:
         points = f"{wording.signed(gain.spread.mean)} points {wording.interval(gain)}".rstrip()
         lines = [f"gain: {points}; {gain.verdict}; {wording.in_favor(gain)}"]

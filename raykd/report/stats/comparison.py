@@ -1,6 +1,7 @@
 """Methods side by side: test top-1, gain over the baseline, rank, training time and memory of each.
 
-    gain     distilled - baseline, paired by seed, with the 95 % interval for this method alone
+    gain     distilled - baseline, paired by seed, with the 95 % interval for this method alone; none between a linear
+             probe and a classifier
     p        of the paired t-test behind the interval; p_holm: corrected by Holm (1979) for all methods compared
     rank     see ranking.py; 1-3 is one of the first three, which the seeds cannot distinguish
     time     median ratio of training seconds to those of the baseline of the same seed; memory: of peaks, likewise
@@ -14,7 +15,7 @@ from statistics import median
 
 from raykd.report.read.records import Family, RunResult
 from raykd.report.stats.paired_interval import PairedGain, Spread, paired_gain, pairs_of, spread_of
-from raykd.report.stats.pooled import by_seed, on_test
+from raykd.report.stats.pooled import are_evaluated_alike, by_seed, on_test
 from raykd.report.stats.ranking import Ranking, rank
 from raykd.report.stats.significance import LEVEL, holm
 
@@ -81,7 +82,10 @@ def compare(family: Family) -> Comparison | None:
     ranks = {ranked.name: ranked.rank for ranked in ranking.methods} if ranking else {}
     reference = by_seed(baselines, TOP1)
     published = family.published.top1 if family.published else {}
-    gains = {name: paired_gain(pairs_of(reference, values), name) for name, values in top1.items()}
+    is_comparable = are_evaluated_alike(baselines, *family.compared.values())
+    gains = {
+        name: paired_gain(pairs_of(reference, values), name) if is_comparable else None for name, values in top1.items()
+    }
     adjusted = holm([gain.t_test_p if gain else None for gain in gains.values()])
     methods = [
         MethodSummary(

@@ -19,6 +19,11 @@ def on_test(metric: str) -> Callable[[RunResult], float | None]:
     return lambda run: run.test.numbers.get(metric) if run.test else None
 
 
+def are_evaluated_alike(*groups: Iterable[RunResult]) -> bool:
+    """Return whether all evaluated runs are evaluated by classifiers, or all by linear probes."""
+    return len({run.test.is_probe for runs in groups for run in runs if run.test}) <= 1
+
+
 def classes_of(results: Sequence[Metrics]) -> tuple[str, ...]:
     """Return the classes' names on one printable line each, if all runs that record them agree; else ()."""
     names = {result.classes for result in results if result.classes}

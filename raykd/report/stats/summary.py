@@ -62,6 +62,13 @@ class FamilySummary:
         return self.gains.get("top1")
 
     @property
+    def why_no_gain(self) -> str:
+        """A statement of why `gain` is None."""
+        if pooled.are_evaluated_alike(self.family.stage("baseline"), self.family.stage("distilled")):
+            return "no seed has both a baseline and a distilled result yet"
+        return "none between a linear probe (distilled) and a classifier (baseline)"
+
+    @property
     def name(self) -> str:
         """The family's name."""
         return self.family.name
@@ -113,7 +120,8 @@ def summarize(family: Family, more_warnings: tuple[str, ...] = ()) -> FamilySumm
 
 def _warning_of_weak_teacher(stages: tuple[StageSummary, ...], family: Family) -> list[str]:
     teacher, baseline, _ = (stage.top1 for stage in stages)
-    if teacher is None or baseline is None or teacher.mean >= baseline.mean:
+    is_comparable = pooled.are_evaluated_alike(family.stage("teacher"), family.stage("baseline"))
+    if teacher is None or baseline is None or teacher.mean >= baseline.mean or not is_comparable:
         return []
     remedy = "train it longer, or choose a larger one"
     if any(run.record and run.record.config.get("imported") is not None for run in family.stage("teacher")):
@@ -172,6 +180,9 @@ def _common(values: Iterable[Value]) -> Value | None:
 
 
 def _gain(family: Family, metric: str) -> PairedGain | None:
+    """Return the gain in `metric`; None without pairs, and between a linear probe and a classifier."""
+    if not pooled.are_evaluated_alike(family.stage("baseline"), family.stage("distilled")):
+        return None
     baseline = pooled.by_seed(family.stage("baseline"), pooled.on_test(metric))
     distilled = pooled.by_seed(family.stage("distilled"), pooled.on_test(metric))
     return paired_gain(pairs_of(baseline, distilled, METRICS[metric].lower_is_better))

@@ -72,7 +72,7 @@ class PlannedCache:
             self.data.flip,
             self.precision,
             len(dataset.train.labels),
-            dataset.num_classes if all(teacher.model.classifier for teacher in self.teachers) else 0,
+            dataset.num_classes if self.teachers[0].model.classifier else 0,
             self.embedding_width,
         )
 

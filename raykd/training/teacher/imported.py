@@ -76,7 +76,6 @@ def import_teacher(run: Run, dataset: Dataset, folder: RunFolder, compute: Compu
         raise RunFailed(f"weights file '{run.imported.path}' has changed since this command started; rerun it")
     teacher = load_imported_teacher(run, dataset)
     model = teacher.image_model.to(compute.device)
-    model.request({"embedding"})
     evaluated = model if run.model.classifier else fit_probe(model, run.data, dataset, compute).model
     result = check_import(evaluated, run.data, dataset, compute, is_probe=not run.model.classifier)
     warnings = (*teacher.warnings, *result.warnings)
