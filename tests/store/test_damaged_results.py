@@ -17,7 +17,6 @@ from small_runs import CPU, train
 from written_records import record_of
 
 from raykd.atomic import write_bytes
-from raykd.bench.without_ray import train_plan
 from raykd.errors import ConfigError, RunFailed
 from raykd.orchestration.options import Options
 from raykd.orchestration.run_experiments import run_experiments
@@ -31,6 +30,7 @@ from raykd.store.run_store import RunStore
 from raykd.training import final_evaluation
 from raykd.training.compute import choose_compute
 from raykd.training.final_evaluation import evaluate_on_test, is_tested
+from raykd.training.train_one import train_one
 
 
 def flip_bit(path: Path, seed: int) -> None:
@@ -159,7 +159,7 @@ def test_damaged_teacher_is_not_distilled(results: Path) -> None:
     store, plan = RunStore(results), finished.plan_of(results.parent, seeds=(0, 1, 2), teacher_source="live")
     finished.flip(finished.run_in(results, "teacher").best)
     with pytest.raises(ConfigError, match=r"teacher.*best\.safetensors' is damaged: .*restores it from the run's"):
-        train_plan(plan.__class__(plan.experiment, plan.runs[-1:]), finished.dataset(), CPU, store)
+        train_one(plan.runs[-1], store.folder(plan.runs[-1]), finished.dataset(), CPU, store, cache=None)
 
 
 @pytest.mark.parametrize("mutation", [name for name in MUTATIONS if name != "truncated"])
