@@ -18,11 +18,11 @@ from small_runs import CPU, NO_WEIGHTS
 
 from raykd.bench.without_ray import train_plan
 from raykd.cli.experiment_file import load_experiment
+from raykd.config.codec import read_checked_json, write_checked_json
 from raykd.data.load import load_dataset
 from raykd.data.types import Dataset
 from raykd.spec.plan import Plan, make_plan
 from raykd.spec.stages import STAGES, Stage
-from raykd.store.codec import read_checked_json, write_checked_json
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.training.compute import choose_compute

@@ -17,12 +17,12 @@ from small_runs import experiment as small_experiment
 from raykd.cli import parser
 from raykd.cli.experiment_file import apply_settings, load_experiments
 from raykd.config import to_dict
+from raykd.config.codec import read_checked_json
 from raykd.data.load import load_dataset
 from raykd.data.types import Dataset
 from raykd.spec.experiment import Experiment
 from raykd.spec.overrides import override
 from raykd.spec.plan import make_plan
-from raykd.store.codec import read_checked_json
 from raykd.store.run_store import RunStore
 from raykd.training.compute import choose_compute
 from raykd.training.final_evaluation import evaluate_on_test

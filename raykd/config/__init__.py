@@ -1,4 +1,4 @@
-"""Configuration objects (typed.py), and classes that a user defines in a file (custom_file.py)."""
+"""Configuration objects (typed.py), classes that a user defines in a file (custom_file.py), JSON files (codec.py)."""
 
 from raykd.config.typed import (
     LOOK_UP,

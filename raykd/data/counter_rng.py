@@ -24,6 +24,7 @@ OPERATION = 9  # drawn from a key: RandAugment's operations
 CUTOUT = 10  # drawn from a key: the position of the square
 MIX = 11  # drawn from a key: the weights or the box of the mixture
 SAMPLE = 12  # the images of an epoch that shows each class equally often
+CROP_VIEW = 13  # the key of a numbered crop of an image, from which its box and flip are drawn
 
 _WEYL = 0x9E3779B97F4A7C15
 _MULTIPLIERS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
@@ -59,6 +60,11 @@ def uniform_int(bits: Tensor, n: int | Tensor) -> Tensor:
 def uniform(bits: Tensor) -> Tensor:
     """Return numbers in [0, 1) from 64 random bits each, float64, in any shape: multiples of 2^-53."""
     return _shift_right(bits, 11).double() * 2.0**-53
+
+
+def non_negative(bits: Tensor) -> Tensor:
+    """Return the upper 63 of 64 random bits as integers from 0, int64, in any shape."""
+    return _shift_right(bits, 1)
 
 
 def permutation(seed: int, epoch: int, n: int, device: torch.device | str = "cpu") -> Tensor:

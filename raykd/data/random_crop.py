@@ -31,19 +31,7 @@ class RandomCrop:
 
     def draw(self, keys: Tensor) -> tuple[Tensor, ...]:
         """Draw the boxes (top, left, height, width), int64 in the shape of `keys`."""
-        attempt = torch.arange(ATTEMPTS, device=keys.device).view(-1, *[1] * keys.dim())
-        fraction = self._min_area + (1 - self._min_area) * uniform(hash64(CROP, keys, attempt, 0))
-        area = fraction * (self._height * self._width)
-        aspect = ((2 * uniform(hash64(CROP, keys, attempt, 1)) - 1) * log(MAX_ASPECT)).exp()
-        height, width = ((area / aspect).sqrt().round().long(), (area * aspect).sqrt().round().long())
-        fits = (height >= 1) & (height <= self._height) & (width >= 1) & (width <= self._width)
-        first = fits.int().argmax(0, keepdim=True)
-        has_fit = fits.any(0)
-        height = torch.where(has_fit, height.gather(0, first)[0], self._height)
-        width = torch.where(has_fit, width.gather(0, first)[0], self._width)
-        top = uniform_int(hash64(CROP, keys, ATTEMPTS, 0), self._height - height + 1)
-        left = uniform_int(hash64(CROP, keys, ATTEMPTS, 1), self._width - width + 1)
-        return top, left, height, width
+        return draw_boxes(keys, self._min_area, self._height, self._width)
 
     def apply(self, pixels: Tensor, draws: Sequence[Tensor]) -> Tensor:
         """Crop uint8 [k, H, W, 3] to the drawn boxes, int64 [k] each, and resize them to H x W."""
@@ -55,6 +43,28 @@ class RandomCrop:
         transposed = resized_rows.view(num_images, self._height, self._width, 3).transpose(1, 2)  # [k, W, H, 3]
         resized = _rounded(torch.bmm(columns, transposed.reshape(num_images, self._width, -1)))
         return resized.view(num_images, self._width, self._height, 3).transpose(1, 2).to(torch.uint8).contiguous()
+
+
+def draw_boxes(
+    keys: Tensor, min_area: float, full_height: int | Tensor, full_width: int | Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Draw the boxes (top, left, height, width), int64 in the shape of `keys`, of at least the fraction `min_area`.
+
+    Args: full_height and full_width are the pixels of all images, or of each, int64 in the shape of `keys`.
+    """
+    attempt = torch.arange(ATTEMPTS, device=keys.device).view(-1, *[1] * keys.dim())
+    fraction = min_area + (1 - min_area) * uniform(hash64(CROP, keys, attempt, 0))
+    area = fraction * (full_height * full_width)
+    aspect = ((2 * uniform(hash64(CROP, keys, attempt, 1)) - 1) * log(MAX_ASPECT)).exp()
+    height, width = ((area / aspect).sqrt().round().long(), (area * aspect).sqrt().round().long())
+    fits = (height >= 1) & (height <= full_height) & (width >= 1) & (width <= full_width)
+    first = fits.int().argmax(0, keepdim=True)
+    has_fit = fits.any(0)
+    height = torch.where(has_fit, height.gather(0, first)[0], full_height)
+    width = torch.where(has_fit, width.gather(0, first)[0], full_width)
+    top = uniform_int(hash64(CROP, keys, ATTEMPTS, 0), full_height - height + 1)
+    left = uniform_int(hash64(CROP, keys, ATTEMPTS, 1), full_width - width + 1)
+    return top, left, height, width
 
 
 def _weights(start: Tensor, size: Tensor, length: int) -> Tensor:

@@ -5,10 +5,10 @@ from dataclasses import asdict
 from typing import Any
 
 from raykd.config import dotted, to_dict
+from raykd.config.codec import read_record
 from raykd.export.finished_run import FinishedRun
 from raykd.export.format import ExportFormat
 from raykd.provenance import source, versions
-from raykd.store.codec import read_record
 from raykd.store.records import Metrics
 from raykd.store.run_folder import RunFolder
 from raykd.training.final_evaluation import is_tested

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from raykd.config import to_dict
+from raykd.config.codec import read_record
 from raykd.data import dataset_names
 from raykd.errors import ConfigError, did_you_mean, plural
 from raykd.models import ImageModel
 from raykd.models.custom_network import Network
 from raykd.provenance import file_sha256
 from raykd.spec.plan import Run
-from raykd.store.codec import read_record
 from raykd.store.records import Metrics, RunRecord
 from raykd.store.run_folder import RunFolder
 from raykd.training.final_evaluation import is_tested

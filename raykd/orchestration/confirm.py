@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from raykd.config.codec import is_number, read_record, require_record, write_record
+from raykd.config.damage import damaged
 from raykd.errors import Interrupted, RunFailed, plural
 from raykd.orchestration.run_experiments import plan_of, raise_for, run_to_completion
 from raykd.orchestration.run_queue import JobStatus, State
@@ -20,8 +22,6 @@ from raykd.orchestration.search_identity import SearchCommand
 from raykd.report.search_wording import configuration_in_words
 from raykd.spec.plan import Run
 from raykd.spec.search import Search
-from raykd.store.codec import is_number, read_record, require_record, write_record
-from raykd.store.damage import damaged
 from raykd.store.records import CandidateRecord, ConfirmationRecord
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore

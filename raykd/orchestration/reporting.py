@@ -7,10 +7,10 @@ import torch
 from rich.console import Console
 
 from raykd.atomic import replacing
+from raykd.config.damage import damaged
 from raykd.data.load import load_dataset
 from raykd.orchestration.progress import log
 from raykd.spec.stages import ROLES
-from raykd.store.damage import damaged
 from raykd.store.records import read_plan
 from raykd.store.run_folder import RunFolder
 from raykd.training.compute import best_device, choose_compute

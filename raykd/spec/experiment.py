@@ -21,9 +21,11 @@ from raykd.config import (
     custom_file,
     kinds,
     not_fingerprinted,
+    skip_if_default,
     type_hints,
 )
 from raykd.data import dataset_names
+from raykd.data.crop_views import CropViews
 from raykd.data.sampling import Sampling
 from raykd.data.views import Views
 from raykd.errors import ConfigError
@@ -54,6 +56,16 @@ class Data(Config):
     crop_padding: int = 4  # pixels of padding for random crops, 0 to 32; 0 for no crops
     flip: bool = True  # random horizontal flips
     split_seed: Seed = 0  # selects the images of every part above
+    # Random crops of whole images, of at least this fraction of the area, resized to image_size, as usual for ImageNet.
+    # None: crops of padded squares, see crop_padding.
+    min_crop_area: float | None = skip_if_default(None)
+    # How many different crops of each image are shown, which a logit cache can hold; None: a new one in every epoch.
+    views_per_image: Annotated[int | None, AtMost(10_000)] = skip_if_default(None)
+    # Evaluation shows the middle square with this fraction of the shorter side, in (0, 1]; ImageNet's usual is 0.875.
+    center_crop: float = skip_if_default(1.0)
+    # 'memory' decodes all images once; 'disk' decodes them in each step, from a packed data set. 'auto' takes memory if
+    # the decoded images fit in a quarter of it. Pixels are the same.
+    storage: Literal["auto", "memory", "disk"] = not_fingerprinted("auto")
 
     def check(self) -> None:
         dataset_names.require_known(self.name)
@@ -62,17 +74,37 @@ class Data(Config):
             self.require(getattr(self, name) is None or getattr(self, name) >= 1, name, "must be at least 1, or none")
         self.require(self.split_seed >= 0, "split_seed", "must be 0 or more")
         self.require(0 <= self.crop_padding <= 32, "crop_padding", "must lie in [0, 32] pixels")
+        self._check_crops()
         if self.train_images is not None and self.student_images is not None:
             is_subset = self.student_images <= self.train_images
             self.require(is_subset, "student_images", f"must not exceed train_images = {self.train_images}")
+
+    def _check_crops(self) -> None:
+        """Check the fields of random crops of whole images."""
+        if self.min_crop_area is None:
+            requires = "requires min_crop_area, the random crops of whole images; set it, or leave this out"
+            self.require(self.views_per_image is None, "views_per_image", requires)
+            self.require(self.center_crop == 1, "center_crop", requires)
+            return
+        self.require(0 < self.min_crop_area <= 1, "min_crop_area", "must lie in (0, 1], or be none")
+        self.require(0 < self.center_crop <= 1, "center_crop", "must lie in (0, 1]")
+        is_valid = self.views_per_image is None or self.views_per_image >= 1
+        self.require(is_valid, "views_per_image", "must be at least 1, or none")
+        no_effect = "has no effect beside min_crop_area; set it to 0"
+        self.require(self.crop_padding == 0, "crop_padding", no_effect)
+        self.require(self.image_size is not None, "image_size", "is required by min_crop_area: the pixels of a crop")
+        whole = "cannot hold random crops of whole images, which are decoded in each step; use disk or auto"
+        self.require(self.storage != "memory", "storage", whole)
 
     def stored(self, results_only: bool) -> dict[str, Any]:
         """Hide the path of a custom data set from results: `Run.data_identity` identifies it by its bytes."""
         return super().stored(results_only) | ({"name": dataset_names.kind_of(self.name)} if results_only else {})
 
     @property
-    def views(self) -> Views:
-        """The finite set of views of each image."""
+    def views(self) -> Views | CropViews:
+        """The views of each image."""
+        if self.min_crop_area is not None:
+            return CropViews(self.min_crop_area, self.flip, self.views_per_image)
         return Views(crop_padding=self.crop_padding, flip=self.flip)
 
 
@@ -87,6 +119,8 @@ class Workers(Config):
     cpus: Annotated[int | None, AtMost(10_000)] = not_fingerprinted(None)
     # GPUs per worker, whole or a fraction below 1. None: one if there are GPUs, else 0.
     gpus: Annotated[float | None, AtMost(10_000)] = not_fingerprinted(None)
+    # Threads per worker that decode images of a data set on disk. None: one for each of its CPUs.
+    loaders: Annotated[int | None, AtMost(10_000)] = not_fingerprinted(None)
 
     def check(self) -> None:
         self.require(self.count >= 1, "count", "must be at least 1")
@@ -94,6 +128,7 @@ class Workers(Config):
         self.require(is_in_range, "min_count", f"must lie in [1, count = {self.count}], or be none")
         self.require(self.cpus is None or self.cpus >= 1, "cpus", "must be at least 1, or none")
         self.require(self.gpus is None or self.gpus >= 0, "gpus", "must be 0 or more, or none")
+        self.require(self.loaders is None or self.loaders >= 1, "loaders", "must be at least 1, or none")
         is_valid = self.gpus is None or self.gpus < 1 or float(self.gpus).is_integer()
         self.require(is_valid, "gpus", "must be a fraction below 1, or whole")
         is_shared = self.count > 1 and self.gpus is not None and 0 < self.gpus < 1

@@ -10,8 +10,8 @@ from typing import Any
 
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
+from raykd.config.damage import damaged
 from raykd.provenance import json_checksum
-from raykd.store.damage import damaged
 
 LINE, CHECKSUM = "line", "checksum"
 

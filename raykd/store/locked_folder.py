@@ -13,9 +13,9 @@ from typing import Any, ClassVar, Generic, TypeVar
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from raykd.atomic import make_folder
+from raykd.config.codec import read_record, require_record, write_record
+from raykd.config.damage import DamagedFile
 from raykd.errors import RunFailed
-from raykd.store.codec import read_record, require_record, write_record
-from raykd.store.damage import DamagedFile
 
 Record = TypeVar("Record")
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
+from raykd.config.codec import Between, read_record
+from raykd.config.damage import damaged
 from raykd.spec.stages import Stage
-from raykd.store.codec import Between, read_record
-from raykd.store.damage import damaged
 
 Percent = Annotated[float, Between(0, 100)]
 Fraction = Annotated[float, Between(0, 1 + 1e-9)]

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raykd.atomic import remove_leftovers, replacing
+from raykd.config.damage import damaged
 from raykd.provenance import file_sha256
-from raykd.store.damage import damaged
 from raykd.store.locked_folder import FileIn, LockedFolder
 from raykd.store.records import RunRecord
 

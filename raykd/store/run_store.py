@@ -11,10 +11,10 @@ from pathlib import Path
 
 from raykd.atomic import make_folder
 from raykd.config import to_dict
+from raykd.config.codec import write_record
 from raykd.errors import ConfigError
 from raykd.spec.plan import Plan, Run
 from raykd.spec.stages import Stage
-from raykd.store.codec import write_record
 from raykd.store.locked_folder import acquire, lock_at
 from raykd.store.records import PlanRecord, read_plan
 from raykd.store.run_folder import RunFolder, Status

@@ -22,9 +22,9 @@ from optuna.storages import JournalStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
+from raykd.config.damage import damaged
 from raykd.errors import ConfigError
 from raykd.spec.search import Choice, Integer, Search, Space, Uniform
-from raykd.store.damage import damaged
 from raykd.store.journal import CheckedJournal
 from raykd.store.locked_folder import FileIn, LockedFolder
 from raykd.store.records import END_STATES, EndState, SearchRecord, TrialState

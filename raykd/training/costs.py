@@ -12,10 +12,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from raykd.config import fingerprint
+from raykd.config.codec import read_record
+from raykd.config.damage import DamagedFile
 from raykd.models import ImageModel, ImageSpec, Model
 from raykd.provenance import hardware, versions
-from raykd.store.codec import read_record
-from raykd.store.damage import DamagedFile
 from raykd.store.records import Costs
 from raykd.training.compute import Compute, gpu_name
 from raykd.training.latency import latency, throughput

@@ -11,10 +11,10 @@ from dataclasses import replace
 
 import torch
 
+from raykd.config.codec import read_record, write_record
 from raykd.data.types import Dataset, Split
 from raykd.provenance import file_sha256, identity_of
 from raykd.spec.plan import Run
-from raykd.store.codec import read_record, write_record
 from raykd.store.records import Metrics
 from raykd.store.run_folder import RunFolder
 from raykd.training.compute import Compute

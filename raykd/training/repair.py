@@ -1,10 +1,10 @@
 """Repair a damaged weights file of a finished run from its last checkpoint."""
 
+from raykd.config.damage import DamagedFile
 from raykd.data.types import Dataset
 from raykd.errors import RunFailed
 from raykd.provenance import file_sha256
 from raykd.spec.plan import Run
-from raykd.store.damage import DamagedFile
 from raykd.store.run_folder import RunFolder
 from raykd.training.best_epoch import num_epochs
 from raykd.training.checkpoint import Checkpoint, read_checkpoint

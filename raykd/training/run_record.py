@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from raykd.config import from_dict, to_dict
+from raykd.config.damage import damaged
 from raykd.data.types import Dataset
 from raykd.errors import ConfigError, RunFailed
 from raykd.methods import CrossEntropy
 from raykd.models import ImageModel
 from raykd.provenance import file_sha256, hardware, source, versions
 from raykd.spec.plan import Run
-from raykd.store.damage import damaged
 from raykd.store.records import Best, ComputeRecord, RunRecord
 from raykd.store.run_folder import RunFolder, now
 from raykd.training.compute import Compute, choose_compute, gpu_name, why_not_graph

@@ -13,9 +13,9 @@ from typing import Any
 from raykd.atomic import replacing
 from raykd.config import custom_file
 from raykd.config.custom_file import Source, source_of
+from raykd.config.damage import damaged
 from raykd.models.custom_network import Network
 from raykd.spec.plan import Run
-from raykd.store.damage import damaged
 from raykd.store.run_folder import RunFolder
 
 

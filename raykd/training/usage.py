@@ -23,9 +23,9 @@ from pathlib import Path
 
 import torch
 
+from raykd.config.codec import read_record, write_record
+from raykd.config.damage import DamagedFile
 from raykd.errors import ConfigError
-from raykd.store.codec import read_record, write_record
-from raykd.store.damage import DamagedFile
 from raykd.store.records import UsageFile, UsagePiece
 from raykd.store.run_folder import now
 from raykd.training.compute import gpu_name, is_mig_instance

@@ -13,10 +13,10 @@ from export_runs import MODELS
 from small_runs import run_of, train
 
 from raykd.cli import parser
+from raykd.config.codec import read_checked_json, write_checked_json
 from raykd.errors import Interrupted
 from raykd.export.export import FORMATS
 from raykd.export.onnx_format import OnnxFormat
-from raykd.store.codec import read_checked_json, write_checked_json
 from raykd.store.run_folder import RunFolder
 
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")

@@ -16,6 +16,7 @@ from search_runs import EXPERIMENT
 from small_runs import recipe
 from written_records import record_of
 
+from raykd.config.codec import write_checked_json
 from raykd.errors import ConfigError, RunFailed
 from raykd.orchestration import confirm as confirmation
 from raykd.orchestration.confirm import Candidate, confirm, is_confirmed, make_candidates, winner_of
@@ -24,7 +25,6 @@ from raykd.orchestration.run_queue import Job, JobStatus, State
 from raykd.orchestration.search_identity import SearchCommand
 from raykd.spec.plan import Run
 from raykd.spec.search import Search, choice, uniform
-from raykd.store.codec import write_checked_json
 from raykd.store.records import Best
 from raykd.store.run_store import RunStore
 from raykd.store.study import SearchTrial

@@ -9,11 +9,11 @@ from experiment_runs import run_here
 from PIL import Image
 from small_runs import experiment, recipe
 
+from raykd.config.codec import read_checked_json
 from raykd.data.load import load_dataset
 from raykd.spec.experiment import Data
 from raykd.spec.overrides import override
 from raykd.spec.plan import make_plan
-from raykd.store.codec import read_checked_json
 from raykd.store.run_store import RunStore
 
 pytestmark = [pytest.mark.ray, pytest.mark.nightly, pytest.mark.xdist_group("ray")]

@@ -10,9 +10,9 @@ from experiment_runs import run_here
 from imported_teachers import DATA, MODEL, good_state
 from small_runs import experiment, recipe
 
+from raykd.config.codec import read_record
 from raykd.methods import EmbeddingRegression
 from raykd.spec.experiment import Workers
-from raykd.store.codec import read_record
 from raykd.store.records import Metrics
 
 pytestmark = [pytest.mark.ray, pytest.mark.nightly]

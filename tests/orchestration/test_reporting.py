@@ -13,12 +13,12 @@ from safetensors.torch import load_file
 from small_runs import NO_WEIGHTS, digits, experiment
 
 from raykd.config import from_dict
+from raykd.config.codec import read_checked_json, write_checked_json
 from raykd.data.load import find_folder
 from raykd.errors import ConfigError
 from raykd.orchestration.reporting import report, report_results
 from raykd.report.build import build
 from raykd.spec.plan import Plan, Run, make_plan
-from raykd.store.codec import read_checked_json, write_checked_json
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.training.loop import fit

@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 from written_records import run_record, search_record
 
 from raykd.config import to_dict
+from raykd.config.codec import write_record
 from raykd.report.read.search_records import SearchSummary
 from raykd.report.read.search_summary import summarize_search
 from raykd.report.stats.confirmation import WinnerGains, winner_gains
 from raykd.spec.search import Search, choice, loguniform, uniform
-from raykd.store.codec import write_record
 from raykd.store.records import CacheRecord, ComputeRecord
 from raykd.store.study import SearchFolder, SearchStudy, SearchTrial
 

@@ -17,13 +17,13 @@ from small_runs import CPU, train
 from written_records import record_of
 
 from raykd.atomic import write_bytes
+from raykd.config.codec import read_checked_json
 from raykd.errors import ConfigError, RunFailed
 from raykd.orchestration.options import Options
 from raykd.orchestration.run_experiments import run_experiments
 from raykd.report.read.collect import collect
 from raykd.report.render import files
 from raykd.report.stats.summary import summarize
-from raykd.store.codec import read_checked_json
 from raykd.store.records import ComputeRecord
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from written_records import run_record
 
+from raykd.config.damage import DamagedFile
 from raykd.errors import RunFailed
-from raykd.store.damage import DamagedFile
 from raykd.store.locked_folder import LockedFolder
 from raykd.store.run_folder import RunFolder
 from raykd.store.study import SearchFolder

@@ -17,9 +17,9 @@ from written_records import record_of, run_record
 
 from raykd.atomic import write_bytes
 from raykd.config import from_dict
+from raykd.config.codec import read_checked_json
 from raykd.errors import ConfigError, RunFailed
 from raykd.spec.plan import Run, make_plan
-from raykd.store.codec import read_checked_json
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 

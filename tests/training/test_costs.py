@@ -11,11 +11,11 @@ import torch
 from small_runs import CPU, digits
 
 from raykd import models
+from raykd.config.codec import write_record
 from raykd.models import ImageSpec, Model
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.vit_cifar import ViT
 from raykd.provenance import versions
-from raykd.store.codec import write_record
 from raykd.store.records import Costs
 from raykd.training import costs, latency
 from raykd.training.compute import choose_compute

@@ -12,13 +12,13 @@ from small_runs import CPU, NO_WEIGHTS, digits, experiment, recipe, run_of, teac
 from torch import Tensor
 
 from raykd.bench.without_ray import train_plan
+from raykd.config.codec import read_checked_json
 from raykd.errors import Interrupted
 from raykd.methods import DeiT
 from raykd.models.vit_cifar import ViT
 from raykd.outputs import Outputs
 from raykd.spec.plan import make_plan, train_val_indices
 from raykd.spec.recipe import AdamW
-from raykd.store.codec import read_checked_json
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.training.compute import choose_compute

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from raykd import models
 from raykd.cli.plan_text import print_plan
+from raykd.config.codec import read_checked_json, write_checked_json
+from raykd.config.damage import DamagedFile
 from raykd.data.types import Dataset
 from raykd.errors import ConfigError, RunFailed
 from raykd.models.timm_model import Timm
@@ -23,8 +25,6 @@ from raykd.models.vit_cifar import ViT
 from raykd.orchestration.options import Options
 from raykd.spec.experiment import Experiment
 from raykd.spec.plan import Run, make_plan
-from raykd.store.codec import read_checked_json, write_checked_json
-from raykd.store.damage import DamagedFile
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.training.loop import fit

@@ -10,12 +10,12 @@ from small_runs import CPU, digits, run_of
 from torch import Tensor
 
 from raykd.config import fingerprint
+from raykd.config.codec import read_checked_json, write_checked_json
 from raykd.data.loader import TrainLoader
 from raykd.data.sampling import Balanced, Sampling
 from raykd.data.views import Views
 from raykd.errors import ConfigError, RunFailed
 from raykd.spec.plan import train_val_indices
-from raykd.store.codec import read_checked_json, write_checked_json
 from raykd.store.locked_folder import lock_at
 from raykd.training.teacher.cache import CacheKey, LogitCache, visited_views
 

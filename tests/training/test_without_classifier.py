@@ -16,6 +16,7 @@ from user_network import NoiseTower, UserNet, UserTower
 
 from raykd import models
 from raykd.config import kinds
+from raykd.config.codec import read_record
 from raykd.errors import ConfigError, Interrupted
 from raykd.methods import CRD, KD, RKD, EmbeddingRegression, FitNets, Method
 from raykd.models.custom_network import Network
@@ -27,7 +28,6 @@ from raykd.report.render.terminal import render_text
 from raykd.spec.experiment import Experiment
 from raykd.spec.plan import Run, make_plan
 from raykd.spec.search import Choice, Search
-from raykd.store.codec import read_record
 from raykd.store.records import Metrics
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from raykd.config.codec import read_record
+from raykd.config.damage import damaged
 from raykd.errors import ConfigError, flattened
 from raykd.report.read.records import Family, History, RunResult, Usage
 from raykd.spec.published import published_pairs
 from raykd.spec.stages import STAGES, Stage
-from raykd.store.codec import read_record
-from raykd.store.damage import damaged
 from raykd.store.records import Costs, Metrics, RunRecord, UsageFile, read_plan
 from raykd.store.run_folder import RunFolder
 

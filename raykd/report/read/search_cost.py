@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from raykd.config.codec import read_record
 from raykd.report.read.search_records import Cost, TeacherCost, TrialSummary
-from raykd.store.codec import read_record
 from raykd.store.records import CacheRecord, RunRecord, SearchRecord
 
 CACHES = ".logit_caches"  # the folder of logit caches, below the results

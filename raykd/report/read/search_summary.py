@@ -8,13 +8,13 @@ As in collect.py, an absent file means "not yet", and a damaged file ends the re
 from pathlib import Path
 
 from raykd.config import from_dict
+from raykd.config.codec import read_record
+from raykd.config.damage import damaged
 from raykd.errors import ConfigError
 from raykd.report.read.search_cost import cost_of
 from raykd.report.read.search_records import SearchSummary
 from raykd.report.read.search_trials import summarize_trials
 from raykd.spec.search import Search
-from raykd.store.codec import read_record
-from raykd.store.damage import damaged
 from raykd.store.records import ConfirmationRecord
 
 

@@ -7,9 +7,9 @@ from itertools import accumulate
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from raykd.config.codec import is_number
 from raykd.report.read.search_records import TrialSummary
 from raykd.spec.search import Search
-from raykd.store.codec import is_number
 from raykd.store.records import RunRecord
 
 if TYPE_CHECKING:

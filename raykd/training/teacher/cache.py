@@ -31,10 +31,10 @@ from torch import Tensor
 
 from raykd.atomic import make_folder, naming
 from raykd.config import fingerprint
+from raykd.config.codec import require_record, write_record
 from raykd.data.sampling import Balanced, Draw
 from raykd.data.views import Views
 from raykd.errors import ConfigError, RunFailed
-from raykd.store.codec import require_record, write_record
 from raykd.store.locked_folder import acquire, lock_at
 from raykd.store.records import CacheRecord
 

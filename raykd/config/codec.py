@@ -29,8 +29,8 @@ from typing import Annotated, Any, Literal, TypeGuard, TypeVar, Union, get_args,
 
 from raykd.atomic import write_json
 from raykd.config import type_hints
+from raykd.config.damage import damaged
 from raykd.provenance import json_checksum
-from raykd.store.damage import damaged
 
 Record = TypeVar("Record")
 CHECKSUM = "checksum"

@@ -1,0 +1,204 @@
+"""A packed data set: encoded images in memory-mapped Arrow IPC files, read by row and without a copy.
+
+    <folder>/pack.json           what is in it, with a checksum; written last, so a folder with it is complete
+    <folder>/train-00000.arrow   images, labels and checksums; one file per shard
+    <folder>/test-00000.arrow
+    <folder>/index.arrow         label, size and SHA-256 of each image of train, then of test
+
+All processes of a node share the pages of a file. A row has a CRC-32, which is compared whenever the row is read, so
+that no run trains on a damaged image, and nothing has to be hashed when a pack is opened.
+
+Shapes: N images of a split. A shard consists of record batches of ROWS_PER_BATCH rows, the last one with the rest.
+"""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from raykd.config.codec import read_record
+from raykd.data.types import Channels
+from raykd.errors import DataError
+
+VERSION = 1
+ROWS_PER_BATCH = 256
+RECORD, INDEX = "pack.json", "index.arrow"
+SHARD_SCHEMA = pa.schema([("image", pa.binary()), ("label", pa.int32()), ("checksum", pa.uint32())])
+INDEX_SCHEMA = pa.schema(
+    [("label", pa.int32()), ("height", pa.int32()), ("width", pa.int32()), ("sha256", pa.binary(32))]
+)
+DIGEST_BYTES = 32
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """One shard of a split: a file below the pack's folder, its images and its bytes."""
+
+    file: str
+    num_images: int
+    num_bytes: int
+
+
+@dataclass(frozen=True)
+class PackRecord:
+    """pack.json.
+
+    version: of the format. kind: the kind of the source, such as 'folder', which decides how `content` and the images'
+    SHA-256 become the identity of the data set. content: hex, of the source's files, '' if the images' SHA-256 suffice.
+    encoding: 'original' bytes, 'jpeg' if they were encoded again, or 'raw', which are uint8 [S, S, 3]. shorter_side:
+    pixels, if images were resized. quality: of the JPEG encoder. square_size: pixels per side if all images are squares
+    of one size. mean, std: of the training pixels, as fractions of 255. num_skipped: damaged images that were left out.
+    """
+
+    version: int
+    kind: str
+    content: str
+    class_names: tuple[str, ...]
+    train: tuple[ShardRecord, ...]
+    test: tuple[ShardRecord, ...]
+    encoding: Literal["original", "jpeg", "raw"]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    shorter_side: int | None = None
+    quality: int | None = None
+    square_size: int | None = None
+    notes: tuple[str, ...] = ()
+    num_skipped: int = 0
+
+    @property
+    def statistics(self) -> tuple[Channels, Channels]:
+        """Mean and standard deviation by channel."""
+        (red, green, blue), (red_std, green_std, blue_std) = self.mean, self.std
+        return (red, green, blue), (red_std, green_std, blue_std)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all shards."""
+        return sum(shard.num_bytes for shard in (*self.train, *self.test))
+
+    def problem(self) -> str:
+        if self.version != VERSION:
+            return f"version is {self.version}, and this raykd reads version {VERSION}"
+        if len(self.mean) != 3 or len(self.std) != 3:
+            return "mean and std must have three numbers each"
+        return ""
+
+
+class Pack:
+    """An open pack.
+
+    digests: uint8 [N, 32] of each split, the SHA-256 of the original images.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Open the pack in `folder`: its record and its index are read, and the sizes of its shards are compared.
+
+        Raises: DataError, with the command that packs again, if files are missing, cut short or damaged.
+        """
+        record = read_record(PackRecord, folder / RECORD)
+        if record is None:
+            raise DataError(f"{folder}: has no {RECORD}; it is no packed data set, or packing it was interrupted")
+        self.folder, self.record = folder, record
+        for shard in (*record.train, *record.test):
+            self._require_size(folder / shard.file, shard.num_bytes)
+        num_train = sum(shard.num_images for shard in record.train)
+        labels, sizes, digests = self._read_index(num_train + sum(shard.num_images for shard in record.test))
+        self.train = PackedSplit(folder, record.train, labels[:num_train], sizes[:num_train])
+        self.test = PackedSplit(folder, record.test, labels[num_train:], sizes[num_train:])
+        self.train_digests, self.test_digests = digests[:num_train], digests[num_train:]
+
+    def _require_size(self, path: Path, num_bytes: int) -> None:
+        try:
+            size = path.stat().st_size
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror}); {pack_again(self.folder)}") from error
+        if size != num_bytes:
+            raise DataError(f"{path}: has {size:,} bytes instead of {num_bytes:,}; {pack_again(self.folder)}")
+
+    def _read_index(self, num_images: int) -> tuple[Tensor, Tensor, np.ndarray]:
+        """Return labels int64 [n], heights and widths int64 [n, 2], and digests uint8 [n, 32], of both splits."""
+        path = self.folder / INDEX
+        try:
+            with pa.memory_map(str(path)) as source:
+                table = pa.ipc.open_file(source).read_all()
+            labels, *sides = (
+                torch.from_numpy(table[name].to_numpy().astype(np.int64)) for name in ("label", "height", "width")
+            )
+            digests = np.frombuffer(b"".join(table["sha256"].to_pylist()), np.uint8).reshape(-1, DIGEST_BYTES)
+        except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+            raise DataError(f"{path}: is damaged ({error}); {pack_again(self.folder)}") from error
+        if len(labels) != num_images:
+            raise DataError(f"{path}: has {len(labels):,} rows instead of {num_images:,}; {pack_again(self.folder)}")
+        return labels, torch.stack(sides, dim=1), digests
+
+
+class PackedSplit:
+    """The encoded images of one split, by row. Several threads may read at a time.
+
+    labels: int64 [N]. sizes: int64 [N, 2], height and width of each image after the rotation that its EXIF requires.
+    """
+
+    def __init__(self, folder: Path, shards: Sequence[ShardRecord], labels: Tensor, sizes: Tensor) -> None:
+        self._folder, self._shards, self.labels, self.sizes = folder, shards, labels, sizes
+        self._ends = np.cumsum([shard.num_images for shard in shards])
+        self._lock = Lock()
+        self._readers: dict[int, pa.ipc.RecordBatchFileReader] = {}
+        self._batches: dict[tuple[int, int], _Rows] = {}
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, index: int) -> tuple[str, memoryview]:
+        """Return where image `index` lies, for messages, and its bytes, which are mapped from the file.
+
+        Raises: DataError if the row does not match its checksum.
+        """
+        shard = int(np.searchsorted(self._ends, index, side="right"))
+        row = index - int(self._ends[shard] - self._shards[shard].num_images)
+        batch, row_of_batch = divmod(row, ROWS_PER_BATCH)
+        rows = self._batches.get((shard, batch)) or self._map(shard, batch)
+        where = f"{self._folder / self._shards[shard].file}: row {row}"
+        encoded = rows.read(row_of_batch)
+        if encoded is None:
+            raise DataError(f"{where} does not match its checksum; {pack_again(self._folder)}")
+        return where, encoded
+
+    def _map(self, shard: int, batch: int) -> "_Rows":
+        path = self._folder / self._shards[shard].file
+        with self._lock:
+            try:
+                if shard not in self._readers:
+                    self._readers[shard] = pa.ipc.open_file(pa.memory_map(str(path)))
+                rows = _Rows(self._readers[shard].get_batch(batch))
+            except (OSError, pa.ArrowException) as error:
+                raise DataError(f"{path}: is damaged ({error}); {pack_again(self._folder)}") from error
+            return self._batches.setdefault((shard, batch), rows)
+
+
+class _Rows:
+    """The mapped rows of one record batch."""
+
+    def __init__(self, batch: pa.RecordBatch) -> None:
+        _, offsets, data = batch.column(0).buffers()
+        self._offsets = np.frombuffer(offsets, np.int32)
+        self._data = memoryview(data)
+        self._checksums = batch.column(2).to_numpy()
+
+    def read(self, row: int) -> memoryview | None:
+        """Return the bytes of a row, or None if they do not match its checksum."""
+        if row >= len(self._checksums):
+            return None
+        encoded = self._data[self._offsets[row] : self._offsets[row + 1]]
+        return encoded if zlib.crc32(encoded) == self._checksums[row] else None
+
+
+def pack_again(folder: Path) -> str:
+    """Return the remedy for a damaged pack."""
+    return f"remove the folder '{folder}' and pack the data set again: python -m raykd pack"
