@@ -90,7 +90,7 @@ def _map_ratios(of_rounds: Callable[[list[float]], Any], ratios: Any) -> Any:
 def _with_fill(family: Family, rounds: Rounds) -> list[float]:
     """Return the standard pipeline's time over raykd's, filling included, for `seeds` distilled runs of `epochs`."""
     epochs = family.seeds * family.epochs * family.num_images / (family.steps * family.student.batch_size)
-    passes = family.num_images * num_visited(family.data.views.count, family.seeds * family.epochs)
+    passes = family.num_images * num_visited(family.num_views, family.seeds * family.epochs)
     columns = zip(
         rounds["standard pipeline, epoch"], rounds["loop, cache, epoch"], rounds["fill, images/s"], strict=True
     )
@@ -133,7 +133,7 @@ def filling(family: Family, dataset: Dataset, folder: Path, compute: Compute, nu
 
     num_fills: the minimum number of times that it can be called.
     """
-    views = family.data.views.count
+    views = family.num_views
     passes = family.steps * family.student.batch_size * views
     num_parts = max(num_fills, passes // PASSES[compute.device.type])
     planned = PlannedCache((family.teacher_run(),), family.data, family.student.precision, (), True, num_parts)

@@ -136,11 +136,11 @@ def _identity_at_size(identity: str, size: int, stored_size: int) -> str:
 
 def _averaged(split: Split, size: int) -> Split:
     """Replace each block of pixels by its mean, halves rounded up, so that images are size x size."""
-    num_images, _, stored_size, _ = split.images.shape
+    num_images, _, stored_size, _ = split.pixels.shape
     if size == stored_size:
         return split
     block = stored_size // size
-    pixels = split.images.permute(0, 2, 3, 1)
+    pixels = split.pixels.permute(0, 2, 3, 1)
     small = torch.empty((num_images, size, size, 3), dtype=torch.uint8)
     for start in range(0, num_images, _AVERAGE_CHUNK):
         blocks = pixels[start : start + _AVERAGE_CHUNK].reshape(-1, size, block, size, block, 3)

@@ -186,9 +186,9 @@ def training_labels(run: Run, labels: Tensor) -> Tensor:
 
 
 def validation_of(data: Data, dataset: Dataset, device: torch.device, group: Group = SINGLE_WORKER) -> Split:
-    """Return this worker's share of the validation split, on the device."""
+    """Return this worker's share of the validation split, on the device. Images on disk stay there."""
     indices = train_val_indices(data, dataset.train.labels)[1][group.rank :: group.size]
-    return Split(dataset.train.images[indices].to(device), dataset.train.labels[indices].to(device))
+    return dataset.train.subset(indices).to(device)
 
 
 def make_model(run: Run, dataset: Dataset) -> ImageModel:
