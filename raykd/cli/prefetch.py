@@ -8,8 +8,8 @@ from rich.console import Console
 
 from raykd.cli.benchmark import ORIGIN
 from raykd.data import cifar
-from raykd.data.dataset_names import CUSTOM_KINDS, folder_of, kind_of
-from raykd.data.load import find_dataset
+from raykd.data.dataset_names import folder_of, is_only_looked_for, kind_of
+from raykd.data.load import find_dataset, find_source
 from raykd.errors import ConfigError, DataError
 from raykd.models import Model, hf_files
 from raykd.models.hf_model import HuggingFace
@@ -33,11 +33,12 @@ def fetch(experiments: Sequence[Experiment], data_folder: Path, weights_folder: 
 
 
 def _fetch_data(name: str, folder: Path, console: Console) -> None:
-    """Download CIFAR. Custom images are only looked for, since raykd does not know their origin."""
+    """Download CIFAR. Other images are only looked for, since raykd does not know their origin or may not copy them."""
     if name == "digits":
         return
-    if kind_of(name) in CUSTOM_KINDS:
-        find_dataset(name, folder)
+    if is_only_looked_for(name):
+        look_for = find_dataset if kind_of(name) == "packed" else find_source
+        look_for(name, folder)
         console.print(f"{name} is in {folder_of(name, folder)}", highlight=False)
         return
     title = cifar.VARIANTS[name].title
