@@ -14,7 +14,7 @@ from raykd.errors import ConfigError, DataError
 from raykd.models import Model, hf_files
 from raykd.models.hf_model import HuggingFace
 from raykd.models.weights import save_weights
-from raykd.spec.experiment import Experiment
+from raykd.spec.experiment import PRETRAINED, Experiment
 
 
 def fetch(experiments: Sequence[Experiment], data_folder: Path, weights_folder: Path, console: Console) -> None:
@@ -24,9 +24,11 @@ def fetch(experiments: Sequence[Experiment], data_folder: Path, weights_folder: 
     if any(experiment.published for experiment in experiments):
         console.print(ORIGIN, highlight=False)
     recipes = [recipe for experiment in experiments for recipe in (experiment.teacher, experiment.student)]
-    models = {recipe.model.label: recipe.model for recipe in recipes if isinstance(recipe.model, Model)}
+    imported = [experiment.teacher.model for experiment in experiments if experiment.teacher_checkpoint == PRETRAINED]
+    named = [recipe.model for recipe in recipes if getattr(recipe.model, "weights", "") == "pretrained"]
+    models = {model.label: model for model in (*imported, *named) if isinstance(model, Model)}
     for model in models.values():
-        if getattr(model, "weights", "") == "pretrained" and not isinstance(model, HuggingFace):
+        if not isinstance(model, HuggingFace):
             _fetch_weights(model, weights_folder, console)
     for name in dict.fromkeys(recipe.model.name for recipe in recipes if isinstance(recipe.model, HuggingFace)):
         _fetch_repository(name, console)
