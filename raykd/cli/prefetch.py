@@ -8,13 +8,13 @@ from rich.console import Console
 
 from raykd.cli.benchmark import ORIGIN
 from raykd.data import cifar
-from raykd.data.dataset_names import CUSTOM_KINDS, folder_of, kind_of
-from raykd.data.load import find_dataset
+from raykd.data.dataset_names import folder_of, is_only_looked_for, kind_of
+from raykd.data.load import find_dataset, find_source
 from raykd.errors import ConfigError, DataError
 from raykd.models import Model, hf_files
 from raykd.models.hf_model import HuggingFace
 from raykd.models.weights import save_weights
-from raykd.spec.experiment import Experiment
+from raykd.spec.experiment import PRETRAINED, Experiment
 
 
 def fetch(experiments: Sequence[Experiment], data_folder: Path, weights_folder: Path, console: Console) -> None:
@@ -24,20 +24,23 @@ def fetch(experiments: Sequence[Experiment], data_folder: Path, weights_folder: 
     if any(experiment.published for experiment in experiments):
         console.print(ORIGIN, highlight=False)
     recipes = [recipe for experiment in experiments for recipe in (experiment.teacher, experiment.student)]
-    models = {recipe.model.label: recipe.model for recipe in recipes if isinstance(recipe.model, Model)}
+    imported = [experiment.teacher.model for experiment in experiments if experiment.teacher_checkpoint == PRETRAINED]
+    named = [recipe.model for recipe in recipes if getattr(recipe.model, "weights", "") == "pretrained"]
+    models = {model.label: model for model in (*imported, *named) if isinstance(model, Model)}
     for model in models.values():
-        if getattr(model, "weights", "") == "pretrained" and not isinstance(model, HuggingFace):
+        if not isinstance(model, HuggingFace):
             _fetch_weights(model, weights_folder, console)
     for name in dict.fromkeys(recipe.model.name for recipe in recipes if isinstance(recipe.model, HuggingFace)):
         _fetch_repository(name, console)
 
 
 def _fetch_data(name: str, folder: Path, console: Console) -> None:
-    """Download CIFAR. Custom images are only looked for, since raykd does not know their origin."""
+    """Download CIFAR. Other images are only looked for, since raykd does not know their origin or may not copy them."""
     if name == "digits":
         return
-    if kind_of(name) in CUSTOM_KINDS:
-        find_dataset(name, folder)
+    if is_only_looked_for(name):
+        look_for = find_dataset if kind_of(name) == "packed" else find_source
+        look_for(name, folder)
         console.print(f"{name} is in {folder_of(name, folder)}", highlight=False)
         return
     title = cifar.VARIANTS[name].title

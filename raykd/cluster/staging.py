@@ -54,6 +54,11 @@ class Staging:
         """The value of RAYKD_DATA."""
         return self.folder / "data" if self.data else None
 
+    @property
+    def packs_path(self) -> Path:
+        """The folder to which processes of the job copy packed data sets, see data/node_copy.py."""
+        return self.folder / "packs"
+
     def __str__(self) -> str:
         return " and ".join(name for name, path in (("code", self.repository), ("data", self.data)) if path)
 

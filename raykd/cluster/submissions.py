@@ -21,6 +21,7 @@ from raykd.cluster.ray_start import module_command
 from raykd.cluster.slurm_commands import SCRIPT
 from raykd.errors import ConfigError, Interrupted, RaykdError
 
+PACK = "pack"  # the command of raykd that runs in a job like an experiment, since it uses all nodes
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 MAX_STEM = 40  # characters of the experiment file's name in a submission's name
 MAX_NAMES = 10_000
@@ -28,7 +29,12 @@ POLL_S = 0.3
 
 
 def experiment_command(experiment: Sequence[str], folder: Path) -> list[str]:
-    """Return `python EXPERIMENT ARGS...`, to be run in `folder`. Raises: ConfigError if the file does not exist."""
+    """Return `python EXPERIMENT ARGS...`, to be run in `folder`, or `python -m raykd pack ARGS...`.
+
+    Raises: ConfigError if the experiment file does not exist.
+    """
+    if experiment[0] == PACK:
+        return [sys.executable, "-m", "raykd", *experiment]
     if not (folder / experiment[0]).is_file():
         raise ConfigError(
             f"experiment file '{experiment[0]}' does not exist in {folder}; submit with: sbatch {SCRIPT} "

@@ -149,11 +149,14 @@ def map_in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> list
     return results
 
 
-def target_size(image_size: int | None, where: str, encoded: bytes) -> TargetSize:
-    """Return `image_size` if it is set; otherwise the size of the first image (`encoded`), which all must then have."""
+def target_size(image_size: int | None, read_first: Callable[[], tuple[str, bytes]]) -> TargetSize:
+    """Return `image_size` if it is set; otherwise the size of the first image, which all must then have.
+
+    read_first: returns the source of the first image, for messages, and its bytes.
+    """
     if image_size is not None:
         return TargetSize(image_size)
-    size = square_size(where, encoded)
+    size = square_size(*read_first())
     return TargetSize(
         size,
         f"the first is {size}x{size}, and a run requires one size; give it with --set data.image_size={size}: "

@@ -9,7 +9,6 @@ The hub's library writes its types into the schema: a column of labels is a Clas
 Labels are indices into those names, so files whose names differ must not be read as one data set.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -24,6 +23,7 @@ import torch
 from raykd.data import image_decoding
 from raykd.data.image_decoding import TargetSize
 from raykd.data.regular_files import REDOWNLOAD
+from raykd.data.sources import EncodedImage
 from raykd.data.types import Split
 from raykd.errors import DataError
 
@@ -40,19 +40,18 @@ class ExpectedRows:
     text_labels: the sorted class names, if labels are text; None if they are integers.
     """
 
-    target: TargetSize
     num_classes: int
     valid_labels: str
     label_column: str = "label"
     text_labels: tuple[str, ...] | None = None
 
 
-def read(files: Sequence[Path], rows: ExpectedRows) -> Split:
+def read(files: Sequence[Path], rows: ExpectedRows, target: TargetSize) -> Split:
     """Read all rows of files, in order: images [N, 3, image_size, image_size] and labels.
 
     Raises: DataError, with file, row (from 0) and remedy, if a row is not as expected.
     """
-    size = rows.target.image_size
+    size = target.image_size
     counts = [num_rows(file) for file in files]
     pixels, labels = np.empty((sum(counts), size, size, 3), dtype=np.uint8), np.empty(sum(counts), dtype=np.int64)
     file_start, maxima = 0, []
@@ -61,7 +60,7 @@ def read(files: Sequence[Path], rows: ExpectedRows) -> Split:
         for encoded, stored_labels in _record_batches(file, rows.label_column, rows.text_labels is not None):
             batch = slice(file_start + row, file_start + row + len(stored_labels))
             labels[batch] = _label_indices(file, row, stored_labels, rows)
-            maxima += _decode(file, row, encoded, pixels[batch], rows.target)
+            maxima += _decode(file, row, encoded, pixels[batch], target)
             row += len(stored_labels)
         file_start += count
     image_decoding.require_full_range(maxima)
@@ -69,30 +68,25 @@ def read(files: Sequence[Path], rows: ExpectedRows) -> Split:
     return Split(images, torch.from_numpy(labels))
 
 
-def hash_files(files: Sequence[Path]) -> list[bytes]:
-    """Return SHA-256 of each file of one split. Raises: DataError if two are equal, or one cannot be read."""
-    hashes: dict[bytes, Path] = {}
-    for file in files:
-        try:
-            with file.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").digest()
-        except OSError as error:
-            raise DataError(f"{file}: cannot be read ({error.strerror}); {REDOWNLOAD}") from error
-        if digest in hashes:
-            raise DataError(
-                f"{file}: has the same content as {hashes[digest].name}; its images would count twice: remove one"
-            )
-        hashes[digest] = file
-    return list(hashes)
+def read_encoded(file: Path, rows: ExpectedRows, row_groups: Sequence[int], first_row: int) -> Iterator[EncodedImage]:
+    """Yield the encoded images of consecutive row groups, the first row of which is row `first_row` of the file.
+
+    Raises: DataError, with file, row (from 0) and remedy, if a row has no image or an unexpected label.
+    """
+    row = first_row
+    for encoded, stored_labels in _record_batches(file, rows.label_column, rows.text_labels is not None, row_groups):
+        labels = _label_indices(file, row, stored_labels, rows)
+        for struct, label in zip(encoded, labels.tolist(), strict=True):
+            where, content = _image_bytes(file, row, struct.as_py())
+            yield EncodedImage(where, content, label)
+            row += 1
 
 
-def identity(train_hashes: Sequence[bytes], test_hashes: Sequence[bytes]) -> str:
-    """Return sha256 over the files' hashes and the split of each; names and folders do not count."""
-    digest = hashlib.sha256(b"parquet")
-    for split, hashes in ((b"train", train_hashes), (b"test", test_hashes)):
-        for file_hash in hashes:
-            digest.update(split + file_hash)
-    return digest.hexdigest()
+def row_group_sizes(file: Path) -> list[tuple[int, int]]:
+    """Return the rows of each row group, and the bytes of its columns before compression."""
+    with _opened(file) as stored:
+        groups = [stored.metadata.row_group(index) for index in range(stored.metadata.num_row_groups)]
+        return [(group.num_rows, group.total_byte_size) for group in groups]
 
 
 def num_rows(file: Path) -> int:
@@ -217,11 +211,13 @@ def _opened(file: Path) -> Iterator[pq.ParquetFile]:
         raise DataError(f"{file}: truncated or no Parquet file ({reason}); {remedy or REDOWNLOAD}") from error
 
 
-def _record_batches(file: Path, label_column: str, has_text_labels: bool) -> Iterator[tuple[pa.Array, pa.Array]]:
-    """Yield (images, labels) of _ROWS_AT_A_TIME rows."""
+def _record_batches(
+    file: Path, label_column: str, has_text_labels: bool, row_groups: Sequence[int] | None = None
+) -> Iterator[tuple[pa.Array, pa.Array]]:
+    """Yield (images, labels) of _ROWS_AT_A_TIME rows. row_groups: those that are read; None for all."""
     with _opened(file) as stored:
         image_column = require_columns(file, stored.schema_arrow, label_column, has_text_labels)
-        for batch in stored.iter_batches(_ROWS_AT_A_TIME, columns=[image_column, label_column]):
+        for batch in stored.iter_batches(_ROWS_AT_A_TIME, row_groups, columns=[image_column, label_column]):
             yield batch.column(image_column), batch.column(label_column)
 
 

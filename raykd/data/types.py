@@ -4,8 +4,9 @@ Shapes: N images of a split, H = W = image_size. Images have channels-last strid
 a view is then one run of bytes, and channels-last convolutions read them without a copy.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import sqrt
 from typing import Protocol
 
 import torch
@@ -163,16 +164,27 @@ def channel_statistics(name: str, train: Split) -> tuple[Channels, Channels]:
         pixels = train.images[first : first + images_per_chunk].to(torch.int32)
         total += pixels.sum(dim=(0, 2, 3), dtype=torch.int64)
         squares += (pixels * pixels).sum(dim=(0, 2, 3), dtype=torch.int64)
-    count = len(train) * num_pixels
-    mean = total.double() / count
-    variance = squares.double() / count - mean**2
+    return statistics_of_sums(name, total.tolist(), squares.tolist(), len(train) * num_pixels)
+
+
+def statistics_of_sums(
+    name: str, total: Sequence[int], squares: Sequence[int], count: int
+) -> tuple[Channels, Channels]:
+    """Return mean and std by channel, as fractions of 255, from the sums of values and squares of `count` pixels.
+
+    Raises: DataError if all pixels have one color. The message begins with `name`.
+    """
     # Python's integers do not overflow, so this comparison is exact.
-    sums = zip(total.tolist(), squares.tolist(), strict=True)
-    is_constant = torch.tensor([count * square == value * value for value, square in sums])
-    if bool(is_constant.all()):
+    is_constant = [count * square == value * value for value, square in zip(total, squares, strict=True)]
+    if all(is_constant):
         raise DataError(f"{name}: every training image has one and the same color; there is nothing to learn")
-    std = torch.where(is_constant, 255 * _NO_SPREAD, variance.clamp(min=0).sqrt())
-    return _as_fractions(mean), _as_fractions(std)
+    means = [value / count for value in total]
+    variances = [square / count - mean * mean for square, mean in zip(squares, means, strict=True)]
+    stds = [
+        255 * _NO_SPREAD if constant else sqrt(max(0.0, variance))
+        for constant, variance in zip(is_constant, variances, strict=True)
+    ]
+    return _as_fractions(means), _as_fractions(stds)
 
 
 def constant_channels(mean: Channels, std: Channels) -> tuple[str, ...]:
@@ -184,6 +196,6 @@ def constant_channels(mean: Channels, std: Channels) -> tuple[str, ...]:
     )
 
 
-def _as_fractions(values: Tensor) -> Channels:
-    red, green, blue = (value / 255 for value in values.tolist())
+def _as_fractions(values: Sequence[float]) -> Channels:
+    red, green, blue = (value / 255 for value in values)
     return red, green, blue

@@ -49,7 +49,7 @@ SETTINGS: dict[str | tuple[str, ...], tuple[str, ...]] = {
     "compare=none": ("compare=none", "unknown method 'none'"),
     "data.name=mnist": (
         "data.name=mnist",
-        "cifar10, cifar100, cifar100-coarse, digits, folder:PLACE and parquet:PLACE",
+        "digits, imagenet, tiny_imagenet, folder:PLACE, parquet:PLACE, webdataset:PLACE and packed:PLACE",
     ),
     "data.name=cifra10": ("unknown dataset name 'cifra10'", "did you mean 'cifar10'?"),
     "data.name=floder:flowers": ("unknown dataset name 'floder:flowers'", "did you mean 'folder'?"),

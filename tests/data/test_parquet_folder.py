@@ -63,8 +63,9 @@ def test_real_cifar10_as_custom_parquet_has_the_same_pixels(tmp_path: Path) -> N
     for part in ("train", "test"):
         (place / f"{part}.parquet").symlink_to(folder / "test.parquet")
     data = load_dataset("parquet:mine", tmp_path)
-    rows = parquet.ExpectedRows(image_decoding.TargetSize(32, "no other size"), 10, "0 to 9")
-    assert data.train.images.equal(parquet.read((folder / "test.parquet",), rows).images)
+    target = image_decoding.TargetSize(32, "no other size")
+    rows = parquet.ExpectedRows(10, "0 to 9")
+    assert data.train.images.equal(parquet.read((folder / "test.parquet",), rows, target).images)
     assert (data.num_classes, data.train.labels.bincount().tolist()) == (10, [1_000] * 10)
 
 

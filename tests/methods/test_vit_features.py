@@ -68,7 +68,7 @@ def test_term_falls_over_steps_on_a_batch(name: str, pair: str) -> None:
     method = replace(kinds(Method)[name](), ce_weight=0.0)
     training = training_of(run_with(method, PAIRS[pair]))
     before = {key: p.detach().clone() for key, p in training.objective.named_parameters()}
-    batch, weights = next(training.loader.epoch(0)), training.weights(0)
+    batch, weights = next(training.loader.epoch(0)), training.term_weights(0)
     terms = [training.step(batch, weights) for _ in range(STEPS)]
     assert all(value.isfinite() for term in terms for value in term.values())
     assert terms[-1][name] < terms[0][name]
