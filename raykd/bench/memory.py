@@ -45,7 +45,7 @@ def _send_peak(name: str, device_name: str, threads: int, sender: Any) -> None:
     device, family, dataset = torch.device(device_name), FAMILIES[name](), noise(NUM_IMAGES)
     with tempfile.TemporaryDirectory() as folder:
         planned = PlannedCache((family.teacher_run(),), family.data, family.student.precision, (), True, 1)
-        cache = LogitCache(Path(folder), planned.key(dataset, "of a run"))
+        cache = LogitCache(Path(folder), planned.key(dataset, "benchmark-memory"))
         logits = cache.logits().to(device)
         logits[::ROWS_IN_HALF_A_PAGE].sum()  # read every page, as a long run does
         steps = iter(range(STEPS))

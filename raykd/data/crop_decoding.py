@@ -57,7 +57,7 @@ def decode_for_crops(
     """Decode what the crops `boxes` show of an image, for views of `side` pixels per side.
 
     size: H and W, which the pack recorded.
-    Raises: DataError, which begins with `where`, for an image that cannot be decoded or has another size.
+    Raises DataError, which begins with `where`, for an image that cannot be decoded or has another size.
     """
     shortest = min(min(box.height, box.width) for box in boxes)
     reduction = next((number for number in _REDUCTIONS if shortest >= number * side), 1)

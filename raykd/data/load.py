@@ -48,7 +48,7 @@ def load_dataset(name: str, folder: Path | None, image_size: int | None = None, 
             for CIFAR, 16 for digits); images from `folder:` and `parquet:` are resized. None keeps the stored size.
         cache: folder for the decoded images, which the next load maps into memory instead of decoding: 176 MiB
             for CIFAR-10. It is created if missing.
-    Raises: ConfigError for an unknown name or an impossible size. DataError for files that are missing or damaged, or
+    Raises ConfigError for an unknown name or an impossible size. DataError for files that are missing or damaged, or
         for images that do not fit into memory.
     """
     dataset_names.require_known(name)
@@ -74,7 +74,7 @@ def find_dataset(
 def find_source(name: str, folder: Path | None) -> Source:
     """List the encoded images of `name` on disk. None is read, decoded or hashed.
 
-    Raises: DataError for anything that differs from the layout, ConfigError for data that is not stored that way.
+    Raises DataError for anything that differs from the layout, ConfigError for data that is not stored that way.
     """
     dataset_names.require_known(name)
     find = _SOURCES.get(dataset_names.kind_of(name))
@@ -89,7 +89,7 @@ def list_datasets(folder: Path) -> tuple[str, ...]:
 
     CIFAR is checked by its checksums. For other folders only the layout is looked at.
 
-    Raises: DataError if there is no data set, or if CIFAR is damaged.
+    Raises DataError if there is no data set, or if CIFAR is damaged.
     """
     custom = _list_custom_datasets(folder)
     built_in = tuple(name for name in ("cifar10", "cifar100") if cifar.exists(name, folder))

@@ -99,7 +99,7 @@ class TrainLoader:
         passes: equal parts of a batch. Each has the same images whatever the number of workers.
         sampling: which images an epoch shows, see sampling.py.
 
-    Raises: ConfigError if batch_size is not a multiple of world_size, or larger than n, or if indices are out of range.
+    Raises ConfigError if batch_size is not a multiple of world_size, or larger than n, or if indices are out of range.
     """
 
     def __init__(

@@ -60,7 +60,7 @@ class Renderer(Protocol):
 def make_renderer(images: Images, views: Views | CropViews, device: torch.device | str) -> Renderer:
     """Return the renderer of `images` in the training split.
 
-    Raises: ConfigError for random crops of whole images that are not on disk.
+    Raises ConfigError for random crops of whole images that are not on disk.
     """
     if isinstance(images, PackedImages):
         return PackedRenderer(images, views, device)

@@ -155,7 +155,7 @@ def channel_statistics(name: str, train: Split) -> tuple[Channels, Channels]:
     Sums are integers, so the result is the same on every machine. A constant channel has a std of 1, so that a model
     can divide by it; `constant_channels` recognizes it.
 
-    Raises: DataError if all pixels have one color. The message begins with `name`.
+    Raises DataError if all pixels have one color. The message begins with `name`.
     """
     total, squares = torch.zeros(3, dtype=torch.int64), torch.zeros(3, dtype=torch.int64)
     num_pixels = train.images.shape[2] * train.images.shape[3]
@@ -172,7 +172,7 @@ def statistics_of_sums(
 ) -> tuple[Channels, Channels]:
     """Return mean and std by channel, as fractions of 255, from the sums of values and squares of `count` pixels.
 
-    Raises: DataError if all pixels have one color. The message begins with `name`.
+    Raises DataError if all pixels have one color. The message begins with `name`.
     """
     # Python's integers do not overflow, so this comparison is exact.
     is_constant = [count * square == value * value for value, square in zip(total, squares, strict=True)]
