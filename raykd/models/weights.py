@@ -106,7 +106,8 @@ def load_weights(
     """Load the weights in `path` into the network, and return a note on averaged weights that were not chosen, or ''.
 
     new_head: keep the network's classifier if the file's has another shape or is absent (pretraining on other classes).
-    key: name of a state dict in the file, see `split_key`. heads: the classifier's layers; None for `heads_of(network)`.
+    key: name of a state dict in the file, see `split_key`.
+    heads: the classifier's layers; None for `heads_of(network)`.
     adapt: changes a state dict of the file before it is compared with the network's, see `Model.adapt_state`.
 
     Raises ConfigError, which names the first tensor that does not match or has unusable values.
