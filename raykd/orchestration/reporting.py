@@ -10,6 +10,7 @@ from raykd.atomic import replacing
 from raykd.config.damage import damaged
 from raykd.data.load import load_dataset
 from raykd.orchestration.progress import log
+from raykd.report.stats.summary import Report
 from raykd.spec.stages import ROLES
 from raykd.store.records import read_plan
 from raykd.store.run_folder import RunFolder
@@ -18,7 +19,7 @@ from raykd.training.final_evaluation import evaluate_on_test, is_tested
 from raykd.training.run_record import recorded_run, require_same_data
 
 
-def report_results(results: Path, data_folder: Path, console: Console) -> None:
+def report_results(results: Path, data_folder: Path, console: Console) -> Report:
     """Evaluate the trained runs that are not yet evaluated, and write the report on every plan in `results`.
 
     A run that was trained on CPUs is evaluated on the CPU, any other run on a GPU if there is one.
@@ -33,10 +34,10 @@ def report_results(results: Path, data_folder: Path, console: Console) -> None:
             compute = folder.require_record().compute
             device = best_device() if compute.device.startswith("cuda") else torch.device("cpu")
             evaluate_on_test(run, folder, dataset, choose_compute(device, compute.precision))
-    report(results, console, in_full=True)
+    return report(results, console, in_full=True)
 
 
-def report(results: Path, console: Console, in_full: bool = False) -> None:
+def report(results: Path, console: Console, in_full: bool = False) -> Report:
     """Write and print the report, and copy the best model of each role to models_saved/; in_full: all metrics."""
     from raykd.report.build import build  # here: it imports matplotlib, for which no run should wait
     from raykd.report.render.terminal import render_text
@@ -50,6 +51,7 @@ def report(results: Path, console: Console, in_full: bool = False) -> None:
         with replacing(results / "models_saved" / f"{role}.safetensors") as new_file:
             shutil.copyfile(folder.best, new_file)
     log(console, render_text(built, in_full))
+    return built
 
 
 def _best_of_each_role(results: Path) -> dict[str, RunFolder]:
