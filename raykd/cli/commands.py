@@ -110,7 +110,7 @@ def tune(arguments: Namespace) -> None:
 
 
 def report(arguments: Namespace) -> None:
-    from raykd.orchestration.reporting import report_results
+    from raykd.orchestration.reporting import evaluate_and_report
     from raykd.orchestration.saved_models import report_models
 
     require_table_file(arguments)
@@ -123,7 +123,7 @@ def report(arguments: Namespace) -> None:
         raise ConfigError(f"{given[0]}: a report on runs reads their plans; leave it out, or give --models-dir DIR")
     else:
         console = Console(stderr=bool(arguments.format))  # stdout has nothing but the tables
-        built = report_results(options.results, options.data_folder, console)
+        built = evaluate_and_report(options.results, options.data_folder, console)
         if arguments.format:
             write_tables(built, arguments.format, arguments.output)
 

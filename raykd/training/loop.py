@@ -77,7 +77,7 @@ def fit(
 
 
 def _require_one_teacher(teacher: Teacher, group: Group) -> None:
-    """Raise RunFailed if workers have different teachers, as when a node's file system still shows an older file."""
+    """Raise RunFailed if workers have different teachers, as when a node's filesystem still shows an older file."""
     key = teacher.identity, teacher.source
     if key != group.on_first(lambda: key):
         raise RunFailed(f"worker {group.rank} has another teacher than worker 0; rerun the same command to resume")
@@ -99,7 +99,7 @@ def _train(training: TrainState, dataset: Dataset, folder: RunFolder, hooks: Hoo
 
 def train_epochs(training: TrainState, folder: RunFolder, hooks: Hooks) -> Iterator[EpochReport]:
     """Train the remaining epochs from the folder's checkpoint, or from the start, and yield a report for each."""
-    # Read by the first worker: the file system of another node may still show an older file.
+    # Read by the first worker: the filesystem of another node may still show an older file.
     if checkpoint := training.group.on_first(lambda: read_checkpoint(folder.checkpoint, training.run.fingerprint)):
         checkpoint.restore(training.objective, training.optimizer)
         training.progress, training.best = checkpoint.progress, checkpoint.best

@@ -20,7 +20,7 @@ from raykd.store.run_folder import RunFolder, now
 from raykd.training.compute import Compute, choose_compute, gpu_name, why_not_graph
 from raykd.training.group import SINGLE_WORKER, Group
 from raykd.training.model_file import Header, header_of, save_model
-from raykd.training.run_sources import load_networks, save_sources
+from raykd.training.run_sources import load_network_classes, save_sources
 from raykd.training.teacher.sources import Teacher
 
 
@@ -100,7 +100,7 @@ def recorded_run(folder: RunFolder) -> Run:
     fingerprint, and do not train it. Raises DamagedFile if this version of raykd cannot read the run.
     """
     config = folder.require_record().config
-    load_networks(folder)
+    load_network_classes(folder)
     try:
         is_custom = "source" in config["method"]
         return from_dict(Run, {**config, "method": to_dict(CrossEntropy())} if is_custom else config)

@@ -135,7 +135,7 @@ def test_a_tie_in_the_tables_is_a_tie_in_the_ranks_of_the_page(results):
     comparison = report.summaries[0].comparison
     assert comparison is not None and comparison.ranking is not None
     ranking = comparison.ranking
-    (pair,) = (pair for pair in ranking.compared if {pair.better, pair.worse} == {"kd", "dkd"})
+    (pair,) = (pair for pair in ranking.pairs if {pair.better, pair.worse} == {"kd", "dkd"})
     assert pair.gain.is_distinguishable and pair.is_tie
     text = tables_text(report, "markdown")
     assert "| dkd | 90.70 \u00b1 0.90 \N{DAGGER} |" in text and "| sp | 90.39 \u00b1 0.99 |" in text

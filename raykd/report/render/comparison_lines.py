@@ -73,7 +73,7 @@ def _about_ranks(comparison: Comparison) -> Iterator[str]:
 
 def _about_the_best(ranking: Ranking) -> str:
     best, at_seeds = flattened(ranking.best), f"at n = {len(ranking.seeds)}"
-    if all(pair.is_tie for pair in ranking.compared):
+    if all(pair.is_tie for pair in ranking.pairs):
         return f"no method is distinguishable from another {at_seeds}"
     if ranking.tied_with_best:
         return f"not distinguishable from {best} {at_seeds}: {_listed(ranking.tied_with_best)}"
