@@ -107,10 +107,10 @@ def find_folder(option: str | None, environ: Mapping[str, str]) -> Path:
 def keep_decoded(dataset: Dataset, cache: Path) -> None:
     """Write the decoded images of `dataset`, and the hashes of its files, to `cache` for later loads.
 
-    Digits are not written: they load fast.
+    Digits are not written, because they load fast, and neither are images on disk.
     """
     file_hashes.write_all(cache)
-    if dataset.name != "digits":
+    if dataset.name != "digits" and dataset.train.is_in_memory:
         path = decoded_cache.cache_path(cache, dataset.name, dataset.image_size, dataset.identity)
         decoded_cache.write(path, dataset.identity, (dataset.train, dataset.test))
 

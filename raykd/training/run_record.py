@@ -33,7 +33,7 @@ def require_same_data(name: str, data_identity: str, dataset: Dataset) -> None:
 
 
 def start_run(
-    run: Run, folder: RunFolder, device: torch.device, teacher: Teacher, group: Group = SINGLE_WORKER
+    run: Run, folder: RunFolder, device: torch.device, dataset: Dataset, teacher: Teacher, group: Group = SINGLE_WORKER
 ) -> Compute:
     """Write run.json for a run that starts or resumes, and return how to compute it.
 
@@ -62,7 +62,7 @@ def start_run(
             config=to_dict(run),
             status="running",
             started=earlier.started if earlier else now(),
-            compute=_compute_record(run, compute, group, teacher, before),
+            compute=_compute_record(run, compute, dataset, group, teacher, before),
             versions=versions(),
             hardware=hardware(gpu_name(device)),
             git=source(),
@@ -76,7 +76,7 @@ def start_run(
 
 
 def _compute_record(
-    run: Run, compute: Compute, group: Group, teacher: Teacher, before: ComputeRecord | None
+    run: Run, compute: Compute, dataset: Dataset, group: Group, teacher: Teacher, before: ComputeRecord | None
 ) -> ComputeRecord:
     """Return how the run is computed. before: the record of the resumed run, if any."""
     return ComputeRecord(
@@ -86,7 +86,7 @@ def _compute_record(
         workers=_workers(run, group, before.workers if before else ()),
         channels_last=run.recipe.channels_last,
         compiled=run.recipe.compile,
-        step="eager" if why_not_graph(run, compute, group.size) else "graph",
+        step="eager" if why_not_graph(run, compute, group.size, not dataset.train.is_in_memory) else "graph",
         teacher=teacher.source or None,
         # Parts computed by several workers remain in the result even if one worker resumes alone.
         per_worker=before.per_worker if before else None,

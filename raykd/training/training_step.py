@@ -102,7 +102,11 @@ class TrainState:
     @property
     def uses_cuda_graph(self) -> bool:
         """Whether each step is captured and replayed as one CUDA graph."""
-        return not why_not_graph(self.run, self.compute, self.group.size)
+        return not self._why_not_graph
+
+    @property
+    def _why_not_graph(self) -> str:
+        return why_not_graph(self.run, self.compute, self.group.size, self.loader.renderer.is_on_host)
 
     @property
     def description(self) -> str:
@@ -111,7 +115,7 @@ class TrainState:
         Eager steps are not mentioned if they are requested or if the device is a CPU.
         """
         teacher = {"live": ", live teacher", "cache": ", cached teacher"}.get(self.teacher.source, "")
-        step, reason = self.run.recipe.step, why_not_graph(self.run, self.compute, self.group.size)
+        step, reason = self.run.recipe.step, self._why_not_graph
         is_expected = step == "graph" or (step == "auto" and self.compute.device.type == "cuda")
         no_graph = f", no CUDA graph: {reason}" if is_expected else ""
         return f"{self.compute}{teacher}{no_graph if reason else ', one CUDA graph per step'}"
