@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from raykd.data import image_decoding, image_folder, memory
 from raykd.data.image_decoding import TargetSize
@@ -82,7 +83,7 @@ def _decode(split: PackedSplit, record: PackRecord, image_size: int) -> Split:
 
         def fill(index: int) -> None:
             square = np.frombuffer(split.read(index)[1], np.uint8).reshape(side, side, 3)
-            pixels[index] = image_decoding.resize_square(square, image_size)
+            pixels[index] = image_decoding.middle_square(Image.fromarray(square), TargetSize(image_size))
 
         image_decoding.map_in_threads(fill, range(len(split)))
     else:
