@@ -1,4 +1,4 @@
-"""Small custom data sets on disk: folders of images per class, and Parquet with the hub's metadata."""
+"""Small custom data sets on disk: folders of images per class, and Parquet with the Hub's metadata."""
 
 import io
 import json
@@ -41,7 +41,7 @@ def write_parquet(
     names: Sequence[str] | None = None,
     rows_per_group: int | None = None,
 ) -> Path:
-    """Write the column 'image' and columns of labels. names: class names, as in the hub's metadata of 'label'."""
+    """Write the column 'image' and columns of labels. names: class names, as in the Hub's metadata of 'label'."""
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     rows = pa.array([{"bytes": image, "path": None} for image in images], kind)
     table = pa.table({"image": rows} | {name: pa.array(labels, pa.int64()) for name, labels in columns.items()})

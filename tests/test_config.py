@@ -209,12 +209,12 @@ def test_override_changes_no_other_field() -> None:
 @pytest.mark.parametrize(
     ("path", "text", "message"),
     [
-        ("whole", "1.5", "'1.5' is not a whole number"),
+        ("whole", "1.5", "'1.5' is not an integer"),
         ("number", "fast", "'fast' is not a number"),
         ("switch", "2", "'2' is not true or false"),
         ("choice", "l2", "'l2' is not one of mse, cosine"),
-        ("wholes", "1,x", "each a whole number"),
-        ("maybe", "few", "'few' is not a whole number or none"),
+        ("wholes", "1,x", "each an integer"),
+        ("maybe", "few", "'few' is not an integer or none"),
         ("inner", "adam", "'adam' is not one of sgd, adamw; did you mean 'adamw'?"),
         ("inner.lr", "-1", "lr = -1.0 in SGD: must be greater than 0"),
         ("inner.rl", "1", "unknown config field 'inner.rl': SGD has lr, momentum, weight_decay, nesterov"),
@@ -249,15 +249,15 @@ def test_unknown_method_names_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"whole": 1.0}, "whole = 1.0 in Knobs: must be a whole number"),
-        ({"whole": True}, "whole = True in Knobs: must be a whole number"),
+        ({"whole": 1.0}, "whole = 1.0 in Knobs: must be an integer"),
+        ({"whole": True}, "whole = True in Knobs: must be an integer"),
         ({"number": "1"}, "number = '1' in Knobs: must be a number"),
         ({"number": False}, "number = False in Knobs: must be a number"),
         ({"text": None}, "text = None in Knobs: must be text"),
         ({"switch": 1}, "switch = 1 in Knobs: must be true or false"),
         ({"choice": "MSE"}, "choice = 'MSE' in Knobs: must be one of mse, cosine"),
-        ({"wholes": (1, 2.5)}, "wholes = (1, 2.5) in Knobs: must be values separated by commas, each a whole number"),
-        ({"maybe": "none"}, "maybe = 'none' in Knobs: must be a whole number or none"),
+        ({"wholes": (1, 2.5)}, "wholes = (1, 2.5) in Knobs: must be values separated by commas, each an integer"),
+        ({"maybe": "none"}, "maybe = 'none' in Knobs: must be an integer or none"),
         ({"inner": KD()}, "must be SGD or AdamW"),
     ],
 )

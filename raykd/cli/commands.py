@@ -109,7 +109,7 @@ def tune(arguments: Namespace) -> None:
 
 
 def report(arguments: Namespace) -> None:
-    from raykd.orchestration.reporting import report_results
+    from raykd.orchestration.reporting import evaluate_and_report
     from raykd.orchestration.saved_models import report_models
 
     options = _options(arguments)
@@ -120,7 +120,7 @@ def report(arguments: Namespace) -> None:
     elif given := [*arguments.file, *(f"--set {setting}" for setting in arguments.settings)]:
         raise ConfigError(f"{given[0]}: a report on runs reads their plans; leave it out, or give --models-dir DIR")
     else:
-        report_results(options.results, options.data_folder, Console())
+        evaluate_and_report(options.results, options.data_folder, Console())
 
 
 def prefetch(arguments: Namespace) -> None:

@@ -26,7 +26,7 @@ _MB = 1e6
 
 
 def pack_dataset(arguments: Namespace, console: Console) -> None:
-    """Pack the data set that the command line names. Raises: ConfigError, before anything is written."""
+    """Pack the data set that the command line names. Raises ConfigError, before anything is written."""
     jobs = len(os.sched_getaffinity(0)) if arguments.jobs is None else arguments.jobs
     if jobs < 1:
         raise ConfigError(f"--jobs {jobs}: must be at least 1")

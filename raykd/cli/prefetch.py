@@ -64,20 +64,23 @@ def _fetch_weights(model: Model, folder: Path, console: Console) -> None:
 
 
 def _fetch_repository(name: str, console: Console) -> None:
-    """Download a repository of transformers into the hub's cache; a folder is only looked for."""
+    """Download a repository of transformers into the local cache of the Hugging Face Hub.
+
+    If `name` is a folder, or the repository is cached, only its path is printed.
+    """
     is_complete = any(hf_files.find_file(name, file) for file in hf_files.WEIGHTS)
     if is_complete or Path(name).is_absolute():
         place = hf_files.find_file(name, hf_files.CONFIG)
         console.print(f"{hf_files.PREFIX}{name} is in {place.parent if place else name}", highlight=False)
         return
-    console.print(f"downloading {hf_files.PREFIX}{name} to the cache of Hugging Face", highlight=False)
+    console.print(f"downloading {hf_files.PREFIX}{name} to the local cache of the Hugging Face Hub", highlight=False)
     with _download_errors(f"'{hf_files.PREFIX}{name}'", "name a folder, hf:FOLDER"):
         hf_files.download_files(name)
 
 
 @contextmanager
 def _download_errors(what: str, remedy: str) -> Iterator[None]:
-    """Turn an error of the block into a ConfigError: the hub's client raises errors of several packages."""
+    """Turn an error of the block into a ConfigError: the Hub's client raises errors of several packages."""
     try:
         yield
     except ConfigError:

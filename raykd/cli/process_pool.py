@@ -19,7 +19,7 @@ from raykd.errors import RunFailed
 def write_in_processes(tasks: Sequence[ShardTask], num_processes: int) -> Iterator[WrittenShard]:
     """Yield the shard of each task when it is written.
 
-    Raises: what `write_shard` raises, after the shards in work are done. RunFailed if a process is killed.
+    Raises what `write_shard` raises, after the shards in work are done. RunFailed if a process is killed.
     """
     context = multiprocessing.get_context("forkserver")  # a fork of this process would copy its threads' locks
     context.set_forkserver_preload([write_shard.__module__])  # imported once, and not by each process

@@ -31,7 +31,7 @@ POLL_S = 0.3
 def experiment_command(experiment: Sequence[str], folder: Path) -> list[str]:
     """Return `python EXPERIMENT ARGS...`, to be run in `folder`, or `python -m raykd pack ARGS...`.
 
-    Raises: ConfigError if the experiment file does not exist.
+    Raises ConfigError if the experiment file does not exist.
     """
     if experiment[0] == PACK:
         return [sys.executable, "-m", "raykd", *experiment]
@@ -90,7 +90,7 @@ class Submissions:
         return sorted(map(_submission, self._ray.list()), key=lambda submission: submission.started)
 
     def find(self, name: str) -> Submission:
-        """Return the experiment `name`, or the last one for ''. Raises: ConfigError if there is none."""
+        """Return the experiment `name`, or the last one for ''. Raises ConfigError if there is none."""
         submissions = self.all()
         if not submissions:
             raise ConfigError(
@@ -105,7 +105,7 @@ class Submissions:
         raise ConfigError(f"no experiment '{name}' was submitted to this job; there are: {names}")
 
     def submit(self, experiment: Sequence[str], folder: Path) -> Submission:
-        """Run an experiment (its file and arguments) in `folder`. Raises: ConfigError if the file does not exist."""
+        """Run an experiment (its file and arguments) in `folder`. Raises ConfigError if the file does not exist."""
         command = experiment_command(experiment, folder)
         # Ray passes the entrypoint to a shell, so every word is quoted.
         environment = ["env", "PYTHONUNBUFFERED=1", "RAY_COLOR_PREFIX=0", *module_command("unblocked")]
@@ -132,7 +132,7 @@ class Submissions:
         return self._ray.stop(name)
 
     def copy_log(self, name: str, target: Path) -> None:
-        """Copy all output until now to `target`. Raises: OSError if it cannot be written."""
+        """Copy all output until now to `target`. Raises OSError if it cannot be written."""
         source = self._log(name)
         if source.is_file():
             shutil.copyfile(source, target)

@@ -6,7 +6,7 @@ the data folder F, or in F/cifar10 (F/cifar100):
 
     cifar-10-batches-py/         cifar-100-python/         unpacked batches
     cifar-10-python.tar.gz       cifar-100-python.tar.gz   the archive
-    train.parquet, test.parquet                            and the hub's names, see parquet_folder.py
+    train.parquet, test.parquet                            and the Hub's names, see parquet_folder.py
 
 Batches and archive are pickles, so torchvision reads them only after their checksums were verified.
 Only `download` accesses the internet.
@@ -118,7 +118,7 @@ def find(name: str, folder: Path, cache: Path | None = None) -> StoredDataset:
     and archive, which hold the same images; for Parquet it is the SHA-256 of the files. PNG decodes to the same pixels
     on every machine; JPEG depends on Pillow's library. cache: the folder of file_hashes.py.
 
-    Raises: DataError if the folder holds none of the layouts, or if a checksum does not match.
+    Raises DataError if the folder holds none of the layouts, or if a checksum does not match.
     """
     variant = VARIANTS[name]
     if not folder.is_dir():
@@ -145,7 +145,7 @@ def exists(name: str, folder: Path) -> bool:
     """Return whether `find` would read files of this data set. It may still refuse them, if they are damaged.
 
     Parquet in the data folder itself counts only with the data set's column of labels, because it has no other name.
-    Raises: DataError for Parquet files whose names or schemas cannot be read.
+    Raises DataError for Parquet files whose names or schemas cannot be read.
     """
     variant = VARIANTS[name]
     if _find_batches(variant, folder) or _find_archive(variant, folder):
@@ -169,7 +169,7 @@ def download(name: str, folder: Path) -> Path:
 
     This is the only function of the package that accesses the internet: 163 MiB from the University of Toronto.
 
-    Raises: DataError if the download fails or does not match its checksum.
+    Raises DataError if the download fails or does not match its checksum.
     """
     variant = VARIANTS[name]
     dataset_class = _dataset_class(variant)

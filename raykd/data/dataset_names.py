@@ -3,7 +3,7 @@
     cifar10   cifar100   cifar100-coarse   digits      see cifar.py and digits.py
     imagenet   tiny_imagenet                           see imagenet.py and tiny_imagenet.py
     folder:PLACE                                       one folder of images per class, see image_folder.py
-    parquet:PLACE                                      Parquet in the hub's layout, see parquet_folder.py
+    parquet:PLACE                                      Parquet in the Hub's layout, see parquet_folder.py
     webdataset:PLACE                                   tar files of images and labels, see webdataset.py
     packed:PLACE                                       a pack, which `raykd pack` has written, see pack.py
 
@@ -67,7 +67,7 @@ def folder_of(name: str, data_folder: Path | None) -> Path:
 
     Of several names of a folder it is the first one that exists, else the first.
 
-    Raises: DataError if that depends on the data folder and `data_folder` is None.
+    Raises DataError if that depends on the data folder and `data_folder` is None.
     """
     place = Path(name.partition(":")[2]).expanduser()
     if place.is_absolute():

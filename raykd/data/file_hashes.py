@@ -55,7 +55,7 @@ class FileHashes:
         self._is_changed = False
 
     def sha256(self, path: Path) -> bytes:
-        """Return the SHA-256 of the file `path`, 32 bytes. Raises: DataError if it cannot be read."""
+        """Return the SHA-256 of the file `path`, 32 bytes. Raises DataError if it cannot be read."""
         key = os.path.relpath(path, self._place)
         try:
             started_ns, state = time.time_ns(), FileState.of(path.stat())

@@ -78,7 +78,7 @@ class DecodedImage:
 def decode(where: str, encoded: bytes, target: TargetSize) -> DecodedImage:
     """Decode one image.
 
-    Raises: DataError, which begins with `where`, for bytes that are no image and for a size that is refused.
+    Raises DataError, which begins with `where`, for bytes that are no image and for a size that is refused.
     """
     size = (target.image_size, target.image_size)
     stripped = strip_metadata(encoded)
@@ -92,7 +92,7 @@ def decode(where: str, encoded: bytes, target: TargetSize) -> DecodedImage:
 
 
 def decode_whole(where: str, encoded: bytes) -> np.ndarray:
-    """Decode one image without resizing it: uint8 [H, W, 3]. Raises: DataError, which begins with `where`."""
+    """Decode one image without resizing it: uint8 [H, W, 3]. Raises DataError, which begins with `where`."""
     stripped = strip_metadata(encoded)
     with _opened(where, stripped) as image:
         return np.asarray(_upright(_as_rgb(image), stripped))
@@ -114,7 +114,7 @@ def decode_all(
     """Fill uint8 [N, image_size, image_size, 3]; `read` returns the source of image i, for messages, and its bytes.
 
     Returns: (source, highest value) of each image with 16 bits per channel, for `require_full_range`.
-    Raises: DataError for the first image that is damaged or refused.
+    Raises DataError for the first image that is damaged or refused.
     """
 
     def fill(index: int) -> tuple[str, int] | None:
@@ -166,7 +166,7 @@ class ReducedImage:
 def decode_reduced(where: str, encoded: bytes, at_least: int) -> ReducedImage:
     """Decode one image, a JPEG at an eighth, a quarter or half of its size if that leaves `at_least` pixels per side.
 
-    Raises: DataError, which begins with `where`, for bytes that are no image.
+    Raises DataError, which begins with `where`, for bytes that are no image.
     """
     stripped = strip_metadata(encoded)
     with _opened(where, stripped) as image:
@@ -197,7 +197,7 @@ def target_size(image_size: int | None, read_first: Callable[[], tuple[str, byte
 
 
 def square_size(where: str, encoded: bytes) -> int:
-    """Return the pixels per side of an image. Raises: DataError if it is no square, or no image."""
+    """Return the pixels per side of an image. Raises DataError if it is no square, or no image."""
     with _opened(where, strip_metadata(encoded)) as image:
         width, height = image.size
     if width != height:

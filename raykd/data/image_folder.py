@@ -110,7 +110,7 @@ def find(
     """List the images below `place`. No image is read.
 
     ignored: names of splits that are not read, such as one without labels. statistics: published mean and std.
-    Raises: DataError, with file or folder and remedy, for anything that differs from the layout.
+    Raises DataError, with file or folder and remedy, for anything that differs from the layout.
     """
     if not place.is_dir():
         raise DataError(f"{place}: no such folder; {NAMED_FOLDER}, with {LAYOUT}")
@@ -178,7 +178,7 @@ def _list_files(split: Path, names: Sequence[str], folders: Mapping[str, Path]) 
 
 
 def list_class(folder: Path) -> list[FileVersion]:
-    """Return every image of a class, sorted by its path in the class's folder. Raises: DataError if there is none."""
+    """Return every image of a class, sorted by its path in the class's folder. Raises DataError if there is none."""
     files = []
     for path in walk(folder, SUFFIXES):
         files.append(require_regular_file(path))

@@ -78,7 +78,7 @@ class PreparedImage(NamedTuple):
 
 
 def prepare(image: EncodedImage, options: PackOptions) -> PreparedImage:
-    """Return the image as the pack holds it. Raises: DataError if it cannot be decoded."""
+    """Return the image as the pack holds it. Raises DataError if it cannot be decoded."""
     if options.square_size is not None:
         decoded = image_decoding.decode(image.where, image.encoded, TargetSize(options.square_size))
         pixels, side = decoded.pixels, options.square_size

@@ -3,8 +3,8 @@
 Russakovsky et al. 2015, "ImageNet Large Scale Visual Recognition Challenge", arXiv:1409.0575. The folder
 imagenet/ (or imagenet-1k/, ILSVRC2012/) of the data folder has one of these layouts, of which the first is read:
 
-    data/train-00000-of-00294.parquet, data/validation-...     the hub's ILSVRC/imagenet-1k, see parquet_folder.py
-    imagenet1k-train-0000.tar, imagenet1k-validation-00.tar    the hub's timm/imagenet-1k-wds, see webdataset.py
+    data/train-00000-of-00294.parquet, data/validation-...     the Hub's ILSVRC/imagenet-1k, see parquet_folder.py
+    imagenet1k-train-0000.tar, imagenet1k-validation-00.tar    the Hub's timm/imagenet-1k-wds, see webdataset.py
     train/<wnid>/*.JPEG, val/<wnid>/*.JPEG                     as for torchvision, see image_folder.py
 
 The labels of the test split are not published, so the validation split is the test split. Mean and std are the
@@ -20,14 +20,14 @@ from raykd.errors import DataError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _LAYOUTS = (
-    "data/train-00000-of-00294.parquet and data/validation-... (the hub's ILSVRC/imagenet-1k), "
-    "imagenet1k-train-0000.tar and imagenet1k-validation-00.tar (the hub's timm/imagenet-1k-wds), or "
+    "data/train-00000-of-00294.parquet and data/validation-... (the Hub's ILSVRC/imagenet-1k), "
+    "imagenet1k-train-0000.tar and imagenet1k-validation-00.tar (the Hub's timm/imagenet-1k-wds), or "
     "train/<wnid>/*.JPEG and val/<wnid>/*.JPEG"
 )
 
 
 def find(place: Path) -> Source:
-    """Find the images below `place` in the first of the layouts. Raises: DataError if none is there, or for errors."""
+    """Find the images below `place` in the first of the layouts. Raises DataError if none is there, or for errors."""
     if not place.is_dir():
         raise DataError(
             f"{place}: no such folder; raykd does not download ImageNet: get it from image-net.org or the Hugging Face "

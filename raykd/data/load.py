@@ -48,7 +48,7 @@ def load_dataset(name: str, folder: Path | None, image_size: int | None = None, 
             for CIFAR, 16 for digits); images from `folder:` and `parquet:` are resized. None keeps the stored size.
         cache: folder for the decoded images, which the next load maps into memory instead of decoding: 176 MiB
             for CIFAR-10. It is created if missing.
-    Raises: ConfigError for an unknown name or an impossible size. DataError for files that are missing or damaged, or
+    Raises ConfigError for an unknown name or an impossible size. DataError for files that are missing or damaged, or
         for images that do not fit into memory.
     """
     dataset_names.require_known(name)
@@ -74,7 +74,7 @@ def find_dataset(
 def find_source(name: str, folder: Path | None) -> Source:
     """List the encoded images of `name` on disk. None is read, decoded or hashed.
 
-    Raises: DataError for anything that differs from the layout, ConfigError for data that is not stored that way.
+    Raises DataError for anything that differs from the layout, ConfigError for data that is not stored that way.
     """
     dataset_names.require_known(name)
     find = _SOURCES.get(dataset_names.kind_of(name))
@@ -89,7 +89,7 @@ def list_datasets(folder: Path) -> tuple[str, ...]:
 
     CIFAR is checked by its checksums. For other folders only the layout is looked at.
 
-    Raises: DataError if there is no data set, or if CIFAR is damaged.
+    Raises DataError if there is no data set, or if CIFAR is damaged.
     """
     custom = _list_custom_datasets(folder)
     built_in = tuple(name for name in ("cifar10", "cifar100") if cifar.exists(name, folder))
@@ -107,10 +107,10 @@ def find_folder(option: str | None, environ: Mapping[str, str]) -> Path:
 def keep_decoded(dataset: Dataset, cache: Path) -> None:
     """Write the decoded images of `dataset`, and the hashes of its files, to `cache` for later loads.
 
-    Digits are not written: they load fast.
+    Digits are not written, because they load fast, and neither are images on disk.
     """
     file_hashes.write_all(cache)
-    if dataset.name != "digits":
+    if dataset.name != "digits" and dataset.train.is_in_memory:
         path = decoded_cache.cache_path(cache, dataset.name, dataset.image_size, dataset.identity)
         decoded_cache.write(path, dataset.identity, (dataset.train, dataset.test))
 
@@ -190,11 +190,11 @@ def _identity_at_size(identity: str, size: int, stored_size: int) -> str:
 
 def _averaged(split: Split, size: int) -> Split:
     """Replace each block of pixels by its mean, halves rounded up, so that images are size x size."""
-    num_images, _, stored_size, _ = split.images.shape
+    num_images, _, stored_size, _ = split.pixels.shape
     if size == stored_size:
         return split
     block = stored_size // size
-    pixels = split.images.permute(0, 2, 3, 1)
+    pixels = split.pixels.permute(0, 2, 3, 1)
     small = torch.empty((num_images, size, size, 3), dtype=torch.uint8)
     for start in range(0, num_images, _AVERAGE_CHUNK):
         blocks = pixels[start : start + _AVERAGE_CHUNK].reshape(-1, size, block, size, block, 3)

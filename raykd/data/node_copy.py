@@ -45,12 +45,12 @@ def _copy(pack: Path, copy: Path) -> bool:
         _log.warning("%s is read in place: it has %s in %s", pack, sizes, copy.parent)
         return False
     _log.info("copying %s (%.1f GB) to %s", pack, size / _GB, copy.parent)
-    aside = copy.with_name(f".{copy.name}")
+    temporary = copy.with_name(f".{copy.name}")
     try:
-        shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
-        shutil.copytree(pack, aside)
-        aside.rename(copy)
+        shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+        shutil.copytree(pack, temporary)
+        temporary.rename(copy)
     except OSError:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         raise
     return True

@@ -102,7 +102,7 @@ class Pack:
     def __init__(self, folder: Path) -> None:
         """Open the pack in `folder`: its record and its index are read, and the sizes of its shards are compared.
 
-        Raises: DataError, with the command that packs again, if files are missing, cut short or damaged.
+        Raises DataError, with the command that packs again, if files are missing, cut short or damaged.
         """
         record = read_record(PackRecord, folder / RECORD)
         if record is None:
@@ -160,7 +160,7 @@ class PackedSplit:
     def read(self, index: int) -> tuple[str, memoryview]:
         """Return where image `index` lies, for messages, and its bytes, which are mapped from the file.
 
-        Raises: DataError if the row does not match its checksum.
+        Raises DataError if the row does not match its checksum.
         """
         shard = int(np.searchsorted(self._ends, index, side="right"))
         row = index - int(self._ends[shard] - self._shards[shard].num_images)

@@ -64,7 +64,7 @@ class PackPlan:
 def plan_pack(source: Source, folder: Path, options: PackOptions) -> PackPlan:
     """Return the plan of a pack in `folder`, which is not written yet.
 
-    Raises: DataError if the folder holds another pack, or anything else.
+    Raises DataError if the folder holds another pack, or anything else.
     """
     train, test = (
         _tasks(split, units, folder, options) for split, units in zip((TRAIN, TEST), source.units(), strict=True)
@@ -98,7 +98,7 @@ def pack(
     """Write what is missing of a pack, and return its record.
 
     run_units: yields the result of `write_shard` for each task. report: receives each shard, and whether it is new.
-    Raises: DataError for too little space, before anything is written, and for damaged images.
+    Raises DataError for too little space, before anything is written, and for damaged images.
     """
     record = read_record(PackRecord, plan.folder / RECORD)
     if record is not None:  # of the same files and options, as `plan_pack` has checked
@@ -134,7 +134,7 @@ def _raise_damaged(plan: PackPlan, written: dict[str, WrittenShard]) -> None:
 def finish_pack(plan: PackPlan, written: Sequence[WrittenShard]) -> PackRecord:
     """Write the index and pack.json, and remove what only unfinished packs have. written: in the order of the tasks.
 
-    Raises: DataError for what only all images together show: equal files, dark images, or classes without images.
+    Raises DataError for what only all images together show: equal files, dark images, or classes without images.
     """
     index = _read_index(plan)
     record = _record_of(plan, written, index)

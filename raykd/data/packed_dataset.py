@@ -23,7 +23,7 @@ def find(place: Path, image_size: int | None) -> StoredDataset:
     """Open the pack in `place`, as a data set that can be decoded into memory.
 
     image_size: pixels per side; None if all images of the pack are squares of one size.
-    Raises: DataError for no pack, a damaged one, or images of several sizes.
+    Raises DataError for no pack, a damaged one, or images of several sizes.
     """
     if not place.is_dir():
         raise DataError(f"{place}: no such folder; pack a data set with: python -m raykd pack NAME")
@@ -39,7 +39,7 @@ def find(place: Path, image_size: int | None) -> StoredDataset:
 
 
 def size_of(pack: Pack, image_size: int | None) -> int:
-    """Return `image_size` if it is set, else that of all images. Raises: DataError if they have several sizes."""
+    """Return `image_size` if it is set, else that of all images. Raises DataError if they have several sizes."""
     size = image_size or pack.record.square_size
     if size is None:
         height, width = pack.train.sizes[0].tolist()

@@ -1,7 +1,7 @@
 """A folder of Parquet files as a data set: which files belong to each split, and which classes there are.
 
-The files of a split ('train', 'test', 'validation' and its short forms) are named as on the Hugging Face hub. They are
-in the folder itself, or in one folder below it, which the hub names after the configuration (default/, plain_text/,
+The files of a split ('train', 'test', 'validation' and its short forms) are named as on the Hugging Face Hub. They are
+in the folder itself, or in one folder below it, which the Hub names after the configuration (default/, plain_text/,
 data/):
 
     train.parquet
@@ -11,7 +11,7 @@ data/):
 Names are checked for completeness. Files that could be read in two ways are refused, because a wrong choice would stay
 unnoticed.
 
-Classes are named by the hub's metadata of the label column; without metadata, by their numbers. If labels are text,
+Classes are named by the Hub's metadata of the label column; without metadata, by their numbers. If labels are text,
 the classes are the sorted texts.
 """
 
@@ -127,7 +127,7 @@ def find(
     """Find the images below `place`. All labels of train are read, but no image.
 
     ignored: names of splits that are not read, such as one without labels. statistics: published mean and std.
-    Raises: DataError, with file and remedy, for anything that differs from the layout.
+    Raises DataError, with file and remedy, for anything that differs from the layout.
     """
     if not place.is_dir():
         raise DataError(f"{place}: no such folder; {NAMED_FOLDER}, with {LAYOUT}")
@@ -153,7 +153,7 @@ def find_files(folder: Path, configurations: Collection[str] | None = None) -> d
 
     configurations: the folders below `folder` that are searched; None for all.
 
-    Raises: DataError if files are missing or redundant, or if there are several data sets to choose from.
+    Raises DataError if files are missing or redundant, or if there are several data sets to choose from.
     """
     if not folder.is_dir():
         return {}
@@ -251,7 +251,7 @@ def _name_with_index(match: re.Match[str], index: int) -> str:
 
 
 def _class_names(files: Files, column: str, is_text: bool, metadata_names: tuple[str, ...] | None) -> tuple[str, ...]:
-    """Return the class names by label. Raises: DataError if a label has no training image."""
+    """Return the class names by label. Raises DataError if a label has no training image."""
     names = metadata_names
     stored = [parquet.read_labels(file, column, is_text).drop_null() for file in files]
     if is_text:

@@ -30,7 +30,7 @@ class FileVersion(NamedTuple):
     mtime_ns: int
 
     def read(self) -> bytes:
-        """Return the bytes. Raises: DataError if the file cannot be read, or has another size or time of change."""
+        """Return the bytes. Raises DataError if the file cannot be read, or has another size or time of change."""
         try:
             content = self.path.read_bytes()
         except OSError as error:
@@ -46,7 +46,7 @@ class FileVersion(NamedTuple):
 
 
 def require_regular_file(path: Path) -> FileVersion:
-    """Return the version of a regular file, or of the one that a link points to. Raises: DataError if it is neither."""
+    """Return the version of a regular file, or of the one that a link points to. Raises DataError if it is neither."""
     status = _status(path)
     mode = status.st_mode
     if stat.S_ISDIR(mode):
@@ -62,7 +62,7 @@ def walk(folder: Path, suffixes: Collection[str], ancestors: tuple[tuple[int, in
     suffixes: of files, in lower case; a folder with such a suffix is yielded, to be refused. ancestors: device and
     inode of each folder on the way down to `folder`.
 
-    Raises: DataError for a link to one of the ancestors, which would never end.
+    Raises DataError for a link to one of the ancestors, which would never end.
     """
     status = _status(folder)
     key = (status.st_dev, status.st_ino)

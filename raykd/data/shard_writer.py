@@ -108,7 +108,7 @@ class ShardTask:
 def write_shard(task: ShardTask) -> WrittenShard:
     """Write a shard, unless it is there already, and return what is in it.
 
-    Raises: DataError for more damaged images than may be left out, and for files that have changed.
+    Raises DataError for more damaged images than may be left out, and for files that have changed.
     """
     written = read_written(task)
     if written is not None:
@@ -191,7 +191,7 @@ class _Rows:
         return len(self._waiting) == ROWS_PER_BATCH
 
     def add(self, image: EncodedImage) -> None:
-        """Add an image, or its name if it is damaged. Raises: DataError for one more than may be left out."""
+        """Add an image, or its name if it is damaged. Raises DataError for one more than may be left out."""
         try:
             prepared = prepare(image, self._task.options)
         except DataError as error:

@@ -51,7 +51,7 @@ class Unit(Protocol):
         ...
 
     def images(self) -> Iterator[EncodedImage]:
-        """Yield the images in order. Raises: DataError if a file cannot be read or has changed since it was listed."""
+        """Yield the images in order. Raises DataError if a file cannot be read or has changed since it was listed."""
         ...
 
 
@@ -106,7 +106,7 @@ def split_by_size(num_bytes: Iterable[int], num_images: Iterable[int] | None = N
 
 
 def hash_files(files: Sequence[FileVersion], hashes: FileHashes) -> list[bytes]:
-    """Return the SHA-256 of each file of one split. Raises: DataError if two are equal, or one cannot be read."""
+    """Return the SHA-256 of each file of one split. Raises DataError if two are equal, or one cannot be read."""
     paths = [file.path for file in files]
     digests = [hashes.sha256(path) for path in paths]
     require_different(paths, digests)

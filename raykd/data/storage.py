@@ -49,6 +49,6 @@ def choose_storage(
 def decoded_size(source: Source, image_size: int | None) -> int:
     """Return the pixels per side of the decoded images: `image_size`, or the size of the first one.
 
-    Only the header of that image is read. Raises: DataError if it is no square.
+    Only the header of that image is read. Raises DataError if it is no square.
     """
     return image_decoding.target_size(image_size, source.first_image).image_size

@@ -25,7 +25,7 @@ _NOTE = "'val' is the test split, because the labels of 'test' are not published
 
 
 def find(place: Path) -> FolderSource:
-    """List the images below `place`. Raises: DataError, with the file and the remedy, for what is missing."""
+    """List the images below `place`. Raises DataError, with the file and the remedy, for what is missing."""
     if not place.is_dir():
         raise DataError(f"{place}: no such folder; download {URL} and unpack it there")
     for name in ("train", "val", _WORDS):

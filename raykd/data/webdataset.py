@@ -1,4 +1,4 @@
-"""A folder of WebDataset shards: tar files of images and labels, as the hub's timm/imagenet-1k-wds has them.
+"""A folder of WebDataset shards: tar files of images and labels, as the Hub's timm/imagenet-1k-wds has them.
 
     PLACE/train-000000.tar ...         or NAME-train-000000.tar, train-00000-of-00010.tar, or train.tar
     PLACE/validation-000000.tar ...    or test-, valid-, val-, dev-
@@ -134,7 +134,7 @@ def find(place: Path, ignored: Collection[str] = (), statistics: tuple[Channels,
     """List the images in the tar files of `place`, and read their labels. No image is read.
 
     ignored: names of splits that are not read, such as one without labels. statistics: published mean and std.
-    Raises: DataError, with file and remedy, for anything that differs from the layout.
+    Raises DataError, with file and remedy, for anything that differs from the layout.
     """
     if not place.is_dir():
         raise DataError(f"{place}: no such folder; {NAMED_FOLDER}, with {LAYOUT}")
@@ -158,7 +158,7 @@ def find(place: Path, ignored: Collection[str] = (), statistics: tuple[Channels,
 
 
 def find_files(place: Path) -> dict[str, tuple[Path, ...]]:
-    """Return the tar files of each split in `place`, in order. Raises: DataError if some are missing or redundant."""
+    """Return the tar files of each split in `place`, in order. Raises DataError if some are missing or redundant."""
     by_split: dict[str, list[re.Match[str]]] = {}
     for entry in list_folder(place) if place.is_dir() else []:
         if entry.name.endswith((".tar.gz", ".tgz")) and _NAME.fullmatch(f"{entry.name.partition('.t')[0]}.tar"):
@@ -192,7 +192,7 @@ def _missing(place: Path, match: re.Match[str], index: int, total: int) -> str:
 
 
 def _list_images(path: Path) -> tuple[TarImage, ...]:
-    """Return the images of a tar file with their labels. Raises: DataError if it is damaged, or lacks one of a pair."""
+    """Return the images of a tar file with their labels. Raises DataError if it is damaged, or lacks one of a pair."""
     images: dict[str, tuple[int, int]] = {}
     labels: dict[str, int] = {}
     keys: dict[str, list[str]] = {}  # the suffixes of each key
@@ -242,7 +242,7 @@ def _read_label(
                 raise ValueError
     except (ValueError, RecursionError) as error:
         raise DataError(
-            f"{path}: the label in {member.name} is {shown(text[:40])}, not a whole number from 0; correct it"
+            f"{path}: the label in {member.name} is {shown(text[:40])}, not an integer from 0; correct it"
         ) from error
     if label < 0:
         raise DataError(f"{path}: {member.name} has label {label}; leave images without a label out")
@@ -273,7 +273,7 @@ def _paired(
 
 
 def _class_names(place: Path, train: LabeledTars) -> tuple[str, ...]:
-    """Return the class names by label. Raises: DataError if a label has no training image."""
+    """Return the class names by label. Raises DataError if a label has no training image."""
     present = {image.label for _, images in train for image in images}
     path = next((place / name for name in _CLASS_FILES if (place / name).is_file()), None)
     names = _read_names(path) if path else tuple(str(label) for label in range(max(present) + 1))

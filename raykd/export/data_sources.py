@@ -6,7 +6,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class DataSource:
     title: str
-    hub: str  # the data set's name on the Hugging Face hub, or ''
+    hub: str  # the data set's name on the Hugging Face Hub, or ''
     origin: str  # a sentence
     license: str  # a sentence
 

@@ -102,7 +102,11 @@ class TrainState:
     @property
     def uses_cuda_graph(self) -> bool:
         """Whether each step is captured and replayed as one CUDA graph."""
-        return not why_not_graph(self.run, self.compute, self.group.size)
+        return not self._why_not_graph
+
+    @property
+    def _why_not_graph(self) -> str:
+        return why_not_graph(self.run, self.compute, self.group.size, self.loader.renderer.is_on_host)
 
     @property
     def description(self) -> str:
@@ -111,7 +115,7 @@ class TrainState:
         Eager steps are not mentioned if they are requested or if the device is a CPU.
         """
         teacher = {"live": ", live teacher", "cache": ", cached teacher"}.get(self.teacher.source, "")
-        step, reason = self.run.recipe.step, why_not_graph(self.run, self.compute, self.group.size)
+        step, reason = self.run.recipe.step, self._why_not_graph
         is_expected = step == "graph" or (step == "auto" and self.compute.device.type == "cuda")
         no_graph = f", no CUDA graph: {reason}" if is_expected else ""
         return f"{self.compute}{teacher}{no_graph if reason else ', one CUDA graph per step'}"
@@ -188,9 +192,9 @@ def training_labels(run: Run, labels: Tensor) -> Tensor:
 
 
 def validation_of(data: Data, dataset: Dataset, device: torch.device, group: Group = SINGLE_WORKER) -> Split:
-    """Return this worker's share of the validation split, on the device."""
+    """Return this worker's share of the validation split, on the device. Images on disk stay there."""
     indices = train_val_indices(data, dataset.train.labels)[1][group.rank :: group.size]
-    return Split(dataset.train.images[indices].to(device), dataset.train.labels[indices].to(device))
+    return dataset.train.subset(indices).to(device)
 
 
 def make_model(run: Run, dataset: Dataset) -> ImageModel:

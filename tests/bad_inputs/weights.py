@@ -144,7 +144,7 @@ class Code:
 DAMAGED = ("truncated or damaged", "copy it again")
 MORE = ("holds more than tensors", "save only the network's state_dict()")
 NO_STATE = ("holds no state dict of tensors", "save model.state_dict()")
-NOT_FINITE = ("values that are NaN or infinite", "give an earlier checkpoint")
+NOT_FINITE = ("are NaN or infinite", "name an earlier checkpoint")
 DENSE = ("weights must be dense floating-point numbers", "state_dict() in float32")
 
 HEADER = ("was written by another version of raykd, or its header is damaged", "copy it again")

@@ -69,7 +69,7 @@ def test_the_remedy_for_a_missing_data_set_downloads_it_into_the_same_folder(
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return an empty cache of Hugging Face's hub."""
+    """Return an empty local cache of the Hugging Face Hub."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     return tmp_path / "hub"
 
@@ -77,7 +77,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_repository_is_downloaded_into_the_cache_once(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The fake hub has config.json and pytorch_model.bin of the repository."""
+    """The fake Hub has config.json and pytorch_model.bin of the repository."""
     snapshot, downloaded = cache / "models--me--tiny" / "snapshots" / "abc", []
 
     def download(name: str, file: str) -> None:
@@ -95,7 +95,10 @@ def test_a_repository_is_downloaded_into_the_cache_once(
     assert parser.entry(command) == parser.entry(command) == 0
     assert downloaded == [("me/tiny", "config.json"), ("me/tiny", "pytorch_model.bin")]
     lines = capsys.readouterr().out.replace("\n", "")
-    assert "downloading hf:me/tiny to the cache of Hugging Face" in lines and f"hf:me/tiny is in {snapshot}" in lines
+    assert (
+        "downloading hf:me/tiny to the local cache of the Hugging Face Hub" in lines
+        and f"hf:me/tiny is in {snapshot}" in lines
+    )
 
 
 def test_a_repository_that_cannot_be_downloaded_is_one_line(

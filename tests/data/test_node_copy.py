@@ -62,11 +62,11 @@ def test_a_pack_that_does_not_fit_is_read_in_place_and_logged(
 def test_an_interrupted_copy_is_made_again(pack: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     environ = {VARIABLE: str(tmp_path / "packs")}
     copy = copy_to_node(pack / "pack.json", environ)
-    aside = copy.rename(copy.with_name(f".{copy.name}"))
-    (aside / "index.arrow").unlink()
+    temporary = copy.rename(copy.with_name(f".{copy.name}"))
+    (temporary / "index.arrow").unlink()
     caplog.set_level(logging.INFO, node_copy.__name__)
     assert copy_to_node(pack / "pack.json", environ) == copy and (copy / "index.arrow").read_text() == "index.arrow"
-    assert "copying" in caplog.text and not aside.exists()
+    assert "copying" in caplog.text and not temporary.exists()
 
 
 def test_a_disk_that_fills_meanwhile_leaves_no_part_behind(

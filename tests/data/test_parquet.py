@@ -1,4 +1,4 @@
-"""Parquet in the hub's layout: reading, and the error for each kind of bad file."""
+"""Parquet in the Hub's layout: reading, and the error for each kind of bad file."""
 
 import io
 from collections.abc import Sequence

@@ -209,8 +209,8 @@ def test_shards_with_different_classes_are_refused(place: Path) -> None:
 @pytest.mark.parametrize(
     ("labels", "remedy"),
     [
-        (pa.array([float(label) for label in LABELS]), "cast 'label' to whole numbers from 0"),
-        (pa.array([label == 1 for label in LABELS]), "cast 'label' to whole numbers from 0"),
+        (pa.array([float(label) for label in LABELS]), "cast 'label' to integers from 0"),
+        (pa.array([label == 1 for label in LABELS]), "cast 'label' to integers from 0"),
         (pa.array([[label] for label in LABELS]), "give each image one label, not a list"),
     ],
     ids=["float", "bool", "list"],
