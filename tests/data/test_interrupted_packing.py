@@ -12,8 +12,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from packed_layouts import IN_THIS_PROCESS, bytes_of, make_folder, make_parquet, make_webdataset, pack_small, plan_of
 from small_images import encoded, write_folder, write_parquet
-from small_packs import IN_THIS_PROCESS, bytes_of, make_folder, make_parquet, make_webdataset, pack_small, plan_of
 
 from raykd.config.codec import read_checked_json, write_checked_json
 from raykd.data import sources

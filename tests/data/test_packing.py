@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from packed_layouts import IN_THIS_PROCESS, LAYOUTS, bytes_of, make_folder, pack_small, plan_of
 from PIL import Image
 from small_images import encoded, write_folder, write_parquet
-from small_packs import IN_THIS_PROCESS, LAYOUTS, bytes_of, make_folder, pack_small, plan_of
 
 from raykd.data import sources
 from raykd.data.image_packing import PackOptions
