@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from pack_of_images import write_pack
 from PIL import Image
-from small_packs import write_pack
 from small_runs import CPU, NO_WEIGHTS, experiment, recipe
 
 from raykd.data import packed_dataset

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from pack_of_images import raw_square, write_pack
 from small_images import encoded
-from small_packs import raw_square, write_pack
 from torch import Tensor
 
 from raykd.data.augmentation import NO_AUGMENTATION, Augmentation
