@@ -10,6 +10,7 @@ from raykd.atomic import replacing
 from raykd.config.damage import damaged
 from raykd.data.load import load_dataset
 from raykd.orchestration.progress import log
+from raykd.report.stats.summary import Report
 from raykd.spec.stages import ROLES
 from raykd.store.records import read_plan
 from raykd.store.run_folder import RunFolder
@@ -18,7 +19,7 @@ from raykd.training.final_evaluation import evaluate_on_test, is_tested
 from raykd.training.run_record import recorded_run, require_same_data
 
 
-def evaluate_and_report(results: Path, data_folder: Path, console: Console) -> None:
+def evaluate_and_report(results: Path, data_folder: Path, console: Console) -> Report:
     """Evaluate the trained runs that are not yet evaluated, and write the report on every plan in `results`.
 
     A run that was trained on CPUs is evaluated on the CPU, any other run on a GPU if there is one.
@@ -33,10 +34,10 @@ def evaluate_and_report(results: Path, data_folder: Path, console: Console) -> N
             compute = folder.require_record().compute
             device = best_device() if compute.device.startswith("cuda") else torch.device("cpu")
             evaluate_on_test(run, folder, dataset, choose_compute(device, compute.precision))
-    write_report(results, console, in_full=True)
+    return write_report(results, console, in_full=True)
 
 
-def write_report(results: Path, console: Console, in_full: bool = False) -> None:
+def write_report(results: Path, console: Console, in_full: bool = False) -> Report:
     """Write and print the report, and copy the best model of each family and role to models_saved/.
 
     in_full: print all metrics.
@@ -53,6 +54,7 @@ def write_report(results: Path, console: Console, in_full: bool = False) -> None
         with replacing(results / "models_saved" / f"{family_role}.safetensors") as temporary:
             shutil.copyfile(folder.best, temporary)
     log(console, render_text(report, in_full))
+    return report
 
 
 def _best_of_each_role(results: Path) -> dict[str, RunFolder]:

@@ -72,6 +72,16 @@ class Ranking:
     methods: tuple[RankedMethod, ...]
     pairs: tuple[MethodPair, ...]
 
+    @property
+    def best(self) -> str:
+        """The name of the method with the best mean."""
+        return self.methods[0].name
+
+    @property
+    def tied_with_best(self) -> tuple[str, ...]:
+        """Names of the methods that cannot be distinguished from the best one."""
+        return tuple(pair.worse for pair in self.pairs if pair.better == self.best and pair.is_tie)
+
 
 def rank(values: Mapping[str, Mapping[int, float]], lower_is_better: bool = False) -> Ranking | None:
     """Rank methods by {name: {seed: value}}; None with fewer than two methods, or without a common seed."""
