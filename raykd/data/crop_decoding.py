@@ -62,7 +62,10 @@ _scratch = _Scratch()
 
 
 class Decoded(NamedTuple):
-    """The upper rows of an image: uint8 [h, w, 3], at 1 / reduction of its size. Valid until the thread's next image."""
+    """The upper rows of an image: uint8 [h, w, 3], at 1 / reduction of its size.
+
+    They are valid until the thread decodes its next image.
+    """
 
     pixels: np.ndarray
     reduction: int = 1
