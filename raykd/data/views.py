@@ -9,6 +9,7 @@ Padding 4 and a flip have 9 * 9 * 2 = 162 views. A hash of (seed, epoch, index) 
 Each model normalizes and resizes its input itself, so that teacher and student receive the same view.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -57,6 +58,8 @@ class ViewRenderer:
     Args: images is uint8 [N, 3, H, W] of a Split, whose channels-last strides save a copy if nothing is padded.
     """
 
+    is_on_host = False  # index and view are on the device
+
     def __init__(self, images: Tensor, views: Views, device: torch.device | str = "cpu") -> None:
         self.views = views
         self.height, self.width = images.shape[2:]
@@ -74,6 +77,10 @@ class ViewRenderer:
         starts = self._view_offsets[view] + (index * self._image_stride)[:, None]  # [B, segments of a view]
         pixels = self._segments.index_select(0, starts.flatten())
         return pixels.view(-1, self.height, self.width, 3).permute(0, 3, 1, 2)
+
+    def render_ahead(self, requests: Iterable[tuple[Tensor, Tensor]]) -> Iterator[Tensor]:
+        """Yield `render` of each (index, view) when it is requested."""
+        return (self.render(index, view) for index, view in requests)
 
     def _segment(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Return (segments, offsets): views consist of segments, which are runs of contiguous bytes.
