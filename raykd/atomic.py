@@ -27,15 +27,15 @@ def replacing(path: Path) -> Iterator[Path]:
     make_folder(path.parent)
     if path.is_dir():
         raise ConfigError(f"'{path}' is a folder, and a file has to be written there; move it away")
-    aside = _beside(path)
+    temporary = _beside(path)
     try:
-        with naming(path, aside):
-            yield aside
-            _flush(aside)
-            os.replace(aside, path)
+        with naming(path, temporary):
+            yield temporary
+            _flush(temporary)
+            os.replace(temporary, path)
         _flush_folder(path.parent)
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def make_folder(path: Path) -> None:
@@ -48,13 +48,13 @@ def make_folder(path: Path) -> None:
 
 
 @contextmanager
-def naming(path: Path, aside: Path | None = None) -> Iterator[None]:
-    """Set the file name of an OSError to `path` if it has none, as a write to a full disk, or if it is `aside`."""
+def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Set the file name of an OSError to `path` if it has none, as a write to a full disk, or if it is `temporary`."""
     try:
         yield
     except OSError as error:
         is_nameless = error.filename is None and error.errno is not None
-        if is_nameless or (aside is not None and str(error.filename) == str(aside)):
+        if is_nameless or (temporary is not None and str(error.filename) == str(temporary)):
             error.filename = str(path)
         raise
 
@@ -67,24 +67,24 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside, before = _beside(path), _beside(path)
+    temporary, before = _beside(path), _beside(path)
     try:
-        aside.mkdir()
-        yield aside
-        for file in aside.iterdir():
+        temporary.mkdir()
+        yield temporary
+        for file in temporary.iterdir():
             _flush(file)
-        _flush_folder(aside)
-        _move_over(aside, path, before)
+        _flush_folder(temporary)
+        _move_over(temporary, path, before)
         _flush_folder(path.parent)
     finally:
         if before.is_dir() and not path.exists():
             before.rename(path)
-        for folder in (aside, before):
+        for folder in (temporary, before):
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _move_over(aside: Path, path: Path, before: Path) -> None:
-    """Rename the folder `aside` to `path`, and a folder that is there to `before`.
+def _move_over(temporary: Path, path: Path, before: Path) -> None:
+    """Rename the folder `temporary` to `path`, and a folder that is there to `before`.
 
     Two processes may replace `path` concurrently; the last one succeeds the other.
     """
@@ -93,7 +93,7 @@ def _move_over(aside: Path, path: Path, before: Path) -> None:
             if path.is_dir():
                 path.rename(before)
         try:
-            aside.rename(path)
+            temporary.rename(path)
             return
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
@@ -110,8 +110,8 @@ def remove_leftovers(folder: Path) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path` atomically, with the permissions of the user's umask."""
-    with replacing(path) as aside:
-        aside.write_bytes(content)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_json(path: Path, payload: Any) -> None:

@@ -31,8 +31,8 @@ def test_missing_folders_are_made(tmp_path: Path) -> None:
 
 def test_an_error_while_writing_keeps_the_old_file_and_removes_the_new(path: Path) -> None:
     write_bytes(path, b"old")
-    with pytest.raises(OSError, match="disk full"), replacing(path) as aside:
-        aside.write_bytes(b"half of the n")
+    with pytest.raises(OSError, match="disk full"), replacing(path) as temporary:
+        temporary.write_bytes(b"half of the n")
         raise OSError("disk full")
     assert path.read_bytes() == b"old" and [*path.parent.iterdir()] == [path]
 
@@ -43,9 +43,9 @@ def test_a_block_that_writes_nothing_is_an_error(path: Path) -> None:
 
 
 def test_the_temporary_file_has_the_same_suffix(path: Path) -> None:
-    with replacing(path) as aside:
-        assert aside.suffix == ".json" and aside.parent == path.parent and aside != path
-        aside.write_bytes(b"{}")
+    with replacing(path) as temporary:
+        assert temporary.suffix == ".json" and temporary.parent == path.parent and temporary != path
+        temporary.write_bytes(b"{}")
 
 
 def test_bytes_are_flushed_before_the_rename(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,10 +101,10 @@ def _write_until(path: Path, moment: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     content = b"new" * 1000
-    with replacing(path) as aside:
+    with replacing(path) as temporary:
         if moment == "open":
             die()
-        aside.write_bytes(content[: len(content) // 2] if moment == "half" else content)
+        temporary.write_bytes(content[: len(content) // 2] if moment == "half" else content)
         if moment == "half":
             die()
         if moment in ("fsync", "replace"):
@@ -123,10 +123,10 @@ def test_json_is_read_back_and_has_no_nan(path: Path) -> None:
 def test_a_folder_is_replaced_as_a_whole_and_leaves_no_other(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     for names in (("a", "b"), ("c",)):
-        with replacing_folder(folder) as aside:
-            assert aside.parent == tmp_path and not [*aside.iterdir()]
+        with replacing_folder(folder) as temporary:
+            assert temporary.parent == tmp_path and not [*temporary.iterdir()]
             for name in names:
-                (aside / name).write_bytes(b"x")
+                (temporary / name).write_bytes(b"x")
         assert {path.name for path in folder.iterdir()} == {*names} and [*tmp_path.iterdir()] == [folder]
 
 
@@ -142,13 +142,13 @@ def test_two_processes_may_replace_a_folder_concurrently_and_the_last_one_wins(
     def rename_after_another(self: Path, target: Path) -> Path:
         renames.append(target)
         if len(renames) == 1:
-            with replacing_folder(folder) as aside:
-                (aside / "other").touch()
+            with replacing_folder(folder) as temporary:
+                (temporary / "other").touch()
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", rename_after_another)
-    with replacing_folder(folder) as aside:
-        (aside / "mine").touch()
+    with replacing_folder(folder) as temporary:
+        (temporary / "mine").touch()
     assert [*tmp_path.iterdir()] == [folder] and [*folder.iterdir()] == [folder / "mine"]
 
 
@@ -156,8 +156,8 @@ def test_an_error_while_filling_keeps_the_old_folder_and_removes_the_new(tmp_pat
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "old").write_bytes(b"x")
-    with pytest.raises(OSError, match="disk full"), replacing_folder(folder) as aside:
-        (aside / "new").write_bytes(b"half")
+    with pytest.raises(OSError, match="disk full"), replacing_folder(folder) as temporary:
+        (temporary / "new").write_bytes(b"half")
         raise OSError("disk full")
     assert [*tmp_path.rglob("*")] == [folder, folder / "old"]
 
@@ -175,6 +175,6 @@ def test_an_error_between_the_two_renames_brings_the_old_folder_back(
         return real(source, target)
 
     monkeypatch.setattr(Path, "rename", rename)
-    with pytest.raises(KeyboardInterrupt), replacing_folder(folder) as aside:
-        (aside / "new").write_bytes(b"x")
+    with pytest.raises(KeyboardInterrupt), replacing_folder(folder) as temporary:
+        (temporary / "new").write_bytes(b"x")
     assert [*tmp_path.rglob("*")] == [folder, folder / "old"]

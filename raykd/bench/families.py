@@ -40,6 +40,13 @@ class Family:
     def data(self) -> Data:
         return Data("cifar10", val_images=self.steps * self.student.batch_size // VAL_SHARE)
 
+    @property
+    def num_views(self) -> int:
+        """The number of views of an image."""
+        count = self.data.views.count
+        assert count is not None, "padded views are finite"
+        return count
+
     def dataset(self) -> Dataset:
         """Return images for one round's steps and their share of validation."""
         return noise(self.steps * self.student.batch_size + self.data.val_images)

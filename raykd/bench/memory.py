@@ -45,7 +45,7 @@ def _send_peak(name: str, device_name: str, threads: int, sender: Any) -> None:
     device, family, dataset = torch.device(device_name), FAMILIES[name](), noise(NUM_IMAGES)
     with tempfile.TemporaryDirectory() as folder:
         planned = PlannedCache((family.teacher_run(),), family.data, family.student.precision, (), True, 1)
-        cache = LogitCache(Path(folder), planned.key(dataset, "of a run"))
+        cache = LogitCache(Path(folder), planned.key(dataset, "benchmark-memory"))
         logits = cache.logits().to(device)
         logits[::ROWS_IN_HALF_A_PAGE].sum()  # read every page, as a long run does
         steps = iter(range(STEPS))
@@ -55,7 +55,7 @@ def _send_peak(name: str, device_name: str, threads: int, sender: Any) -> None:
             fit(family.distilled(), dataset, RunFolder(Path(folder) / "run"), device, teacher, hooks)
         # In addition to the stored images, the renderer has each one padded, and that also mirrored.
         rendered = 2 * (1 + 2 * family.data.crop_padding / dataset.image_size) ** 2
-        images = dataset.train.images.numel() * (1 + rendered)
+        images = dataset.train.pixels.numel() * (1 + rendered)
         limit = int(images + cache.key.size_bytes + MOST_BYTES)
         peak = peak_bytes(device)
     sender.send({"peak": peak, "images": int(images), "cache": cache.key.size_bytes, "limit": limit})

@@ -1,4 +1,4 @@
-"""Run one family's implementations in turns. Ratios are computed within a round, and their medians are reported."""
+"""Run one family's implementations alternately. Ratios are computed within a round, and their medians are reported."""
 
 import os
 import statistics
@@ -24,37 +24,43 @@ from raykd.training.teacher.sources import CachedTeacher, LiveTeacher, Teacher, 
 
 STEPS_ON_A_GPU = 200
 KINDS = ("baseline", "cache", "live")
-PASSES = {"cpu": 1024, "cuda": 20 * BATCH_SIZE["cuda"]}  # number of passes in a round that fills a cache
-Rounds = dict[str, list[float]]
+# teacher forward passes of one round, which fills one part of a cache
+PASSES_PER_ROUND = {"cpu": 1024, "cuda": 20 * BATCH_SIZE["cuda"]}
+ValuesByName = dict[str, list[float]]  # one value per round: seconds, or views/s for the fill
 
 
 def run_rounds(family: Family, device: torch.device, num_rounds: int, log: Callable[[str], None]) -> dict[str, Any]:
-    """Return all results of `family`, ready for JSON. A first round warms up and is discarded."""
+    """Return all results of `family`, ready for JSON. The first round is a warm-up and is discarded."""
     configure_process(device)
     if device.type == "cuda":  # a round of a few steps would take milliseconds
         family = replace(family, steps=STEPS_ON_A_GPU)
-    rounds, compute = Rounds(), choose_compute(device, family.student.precision)
+    rounds, compute = ValuesByName(), choose_compute(device, family.student.precision)
     with tempfile.TemporaryDirectory() as folder:
         num_workers = len(os.sched_getaffinity(0)) if device.type == "cuda" else NUM_WORKERS
         makers = implementation_makers(family, device, Path(folder), num_workers)
         implementations = {name: make() for name, make in makers.items()}
-        fill = filling(family, family.dataset(), Path(folder), compute, num_rounds + 1)
+        fill = make_fill_function(family, family.dataset(), Path(folder), compute, num_rounds + 1)
         for number in range(num_rounds + 1):
             log(f"{family.name}: round {number} of {num_rounds}" + ("" if number else " (warm-up)"))
-            taken = {name: implementation.round() for name, implementation in implementations.items()}
+            measured = {name: implementation.round() for name, implementation in implementations.items()}
             rate = fill()
             if number:
-                steps = {f"{name}, steps": seconds.steps_s for name, seconds in taken.items()}
+                steps = {f"{name}, steps": measurement.steps_s for name, measurement in measured.items()}
                 epochs = {
-                    f"{name}, epoch": taken[name].epoch_s for name in taken if not name.startswith("step without")
+                    f"{name}, epoch": measurement.epoch_s
+                    for name, measurement in measured.items()
+                    if not name.startswith("step without")
                 }
-                for name, value in {**steps, **epochs, "fill, images/s": rate}.items():
+                for name, value in {**steps, **epochs, "fill, views/s": rate}.items():
                     rounds.setdefault(name, []).append(value)
     return summarize(family, rounds) | {"precision": compute.precision}
 
 
-def summarize(family: Family, rounds: Rounds) -> dict[str, Any]:
-    """Return median ratios, step times and rates of raw `rounds` in seconds, with the ratios' quartiles in 'spread'."""
+def summarize(family: Family, rounds: ValuesByName) -> dict[str, Any]:
+    """Return the medians of the ratios, step times and rates in `rounds`.
+
+    The quartiles of the ratios are under 'spread'.
+    """
 
     def ratio(one: str, other: str) -> list[float]:
         return [a / b for a, b in zip(rounds[one], rounds[other], strict=True)]
@@ -74,27 +80,34 @@ def summarize(family: Family, rounds: Rounds) -> dict[str, Any]:
         **_map_ratios(statistics.median, ratios),
         "ms_per_step": {name: seconds / family.steps * 1e3 for name, seconds in times.items()},
         "images_per_s": {name: family.student.batch_size * family.steps / seconds for name, seconds in times.items()},
-        "fill_images_per_s": statistics.median(rounds["fill, images/s"]),
+        "fill_views_per_s": statistics.median(rounds["fill, views/s"]),
         "spread": _map_ratios(_quartiles, ratios),
         "rounds": rounds,
     }
 
 
-def _map_ratios(of_rounds: Callable[[list[float]], Any], ratios: Any) -> Any:
-    """Return nested `ratios` with `of_rounds` of each list."""
+def _map_ratios(statistic: Callable[[list[float]], Any], ratios: Any) -> Any:
+    """Return nested `ratios` with each list replaced by `statistic` of it."""
     if isinstance(ratios, list):
-        return of_rounds(ratios)
-    return {name: _map_ratios(of_rounds, values) for name, values in ratios.items()}
+        return statistic(ratios)
+    return {name: _map_ratios(statistic, values) for name, values in ratios.items()}
 
 
-def _with_fill(family: Family, rounds: Rounds) -> list[float]:
-    """Return the standard pipeline's time over raykd's, filling included, for `seeds` distilled runs of `epochs`."""
-    epochs = family.seeds * family.epochs * family.num_images / (family.steps * family.student.batch_size)
-    passes = family.num_images * num_visited(family.data.views.count, family.seeds * family.epochs)
+def _with_fill(family: Family, rounds: ValuesByName) -> list[float]:
+    """Return for each round the ratio of the standard pipeline's time to raykd's, including the fill.
+
+    Both times are those of the family's distilled runs.
+    """
+    images_per_benchmark_epoch = family.steps * family.student.batch_size
+    num_benchmark_epochs = family.seeds * family.epochs * family.num_images / images_per_benchmark_epoch
+    passes = family.num_images * num_visited(family.num_views, family.seeds * family.epochs)
     columns = zip(
-        rounds["standard pipeline, epoch"], rounds["loop, cache, epoch"], rounds["fill, images/s"], strict=True
+        rounds["standard pipeline, epoch"], rounds["loop, cache, epoch"], rounds["fill, views/s"], strict=True
     )
-    return [pipeline * epochs / (raykd * epochs + passes / rate) for pipeline, raykd, rate in columns]
+    return [
+        pipeline * num_benchmark_epochs / (raykd * num_benchmark_epochs + passes / rate)
+        for pipeline, raykd, rate in columns
+    ]
 
 
 def implementation_makers(
@@ -102,12 +115,14 @@ def implementation_makers(
 ) -> dict[str, Callable[[], Implementation]]:
     """Return functions that make the implementations, by name.
 
-    They are the step without the loop and the loop, for each of KINDS, and the standard pipeline.
+    The implementations are the step without the loop and the loop, each for every kind in KINDS, and the standard
+    pipeline.
+
     num_workers: DataLoader processes of the standard pipeline.
     """
     dataset, compute = family.dataset(), choose_compute(device, family.student.precision)
     teacher = family.teacher_model(channels_last=True).to(device)
-    cache = _some_cache(family, dataset, folder)
+    cache = _random_cache(family, dataset, folder)
     logits = cache.logits().to(device)
     teachers: dict[str, Teacher] = {
         "baseline": no_teacher,
@@ -128,16 +143,18 @@ def implementation_makers(
     return makers | {"standard pipeline": standard_pipeline}
 
 
-def filling(family: Family, dataset: Dataset, folder: Path, compute: Compute, num_fills: int) -> Callable[[], float]:
-    """Return a function that fills the next part of a logit cache in `folder` and returns images per second.
+def make_fill_function(
+    family: Family, dataset: Dataset, folder: Path, compute: Compute, num_fills: int
+) -> Callable[[], float]:
+    """Return a function that fills the next part of a logit cache in `folder` and returns views per second.
 
-    num_fills: the minimum number of times that it can be called.
+    num_fills: the returned function can be called at least this often.
     """
-    views = family.data.views.count
+    views = family.num_views
     passes = family.steps * family.student.batch_size * views
-    num_parts = max(num_fills, passes // PASSES[compute.device.type])
+    num_parts = max(num_fills, passes // PASSES_PER_ROUND[compute.device.type])
     planned = PlannedCache((family.teacher_run(),), family.data, family.student.precision, (), True, num_parts)
-    cache = LogitCache(folder, planned.key(dataset, "of the filling"))
+    cache = LogitCache(folder, planned.key(dataset, "benchmark-fill"))
     filler = Filler(planned, dataset, cache, family.teacher_model(channels_last=True).to(compute.device), compute)
     parts = count()
 
@@ -148,17 +165,17 @@ def filling(family: Family, dataset: Dataset, folder: Path, compute: Compute, nu
     return fill
 
 
-def _some_cache(family: Family, dataset: Dataset, folder: Path) -> LogitCache:
+def _random_cache(family: Family, dataset: Dataset, folder: Path) -> LogitCache:
     """Return a full logit cache of random logits."""
     planned = PlannedCache((family.teacher_run(),), family.data, family.student.precision, (), True, 1)
-    cache = LogitCache(folder, planned.key(dataset, "of the runs"))
+    cache = LogitCache(folder, planned.key(dataset, "benchmark-runs"))
     shape = (cache.key.num_images, cache.key.num_views)
     cache.write(0, torch.randn(*shape, cache.key.num_classes).half(), torch.ones(shape, dtype=torch.bool))
     return cache
 
 
 def _quartiles(values: list[float]) -> list[float]:
-    """Return the lower and upper quartile; a single value twice."""
+    """Return the lower and the upper quartile. A single value is returned as both."""
     if len(values) < 2:
         return values * 2
     lower, _, upper = statistics.quantiles(values, n=4, method="inclusive")

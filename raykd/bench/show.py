@@ -35,7 +35,7 @@ def _print_steps(name: str, results: Mapping[str, Any], console: Console) -> Non
     table = _table(f"{name}: a training step, median", "ms", "images/s")
     for implementation, milliseconds in results["ms_per_step"].items():
         table.add_row(implementation, f"{milliseconds:,.1f}", f"{results['images_per_s'][implementation]:,.0f}")
-    table.add_row("fill of the logit cache", "", f"{results['fill_images_per_s']:,.0f}")
+    table.add_row("fill of the logit cache, views/s", "", f"{results['fill_views_per_s']:,.0f}")
     console.print(table)
 
 

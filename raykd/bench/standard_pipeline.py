@@ -29,7 +29,7 @@ class Pictures(data.Dataset):
     """Images of a split like torchvision's CIFAR-10: transformed PIL images and labels."""
 
     def __init__(self, split: Split, indices: Tensor, transform: transforms.Compose) -> None:
-        self._images = split.images[indices].permute(0, 2, 3, 1).numpy()
+        self._images = split.pixels[indices].permute(0, 2, 3, 1).numpy()
         self._labels = split.labels[indices].tolist()
         self._transform = transform
 

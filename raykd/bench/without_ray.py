@@ -20,7 +20,7 @@ def train_plan(
     device: torch.device,
     store: RunStore,
     hooks: Hooks = NO_HOOKS,
-    on_filled: Callable[[int, float], None] = lambda images, seconds: None,
+    on_filled: Callable[[int, float], None] = lambda num_passes, seconds: None,
 ) -> None:
     """Train every run of the plan that is not done, after filling the logit cache that it reads.
 

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from raykd.cli.benchmark import selected_pairs, with_published_teacher
 from raykd.cli.experiment_file import EXPERIMENTS, Flag, apply_settings, load_experiment, load_experiments
+from raykd.cli.paper_output import require_table_file, write_tables
 from raykd.cluster.ray_variables import address_in, start_timeout_s
 from raykd.errors import ConfigError, plural
 from raykd.methods import KD, AlphaWeighted, FeatureKD
@@ -109,9 +110,10 @@ def tune(arguments: Namespace) -> None:
 
 
 def report(arguments: Namespace) -> None:
-    from raykd.orchestration.reporting import report_results
+    from raykd.orchestration.reporting import evaluate_and_report
     from raykd.orchestration.saved_models import report_models
 
+    require_table_file(arguments)
     options = _options(arguments)
     if arguments.models_dir:
         files = arguments.file or DEFAULT_FILES
@@ -120,7 +122,10 @@ def report(arguments: Namespace) -> None:
     elif given := [*arguments.file, *(f"--set {setting}" for setting in arguments.settings)]:
         raise ConfigError(f"{given[0]}: a report on runs reads their plans; leave it out, or give --models-dir DIR")
     else:
-        report_results(options.results, options.data_folder, Console())
+        console = Console(stderr=bool(arguments.format))  # stdout has nothing but the tables
+        built = evaluate_and_report(options.results, options.data_folder, console)
+        if arguments.format:
+            write_tables(built, arguments.format, arguments.output)
 
 
 def prefetch(arguments: Namespace) -> None:
@@ -130,6 +135,12 @@ def prefetch(arguments: Namespace) -> None:
     experiments = [experiment for file in files for experiment in load_experiments(file)]
     options = _options(arguments)
     fetch(apply_settings(experiments, arguments.settings), options.data_folder, options.weights_folder, Console())
+
+
+def pack(arguments: Namespace) -> None:
+    from raykd.cli.pack import pack_dataset
+
+    pack_dataset(arguments, Console())
 
 
 def bench(arguments: Namespace) -> None:
@@ -196,6 +207,7 @@ COMMANDS: dict[str, Callable[[Namespace], None]] = {
     "plan": plan,
     "report": report,
     "prefetch": prefetch,
+    "pack": pack,
     "bench": bench,
     "export": export,
     "models": models,

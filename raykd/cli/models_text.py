@@ -11,25 +11,28 @@ _IMAGES = ImageSpec(num_classes=10, size=32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.
 _OTHERS = (
     ("timm:NAME", "any image model of timm"),
     ("torchvision:NAME", "any image classifier of torchvision"),
-    ("hf:FOLDER", "any image classifier of Hugging Face transformers; `python -m raykd models hf`"),
-    ("my_net.py:MyNet", "any torch.nn.Module in a file; docs/custom_network.md"),
+    ("hf:FOLDER", "any image classifier of Hugging Face transformers; see `python -m raykd models hf`"),
+    ("my_net.py:MyNet", "any torch.nn.Module in a file; see docs/custom_network.md"),
 )
 _HUGGING_FACE = """\
 hf:FOLDER        a folder of save_pretrained: config.json, model.safetensors, preprocessor_config.json
-hf:OWNER/NAME    a repository in the cache of Hugging Face, where `python -m raykd prefetch EXPERIMENT` puts it
+hf:OWNER/NAME    a repository in the local cache of the Hugging Face Hub;
+                 `python -m raykd prefetch EXPERIMENT` downloads it
 
 --set teacher.model=hf:FOLDER                                         its network, from scratch
 --set teacher.model=hf:FOLDER --set teacher.model.weights=pretrained  with its weights, and a new head for other classes
 --teacher-checkpoint hf:FOLDER                                        a trained classifier of the same classes
 
-It requires the package transformers. Image classifiers in the cache:"""
+These models require the package transformers. Image classifiers in the cache:"""
 
 
 def models_text(part: str = "") -> str:
-    """Return raykd's names with their numbers of parameters.
+    """Return the list of raykd's models with their numbers of parameters.
 
-    part: list all names that contain it instead, those of timm and torchvision too. Raises ConfigError if there are
-    none.
+    part: return all names that contain it instead, including timm's, torchvision's and cached `hf:` models; 'hf'
+    returns the help on Hugging Face models.
+
+    Raises ConfigError if no name contains `part`.
     """
     if part.lower() in ("hf", HF_PREFIX):
         cached = [f"{HF_PREFIX}{name}" for name in cached_repositories()]

@@ -24,6 +24,7 @@ EXIT_CODES = (
     "exit codes: 0 done; 1 a run failed; 2 invalid arguments, configuration or files; 75 interrupted, "
     "rerun the same command to resume"
 )
+TABLE_FORMATS = ("latex", "markdown", "csv")
 EXPORT_FORMATS = ("safetensors", "onnx", "torch-export", "timm")
 _TEACHER_CHECKPOINT = "import this teacher instead of training one; hf:FOLDER names a classifier of transformers"
 
@@ -126,6 +127,7 @@ def make_parser() -> ArgumentParser:
     _add_stages(commands)
     _add_tune_and_plan(commands)
     _add_report_and_prefetch(commands)
+    _add_pack(commands)
     models = _add(commands, "models", "list the networks that a recipe's model can name")
     models.add_argument(
         "part", nargs="?", default="", help="list all names that contain it, timm's and torchvision's too"
@@ -177,12 +179,33 @@ def _add_report_and_prefetch(commands: Any) -> None:
     )
     models = "FAMILY_{teacher,student_baseline,student_kd}.{safetensors,pth}"
     report.add_argument("--models-dir", metavar="DIR", help=f"evaluate {models} in DIR, and write DIR/report.json")
+    text = "also print the tables for a paper: families, and methods compared; nothing else goes to stdout"
+    report.add_argument("--format", choices=TABLE_FORMATS, help=text)
+    report.add_argument("--output", metavar="FILE", help="with --format: write the tables to FILE")
     text = "with --models-dir: the families; default: distill_cnn.py and distill_vit.py"
     report.add_argument("file", nargs="*", metavar="experiments/X.py", help=text)
     text = "download data and pretrained weights; requires internet access"
     prefetch = _add(commands, "prefetch", text, _add_folders, _add_settings)
     text = "default: distill_cnn.py and distill_vit.py"
     prefetch.add_argument("file", nargs="*", metavar="experiments/X.py", help=text)
+
+
+def _add_pack(commands: Any) -> None:
+    text = "pack a data set into few large files, from which images are decoded while a run trains"
+    pack = _add(commands, "pack", text)
+    text = "imagenet, tiny_imagenet, folder:PLACE, parquet:PLACE or webdataset:PLACE"
+    pack.add_argument("name", metavar="NAME", help=text)
+    _add_data_dir(pack)
+    text = "default: packed/NAME[-N] in the data folder, where data.name=packed:NAME[-N] finds it"
+    pack.add_argument("--to", metavar="FOLDER", help=text)
+    text = "reduce larger images to a shorter side of N pixels, and encode them as JPEG; default: keep all bytes"
+    pack.add_argument("--resize", type=int, metavar="N", help=text)
+    pack.add_argument("--quality", type=int, default=95, metavar="Q", help="of these JPEGs, 1 to 100; default: 95")
+    text = "store the pixels of the middle squares at NxN, which need no decoding"
+    pack.add_argument("--raw", type=int, metavar="N", help=text)
+    text = "leave out up to N damaged images, and list them in skipped.txt; default: 0"
+    pack.add_argument("--skip-damaged", type=int, default=0, metavar="N", help=text)
+    pack.add_argument("--jobs", type=int, metavar="N", help="processes; default: one per CPU")
 
 
 def _add_bench(commands: Any) -> None:
@@ -223,6 +246,10 @@ def _add_teacher_source(parser: ArgumentParser) -> None:
 
 def _add_folders(parser: ArgumentParser) -> None:
     _add_results(parser)
+    _add_data_dir(parser)
+
+
+def _add_data_dir(parser: ArgumentParser) -> None:
     parser.add_argument("--data-dir", metavar="DIR", help="default: $RAYKD_DATA, else ./data")
 
 

@@ -8,13 +8,13 @@ from rich.console import Console
 
 from raykd.cli.benchmark import ORIGIN
 from raykd.data import cifar
-from raykd.data.dataset_names import CUSTOM_KINDS, folder_of, kind_of
-from raykd.data.load import find_dataset
+from raykd.data.dataset_names import folder_of, is_only_looked_for, kind_of
+from raykd.data.load import find_dataset, find_source
 from raykd.errors import ConfigError, DataError
 from raykd.models import Model, hf_files
 from raykd.models.hf_model import HuggingFace
 from raykd.models.weights import save_weights
-from raykd.spec.experiment import Experiment
+from raykd.spec.experiment import PRETRAINED, Experiment
 
 
 def fetch(experiments: Sequence[Experiment], data_folder: Path, weights_folder: Path, console: Console) -> None:
@@ -24,20 +24,23 @@ def fetch(experiments: Sequence[Experiment], data_folder: Path, weights_folder: 
     if any(experiment.published for experiment in experiments):
         console.print(ORIGIN, highlight=False)
     recipes = [recipe for experiment in experiments for recipe in (experiment.teacher, experiment.student)]
-    models = {recipe.model.label: recipe.model for recipe in recipes if isinstance(recipe.model, Model)}
+    imported = [experiment.teacher.model for experiment in experiments if experiment.teacher_checkpoint == PRETRAINED]
+    named = [recipe.model for recipe in recipes if getattr(recipe.model, "weights", "") == "pretrained"]
+    models = {model.label: model for model in (*imported, *named) if isinstance(model, Model)}
     for model in models.values():
-        if getattr(model, "weights", "") == "pretrained" and not isinstance(model, HuggingFace):
+        if not isinstance(model, HuggingFace):
             _fetch_weights(model, weights_folder, console)
     for name in dict.fromkeys(recipe.model.name for recipe in recipes if isinstance(recipe.model, HuggingFace)):
         _fetch_repository(name, console)
 
 
 def _fetch_data(name: str, folder: Path, console: Console) -> None:
-    """Download CIFAR. Custom images are only looked for, since raykd does not know their origin."""
+    """Download CIFAR. Other images are only looked for, since raykd does not know their origin or may not copy them."""
     if name == "digits":
         return
-    if kind_of(name) in CUSTOM_KINDS:
-        find_dataset(name, folder)
+    if is_only_looked_for(name):
+        look_for = find_dataset if kind_of(name) == "packed" else find_source
+        look_for(name, folder)
         console.print(f"{name} is in {folder_of(name, folder)}", highlight=False)
         return
     title = cifar.VARIANTS[name].title
@@ -61,20 +64,23 @@ def _fetch_weights(model: Model, folder: Path, console: Console) -> None:
 
 
 def _fetch_repository(name: str, console: Console) -> None:
-    """Download a repository of transformers into the hub's cache; a folder is only looked for."""
+    """Download a repository of transformers into the local cache of the Hugging Face Hub.
+
+    If `name` is a folder, or the repository is cached, only its path is printed.
+    """
     is_complete = any(hf_files.find_file(name, file) for file in hf_files.WEIGHTS)
     if is_complete or Path(name).is_absolute():
         place = hf_files.find_file(name, hf_files.CONFIG)
         console.print(f"{hf_files.PREFIX}{name} is in {place.parent if place else name}", highlight=False)
         return
-    console.print(f"downloading {hf_files.PREFIX}{name} to the cache of Hugging Face", highlight=False)
+    console.print(f"downloading {hf_files.PREFIX}{name} to the local cache of the Hugging Face Hub", highlight=False)
     with _download_errors(f"'{hf_files.PREFIX}{name}'", "name a folder, hf:FOLDER"):
         hf_files.download_files(name)
 
 
 @contextmanager
 def _download_errors(what: str, remedy: str) -> Iterator[None]:
-    """Turn an error of the block into a ConfigError: the hub's client raises errors of several packages."""
+    """Turn an error of the block into a ConfigError: the Hub's client raises errors of several packages."""
     try:
         yield
     except ConfigError:

@@ -61,7 +61,7 @@ def without_step_requests(environ: Mapping[str, str]) -> dict[str, str]:
 def read_allocation(
     environ: Mapping[str, str], expand: Callable[[str], list[str]] = hostnames, details: JobDetails | None = None
 ) -> Allocation:
-    """Return the allocation of the job that `environ` describes. Raises: ConfigError with the variable that is wrong.
+    """Return the allocation of the job that `environ` describes. Raises ConfigError with the variable that is wrong.
 
     expand: turns a list of nodes into names. details: Slurm's record of the job. If it is None, GPUs, memory and
     restarts are read from `environ`.
@@ -163,5 +163,5 @@ def _number(environ: Mapping[str, str], variable: str, default: int | None = Non
         return default
     value = _text(environ, variable)
     if not value.isdecimal():
-        raise ConfigError(f"{variable} = '{value}': must be a whole number, as Slurm sets it")
+        raise ConfigError(f"{variable} = '{value}': must be an integer, as Slurm sets it")
     return int(value)

@@ -86,7 +86,7 @@ def _require_file(experiment: Sequence[str]) -> None:
 
 
 def _sinfo(partition: str) -> str:
-    """Return a line for each node, with fields separated by '|'. Raises: ConfigError."""
+    """Return a line for each node, with fields separated by '|'. Raises ConfigError."""
     columns = ",".join(f"{column}:|" for column in COLUMNS)
     command = ["sinfo", "--Node", "--noheader", f"--partition={partition}", f"--Format={columns}"]
     try:
@@ -144,7 +144,7 @@ def rank_of(name: str, ranking: Sequence[str]) -> int:
 def choose(types: Iterable[GpuType], ranking: Sequence[str], num_gpus: int = 1, num_nodes: int = 1) -> tuple[str, str]:
     """Return the value of --gres and the reason: the best type that is free, or any type if none is.
 
-    num_gpus: per node. Raises: ConfigError if the partition has no GPUs.
+    num_gpus: per node. Raises ConfigError if the partition has no GPUs.
     """
     known = sorted(types, key=lambda gpu: rank_of(gpu.name, ranking))
     if not known:

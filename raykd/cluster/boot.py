@@ -77,11 +77,11 @@ def _boot(experiment: Sequence[str], environ: Mapping[str, str], log: JobLog, si
     try:
         staged = staging.filled() if staging else nullcontext()
         with job_folder(allocation.job_id, environ) as folder, staged as megabytes:
-            root, data = allocation.submit_dir, None
+            root = allocation.submit_dir
             if staging:
                 log.write(f"{staging} ({megabytes:.1f} MB) staged to {staging.folder} {{after}}")
-                root, data = staging.code_path or root, staging.data_path
-            environment = ray_environment(environ, folder, root, bool(allocation.workers), data)
+                root = staging.code_path or root
+            environment = ray_environment(environ, folder, root, bool(allocation.workers), staging)
             ports, timeout_s = find_ports(allocation.job_id), start_timeout_s(environ)
             config = ClusterConfig(allocation, ports, folder, environment, timeout_s, staging)
             with StepWatch(allocation.head, environ) as watch:

@@ -167,7 +167,7 @@ def default_partition() -> str:
 
 
 def describe_nodes(partition: str) -> list[str]:
-    """Return '2 nodes with gpu:h100:2' for each kind of node; [] without this partition. Raises: SlurmError."""
+    """Return '2 nodes with gpu:h100:2' for each kind of node; [] without this partition. Raises SlurmError."""
     command = ["sinfo", "--noheader", f"--partition={partition}", "--format=%D|%G"]
     table = re.sub(r"\(.*?\)", "", slurm_output(command, TIMEOUT_S))  # lines such as '2|gpu:h100:2(S:0-1)'
     kinds = [line.strip().partition("|") for line in table.splitlines() if line.strip()]

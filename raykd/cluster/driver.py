@@ -71,7 +71,7 @@ def run_driver(
     """Run the driver in `folder` and return its return code, which is negative if a signal killed it.
 
     head_failure: why Ray's head has ended, or '' while it runs. save_time_s: called at SIGTERM; how long the driver may
-    save from then on. Raises: RaykdError if the head ends first, because the driver would wait forever.
+    save from then on. Raises RaykdError if the head ends first, because the driver would wait forever.
     """
     driver = subprocess.Popen(command, env=environment, cwd=folder)
     deadline = float("inf")

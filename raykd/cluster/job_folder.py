@@ -42,7 +42,7 @@ class JobFolder:
         write_json(self.path / FACTS, facts)
 
     def facts(self) -> dict[str, Any]:
-        """Return what `write_facts` recorded. Raises: ConfigError if this job's Ray cluster is not up on this node."""
+        """Return what `write_facts` recorded. Raises ConfigError if this job's Ray cluster is not up on this node."""
         try:
             return json.loads((self.path / FACTS).read_text())
         except OSError:
@@ -61,7 +61,7 @@ def job_folder(job_id: int, environ: Mapping[str, str], token: str = "", node_nu
     """Make RAYKD_TMP/rk-<uid>-<job id>[-<node number>] with `token` or a new one; remove it at the end.
 
     node_number: 0 on the head's node; it distinguishes nodes that share a /tmp. Folders that killed jobs of this user
-    left are removed first. Raises: ConfigError if RAYKD_TMP is too long for Ray's sockets or the folder cannot be made.
+    left are removed first. Raises ConfigError if RAYKD_TMP is too long for Ray's sockets or the folder cannot be made.
     """
     folder = JobFolder(folder_path(job_id, environ, node_number))
     require_short(folder.ray_path, environ)

@@ -39,7 +39,7 @@ class JobsApi:
         return bool(self._call("POST", f"/api/jobs/{submission_id}/stop")["stopped"])
 
     def _call(self, method: str, path: str, body: object = None) -> Any:
-        """Return the JSON answer. Raises: RaykdError, in one line, for any other answer and for none."""
+        """Return the JSON answer. Raises RaykdError, in one line, for any other answer and for none."""
         _require_own_listener(self._port)
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
         connection = HTTPConnection(HOST, self._port, timeout=TIMEOUT_S)

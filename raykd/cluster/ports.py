@@ -26,7 +26,7 @@ class Ports:
 
 
 def find_ports(job_id: int) -> Ports:
-    """Return the job's block of ports, or the next one that is free on this node. Raises: RayNotStarted if none is."""
+    """Return the job's block of ports, or the next one that is free on this node. Raises RayNotStarted if none is."""
     for attempt in range(MAX_TRIES):
         first = FIRST_PORT + (job_id + attempt) % NUM_BLOCKS * PORTS_PER_JOB
         block = range(first, first + PORTS_PER_JOB)

@@ -37,7 +37,7 @@ def require_short(temp_dir: Path, environ: Mapping[str, str]) -> None:
 def private_folder(path: Path, token: str = "") -> Iterator[None]:
     """Make the folder `path` (0700) with `token`, or a new one, in it (0600); remove the folder at the end.
 
-    A folder of that name that this user's earlier process left is replaced. Raises: ConfigError if it cannot be made.
+    A folder of that name that this user's earlier process left is replaced. Raises ConfigError if it cannot be made.
     """
     with ExitStack() as stack:
         try:
@@ -61,7 +61,7 @@ def private_folder(path: Path, token: str = "") -> Iterator[None]:
 def commands_folder(environ: Mapping[str, str]) -> Path:
     """Make and return RAYKD_TMP/raykd-<uid> (0700), which holds the folders of this user's commands.
 
-    Raises: ConfigError if it cannot be made, is too long for Ray's sockets, or is open to other users.
+    Raises ConfigError if it cannot be made, is too long for Ray's sockets, or is open to other users.
     """
     folder = base_folder(environ) / f"raykd-{os.getuid()}"
     require_short(folder / "ray", environ)

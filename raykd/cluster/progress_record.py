@@ -38,7 +38,7 @@ def noted_results(path: Path) -> Path | None:
 
 
 def fingerprint(results: Path | None) -> str:
-    """Return a digest that changes with each saved training step, and with nothing else; '' if there is none."""
+    """Return a digest that changes with each saved step of the work, and with nothing else; '' if there is none."""
     if results is None or not results.is_dir():
         return ""
     lines = []
@@ -52,7 +52,8 @@ def fingerprint(results: Path | None) -> str:
                 lines.append(f"{path} {hashlib.sha256(path.read_bytes()).hexdigest()}")
             elif path.name == "confirmed.json":  # a search's confirmation
                 lines.append(f"{path} {path.stat().st_size}")
-            elif path.name in ("best.safetensors", "test.json"):  # files of a run that has ended
+            # Files of a run that has ended, and the packed parts of a data set.
+            elif path.name in ("best.safetensors", "test.json") or path.suffix == ".arrow":
                 lines.append(str(path))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest() if lines else ""
 

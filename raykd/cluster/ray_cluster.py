@@ -71,7 +71,7 @@ class RayCluster:
     def wait_until_up(self, check: Callable[[], None]) -> str:
         """Wait for the head, start the workers, wait until all have joined, and return the head's address, IP:PORT.
 
-        check: called repeatedly; it may raise to give up. Raises: RayNotStarted if Ray ends on a node or a node does
+        check: called repeatedly; it may raise to give up. Raises RayNotStarted if Ray ends on a node or a node does
         not join in time, RaykdError if the cluster differs from the allocation.
         """
         config, allocation = self._config, self._config.allocation

@@ -15,6 +15,8 @@ from raykd.cluster.job_folder import JobFolder
 from raykd.cluster.ports import Ports
 from raykd.cluster.ray_token import private_environment
 from raykd.cluster.ray_variables import without_ray
+from raykd.cluster.staging import Staging
+from raykd.data import node_copy
 
 OBJECT_STORE_SHARE = 0.3  # fraction of the job's memory; Ray's default
 MIN_OBJECT_STORE_BYTES = 80 * MEBIBYTE  # Ray refuses less than 75
@@ -87,15 +89,21 @@ def _memory_options(node: Node, free_shm_bytes: int) -> list[str]:
 
 
 def ray_environment(
-    environ: Mapping[str, str], folder: JobFolder, root: Path, several_nodes: bool = False, data: Path | None = None
+    environ: Mapping[str, str],
+    folder: JobFolder,
+    root: Path,
+    several_nodes: bool = False,
+    staging: Staging | None = None,
 ) -> dict[str, str]:
     """Return the environment of Ray's processes and the driver: the job's, without other clusters' and jobs' variables.
 
-    root: the folder from which raykd is imported. data: the folder with staged data.
+    root: the folder from which raykd is imported.
     """
     shared = without_ray(without_step_requests(environ))
     search_path = [str(root), *filter(None, [environ.get("PYTHONPATH")])]
-    staged = {"RAYKD_DATA": str(data)} if data else {}
+    staged = {node_copy.VARIABLE: str(staging.packs_path)} if staging else {}
+    if staging and staging.data_path:
+        staged["RAYKD_DATA"] = str(staging.data_path)
     private = private_environment(folder.path) | {"PYTHONPATH": os.pathsep.join(search_path)}
     return _SETTINGS | (_QUICK_HEALTH_CHECKS if several_nodes else {}) | shared | private | staged
 

@@ -28,7 +28,7 @@ _NOT_PASSED_ON = (ADDRESS, "RAY_API_SERVER_ADDRESS", "RAY_AUTH_")  # RAYKD_RAY_*
 def address_in(environ: Mapping[str, str]) -> str | None:
     """Return the HOST:PORT in RAY_ADDRESS, or None if the command starts a private Ray cluster.
 
-    Raises: ConfigError for any other value. For 'auto' Ray would join any Ray cluster of this machine, and for others
+    Raises ConfigError for any other value. For 'auto' Ray would join any Ray cluster of this machine, and for others
     import a module.
     """
     address = environ.get(ADDRESS) or "local"
@@ -53,7 +53,7 @@ def without_ray(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def clear(environ: MutableMapping[str, str]) -> None:
-    """Remove RAY_* variables in place, except those that connect to RAY_ADDRESS. Raises: ConfigError."""
+    """Remove RAY_* variables in place, except those that connect to RAY_ADDRESS. Raises ConfigError."""
     kept = without_ray(environ)
     if address := address_in(environ):
         kept |= {
@@ -79,7 +79,7 @@ def proxy_exceptions(environ: Mapping[str, str], *hosts: str) -> dict[str, str]:
 
 
 def start_timeout_s(environ: Mapping[str, str]) -> float:
-    """Return RAYKD_START_TIMEOUT_S, by default 180 s. Raises: ConfigError unless it is a positive number."""
+    """Return RAYKD_START_TIMEOUT_S, by default 180 s. Raises ConfigError unless it is a positive number."""
     text = environ.get("RAYKD_START_TIMEOUT_S") or START_TIMEOUT_S
     try:
         seconds = float(text)

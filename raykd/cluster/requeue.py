@@ -15,10 +15,10 @@ LINGER_S = 2  # a node refuses to start a job again within the second in which i
 
 
 def max_requeues(environ: Mapping[str, str]) -> int:
-    """Return RAYKD_MAX_REQUEUES, by default 100; 0 disables requeueing. Raises: ConfigError for other values."""
+    """Return RAYKD_MAX_REQUEUES, by default 100; 0 disables requeueing. Raises ConfigError for other values."""
     text = environ.get("RAYKD_MAX_REQUEUES") or MAX_REQUEUES
     if not text.isdecimal():
-        raise ConfigError(f"RAYKD_MAX_REQUEUES = '{text}': must be a whole number; 0 disables requeueing")
+        raise ConfigError(f"RAYKD_MAX_REQUEUES = '{text}': must be an integer; 0 disables requeueing")
     return int(text)
 
 

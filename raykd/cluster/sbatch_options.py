@@ -68,7 +68,7 @@ def value_of(options: Sequence[Option], name: str) -> str:
 
 
 def translate(options: Sequence[Option], defaults: Mapping[str, str]) -> list[str]:
-    """Return the options for sbatch. defaults: those of the script's #SBATCH lines. Raises: ConfigError."""
+    """Return the options for sbatch. defaults: those of the script's #SBATCH lines. Raises ConfigError."""
     cpus = value_of(options, "cpus-per-task") or defaults.get("cpus-per-task", "1")
     gres = _gres(options)
     resources = (gres if gres is not None else defaults.get("gres", "none")).split(",")
@@ -114,7 +114,7 @@ def _gres(options: Sequence[Option]) -> str | None:
 
 def _number(option: str, text: str) -> int:
     if not text.isdecimal():
-        raise ConfigError(f"{option}={text}: must be a whole number")
+        raise ConfigError(f"{option}={text}: must be an integer")
     return int(text)
 
 

@@ -35,7 +35,7 @@ class Server:
         self.stopped: set[str] = set()
 
     def report_changes(self) -> None:
-        """Print what changed since the last call, and copy the logs. Raises: RaykdError if Ray does not answer."""
+        """Print what changed since the last call, and copy the logs. Raises RaykdError if Ray does not answer."""
         for submission in self._submissions.all():
             name, before = submission.name, self._reported.get(submission.name)
             if before is None:
@@ -70,7 +70,7 @@ class Server:
 def serve(server: Server, stop: threading.Event) -> None:
     """Serve until `stop` is set and all experiments have ended.
 
-    Raises: RaykdError if all requests to Ray fail for PATIENCE_S, or for STOPPING_PATIENCE_S once `stop` is set.
+    Raises RaykdError if all requests to Ray fail for PATIENCE_S, or for STOPPING_PATIENCE_S once `stop` is set.
     """
     answered = time.monotonic()
     while True:

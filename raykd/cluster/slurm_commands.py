@@ -18,7 +18,7 @@ class SlurmError(ConfigError):
 
 
 def slurm_output(command: Sequence[str], timeout_s: float = TIMEOUT_S) -> str:
-    """Return the output of one of Slurm's commands. Raises: SlurmError with the last line of its errors."""
+    """Return the output of one of Slurm's commands. Raises SlurmError with the last line of its errors."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -36,7 +36,7 @@ def field_in(text: str, name: str) -> str:
 
 
 def hostnames(nodelist: str) -> list[str]:
-    """Expand a list such as 'cn[1-2,7]' into names, the batch script's node first. Raises: ConfigError."""
+    """Expand a list such as 'cn[1-2,7]' into names, the batch script's node first. Raises ConfigError."""
     try:
         return slurm_output(["scontrol", "show", "hostnames", nodelist]).split()
     except SlurmError as error:
@@ -56,7 +56,7 @@ class RunningJob:
 
 
 def running_job(job_id: int) -> RunningJob:
-    """Return where a job runs. Raises: ConfigError if there is no such job, or it is not running."""
+    """Return where a job runs. Raises ConfigError if there is no such job, or it is not running."""
     fields = show_job(job_id)
     if (state := fields.get("JobState", "unknown")) != "RUNNING":
         raise ConfigError(f"job {job_id} is {state.lower()}: its Ray cluster is up only while the job is running")
@@ -70,7 +70,7 @@ def running_job(job_id: int) -> RunningJob:
 
 
 def only_job() -> int:
-    """Return the id of the user's one running raykd job. Raises: ConfigError if there is none, or several."""
+    """Return the id of the user's one running raykd job. Raises ConfigError if there is none, or several."""
     command = ["squeue", "--me", "--noheader", "--states=RUNNING", f"--name={JOB_NAME}", "--format=%i"]
     try:
         lines = slurm_output(command).split()
@@ -84,7 +84,7 @@ def only_job() -> int:
 
 
 def show_job(job_id: int, timeout_s: float = TIMEOUT_S) -> dict[str, str]:
-    """Return all fields that `scontrol show job` prints; values may contain spaces. Raises: ConfigError."""
+    """Return all fields that `scontrol show job` prints; values may contain spaces. Raises ConfigError."""
     try:
         text = slurm_output(["scontrol", "show", "job", "--oneliner", str(job_id)], timeout_s)
     except SlurmError as error:

@@ -54,6 +54,11 @@ class Staging:
         """The value of RAYKD_DATA."""
         return self.folder / "data" if self.data else None
 
+    @property
+    def packs_path(self) -> Path:
+        """The folder to which processes of the job copy packed data sets, see data/node_copy.py."""
+        return self.folder / "packs"
+
     def __str__(self) -> str:
         return " and ".join(name for name, path in (("code", self.repository), ("data", self.data)) if path)
 
@@ -66,7 +71,7 @@ class Staging:
 
     @contextmanager
     def filled(self) -> Iterator[float]:
-        """Fill the folder, yield its size in megabytes, and remove it at the end. Raises: ConfigError if that fails.
+        """Fill the folder, yield its size in megabytes, and remove it at the end. Raises ConfigError if that fails.
 
         On a shared disk the first node fills and removes it. That is the head, which starts before the workers.
         """
@@ -94,7 +99,7 @@ class Staging:
             shutil.rmtree(self.folder.with_name(f"{stem}-{number}"), ignore_errors=True)
 
     def _is_filled(self) -> bool:
-        """Return whether another node filled the folder. Raises: OSError if another user could have put code there."""
+        """Return whether another node filled the folder. Raises OSError if another user could have put code there."""
         try:
             status = self.folder.lstat()
         except FileNotFoundError:
@@ -114,27 +119,27 @@ class Staging:
         size, free = sum(_bytes(path) for _, path in sources), shutil.disk_usage(self.folder.parent).free
         if free < 1.1 * size:
             raise OSError(0, f"{free / MEGABYTE:.0f} MB are free, but {size / MEGABYTE:.0f} MB are required")
-        aside = Path(tempfile.mkdtemp(prefix=f".{self.folder.name}-", dir=self.folder.parent))  # 0700
+        temporary = Path(tempfile.mkdtemp(prefix=f".{self.folder.name}-", dir=self.folder.parent))  # 0700
         try:
-            claim.enter_context(claimed(aside))
+            claim.enter_context(claimed(temporary))
             for kind, source in sources:
-                (aside / kind).mkdir(exist_ok=True)
-                _copy(source, aside / kind / source.name)
+                (temporary / kind).mkdir(exist_ok=True)
+                _copy(source, temporary / kind / source.name)
             for path in sorted(self.data.iterdir()) if self.data else []:
                 if path not in data:
-                    (aside / "data" / path.name).symlink_to(path.resolve())
+                    (temporary / "data" / path.name).symlink_to(path.resolve())
             if self.repository and (revision := git_revision(self.repository / ".git")):  # recorded in every run
-                (aside / "code" / ".git").mkdir()
-                (aside / "code" / ".git" / "HEAD").write_text(revision + "\n")  # as in a checkout without a branch
+                (temporary / "code" / ".git").mkdir()
+                (temporary / "code" / ".git" / "HEAD").write_text(revision + "\n")  # as in a checkout without a branch
             try:
-                aside.rename(self.folder)
+                temporary.rename(self.folder)
             except OSError:
                 if not self._is_filled():
                     raise
                 return False
             return True
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _copy(source: Path, target: Path) -> None:

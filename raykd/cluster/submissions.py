@@ -21,6 +21,7 @@ from raykd.cluster.ray_start import module_command
 from raykd.cluster.slurm_commands import SCRIPT
 from raykd.errors import ConfigError, Interrupted, RaykdError
 
+PACK = "pack"  # the command of raykd that runs in a job like an experiment, since it uses all nodes
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 MAX_STEM = 40  # characters of the experiment file's name in a submission's name
 MAX_NAMES = 10_000
@@ -28,7 +29,12 @@ POLL_S = 0.3
 
 
 def experiment_command(experiment: Sequence[str], folder: Path) -> list[str]:
-    """Return `python EXPERIMENT ARGS...`, to be run in `folder`. Raises: ConfigError if the file does not exist."""
+    """Return `python EXPERIMENT ARGS...`, to be run in `folder`, or `python -m raykd pack ARGS...`.
+
+    Raises ConfigError if the experiment file does not exist.
+    """
+    if experiment[0] == PACK:
+        return [sys.executable, "-m", "raykd", *experiment]
     if not (folder / experiment[0]).is_file():
         raise ConfigError(
             f"experiment file '{experiment[0]}' does not exist in {folder}; submit with: sbatch {SCRIPT} "
@@ -84,7 +90,7 @@ class Submissions:
         return sorted(map(_submission, self._ray.list()), key=lambda submission: submission.started)
 
     def find(self, name: str) -> Submission:
-        """Return the experiment `name`, or the last one for ''. Raises: ConfigError if there is none."""
+        """Return the experiment `name`, or the last one for ''. Raises ConfigError if there is none."""
         submissions = self.all()
         if not submissions:
             raise ConfigError(
@@ -99,7 +105,7 @@ class Submissions:
         raise ConfigError(f"no experiment '{name}' was submitted to this job; there are: {names}")
 
     def submit(self, experiment: Sequence[str], folder: Path) -> Submission:
-        """Run an experiment (its file and arguments) in `folder`. Raises: ConfigError if the file does not exist."""
+        """Run an experiment (its file and arguments) in `folder`. Raises ConfigError if the file does not exist."""
         command = experiment_command(experiment, folder)
         # Ray passes the entrypoint to a shell, so every word is quoted.
         environment = ["env", "PYTHONUNBUFFERED=1", "RAY_COLOR_PREFIX=0", *module_command("unblocked")]
@@ -126,7 +132,7 @@ class Submissions:
         return self._ray.stop(name)
 
     def copy_log(self, name: str, target: Path) -> None:
-        """Copy all output until now to `target`. Raises: OSError if it cannot be written."""
+        """Copy all output until now to `target`. Raises OSError if it cannot be written."""
         source = self._log(name)
         if source.is_file():
             shutil.copyfile(source, target)

@@ -1,4 +1,4 @@
-"""The codec of the JSON files below a results folder: a dataclass declares each file's fields for writer and readers.
+"""The codec of raykd's JSON files: a dataclass declares the fields of each file for its writer and its readers.
 
     @dataclass(frozen=True)
     class Score:
@@ -9,13 +9,13 @@
     write_record(path, score)
     read_record(Score, path)        # None if there is no file
 
-The type of a field decides which values the file may hold: `int` is a whole number from 0, `float` a finite number,
+The type of a field decides which values the file may hold: `int` is an integer from 0, `float` a finite number,
 `tuple[X, ...]` a list, `Mapping[str, X]` an object, a dataclass an object with its fields. `X | None` may be null. A
 field with a default may be missing. A file with any other value raises DamagedFile, which names the file and the field.
 If values have to agree with each other, the dataclass has a method `problem()` that returns why they do not, or ''.
 
-Every file has a checksum over the values of all other fields: {"top1": 91.2, ..., "checksum": "sha256:..."}. A file
-without a checksum was written by hand and is accepted.
+raykd writes into every file a checksum over the values of all other fields: {"top1": 91.2, ..., "checksum":
+"sha256:..."}. A file without a checksum is accepted, so that a file can be edited by hand.
 """
 
 import json
@@ -53,14 +53,17 @@ def write_record(path: Path, record: Any) -> None:
 def read_record(kind: type[Record], path: Path) -> Record | None:
     """Return the content of `path`, or None if there is no such file.
 
-    Raises DamagedFile if the file does not hold a `kind`.
+    Raises DamagedFile if the file cannot be read or does not match the dataclass `kind`.
     """
     values = read_checked_json(path)
     return None if values is None else _decode_object(kind, values, path)
 
 
 def require_record(kind: type[Record], path: Path) -> Record:
-    """Return the content of `path`. Raises DamagedFile if the file is missing or does not hold a `kind`."""
+    """Return the content of `path`.
+
+    Raises DamagedFile if the file is missing, cannot be read or does not match the dataclass `kind`.
+    """
     record = read_record(kind, path)
     if record is None:
         raise damaged(path, "it is missing")
@@ -68,7 +71,7 @@ def require_record(kind: type[Record], path: Path) -> Record:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Return whether `value` is a finite int or float; True and False are not."""
+    """Return whether `value` is an int or float, but no bool, with a magnitude below 1e300."""
     return isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300
 
 
@@ -82,7 +85,10 @@ def write_checked_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_checked_json(path: Path) -> dict[str, Any] | None:
-    """Return the JSON object in `path` without its checksum, or None if there is no such file. Raises DamagedFile."""
+    """Return the JSON object in `path` without its checksum, or None if there is no such file.
+
+    Raises DamagedFile if the file is not such an object or its checksum does not match.
+    """
     text = _read_text(path)
     if text is None:
         return None
@@ -101,7 +107,10 @@ def read_checked_json(path: Path) -> dict[str, Any] | None:
 
 
 def _read_text(path: Path) -> str | None:
-    """Return the text of a regular file, or None if there is no file. Raises DamagedFile for a folder or a pipe."""
+    """Return the text of the file `path`, or None if there is no file.
+
+    Raises DamagedFile if it is not a regular, readable UTF-8 file.
+    """
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
@@ -116,12 +125,16 @@ def _read_text(path: Path) -> str | None:
 
 
 def _depth(value: Any) -> int:
+    """Return how deep lists and objects are nested in `value`: 0 for a number, 1 for a list of numbers."""
     items = value.values() if isinstance(value, dict) else value
     return 1 + max(map(_depth, items), default=0) if isinstance(value, dict | list) else 0
 
 
 def _require_checksum(path: Path, values: Mapping[str, Any]) -> None:
-    """Raise DamagedFile if the checksum does not match. It is also identified by its value, if its name is damaged."""
+    """Raise DamagedFile if the checksum does not match.
+
+    A checksum whose field name is damaged is recognized by its value, which begins with 'sha256:'.
+    """
     checksums = {
         name: value
         for name, value in values.items()
@@ -136,6 +149,10 @@ def _require_checksum(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def _decode_object(kind: type[Record], values: Mapping[str, Any], path: Path, section: str = "") -> Record:
+    """Return the `kind` with the fields in `values`. Raises DamagedFile.
+
+    section: dotted path of this object in the file, '' for the whole file.
+    """
     hints, decoded = type_hints(kind, include_limits=True), {}
     for field in fields(kind):  # type: ignore[arg-type]
         name = f"{section}.{field.name}" if section else field.name
@@ -183,5 +200,5 @@ def _describe(hint: Any, limits: Between) -> str:
         return " or ".join(map(repr, get_args(hint)))
     if hint is float and limits != Between():
         return f"a finite number in [{limits.low:g}, {limits.high:g}]"
-    names = {float: "a finite number", int: "a whole number from 0", str: "a text", bool: "true or false"}
+    names = {float: "a finite number", int: "an integer from 0", str: "a string", bool: "true or false"}
     return names.get(hint) or ("a list" if get_origin(hint) is tuple else "an object")

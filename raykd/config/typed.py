@@ -290,8 +290,8 @@ def _is_finite_number(value: Any) -> bool:
 
 
 def describe(hint: Any) -> str:
-    """Return the text of a type in messages: 'a whole number', 'one of mse, cosine', 'a number or none'."""
-    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "none"}
+    """Return the text of a type in messages: 'an integer', 'one of mse, cosine', 'a number or none'."""
+    names = {int: "an integer", float: "a number", str: "text", bool: "true or false", type(None): "none"}
 
     def describe_option(option: Any) -> str:
         if get_origin(option) is Literal:

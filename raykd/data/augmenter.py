@@ -1,9 +1,9 @@
-"""Apply an Augmentation: draw the random numbers of a whole epoch, then augment one batch after another.
+"""Apply an Augmentation: draw the random numbers of a whole epoch, then augment one rendered batch after another.
 
     key       = hash(AUGMENT, seed, epoch, index)          of the image
     key'      = hash(PARTNER, seed, epoch, index)          of the partner that is mixed into it
     partner   = indices[uniform(key')]                     any image that the run trains on, itself included
-    view'     = uniform(key')                              independent of the partner's own view in this epoch
+    view'     = view selected by key'                      independent of the partner's own view in this epoch
 
 Every technique draws from the keys alone, so enabling one does not change the others' draws. Like views, pixels are
 thus a function of (seed, epoch, index) and of the run's images, not of batches, workers, or a random stream.
@@ -20,11 +20,12 @@ from torch import Tensor
 
 from raykd.data.augmentation import Augmentation
 from raykd.data.counter_rng import AUGMENT, PARTNER, VIEW, hash64, uniform_int
+from raykd.data.crop_views import CropViews
 from raykd.data.cutout import Cutout
 from raykd.data.mixing import Mixing
 from raykd.data.rand_augment import RandAugment
 from raykd.data.random_crop import RandomCrop
-from raykd.data.views import ViewRenderer
+from raykd.data.views import Views
 from raykd.outputs import Mixed
 
 
@@ -59,22 +60,24 @@ class Draws:
 
 
 class Augmenter:
-    """Renders the views of images and augments them.
+    """Draws the partners of images, and augments rendered views.
 
-    indices: int64 [n], the images that a run trains on, from which partners are drawn. labels: int64 [N], of all.
-    mean: of the training pixels by channel, as fractions of 255: the color of cutout. All tensors are on one device.
+    size: height and width of a view. indices: int64 [n], the images that a run trains on, from which partners are
+    drawn. labels: int64 [N], of all. mean: of the training pixels by channel, as fractions of 255: the color of cutout.
+    All tensors are on one device.
     """
 
     def __init__(
         self,
         augmentation: Augmentation,
-        renderer: ViewRenderer,
+        views: Views | CropViews,
+        size: tuple[int, int],
         indices: Tensor,
         labels: Tensor,
         mean: tuple[float, float, float],
     ) -> None:
-        self._renderer, self._indices, self._labels = renderer, indices, labels
-        size, device = (renderer.height, renderer.width), indices.device
+        self._views, self._indices, self._labels = views, indices, labels
+        device = indices.device
         self._techniques: list[Technique] = []
         if augmentation.crop_area < 1:
             self._techniques.append(RandomCrop(augmentation.crop_area, *size))
@@ -96,19 +99,20 @@ class Augmenter:
         if self._mixing is not None:
             keys.append(hash64(PARTNER, *counters))
             images.append(self._indices[uniform_int(hash64(PARTNER, keys[1]), len(self._indices))])
-            views.append(uniform_int(hash64(VIEW, keys[1]), self._renderer.views.count))
+            views.append(self._views.from_bits(hash64(VIEW, keys[1])))
             mixing = self._mixing.draw(keys[0])
         both = torch.stack(keys)
         techniques = tuple(technique.draw(both) for technique in self._techniques)
         return Draws(torch.stack(images), torch.stack(views), techniques, mixing)
 
-    def render(self, draws: Draws, positions: slice | Tensor) -> tuple[Tensor, Mixed | None]:
+    def apply(self, views: Tensor, draws: Draws, positions: slice | Tensor) -> tuple[Tensor, Mixed | None]:
         """Return (images, partners) at some positions of an epoch: uint8 [B, 3, H, W], channels-last.
 
+        views: uint8 [P * B, 3, H, W], the views draws.index and draws.view at these positions: of all images, then of
+            all partners. They may be overwritten.
         positions: a slice, or int64 [B] on the device.
         """
-        index, view = draws.index[:, positions], draws.view[:, positions]
-        pixels = self._renderer.render(index.flatten(), view.flatten()).permute(0, 2, 3, 1)
+        pixels = views.permute(0, 2, 3, 1)
         for technique, tensors in zip(self._techniques, draws.techniques, strict=True):
             pixels = technique.apply(pixels, [tensor[..., positions].flatten(-2) for tensor in tensors])
         if self._mixing is None:
@@ -116,4 +120,5 @@ class Augmenter:
         mixing = [tensor[positions] for tensor in draws.mixing]
         images, partners = pixels.chunk(2)
         pixels = self._mixing.apply(images, partners, mixing)
-        return pixels.permute(0, 3, 1, 2), Mixed(self._labels[index[1]], share=mixing[0])
+        partner_labels = self._labels[draws.index[1, positions]]
+        return pixels.permute(0, 3, 1, 2), Mixed(partner_labels, share=mixing[0])

@@ -6,7 +6,7 @@ the data folder F, or in F/cifar10 (F/cifar100):
 
     cifar-10-batches-py/         cifar-100-python/         unpacked batches
     cifar-10-python.tar.gz       cifar-100-python.tar.gz   the archive
-    train.parquet, test.parquet                            and the hub's names, see parquet_folder.py
+    train.parquet, test.parquet                            and the Hub's names, see parquet_folder.py
 
 Batches and archive are pickles, so torchvision reads them only after their checksums were verified.
 Only `download` accesses the internet.
@@ -26,7 +26,10 @@ from typing import Any
 import torch
 
 from raykd.data import parquet, parquet_folder
+from raykd.data.file_hashes import hashes_of
 from raykd.data.image_decoding import TargetSize
+from raykd.data.regular_files import require_regular_file
+from raykd.data.sources import content_identity, hash_files
 from raykd.data.types import Channels, Split, StoredDataset
 from raykd.errors import DataError
 
@@ -108,14 +111,14 @@ VARIANTS = {
 }
 
 
-def find(name: str, folder: Path) -> StoredDataset:
+def find(name: str, folder: Path, cache: Path | None = None) -> StoredDataset:
     """Find the files of a data set of VARIANTS and verify published checksums, which takes a second for the archive.
 
     There are 50,000 and 10,000 images, or as many as the Parquet files hold. The identity is one constant for batches
     and archive, which hold the same images; for Parquet it is the SHA-256 of the files. PNG decodes to the same pixels
-    on every machine; JPEG depends on Pillow's library.
+    on every machine; JPEG depends on Pillow's library. cache: the folder of file_hashes.py.
 
-    Raises: DataError if the folder holds none of the layouts, or if a checksum does not match.
+    Raises DataError if the folder holds none of the layouts, or if a checksum does not match.
     """
     variant = VARIANTS[name]
     if not folder.is_dir():
@@ -130,7 +133,7 @@ def find(name: str, folder: Path) -> StoredDataset:
         _verify(archive, _dataset_class(variant).tgz_md5, prefetch_command(name, folder))
         return _stored(variant, published_identity(variant), partial(_read_archive, variant, archive))
     if parquet_files := _find_parquet(variant, folder):
-        return _stored_parquet(variant, *parquet_files)
+        return _stored_parquet(variant, *parquet_files, cache)
     layouts = ", ".join((f"{variant.batches}/", variant.archive, *parquet_folder.FILE_NAMES))
     raise DataError(
         f"{folder}: no {variant.title} here or in {variant.folder}/ below; looked for {layouts} "
@@ -142,7 +145,7 @@ def exists(name: str, folder: Path) -> bool:
     """Return whether `find` would read files of this data set. It may still refuse them, if they are damaged.
 
     Parquet in the data folder itself counts only with the data set's column of labels, because it has no other name.
-    Raises: DataError for Parquet files whose names or schemas cannot be read.
+    Raises DataError for Parquet files whose names or schemas cannot be read.
     """
     variant = VARIANTS[name]
     if _find_batches(variant, folder) or _find_archive(variant, folder):
@@ -166,7 +169,7 @@ def download(name: str, folder: Path) -> Path:
 
     This is the only function of the package that accesses the internet: 163 MiB from the University of Toronto.
 
-    Raises: DataError if the download fails or does not match its checksum.
+    Raises DataError if the download fails or does not match its checksum.
     """
     variant = VARIANTS[name]
     dataset_class = _dataset_class(variant)
@@ -246,7 +249,9 @@ def _stored(variant: Cifar, identity: str, decode: Callable[[], tuple[Split, Spl
     return StoredDataset(identity, IMAGE_SIZE, variant.class_names, decode, (variant.mean, variant.std))
 
 
-def _stored_parquet(variant: Cifar, root: Path, files: dict[str, parquet_folder.Files]) -> StoredDataset:
+def _stored_parquet(
+    variant: Cifar, root: Path, files: dict[str, parquet_folder.Files], cache: Path | None
+) -> StoredDataset:
     """Return the data set in Parquet files after checking the order of their classes."""
     train, test = files.get("train", ()), files.get("test", ())
     if not (train and test):
@@ -255,7 +260,9 @@ def _stored_parquet(variant: Cifar, root: Path, files: dict[str, parquet_folder.
     schemas = [parquet.read_schema(file) for file in (*train, *test)]
     parquet.require_same_class_names((*train, *test), schemas, variant.label_column)
     parquet.require_published_labels(train[0], schemas[0], variant.label_column, variant.class_names)
-    identity = _identity_with_labels(variant, parquet.identity(*map(parquet.hash_files, (train, test))))
+    hashes = hashes_of(root, cache)
+    digests = [hash_files([require_regular_file(file) for file in split], hashes) for split in (train, test)]
+    identity = _identity_with_labels(variant, content_identity("parquet", *digests))
     return _stored(variant, identity, partial(_read_parquet, variant, train, test))
 
 
@@ -264,8 +271,8 @@ def _read_parquet(variant: Cifar, train: Sequence[Path], test: Sequence[Path]) -
     kind = variant.label_key.replace("_", " ")  # labels, fine labels or coarse labels
     valid_labels = f"the {kind} of {variant.title} go from 0 to {len(variant.class_names) - 1}{variant.label_hint}"
     target = TargetSize(IMAGE_SIZE, refusal)
-    rows = parquet.ExpectedRows(target, len(variant.class_names), valid_labels, variant.label_column)
-    return parquet.read(train, rows), parquet.read(test, rows)
+    rows = parquet.ExpectedRows(len(variant.class_names), valid_labels, variant.label_column)
+    return parquet.read(train, rows, target), parquet.read(test, rows, target)
 
 
 def _read_archive(variant: Cifar, archive: Path) -> tuple[Split, Split]:

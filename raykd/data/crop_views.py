@@ -47,7 +47,10 @@ class CropViews:
 
         The arguments are those of `Views.draw`.
         """
-        bits = hash64(VIEW, seed, epoch, index, *(() if place is None else (place,)))
+        return self.from_bits(hash64(VIEW, seed, epoch, index, *(() if place is None else (place,))))
+
+    def from_bits(self, bits: Tensor) -> Tensor:
+        """Return the view that each 64 random bits select, int64 in the range of `draw`, in any shape."""
         return non_negative(bits) if self.count is None else uniform_int(bits, self.count)
 
     def boxes(self, index: Tensor, view: Tensor, sizes: Tensor) -> Boxes:

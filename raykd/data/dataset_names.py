@@ -1,18 +1,24 @@
 """The values of `data.name` and the folders that they stand for.
 
     cifar10   cifar100   cifar100-coarse   digits      see cifar.py and digits.py
+    imagenet   tiny_imagenet                           see imagenet.py and tiny_imagenet.py
     folder:PLACE                                       one folder of images per class, see image_folder.py
-    parquet:PLACE                                      Parquet in the hub's layout, see parquet_folder.py
+    parquet:PLACE                                      Parquet in the Hub's layout, see parquet_folder.py
+    webdataset:PLACE                                   tar files of images and labels, see webdataset.py
+    packed:PLACE                                       a pack, which `raykd pack` has written, see pack.py
 
-PLACE is a folder below the data folder (--data-dir, RAYKD_DATA), or an absolute path.
+PLACE is a folder below the data folder (--data-dir, RAYKD_DATA), or an absolute path. Packs are in packed/ there.
 """
 
 from pathlib import Path
 
 from raykd.errors import ConfigError, DataError, did_you_mean
 
-BUILT_IN = ("cifar10", "cifar100", "cifar100-coarse", "digits")
-CUSTOM_KINDS = ("folder", "parquet")
+FOLDERS = {"imagenet": ("imagenet", "imagenet-1k", "ILSVRC2012"), "tiny_imagenet": ("tiny-imagenet-200",)}
+CIFAR = ("cifar10", "cifar100", "cifar100-coarse")
+BUILT_IN = (*CIFAR, "digits", *FOLDERS)
+CUSTOM_KINDS = ("folder", "parquet", "webdataset", "packed")
+PACKED_FOLDER = "packed"
 
 
 def require_known(name: str) -> None:
@@ -23,9 +29,17 @@ def require_known(name: str) -> None:
     if kind in CUSTOM_KINDS:
         raise ConfigError(f"dataset name '{name}' names no folder: give {kind}:PLACE, such as {kind}:flowers")
     nearest = did_you_mean(kind, CUSTOM_KINDS) if colon else did_you_mean(name, BUILT_IN, numbered=True)
-    raise ConfigError(
-        f"unknown dataset name '{name}': raykd has {', '.join(BUILT_IN)}, folder:PLACE and parquet:PLACE{nearest}"
-    )
+    *others, last = (*BUILT_IN, *(f"{kind}:PLACE" for kind in CUSTOM_KINDS))
+    raise ConfigError(f"unknown dataset name '{name}': raykd has {', '.join(others)} and {last}{nearest}")
+
+
+def is_cifar(name: str) -> bool:
+    return name in CIFAR
+
+
+def is_only_looked_for(name: str) -> bool:
+    """Return whether raykd does not download the images of `name`, but reads them from a folder of the user."""
+    return name in FOLDERS or kind_of(name) in CUSTOM_KINDS
 
 
 def kind_of(name: str) -> str:
@@ -43,14 +57,24 @@ def without_path(name: str) -> str:
     return f"{kind}:{last}" if last and last != ".." and not last.startswith("~") else kind
 
 
-def folder_of(name: str, data_folder: Path | None) -> Path:
-    """Return the folder that holds the images of `name`; for built-in names, the data folder itself.
+def plain_name(name: str) -> str:
+    """Return `name` as the name of a folder: 'flowers' for 'folder:/mine/flowers', and a built-in name as it is."""
+    return Path(name.partition(":")[2]).name or kind_of(name)
 
-    Raises: DataError if that depends on the data folder and `data_folder` is None.
+
+def folder_of(name: str, data_folder: Path | None) -> Path:
+    """Return the folder that holds the images of `name`. For CIFAR and digits it is the data folder itself.
+
+    Of several names of a folder it is the first one that exists, else the first.
+
+    Raises DataError if that depends on the data folder and `data_folder` is None.
     """
     place = Path(name.partition(":")[2]).expanduser()
     if place.is_absolute():
         return place
     if data_folder is None:
         raise DataError(f"{name} is read from a folder: give --data-dir, or set RAYKD_DATA")
-    return data_folder / place
+    if name in FOLDERS:
+        places = [data_folder / folder for folder in FOLDERS[name]]
+        return next((folder for folder in places if folder.is_dir()), places[0])
+    return (data_folder / PACKED_FOLDER if kind_of(name) == "packed" else data_folder) / place

@@ -73,7 +73,7 @@ def _map(path: Path, identity: str) -> tuple[Split, Split]:
 
 def _to_stored(split: Split) -> tuple[Tensor, Tensor]:
     """Return images as [N, H, W, 3], contiguous, and labels: safetensors does not store strides."""
-    return split.images.permute(0, 2, 3, 1).contiguous(), split.labels.contiguous()
+    return split.pixels.permute(0, 2, 3, 1).contiguous(), split.labels.contiguous()
 
 
 def _metadata(identity: str, tensors: list[Tensor]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from raykd.data.image_metadata import JPEG, PNG, StrippedImage, strip_metadata
 from raykd.data.regular_files import REDOWNLOAD
@@ -35,6 +35,7 @@ ORIENTATIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_QUARTER_TURNS = (5, 6, 7, 8)
 # The first bytes of files that are often named like a PNG or JPEG, and the remedy.
 _CONVERT = "convert it to PNG or JPEG"
 _OTHER_FORMATS = (
@@ -52,10 +53,14 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # at
 
 @dataclass(frozen=True)
 class TargetSize:
-    """image_size: pixels per side. refusal: the end of the error for an image of another size; None to resize it."""
+    """image_size: pixels per side. refusal: the end of the error for an image of another size; None to resize it.
+
+    center_crop: the side of the middle square that is resized, as a fraction of the image's shorter side.
+    """
 
     image_size: int
     refusal: str | None = None
+    center_crop: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ class DecodedImage:
 def decode(where: str, encoded: bytes, target: TargetSize) -> DecodedImage:
     """Decode one image.
 
-    Raises: DataError, which begins with `where`, for bytes that are no image and for a size that is refused.
+    Raises DataError, which begins with `where`, for bytes that are no image and for a size that is refused.
     """
     size = (target.image_size, target.image_size)
     stripped = strip_metadata(encoded)
@@ -82,11 +87,25 @@ def decode(where: str, encoded: bytes, target: TargetSize) -> DecodedImage:
         if (width, height) == size or target.refusal is None:
             rgb = _as_rgb(image)
             maximum = _maximum_16_bit(image, rgb) if stripped.bits == 16 else None
-            if stripped.orientation in ORIENTATIONS:
-                rgb = rgb.transpose(ORIENTATIONS[stripped.orientation])
-            fitted = rgb if rgb.size == size else ImageOps.fit(rgb, size, Image.Resampling.BICUBIC)
-            return DecodedImage(np.asarray(fitted), maximum)
+            return DecodedImage(middle_square(_upright(rgb, stripped), target), maximum)
     raise DataError(f"{where} is {width}x{height} pixels; {target.refusal}")
+
+
+def decode_whole(where: str, encoded: bytes) -> np.ndarray:
+    """Decode one image without resizing it: uint8 [H, W, 3]. Raises DataError, which begins with `where`."""
+    stripped = strip_metadata(encoded)
+    with _opened(where, stripped) as image:
+        return np.asarray(_upright(_as_rgb(image), stripped))
+
+
+def middle_square(rgb: Image.Image, target: TargetSize) -> np.ndarray:
+    """Return the middle square of an RGB image, resized to the target's size: uint8 [image_size, image_size, 3]."""
+    size, (width, height) = (target.image_size, target.image_size), rgb.size
+    if rgb.size == size and target.center_crop == 1:
+        return np.asarray(rgb)
+    side = target.center_crop * min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    return np.asarray(rgb.resize(size, Image.Resampling.BICUBIC, (left, top, left + side, top + side)))
 
 
 def decode_all(
@@ -95,7 +114,7 @@ def decode_all(
     """Fill uint8 [N, image_size, image_size, 3]; `read` returns the source of image i, for messages, and its bytes.
 
     Returns: (source, highest value) of each image with 16 bits per channel, for `require_full_range`.
-    Raises: DataError for the first image that is damaged or refused.
+    Raises DataError for the first image that is damaged or refused.
     """
 
     def fill(index: int) -> tuple[str, int] | None:
@@ -131,11 +150,45 @@ def map_in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> list
     return results
 
 
-def target_size(image_size: int | None, where: str, encoded: bytes) -> TargetSize:
-    """Return `image_size` if it is set; otherwise the size of the first image (`encoded`), which all must then have."""
+@dataclass(frozen=True)
+class ReducedImage:
+    """rgb: an upright image, which may be smaller than its file states. height, width: pixels, as the file states.
+
+    maximum_16_bit: as in DecodedImage.
+    """
+
+    rgb: Image.Image
+    height: int
+    width: int
+    maximum_16_bit: int | None
+
+
+def decode_reduced(where: str, encoded: bytes, at_least: int) -> ReducedImage:
+    """Decode one image, a JPEG at an eighth, a quarter or half of its size if that leaves `at_least` pixels per side.
+
+    Raises DataError, which begins with `where`, for bytes that are no image.
+    """
+    stripped = strip_metadata(encoded)
+    with _opened(where, stripped) as image:
+        width, height = image.size
+        if image.format == "JPEG":
+            image.draft(None, (at_least, at_least))
+        image.load()  # while the file is open, and its errors are turned into a DataError
+        rgb = _as_rgb(image)
+        maximum = _maximum_16_bit(image, rgb) if stripped.bits == 16 else None
+        if stripped.orientation in _QUARTER_TURNS:
+            width, height = height, width
+        return ReducedImage(_upright(rgb, stripped), height, width, maximum)
+
+
+def target_size(image_size: int | None, read_first: Callable[[], tuple[str, bytes]]) -> TargetSize:
+    """Return `image_size` if it is set; otherwise the size of the first image, which all must then have.
+
+    read_first: returns the source of the first image, for messages, and its bytes.
+    """
     if image_size is not None:
         return TargetSize(image_size)
-    size = square_size(where, encoded)
+    size = square_size(*read_first())
     return TargetSize(
         size,
         f"the first is {size}x{size}, and a run requires one size; give it with --set data.image_size={size}: "
@@ -144,7 +197,7 @@ def target_size(image_size: int | None, where: str, encoded: bytes) -> TargetSiz
 
 
 def square_size(where: str, encoded: bytes) -> int:
-    """Return the pixels per side of an image. Raises: DataError if it is no square, or no image."""
+    """Return the pixels per side of an image. Raises DataError if it is no square, or no image."""
     with _opened(where, strip_metadata(encoded)) as image:
         width, height = image.size
     if width != height:
@@ -186,6 +239,13 @@ def _undecodable(where: str, reason: str) -> DataError:
     return DataError(
         f"{where} is a PNG or JPEG that cannot be decoded ({reason}); {REDOWNLOAD}, or save it again as PNG"
     )
+
+
+def _upright(rgb: Image.Image, stripped: StrippedImage) -> Image.Image:
+    """Rotate an image as its EXIF requires."""
+    if stripped.orientation in ORIENTATIONS:
+        return rgb.transpose(ORIENTATIONS[stripped.orientation])
+    return rgb
 
 
 def _maximum_16_bit(image: Image.Image, rgb: Image.Image) -> int:

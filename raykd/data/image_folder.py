@@ -8,7 +8,7 @@ Classes are numbered from 0 by their sorted names. Images of another size are re
 
 import hashlib
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +16,12 @@ import numpy as np
 import torch
 
 from raykd.data import image_decoding, memory
+from raykd.data.file_hashes import FileHashes
 from raykd.data.image_decoding import TargetSize
-from raykd.data.regular_files import REDOWNLOAD, list_folder, require_regular_file, walk
+from raykd.data.regular_files import REDOWNLOAD, FileVersion, list_folder, require_regular_file, walk
+from raykd.data.sources import EncodedImage, Source, key_of, split_by_size
 from raykd.data.splits import NAMED_FOLDER, SPLIT_NAMES, TRAIN, choose_test_split, has_train_and_test
-from raykd.data.types import Split, StoredDataset
+from raykd.data.types import Channels, Split, StoredDataset
 from raykd.errors import DataError, did_you_mean, plural
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -27,42 +29,101 @@ LAYOUT = "train/<class>/*.png and test/<class>/*.png (or .jpg)"
 
 
 @dataclass(frozen=True)
-class _LabeledFiles:
+class LabeledFiles:
     """The files of one split, class by class, and the label of each."""
 
-    files: tuple[Path, ...]
+    files: tuple[FileVersion, ...]
     labels: tuple[int, ...]
 
 
-def find(place: Path, image_size: int | None) -> StoredDataset:
-    """Find the images below `place`. Each file is read once, to hash it.
+@dataclass(frozen=True)
+class FolderUnit:
+    """Consecutive files of one split. place: the folder of the data set."""
 
-    image_size: pixels per side of all images; None if they already are squares of one size.
-    Raises: DataError, with file or folder and remedy, for anything that differs from the layout.
+    place: Path
+    files: tuple[FileVersion, ...]
+    labels: tuple[int, ...]
+    file: None = None
+
+    @property
+    def num_images(self) -> int:
+        return len(self.files)
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(file.size for file in self.files)
+
+    @property
+    def key(self) -> str:
+        return key_of(self.files, self.place, self.labels)
+
+    def images(self) -> Iterator[EncodedImage]:
+        for file, label in zip(self.files, self.labels, strict=True):
+            yield EncodedImage(str(file.path), file.read(), label)
+
+
+@dataclass(frozen=True)
+class FolderSource(Source):
+    """A folder that was listed."""
+
+    train: LabeledFiles
+    test: LabeledFiles
+
+    @property
+    def num_images(self) -> tuple[int, int]:
+        return len(self.train.files), len(self.test.files)
+
+    def first_image(self) -> tuple[str, bytes]:
+        return _read(self.train.files[0])
+
+    def units(self) -> tuple[list[FolderUnit], list[FolderUnit]]:
+        return self._units_of(self.train), self._units_of(self.test)
+
+    def _units_of(self, split: LabeledFiles) -> list[FolderUnit]:
+        slices = split_by_size(file.size for file in split.files)
+        return [FolderUnit(self.place, split.files[part], split.labels[part]) for part in slices]
+
+    def stored_dataset(self, image_size: int | None, hashes: FileHashes) -> StoredDataset:
+        target = image_decoding.target_size(image_size, self.first_image)
+
+        def decode() -> tuple[Split, Split]:
+            memory.require_memory(self.place, sum(self.num_images), target.image_size)
+            return _decode(self.train, target), _decode(self.test, target)
+
+        splits = (self.train, self.test)
+        digests = [
+            image_decoding.map_in_threads(lambda file: hashes.sha256(file.path), split.files) for split in splits
+        ]
+        parts = [(split.labels, split_digests) for split, split_digests in zip(splits, digests, strict=True)]
+        identity = identity_of(self.class_names, parts, target.image_size)
+        notes, train_digests = self.notes, set(digests[0])
+        paths = [file.path for file in self.test.files]
+        if shared := [path for path, digest in zip(paths, digests[1], strict=True) if digest in train_digests]:
+            note = f"{len(shared)} of {len(paths)} test images are also training images, such as {shared[0]}"
+            notes = (*notes, note)
+        return StoredDataset(identity, target.image_size, self.class_names, decode, self.statistics, notes)
+
+
+def find(
+    place: Path, ignored: Collection[str] = (), statistics: tuple[Channels, Channels] | None = None
+) -> FolderSource:
+    """List the images below `place`. No image is read.
+
+    ignored: names of splits that are not read, such as one without labels. statistics: published mean and std.
+    Raises DataError, with file or folder and remedy, for anything that differs from the layout.
     """
     if not place.is_dir():
         raise DataError(f"{place}: no such folder; {NAMED_FOLDER}, with {LAYOUT}")
     entries = [entry.name for entry in list_folder(place)]
-    test_name, notes = choose_test_split(place, _splits_in(place), LAYOUT, "folder", entries)
-    train_folders = _class_folders(place / TRAIN)
+    splits = [name for name in _splits_in(place) if name not in ignored]
+    test_name, notes = choose_test_split(place, splits, LAYOUT, "folder", entries)
+    train_folders = class_folders(place / TRAIN)
     names = tuple(sorted(train_folders))
     if len(names) < 2:
         raise DataError(f"{place / TRAIN}: has {plural(len(names), 'folder')} of classes; at least two are required")
     train = _list_files(place / TRAIN, names, train_folders)
-    test = _list_files(place / test_name, names, _class_folders(place / test_name))
-    target = image_decoding.target_size(image_size, str(train.files[0]), _read(train.files[0]))
-
-    def decode() -> tuple[Split, Split]:
-        memory.require_memory(place, len(train.files) + len(test.files), target.image_size)
-        return _decode(train, target), _decode(test, target)
-
-    hashes = [image_decoding.map_in_threads(_hash, split.files) for split in (train, test)]
-    identity = _identity(names, (train, test), hashes, target.image_size)
-    train_hashes = set(hashes[0])
-    if shared := [file for file, digest in zip(test.files, hashes[1], strict=True) if digest in train_hashes]:
-        note = f"{len(shared)} of {len(test.files)} test images are also training images, such as {shared[0]}"
-        notes = (*notes, note)
-    return StoredDataset(identity, target.image_size, names, decode, notes=notes)
+    test = _list_files(place / test_name, names, class_folders(place / test_name))
+    return FolderSource("folder", place, names, notes, statistics, train, test)
 
 
 def exists(place: Path) -> bool:
@@ -74,7 +135,7 @@ def _splits_in(place: Path) -> list[str]:
     return [name for name in SPLIT_NAMES if (place / name).is_dir()]
 
 
-def _class_folders(split: Path) -> dict[str, Path]:
+def class_folders(split: Path) -> dict[str, Path]:
     """Return the folder of each class by the class's name.
 
     Names are compared in Unicode's composed form: macOS stores an accent as a separate character, Linux does not.
@@ -98,65 +159,64 @@ def _class_folders(split: Path) -> dict[str, Path]:
     return folders
 
 
-def _list_files(split: Path, names: Sequence[str], folders: Mapping[str, Path]) -> _LabeledFiles:
+def _list_files(split: Path, names: Sequence[str], folders: Mapping[str, Path]) -> LabeledFiles:
     for name, folder in folders.items():
         if name not in names:
             raise DataError(
                 f"{folder}: a class that train lacks{did_you_mean(name, names)}; "
                 "train's folders name the classes: rename it, or remove it"
             )
-    files: list[Path] = []
+    files: list[FileVersion] = []
     labels: list[int] = []
     for label, name in enumerate(names):
-        class_files = _list_class(folders[name]) if name in folders else []
+        class_files = list_class(folders[name]) if name in folders else []
         files += class_files
         labels += [label] * len(class_files)
     if not files:
         raise DataError(f"{split}: has no folder of a class; requires {LAYOUT}")
-    return _LabeledFiles(tuple(files), tuple(labels))
+    return LabeledFiles(tuple(files), tuple(labels))
 
 
-def _list_class(folder: Path) -> list[Path]:
-    """Return every image of a class, sorted by its path in the class's folder. Raises: DataError if there is none."""
-    files = list(walk(folder, SUFFIXES))
-    for path in files:
-        require_regular_file(path)
+def list_class(folder: Path) -> list[FileVersion]:
+    """Return every image of a class, sorted by its path in the class's folder. Raises DataError if there is none."""
+    files = []
+    for path in walk(folder, SUFFIXES):
+        files.append(require_regular_file(path))
         if path.suffix.lower() not in SUFFIXES:
             kinds = " or ".join(SUFFIXES)
             raise DataError(f"{path}: is not a {kinds} file; convert it, or remove it from the class's folder")
     if not files:
         raise DataError(f"{folder}: a class without images; add some, or remove the folder")
-    return sorted(files, key=lambda path: path.relative_to(folder).as_posix())
+    return sorted(files, key=lambda file: file.path.relative_to(folder).as_posix())
 
 
-def _identity(
-    names: Sequence[str], splits: Sequence[_LabeledFiles], hashes: Sequence[Sequence[bytes]], image_size: int
-) -> str:
-    """Return sha256 over the classes and their files' bytes; names and folders of the files do not count."""
+def identity_of(names: Sequence[str], splits: Sequence[tuple[Sequence[int], Sequence[bytes]]], image_size: int) -> str:
+    """Return sha256 over the classes and their files' bytes; names and folders of the files do not count.
+
+    splits: labels and SHA-256 of the images of the training split, and of the test split.
+    """
     digest = hashlib.sha256(f"image folder at {image_size}".encode())
-    for split, split_hashes in zip(splits, hashes, strict=True):
-        for label, file_hash in zip(split.labels, split_hashes, strict=True):
+    for labels, hashes in splits:
+        for label, file_hash in zip(labels, hashes, strict=True):
             digest.update(f"{label} {names[label]}\0".encode() + file_hash)
         digest.update(b"end of part")
     return digest.hexdigest()
 
 
-def _hash(path: Path) -> bytes:
-    return hashlib.sha256(_read(path)).digest()
-
-
-def _read(path: Path) -> bytes:
+def _read(file: FileVersion) -> tuple[str, bytes]:
+    """Return the path of a file, for messages, and its bytes."""
+    path = file.path
     try:
-        return path.read_bytes()
+        return str(path), path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); {REDOWNLOAD}") from error
     except MemoryError as error:
         raise MemoryError(f"{path}") from error
 
 
-def _decode(split: _LabeledFiles, target: TargetSize) -> Split:
+def _decode(split: LabeledFiles, target: TargetSize) -> Split:
     pixels = np.empty((len(split.files), target.image_size, target.image_size, 3), dtype=np.uint8)
-    maxima = image_decoding.decode_all(pixels, lambda i: (f"{split.files[i]}", _read(split.files[i])), target)
+    maxima = image_decoding.decode_all(pixels, lambda i: _read(split.files[i]), target)
     image_decoding.require_full_range(maxima)
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2)  # channels-last strides
     return Split(images, torch.tensor(split.labels, dtype=torch.int64))

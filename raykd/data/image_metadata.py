@@ -135,7 +135,7 @@ def _jpeg_segments(encoded: bytes) -> Iterator[_Segment]:
 
 
 def _exif_orientations(exif: bytes) -> Iterator[int]:
-    """Yield every valid orientation in the first directory of a TIFF block. Raises: struct.error at a truncated end."""
+    """Yield every valid orientation in the first directory of a TIFF block. Raises struct.error at a truncated end."""
     order = {b"II": "<", b"MM": ">"}.get(exif[:2])
     if order is None:
         return

@@ -1,17 +1,40 @@
 """Find and load the data set that a name and a folder stand for."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from raykd.data import cifar, dataset_names, decoded_cache, digits, image_folder, memory, parquet_folder
+from raykd.data import (
+    cifar,
+    dataset_names,
+    decoded_cache,
+    digits,
+    file_hashes,
+    image_folder,
+    imagenet,
+    memory,
+    packed_dataset,
+    parquet_folder,
+    tiny_imagenet,
+    webdataset,
+)
+from raykd.data.file_hashes import hashes_of
+from raykd.data.pack import RECORD
+from raykd.data.sources import Source
 from raykd.data.splits import has_train_and_test
 from raykd.data.types import Dataset, Split, StoredDataset, channel_statistics, constant_channels
 from raykd.errors import ConfigError
 
+_SOURCES: dict[str, Callable[[Path], Source]] = {
+    "folder": image_folder.find,
+    "parquet": parquet_folder.find,
+    "webdataset": webdataset.find,
+    "imagenet": imagenet.find,
+    "tiny_imagenet": tiny_imagenet.find,
+}
 _AVERAGE_CHUNK = 4096  # images averaged at a time; all 50,000 of them would take 600 MB more
 
 
@@ -25,7 +48,7 @@ def load_dataset(name: str, folder: Path | None, image_size: int | None = None, 
             for CIFAR, 16 for digits); images from `folder:` and `parquet:` are resized. None keeps the stored size.
         cache: folder for the decoded images, which the next load maps into memory instead of decoding: 176 MiB
             for CIFAR-10. It is created if missing.
-    Raises: ConfigError for an unknown name or an impossible size. DataError for files that are missing or damaged, or
+    Raises ConfigError for an unknown name or an impossible size. DataError for files that are missing or damaged, or
         for images that do not fit into memory.
     """
     dataset_names.require_known(name)
@@ -33,17 +56,32 @@ def load_dataset(name: str, folder: Path | None, image_size: int | None = None, 
         return _load_digits(image_size) if name == "digits" else _load_stored(name, folder, image_size, cache)
 
 
-def find_dataset(name: str, folder: Path | None, image_size: int | None = None) -> StoredDataset:
-    """Find the images of `name` on disk and check what can be checked without decoding them.
+def find_dataset(
+    name: str, folder: Path | None, image_size: int | None = None, cache: Path | None = None
+) -> StoredDataset:
+    """Find the images of `name` on disk and check what can be checked without decoding them. The files are hashed.
 
     Raises what `load_dataset` raises. Digits have no files.
     """
     place = dataset_names.folder_of(name, folder)
-    if dataset_names.kind_of(name) == "folder":
-        return image_folder.find(place, image_size)
-    if dataset_names.kind_of(name) == "parquet":
-        return parquet_folder.find(place, image_size)
-    return _find_cifar(name, place, image_size)
+    if dataset_names.is_cifar(name):
+        return _find_cifar(name, place, image_size, cache)
+    if dataset_names.kind_of(name) == "packed":
+        return packed_dataset.find(place, image_size)
+    return find_source(name, folder).stored_dataset(image_size, hashes_of(place, cache))
+
+
+def find_source(name: str, folder: Path | None) -> Source:
+    """List the encoded images of `name` on disk. None is read, decoded or hashed.
+
+    Raises DataError for anything that differs from the layout, ConfigError for data that is not stored that way.
+    """
+    dataset_names.require_known(name)
+    find = _SOURCES.get(dataset_names.kind_of(name))
+    if find is None:
+        kinds = ", ".join(kind if kind in dataset_names.BUILT_IN else f"{kind}:PLACE" for kind in _SOURCES)
+        raise ConfigError(f"{name}: has no image files that can be packed; name one of {kinds}")
+    return find(dataset_names.folder_of(name, folder))
 
 
 def list_datasets(folder: Path) -> tuple[str, ...]:
@@ -51,7 +89,7 @@ def list_datasets(folder: Path) -> tuple[str, ...]:
 
     CIFAR is checked by its checksums. For other folders only the layout is looked at.
 
-    Raises: DataError if there is no data set, or if CIFAR is damaged.
+    Raises DataError if there is no data set, or if CIFAR is damaged.
     """
     custom = _list_custom_datasets(folder)
     built_in = tuple(name for name in ("cifar10", "cifar100") if cifar.exists(name, folder))
@@ -67,20 +105,26 @@ def find_folder(option: str | None, environ: Mapping[str, str]) -> Path:
 
 
 def keep_decoded(dataset: Dataset, cache: Path) -> None:
-    """Write the decoded images of `dataset` to `cache` for later loads. Digits are not written: they load fast."""
-    if dataset.name != "digits":
+    """Write the decoded images of `dataset`, and the hashes of its files, to `cache` for later loads.
+
+    Digits are not written, because they load fast, and neither are images on disk.
+    """
+    file_hashes.write_all(cache)
+    if dataset.name != "digits" and dataset.train.is_in_memory:
         path = decoded_cache.cache_path(cache, dataset.name, dataset.image_size, dataset.identity)
         decoded_cache.write(path, dataset.identity, (dataset.train, dataset.test))
 
 
 def _load_stored(name: str, folder: Path | None, image_size: int | None, cache: Path | None) -> Dataset:
-    stored = find_dataset(name, folder, image_size)
+    stored = find_dataset(name, folder, image_size, cache)
     path = decoded_cache.cache_path(cache, name, stored.image_size, stored.identity) if cache else None
     cached = decoded_cache.read(path, stored.identity) if path else None
     train, test = cached or stored.decode()
     mean, std = stored.statistics or channel_statistics(name, train)
     if path and cached is None:
         decoded_cache.write(path, stored.identity, (train, test))
+    if cache:
+        file_hashes.write_all(cache)
     notes = (*stored.notes, *constant_channels(mean, std))
     return Dataset(name, train, test, stored.class_names, mean, std, stored.identity, notes)
 
@@ -93,9 +137,9 @@ def _load_digits(image_size: int | None) -> Dataset:
     return Dataset("digits", train, test, digits.CLASS_NAMES, digits.MEAN, digits.STD, identity)
 
 
-def _find_cifar(name: str, folder: Path, image_size: int | None) -> StoredDataset:
+def _find_cifar(name: str, folder: Path, image_size: int | None, cache: Path | None) -> StoredDataset:
     size = _checked_size(name, image_size, cifar.IMAGE_SIZE)
-    stored = cifar.find(name, folder)
+    stored = cifar.find(name, folder, cache)
 
     def decode() -> tuple[Split, Split]:
         train, test = stored.decode()
@@ -106,15 +150,25 @@ def _find_cifar(name: str, folder: Path, image_size: int | None) -> StoredDatase
 
 
 def _list_custom_datasets(folder: Path) -> tuple[str, ...]:
-    names = []
-    for place in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if not place.is_dir() or place.name in {variant.folder for variant in cifar.VARIANTS.values()}:
-            continue
-        if has_train_and_test(list(parquet_folder.find_files(place))):
-            names.append(f"parquet:{place.name}")
-        elif image_folder.exists(place):
-            names.append(f"folder:{place.name}")
-    return tuple(names)
+    places = [place for place in sorted(folder.iterdir()) if place.is_dir()] if folder.is_dir() else []
+    names = [name for place in places if (name := _name_of(place))]
+    packs = folder / dataset_names.PACKED_FOLDER
+    packed = sorted(place.name for place in packs.iterdir() if (place / RECORD).is_file()) if packs.is_dir() else ()
+    return (*names, *(f"packed:{name}" for name in packed))
+
+
+def _name_of(place: Path) -> str:
+    """Return the name of the data set in the folder `place` of the data folder, '' if there is none."""
+    for name, folders in dataset_names.FOLDERS.items():
+        if place.name in folders:
+            return name
+    if place.name in {variant.folder for variant in cifar.VARIANTS.values()}:
+        return ""
+    if has_train_and_test(list(parquet_folder.find_files(place))):
+        return f"parquet:{place.name}"
+    if has_train_and_test(list(webdataset.find_files(place))):
+        return f"webdataset:{place.name}"
+    return f"folder:{place.name}" if image_folder.exists(place) else ""
 
 
 def _checked_size(name: str, image_size: int | None, stored_size: int) -> int:
@@ -136,11 +190,11 @@ def _identity_at_size(identity: str, size: int, stored_size: int) -> str:
 
 def _averaged(split: Split, size: int) -> Split:
     """Replace each block of pixels by its mean, halves rounded up, so that images are size x size."""
-    num_images, _, stored_size, _ = split.images.shape
+    num_images, _, stored_size, _ = split.pixels.shape
     if size == stored_size:
         return split
     block = stored_size // size
-    pixels = split.images.permute(0, 2, 3, 1)
+    pixels = split.pixels.permute(0, 2, 3, 1)
     small = torch.empty((num_images, size, size, 3), dtype=torch.uint8)
     for start in range(0, num_images, _AVERAGE_CHUNK):
         blocks = pixels[start : start + _AVERAGE_CHUNK].reshape(-1, size, block, size, block, 3)

@@ -14,6 +14,7 @@ Shapes: N training images of the data set, n of this run, B per worker and step,
 """
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 import torch
@@ -21,8 +22,11 @@ from torch import Tensor
 
 from raykd.data.augmentation import NO_AUGMENTATION, Augmentation
 from raykd.data.augmenter import Augmenter, Draws
+from raykd.data.crop_views import CropViews
+from raykd.data.renderers import Request, make_renderer
 from raykd.data.sampling import Sampling, sampler_of
-from raykd.data.views import ViewRenderer, Views
+from raykd.data.types import Images
+from raykd.data.views import Views
 from raykd.errors import ConfigError
 from raykd.outputs import Mixed
 
@@ -60,6 +64,14 @@ class EpochOrder:
     labels: Tensor
     draws: Draws | None = None
 
+    @property
+    def rendered(self) -> Request:
+        """Index and view of everything that is rendered, int64 [P, n]: of the images, and of partners mixed into them.
+
+        P is 2 with partners, else 1.
+        """
+        return (self.index[None], self.view[None]) if self.draws is None else (self.draws.index, self.draws.view)
+
     def copy_(self, other: "EpochOrder") -> None:
         """Copy the tensors of another epoch of the same loader into these, whose addresses stay the same."""
         for target, source in zip(self._tensors(), other._tensors(), strict=True):
@@ -74,28 +86,28 @@ class TrainLoader:
     """The training batches of one worker.
 
     Args:
-        split_images: uint8 [N, 3, H, W], the data set's whole training split.
+        split_images: uint8 [N, 3, H, W], the data set's whole training split, in memory or on disk.
         labels: int64 [N].
         indices: int64 [n], the images to train on (all but the validation images, or a subset).
         views: the crops and flips to draw from.
         batch_size: images per step over all workers.
         seed: seeds the order, the views and the augmentation.
-        device: holds images, labels and batches.
+        device: holds labels, batches, and images in memory.
         rank, world_size: this worker's index from 0, and the number of workers.
         augmentation: applied to the views.
         mean: the mean pixel of each channel, as a fraction of 255, with which cutout fills its square.
         passes: equal parts of a batch. Each has the same images whatever the number of workers.
         sampling: which images an epoch shows, see sampling.py.
 
-    Raises: ConfigError if batch_size is not a multiple of world_size, or larger than n, or if indices are out of range.
+    Raises ConfigError if batch_size is not a multiple of world_size, or larger than n, or if indices are out of range.
     """
 
     def __init__(
         self,
-        split_images: Tensor,
+        split_images: Images,
         labels: Tensor,
         indices: Tensor,
-        views: Views,
+        views: Views | CropViews,
         batch_size: int,
         seed: int,
         device: torch.device | str = "cpu",
@@ -110,7 +122,7 @@ class TrainLoader:
         assert batch_size % (passes * world_size) == 0, "checked with the experiment"
         self.views, self.batch_size, self.seed = views, batch_size, seed
         self.rank, self.world_size = rank, world_size
-        self.renderer = ViewRenderer(split_images, views, device)
+        self.renderer = make_renderer(split_images, views, device)
         self._labels = labels.to(device)
         self._indices = indices.to(device)
         self._sampler = sampler_of(sampling, self._indices, self._labels)
@@ -120,7 +132,8 @@ class TrainLoader:
         self._is_slice = passes == 1 or world_size == 1  # whether these positions are contiguous
         self._augmenter = None
         if augmentation != NO_AUGMENTATION:
-            self._augmenter = Augmenter(augmentation, self.renderer, self._indices, self._labels, mean)
+            size = self.renderer.height, self.renderer.width
+            self._augmenter = Augmenter(augmentation, views, size, self._indices, self._labels, mean)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -132,16 +145,13 @@ class TrainLoader:
         return len(self._indices) // self.batch_size
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
-        """Iterate over the batches of an epoch from first_step, 0 <= first_step <= steps_per_epoch."""
+        """Iterate over the batches of an epoch from first_step, 0 <= first_step <= steps_per_epoch.
+
+        Images on disk are decoded a few batches ahead.
+        """
         if not 0 <= first_step <= self.steps_per_epoch:
             raise ConfigError(f"first_step is {first_step}; an epoch has {self.steps_per_epoch} steps")
-        order = self.order(epoch)
-        if not self._is_slice:
-            steps = range(first_step, self.steps_per_epoch)
-            return (self.batch(order, self._first_positions + step * self.batch_size) for step in steps)
-        share = self.batch_size // self.world_size
-        starts = (step * self.batch_size + self.rank * share for step in range(first_step, self.steps_per_epoch))
-        return (self.batch(order, slice(start, start + share)) for start in starts)
+        return self._batches(self.order(epoch), range(first_step, self.steps_per_epoch))
 
     def order(self, epoch: int) -> EpochOrder:
         """Return the order of `epoch`, computed for all steps together: a step is then some slices and one gather."""
@@ -152,11 +162,7 @@ class TrainLoader:
 
     def batch(self, order: EpochOrder, positions: slice | Tensor) -> Batch:
         """Return the batch at `positions` in `order`: a slice, or int64 [B] on the loader's device."""
-        index, view, labels = order.index[positions], order.view[positions], order.labels[positions]
-        if self._augmenter is None or order.draws is None:
-            return Batch(self.renderer.render(index, view), labels, index, view)
-        images, mixed = self._augmenter.render(order.draws, positions)
-        return Batch(images, labels, index, view, mixed)
+        return self._finish(order, positions, self.renderer.render(*_request(order.rendered, positions)))
 
     def positions(self, step: Tensor) -> Tensor:
         """Return the positions of this worker's images in a step, int64 [B]. step: int64 [1], on the loader's device.
@@ -164,6 +170,39 @@ class TrainLoader:
         Nothing is copied to the host, so that a CUDA graph can compute it.
         """
         return torch.add(self._first_positions, step, alpha=self.batch_size)
+
+    def _batches(self, order: EpochOrder, steps: range) -> Iterator[Batch]:
+        """Yield the batches of some steps, rendered ahead."""
+        rendered, first_positions = order.rendered, self._first_positions
+        if self.renderer.is_on_host:
+            index, view = rendered
+            rendered, first_positions = (index.cpu(), view.cpu()), first_positions.cpu()
+        requests = (_request(rendered, self._positions_of(step, first_positions)) for step in steps)
+        with closing(self.renderer.render_ahead(requests)) as views:
+            for step, pixels in zip(steps, views, strict=True):
+                yield self._finish(order, self._positions_of(step, self._first_positions), pixels)
+
+    def _positions_of(self, step: int, first_positions: Tensor) -> slice | Tensor:
+        """Return the positions of this worker's images in a step. first_positions: those in step 0, on any device."""
+        if not self._is_slice:
+            return first_positions + step * self.batch_size
+        share = self.batch_size // self.world_size
+        start = step * self.batch_size + self.rank * share
+        return slice(start, start + share)
+
+    def _finish(self, order: EpochOrder, positions: slice | Tensor, views: Tensor) -> Batch:
+        """Return the batch at `positions`. views: uint8 [P * B, 3, H, W], those of `order.rendered` there."""
+        index, view, labels = order.index[positions], order.view[positions], order.labels[positions]
+        if self._augmenter is None or order.draws is None:
+            return Batch(views, labels, index, view)
+        images, mixed = self._augmenter.apply(views, order.draws, positions)
+        return Batch(images, labels, index, view, mixed)
+
+
+def _request(rendered: Request, positions: slice | Tensor) -> Request:
+    """Return index and view, int64 [P * B], at some positions of those of an epoch, int64 [P, n]."""
+    index, view = rendered
+    return index[:, positions].flatten(), view[:, positions].flatten()
 
 
 def _check(num_images: int, indices: Tensor, batch_size: int, rank: int, world_size: int) -> None:

@@ -55,6 +55,7 @@ class PackRecord:
     encoding: 'original' bytes, 'jpeg' if they were encoded again, or 'raw', which are uint8 [S, S, 3]. shorter_side:
     pixels, if images were resized. quality: of the JPEG encoder. square_size: pixels per side if all images are squares
     of one size. mean, std: of the training pixels, as fractions of 255. num_skipped: damaged images that were left out.
+    source_key: hex, of the names, sizes and times of change of the source's files and of the options of packing.
     """
 
     version: int
@@ -71,6 +72,7 @@ class PackRecord:
     square_size: int | None = None
     notes: tuple[str, ...] = ()
     num_skipped: int = 0
+    source_key: str = ""
 
     @property
     def statistics(self) -> tuple[Channels, Channels]:
@@ -100,7 +102,7 @@ class Pack:
     def __init__(self, folder: Path) -> None:
         """Open the pack in `folder`: its record and its index are read, and the sizes of its shards are compared.
 
-        Raises: DataError, with the command that packs again, if files are missing, cut short or damaged.
+        Raises DataError, with the command that packs again, if files are missing, cut short or damaged.
         """
         record = read_record(PackRecord, folder / RECORD)
         if record is None:
@@ -158,7 +160,7 @@ class PackedSplit:
     def read(self, index: int) -> tuple[str, memoryview]:
         """Return where image `index` lies, for messages, and its bytes, which are mapped from the file.
 
-        Raises: DataError if the row does not match its checksum.
+        Raises DataError if the row does not match its checksum.
         """
         shard = int(np.searchsorted(self._ends, index, side="right"))
         row = index - int(self._ends[shard] - self._shards[shard].num_images)

@@ -1,15 +1,14 @@
-"""Images and labels in Parquet files, in the layout of the Hugging Face hub.
+"""Images and labels in Parquet files, in the layout of the Hugging Face Hub.
 
     img or image: struct<bytes: binary, path: string>     the encoded image, PNG or JPEG
     label: int64                                          0 .. num_classes - 1; or text
 
 Every row is checked: an image that cannot be decoded, or has a size that is refused, is an error with its row.
 
-The hub's library writes its types into the schema: a column of labels is a ClassLabel with the names of its classes.
+The Hub's library writes its types into the schema: a column of labels is a ClassLabel with the names of its classes.
 Labels are indices into those names, so files whose names differ must not be read as one data set.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -24,6 +23,7 @@ import torch
 from raykd.data import image_decoding
 from raykd.data.image_decoding import TargetSize
 from raykd.data.regular_files import REDOWNLOAD
+from raykd.data.sources import EncodedImage
 from raykd.data.types import Split
 from raykd.errors import DataError
 
@@ -40,19 +40,18 @@ class ExpectedRows:
     text_labels: the sorted class names, if labels are text; None if they are integers.
     """
 
-    target: TargetSize
     num_classes: int
     valid_labels: str
     label_column: str = "label"
     text_labels: tuple[str, ...] | None = None
 
 
-def read(files: Sequence[Path], rows: ExpectedRows) -> Split:
+def read(files: Sequence[Path], rows: ExpectedRows, target: TargetSize) -> Split:
     """Read all rows of files, in order: images [N, 3, image_size, image_size] and labels.
 
-    Raises: DataError, with file, row (from 0) and remedy, if a row is not as expected.
+    Raises DataError, with file, row (from 0) and remedy, if a row is not as expected.
     """
-    size = rows.target.image_size
+    size = target.image_size
     counts = [num_rows(file) for file in files]
     pixels, labels = np.empty((sum(counts), size, size, 3), dtype=np.uint8), np.empty(sum(counts), dtype=np.int64)
     file_start, maxima = 0, []
@@ -61,7 +60,7 @@ def read(files: Sequence[Path], rows: ExpectedRows) -> Split:
         for encoded, stored_labels in _record_batches(file, rows.label_column, rows.text_labels is not None):
             batch = slice(file_start + row, file_start + row + len(stored_labels))
             labels[batch] = _label_indices(file, row, stored_labels, rows)
-            maxima += _decode(file, row, encoded, pixels[batch], rows.target)
+            maxima += _decode(file, row, encoded, pixels[batch], target)
             row += len(stored_labels)
         file_start += count
     image_decoding.require_full_range(maxima)
@@ -69,34 +68,29 @@ def read(files: Sequence[Path], rows: ExpectedRows) -> Split:
     return Split(images, torch.from_numpy(labels))
 
 
-def hash_files(files: Sequence[Path]) -> list[bytes]:
-    """Return SHA-256 of each file of one split. Raises: DataError if two are equal, or one cannot be read."""
-    hashes: dict[bytes, Path] = {}
-    for file in files:
-        try:
-            with file.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").digest()
-        except OSError as error:
-            raise DataError(f"{file}: cannot be read ({error.strerror}); {REDOWNLOAD}") from error
-        if digest in hashes:
-            raise DataError(
-                f"{file}: has the same content as {hashes[digest].name}; its images would count twice: remove one"
-            )
-        hashes[digest] = file
-    return list(hashes)
+def read_encoded(file: Path, rows: ExpectedRows, row_groups: Sequence[int], first_row: int) -> Iterator[EncodedImage]:
+    """Yield the encoded images of consecutive row groups, the first row of which is row `first_row` of the file.
+
+    Raises DataError, with file, row (from 0) and remedy, if a row has no image or an unexpected label.
+    """
+    row = first_row
+    for encoded, stored_labels in _record_batches(file, rows.label_column, rows.text_labels is not None, row_groups):
+        labels = _label_indices(file, row, stored_labels, rows)
+        for struct, label in zip(encoded, labels.tolist(), strict=True):
+            where, content = _image_bytes(file, row, struct.as_py())
+            yield EncodedImage(where, content, label)
+            row += 1
 
 
-def identity(train_hashes: Sequence[bytes], test_hashes: Sequence[bytes]) -> str:
-    """Return sha256 over the files' hashes and the split of each; names and folders do not count."""
-    digest = hashlib.sha256(b"parquet")
-    for split, hashes in ((b"train", train_hashes), (b"test", test_hashes)):
-        for file_hash in hashes:
-            digest.update(split + file_hash)
-    return digest.hexdigest()
+def row_group_sizes(file: Path) -> list[tuple[int, int]]:
+    """Return the rows of each row group, and the bytes of its columns before compression."""
+    with _opened(file) as stored:
+        groups = [stored.metadata.row_group(index) for index in range(stored.metadata.num_row_groups)]
+        return [(group.num_rows, group.total_byte_size) for group in groups]
 
 
 def num_rows(file: Path) -> int:
-    """Return the number of rows, from the metadata. Raises: DataError if there are none, or for no Parquet file."""
+    """Return the number of rows, from the metadata. Raises DataError if there are none, or for no Parquet file."""
     with _opened(file) as stored:
         count = stored.metadata.num_rows
     if not count:
@@ -112,14 +106,14 @@ def read_first_image(file: Path, label_column: str, has_text_labels: bool) -> tu
 
 
 def read_labels(file: Path, label_column: str, has_text_labels: bool) -> pa.ChunkedArray:
-    """Return all labels of a file, in order, as stored. Raises: DataError for unexpected columns."""
+    """Return all labels of a file, in order, as stored. Raises DataError for unexpected columns."""
     with _opened(file) as stored:
         require_columns(file, stored.schema_arrow, label_column, has_text_labels)
         return stored.read(columns=[label_column]).column(label_column)
 
 
 def read_schema(file: Path) -> pa.Schema:
-    """Return the columns of a file with their metadata. Raises: DataError if two have one name."""
+    """Return the columns of a file with their metadata. Raises DataError if two have one name."""
     with _opened(file) as stored:
         schema = stored.schema_arrow
     if duplicate := next((name for name in schema.names if schema.names.count(name) > 1), None):
@@ -130,7 +124,7 @@ def read_schema(file: Path) -> pa.Schema:
 def find_label_column(file: Path, schema: pa.Schema) -> str:
     """Return the column of labels: `label`, else the only one among `labels` and the ClassLabels.
 
-    Raises: DataError if there are several. If there is none, `label` is returned, and `require_columns` reports it.
+    Raises DataError if there are several. If there is none, `label` is returned, and `require_columns` reports it.
     """
     if _LABEL_COLUMNS[0] in schema.names:
         return _LABEL_COLUMNS[0]
@@ -144,7 +138,7 @@ def find_label_column(file: Path, schema: pa.Schema) -> str:
 
 
 def require_columns(file: Path, schema: pa.Schema, label_column: str, has_text_labels: bool) -> str:
-    """Return the name of the column of images. Raises: DataError if it, or the column of labels, is missing."""
+    """Return the name of the column of images. Raises DataError if it, or the column of labels, is missing."""
     for name in _IMAGE_COLUMNS:
         if name in schema.names and label_column in schema.names:
             label = schema.field(label_column).type
@@ -165,7 +159,7 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def class_names(schema: pa.Schema, column: str) -> tuple[str, ...] | None:
-    """Return the names of a ClassLabel from the hub's metadata; None without one."""
+    """Return the names of a ClassLabel from the Hub's metadata; None without one."""
     try:
         names = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][column]["names"]
     except (KeyError, ValueError, TypeError, RecursionError):
@@ -203,7 +197,7 @@ def require_published_labels(file: Path, schema: pa.Schema, column: str, publish
 
 @contextmanager
 def _opened(file: Path) -> Iterator[pq.ParquetFile]:
-    """Open a Parquet file. Raises: DataError if it is no Parquet, or if what is read from it is damaged."""
+    """Open a Parquet file. Raises DataError if it is no Parquet, or if what is read from it is damaged."""
     try:
         with pq.ParquetFile(file) as stored:
             yield stored
@@ -217,11 +211,13 @@ def _opened(file: Path) -> Iterator[pq.ParquetFile]:
         raise DataError(f"{file}: truncated or no Parquet file ({reason}); {remedy or REDOWNLOAD}") from error
 
 
-def _record_batches(file: Path, label_column: str, has_text_labels: bool) -> Iterator[tuple[pa.Array, pa.Array]]:
-    """Yield (images, labels) of _ROWS_AT_A_TIME rows."""
+def _record_batches(
+    file: Path, label_column: str, has_text_labels: bool, row_groups: Sequence[int] | None = None
+) -> Iterator[tuple[pa.Array, pa.Array]]:
+    """Yield (images, labels) of _ROWS_AT_A_TIME rows. row_groups: those that are read; None for all."""
     with _opened(file) as stored:
         image_column = require_columns(file, stored.schema_arrow, label_column, has_text_labels)
-        for batch in stored.iter_batches(_ROWS_AT_A_TIME, columns=[image_column, label_column]):
+        for batch in stored.iter_batches(_ROWS_AT_A_TIME, row_groups, columns=[image_column, label_column]):
             yield batch.column(image_column), batch.column(label_column)
 
 
@@ -233,7 +229,7 @@ def _column_remedy(schema: pa.Schema, label_column: str) -> str:
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return f"; give each image one label, not a list: '{label_column}' must be numbers from 0"
     if not (pa.types.is_integer(kind) or is_text(kind)):
-        return f"; cast '{label_column}' to whole numbers from 0"
+        return f"; cast '{label_column}' to integers from 0"
     image_column = next((name for name in _IMAGE_COLUMNS if name in schema.names), None)
     if image_column is None:
         return f"; rename the column with the images to '{_IMAGE_COLUMNS[0]}'"
@@ -250,7 +246,7 @@ def _holds_bytes(kind: pa.DataType) -> bool:
 
 
 def _label_indices(file: Path, first_row: int, labels: pa.Array, rows: ExpectedRows) -> np.ndarray:
-    """Return the labels as class indices, int64 [rows]. Raises: DataError for a missing or unknown label."""
+    """Return the labels as class indices, int64 [rows]. Raises DataError for a missing or unknown label."""
     names = rows.text_labels
     indices = range(rows.num_classes) if names is None else {name: i for i, name in enumerate(names)}
     values = labels.to_pylist()
@@ -258,7 +254,7 @@ def _label_indices(file: Path, first_row: int, labels: pa.Array, rows: ExpectedR
         if label is None:
             raise DataError(f"{file}: row {row} has no label; leave the row out or give it one")
         if label not in indices:
-            hint = "; the hub marks images without a label by -1" if label == -1 else ""
+            hint = "; the Hub marks images without a label by -1" if label == -1 else ""
             raise DataError(f"{file}: row {row} has label {label}; {rows.valid_labels}{hint}")
     return np.array([indices[label] for label in values], dtype=np.int64)
 

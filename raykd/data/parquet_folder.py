@@ -1,7 +1,7 @@
 """A folder of Parquet files as a data set: which files belong to each split, and which classes there are.
 
-The files of a split ('train', 'test', 'validation' and its short forms) are named as on the Hugging Face hub. They are
-in the folder itself, or in one folder below it, which the hub names after the configuration (default/, plain_text/,
+The files of a split ('train', 'test', 'validation' and its short forms) are named as on the Hugging Face Hub. They are
+in the folder itself, or in one folder below it, which the Hub names after the configuration (default/, plain_text/,
 data/):
 
     train.parquet
@@ -11,22 +11,33 @@ data/):
 Names are checked for completeness. Files that could be read in two ways are refused, because a wrong choice would stay
 unnoticed.
 
-Classes are named by the hub's metadata of the label column; without metadata, by their numbers. If labels are text,
+Classes are named by the Hub's metadata of the label column; without metadata, by their numbers. If labels are text,
 the classes are the sorted texts.
 """
 
-import hashlib
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
 
 from raykd.data import image_decoding, memory, parquet
-from raykd.data.regular_files import list_folder, require_regular_file
+from raykd.data.file_hashes import FileHashes
+from raykd.data.regular_files import FileVersion, list_folder, require_regular_file
+from raykd.data.sources import (
+    EncodedImage,
+    Source,
+    content_identity,
+    hash_files,
+    identity_at_size,
+    key_of,
+    notes_on_shared_files,
+    split_by_size,
+)
 from raykd.data.splits import NAMED_FOLDER, SPLIT_NAMES, TRAIN, choose_test_split
-from raykd.data.types import Split, StoredDataset
+from raykd.data.types import Channels, Split, StoredDataset
 from raykd.errors import DataError, plural
 
 LAYOUT = "train.parquet and test.parquet, or several files each: train-00000-of-00002.parquet"
@@ -39,17 +50,88 @@ _NUMBERED = re.compile(r"(?P<head>(?:.*?[-_.])?)(?P<index>\d+)(?:-of-(?P<total>\
 _MAX_LISTED = 3  # missing files
 
 Files = tuple[Path, ...]
+Versions = tuple[FileVersion, ...]
 
 
-def find(place: Path, image_size: int | None) -> StoredDataset:
-    """Find the images below `place`. All labels of train are read, but only one image.
+@dataclass(frozen=True)
+class ParquetUnit:
+    """Consecutive row groups of one file. first_row: of these, in the file. file: None unless that is 0."""
 
-    image_size: pixels per side of all images; None if they already are squares of one size.
-    Raises: DataError, with file and remedy, for anything that differs from the layout.
+    place: Path
+    version: FileVersion
+    rows: parquet.ExpectedRows
+    row_groups: tuple[int, ...]
+    first_row: int
+    num_images: int
+    num_bytes: int
+
+    @property
+    def file(self) -> Path | None:
+        return None if self.first_row else self.version.path
+
+    @property
+    def key(self) -> str:
+        return key_of([self.version], self.place, self.row_groups, self.rows.text_labels)
+
+    def images(self) -> Iterator[EncodedImage]:
+        yield from parquet.read_encoded(self.version.path, self.rows, self.row_groups, self.first_row)
+        self.version.require_unchanged()
+
+
+@dataclass(frozen=True)
+class ParquetSource(Source):
+    """A folder of Parquet files whose names, columns and training labels were checked."""
+
+    train: Versions
+    test: Versions
+    rows: parquet.ExpectedRows
+
+    @property
+    def num_images(self) -> tuple[int, int]:
+        train, test = (sum(parquet.num_rows(file.path) for file in files) for files in (self.train, self.test))
+        return train, test
+
+    def first_image(self) -> tuple[str, bytes]:
+        return parquet.read_first_image(self.train[0].path, self.rows.label_column, self.rows.text_labels is not None)
+
+    def units(self) -> tuple[list[ParquetUnit], list[ParquetUnit]]:
+        train, test = ([unit for file in files for unit in self._units_of(file)] for files in (self.train, self.test))
+        return train, test
+
+    def _units_of(self, file: FileVersion) -> Iterator[ParquetUnit]:
+        parquet.num_rows(file.path)  # refuses a file without rows
+        sizes, first_row = parquet.row_group_sizes(file.path), 0
+        for part in split_by_size([num_bytes for _, num_bytes in sizes], [num_rows for num_rows, _ in sizes]):
+            num_rows, num_bytes = (sum(column) for column in zip(*sizes[part], strict=True))
+            groups = tuple(range(len(sizes))[part])
+            yield ParquetUnit(self.place, file, self.rows, groups, first_row, num_rows, num_bytes)
+            first_row += num_rows
+
+    def stored_dataset(self, image_size: int | None, hashes: FileHashes) -> StoredDataset:
+        train, test = ([file.path for file in files] for files in (self.train, self.test))
+        target = image_decoding.target_size(image_size, self.first_image)
+
+        def decode() -> tuple[Split, Split]:
+            memory.require_memory(self.place, sum(self.num_images), target.image_size)
+            return parquet.read(train, self.rows, target), parquet.read(test, self.rows, target)
+
+        digests = [hash_files(files, hashes) for files in (self.train, self.test)]
+        identity = identity_at_size(content_identity("parquet", *digests), target.image_size)
+        notes = (*self.notes, *notes_on_shared_files(test, *digests))
+        return StoredDataset(identity, target.image_size, self.class_names, decode, self.statistics, notes)
+
+
+def find(
+    place: Path, ignored: Collection[str] = (), statistics: tuple[Channels, Channels] | None = None
+) -> ParquetSource:
+    """Find the images below `place`. All labels of train are read, but no image.
+
+    ignored: names of splits that are not read, such as one without labels. statistics: published mean and std.
+    Raises DataError, with file and remedy, for anything that differs from the layout.
     """
     if not place.is_dir():
         raise DataError(f"{place}: no such folder; {NAMED_FOLDER}, with {LAYOUT}")
-    files = find_files(place)
+    files = {split: files for split, files in find_files(place).items() if split not in ignored}
     test_name, notes = choose_test_split(place, files, LAYOUT, "Parquet of", list(files) or _list_entries(place))
     train, test = files[TRAIN], files[test_name]
     schemas = [parquet.read_schema(file) for file in (*train, *test)]
@@ -59,21 +141,11 @@ def find(place: Path, image_size: int | None) -> StoredDataset:
         parquet.require_columns(file, schema, column, is_text)
     parquet.require_same_class_names((*train, *test), schemas, column)
     names = _class_names(train, column, is_text, parquet.class_names(schemas[0], column))
-    target = image_decoding.target_size(image_size, *parquet.read_first_image(train[0], column, is_text))
     valid = f"{names[0]} to {names[-1]}" if is_text else f"0 to {len(names) - 1}"
     valid_labels = f"train's are {valid}: leave the row out, or correct its label"
-    rows = parquet.ExpectedRows(target, len(names), valid_labels, column, names if is_text else None)
-
-    def decode() -> tuple[Split, Split]:
-        num_images = sum(parquet.num_rows(file) for file in (*train, *test))
-        memory.require_memory(place, num_images, target.image_size)
-        return parquet.read(train, rows), parquet.read(test, rows)
-
-    hashes = [parquet.hash_files(split) for split in (train, test)]
-    identity = hashlib.sha256(f"{parquet.identity(*hashes)} at {target.image_size}".encode()).hexdigest()
-    shared = [file.name for file, file_hash in zip(test, hashes[1], strict=True) if file_hash in hashes[0]]
-    notes += tuple(f"{name} of the test split is also trained on: a train file has the same content" for name in shared)
-    return StoredDataset(identity, target.image_size, names, decode, notes=notes)
+    rows = parquet.ExpectedRows(len(names), valid_labels, column, names if is_text else None)
+    train_versions, test_versions = (tuple(map(require_regular_file, files)) for files in (train, test))
+    return ParquetSource("parquet", place, names, notes, statistics, train_versions, test_versions, rows)
 
 
 def find_files(folder: Path, configurations: Collection[str] | None = None) -> dict[str, Files]:
@@ -81,7 +153,7 @@ def find_files(folder: Path, configurations: Collection[str] | None = None) -> d
 
     configurations: the folders below `folder` that are searched; None for all.
 
-    Raises: DataError if files are missing or redundant, or if there are several data sets to choose from.
+    Raises DataError if files are missing or redundant, or if there are several data sets to choose from.
     """
     if not folder.is_dir():
         return {}
@@ -179,7 +251,7 @@ def _name_with_index(match: re.Match[str], index: int) -> str:
 
 
 def _class_names(files: Files, column: str, is_text: bool, metadata_names: tuple[str, ...] | None) -> tuple[str, ...]:
-    """Return the class names by label. Raises: DataError if a label has no training image."""
+    """Return the class names by label. Raises DataError if a label has no training image."""
     names = metadata_names
     stored = [parquet.read_labels(file, column, is_text).drop_null() for file in files]
     if is_text:

@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from raykd.errors import DataError
 
@@ -21,13 +22,38 @@ _KINDS = {
 _LEFTOVERS = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx"}
 
 
-def require_regular_file(path: Path) -> None:
-    """Raise DataError unless `path` is a regular file, or a link to one."""
-    mode = _status(path).st_mode
+class FileVersion(NamedTuple):
+    """A regular file as it was when it was listed."""
+
+    path: Path
+    size: int
+    mtime_ns: int
+
+    def read(self) -> bytes:
+        """Return the bytes. Raises DataError if the file cannot be read, or has another size or time of change."""
+        try:
+            content = self.path.read_bytes()
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot be read ({error.strerror}); {REDOWNLOAD}") from error
+        self.require_unchanged()
+        return content
+
+    def require_unchanged(self) -> None:
+        """Raise DataError if the file has another size or time of change than when it was listed."""
+        status = _status(self.path)
+        if (status.st_size, status.st_mtime_ns) != (self.size, self.mtime_ns):
+            raise DataError(f"{self.path}: has changed since the command started; rerun the same command")
+
+
+def require_regular_file(path: Path) -> FileVersion:
+    """Return the version of a regular file, or of the one that a link points to. Raises DataError if it is neither."""
+    status = _status(path)
+    mode = status.st_mode
     if stat.S_ISDIR(mode):
         raise DataError(f"{path}: is a folder with the name of a file; rename it, or move its files out")
     if not stat.S_ISREG(mode):
         raise DataError(f"{path}: is {_KINDS.get(stat.S_IFMT(mode), 'of an unknown kind')}, not a file; remove it")
+    return FileVersion(path, status.st_size, status.st_mtime_ns)
 
 
 def walk(folder: Path, suffixes: Collection[str], ancestors: tuple[tuple[int, int], ...] = ()) -> Iterator[Path]:
@@ -36,7 +62,7 @@ def walk(folder: Path, suffixes: Collection[str], ancestors: tuple[tuple[int, in
     suffixes: of files, in lower case; a folder with such a suffix is yielded, to be refused. ancestors: device and
     inode of each folder on the way down to `folder`.
 
-    Raises: DataError for a link to one of the ancestors, which would never end.
+    Raises DataError for a link to one of the ancestors, which would never end.
     """
     status = _status(folder)
     key = (status.st_dev, status.st_ino)

@@ -37,7 +37,7 @@ def choose_test_split(
 
     Args: splits are those at `place`, names from SPLIT_NAMES. For messages, noun is what a split is on disk
         ('folder'), layout is the expected one, and existing are the names of what is there.
-    Raises: DataError if there is no `train`, nothing to test on, or several validation splits and no `test`.
+    Raises DataError if there is no `train`, nothing to test on, or several validation splits and no `test`.
     """
     more = ", ..." if len(existing) > _MAX_LISTED else ""
     instead = f"; there are: {', '.join(existing[:_MAX_LISTED])}{more}" if existing else ""
@@ -61,7 +61,7 @@ def stratified_holdout(labels: Tensor, num_held_out: int, seed: int) -> tuple[Te
     Args: labels is integer [N], classes from 0. 0 <= num_held_out < N, so that training images remain.
     Returns: [N - num_held_out] and [num_held_out]. Every class is held out in proportion to its size, to
         within one image.
-    Raises: DataError if num_held_out is out of that range.
+    Raises DataError if num_held_out is out of that range.
     """
     if not 0 <= num_held_out < len(labels):
         most = len(labels) - 1
@@ -74,7 +74,7 @@ def stratified_subset(labels: Tensor, num: int, seed: int) -> Tensor:
     """Return num indices into labels, int64 [num], ascending; every class keeps its share to within one image.
 
     Args: labels is integer [N], classes from 0. 1 <= num <= N.
-    Raises: DataError if num is out of that range.
+    Raises DataError if num is out of that range.
     """
     if not 1 <= num <= len(labels):
         raise DataError(f"cannot keep {num:,} of {plural(len(labels), 'image')}; give 1 to {len(labels):,}")

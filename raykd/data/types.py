@@ -4,8 +4,10 @@ Shapes: N images of a split, H = W = image_size. Images have channels-last strid
 a view is then one run of bytes, and channels-last convolutions read them without a copy.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import sqrt
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -20,30 +22,74 @@ _COLORS = ("red", "green", "blue")
 _NO_SPREAD = 1.0  # instead of a std of 0; no real channel has this std, since values lie in 0 .. 1
 
 
+class ImagesOnDisk(Protocol):
+    """Images that are decoded when they are accessed, such as `PackedImages`. `shape` is (N, 3, H, W)."""
+
+    dtype: torch.dtype
+
+    @property
+    def shape(self) -> torch.Size: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, indices: slice | Tensor, /) -> Tensor:
+        """Return uint8 [B, 3, H, W] with channels-last strides, on the CPU."""
+        ...
+
+    def subset(self, indices: Tensor) -> "ImagesOnDisk":
+        """Return the images `indices`, int64 [n], without decoding them."""
+        ...
+
+
+Images = Tensor | ImagesOnDisk
+
+
 @dataclass(frozen=True)
 class Split:
-    """The training or test images of a data set, on the CPU.
+    """Images of a data set and their labels: the training split, the test split, or a part of one.
 
     images: uint8 [N, 3, H, W], channels-last strides. labels: int64 [N], from 0.
     """
 
-    images: Tensor
+    images: Images
     labels: Tensor
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
-        if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
+        if images.dtype != torch.uint8 or len(images.shape) != 4 or images.shape[1] != 3:
             raise DataError(f"images are {images.dtype} {list(images.shape)}, not torch.uint8 [N, 3, H, W]")
-        if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+        if labels.dtype != torch.int64 or tuple(labels.shape) != (images.shape[0],):
             raise DataError(f"labels are {labels.dtype} {list(labels.shape)}, not torch.int64 [{len(images)}]")
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether the images are a tensor. Others are decoded when they are accessed."""
+        return isinstance(self.images, Tensor)
+
+    @property
+    def pixels(self) -> Tensor:
+        """The images of a split in memory."""
+        assert isinstance(self.images, Tensor), "images on disk are accessed in parts"
+        return self.images
+
+    def subset(self, indices: Tensor) -> "Split":
+        """Return the images `indices`, int64 [n]. Images on disk are not decoded."""
+        if isinstance(self.images, Tensor):
+            return Split(self.images[indices], self.labels[indices])
+        return Split(self.images.subset(indices), self.labels[indices])
+
+    def to(self, device: torch.device) -> "Split":
+        """Return the split with its tensors on `device`. Images on disk stay there."""
+        images = self.images.to(device) if isinstance(self.images, Tensor) else self.images
+        return Split(images, self.labels.to(device))
+
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set in memory.
+    """A data set in memory, or on disk as a pack.
 
     mean, std: of the training pixels by channel, as fractions of 255. identity: hex; equal identities mean equal
     pixels and labels in equal order. notes: sentences that the user must know about how the files were read.
@@ -109,24 +155,36 @@ def channel_statistics(name: str, train: Split) -> tuple[Channels, Channels]:
     Sums are integers, so the result is the same on every machine. A constant channel has a std of 1, so that a model
     can divide by it; `constant_channels` recognizes it.
 
-    Raises: DataError if all pixels have one color. The message begins with `name`.
+    Raises DataError if all pixels have one color. The message begins with `name`.
     """
     total, squares = torch.zeros(3, dtype=torch.int64), torch.zeros(3, dtype=torch.int64)
-    images_per_chunk = max(1, _CHUNK // train.images[0].numel())
+    num_pixels = train.images.shape[2] * train.images.shape[3]
+    images_per_chunk = max(1, _CHUNK // (3 * num_pixels))
     for first in range(0, len(train), images_per_chunk):
         pixels = train.images[first : first + images_per_chunk].to(torch.int32)
         total += pixels.sum(dim=(0, 2, 3), dtype=torch.int64)
         squares += (pixels * pixels).sum(dim=(0, 2, 3), dtype=torch.int64)
-    count = train.images.numel() // 3
-    mean = total.double() / count
-    variance = squares.double() / count - mean**2
+    return statistics_of_sums(name, total.tolist(), squares.tolist(), len(train) * num_pixels)
+
+
+def statistics_of_sums(
+    name: str, total: Sequence[int], squares: Sequence[int], count: int
+) -> tuple[Channels, Channels]:
+    """Return mean and std by channel, as fractions of 255, from the sums of values and squares of `count` pixels.
+
+    Raises DataError if all pixels have one color. The message begins with `name`.
+    """
     # Python's integers do not overflow, so this comparison is exact.
-    sums = zip(total.tolist(), squares.tolist(), strict=True)
-    is_constant = torch.tensor([count * square == value * value for value, square in sums])
-    if bool(is_constant.all()):
+    is_constant = [count * square == value * value for value, square in zip(total, squares, strict=True)]
+    if all(is_constant):
         raise DataError(f"{name}: every training image has one and the same color; there is nothing to learn")
-    std = torch.where(is_constant, 255 * _NO_SPREAD, variance.clamp(min=0).sqrt())
-    return _as_fractions(mean), _as_fractions(std)
+    means = [value / count for value in total]
+    variances = [square / count - mean * mean for square, mean in zip(squares, means, strict=True)]
+    stds = [
+        255 * _NO_SPREAD if constant else sqrt(max(0.0, variance))
+        for constant, variance in zip(is_constant, variances, strict=True)
+    ]
+    return _as_fractions(means), _as_fractions(stds)
 
 
 def constant_channels(mean: Channels, std: Channels) -> tuple[str, ...]:
@@ -138,6 +196,6 @@ def constant_channels(mean: Channels, std: Channels) -> tuple[str, ...]:
     )
 
 
-def _as_fractions(values: Tensor) -> Channels:
-    red, green, blue = (value / 255 for value in values.tolist())
+def _as_fractions(values: Sequence[float]) -> Channels:
+    red, green, blue = (value / 255 for value in values)
     return red, green, blue

@@ -9,7 +9,7 @@ Padding 4 and a flip have 9 * 9 * 2 = 162 views. A hash of (seed, epoch, index) 
 Each model normalizes and resizes its input itself, so that teacher and student receive the same view.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -44,7 +44,11 @@ class Views:
             batch, its order, the number of workers, or the step at which a run resumed. place: in index's shape, of
             images that an epoch may show several times, each time in another view; None if it shows each once.
         """
-        return uniform_int(hash64(VIEW, seed, epoch, index, *(() if place is None else (place,))), self.count)
+        return self.from_bits(hash64(VIEW, seed, epoch, index, *(() if place is None else (place,))))
+
+    def from_bits(self, bits: Tensor) -> Tensor:
+        """Return the view that each 64 random bits select, int64 in 0 .. count - 1, in any shape."""
+        return uniform_int(bits, self.count)
 
 
 class ViewRenderer:
@@ -59,6 +63,7 @@ class ViewRenderer:
     """
 
     is_on_host = False  # index and view are on the device
+    waited_s = 0.0
 
     def __init__(self, images: Tensor, views: Views, device: torch.device | str = "cpu") -> None:
         self.views = views
@@ -78,7 +83,7 @@ class ViewRenderer:
         pixels = self._segments.index_select(0, starts.flatten())
         return pixels.view(-1, self.height, self.width, 3).permute(0, 3, 1, 2)
 
-    def render_ahead(self, requests: Iterable[tuple[Tensor, Tensor]]) -> Iterator[Tensor]:
+    def render_ahead(self, requests: Iterable[tuple[Tensor, Tensor]]) -> Generator[Tensor, None, None]:
         """Yield `render` of each (index, view) when it is requested."""
         return (self.render(index, view) for index, view in requests)
 

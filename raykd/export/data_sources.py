@@ -6,7 +6,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class DataSource:
     title: str
-    hub: str  # the data set's name on the Hugging Face hub, or ''
+    hub: str  # the data set's name on the Hugging Face Hub, or ''
     origin: str  # a sentence
     license: str  # a sentence
 
@@ -28,6 +28,20 @@ _SOURCES = {
         "Alpaydin and Kaynak 1998, *Optical Recognition of Handwritten Digits*, UCI Machine Learning Repository, "
         "https://doi.org/10.24432/C50P49; the copy of its test part that scikit-learn includes.",
         "The repository lists it under CC BY 4.0.",
+    ),
+    "imagenet": DataSource(
+        "ImageNet-1k (ILSVRC 2012)",
+        "ILSVRC/imagenet-1k",
+        "Russakovsky et al. 2015, *ImageNet Large Scale Visual Recognition Challenge*, "
+        "https://arxiv.org/abs/1409.0575; photographs from the web.",
+        "Its terms of access admit non-commercial research and education only. The images' own rights are not known.",
+    ),
+    "tiny_imagenet": DataSource(
+        "Tiny ImageNet",
+        "",
+        "Le and Yang 2015, *Tiny ImageNet Visual Recognition Challenge*, Stanford CS 231N, http://cs231n.stanford.edu; "
+        "reduced photographs of ImageNet.",
+        "Its authors state no license; the terms of ImageNet admit non-commercial research and education only.",
     ),
 }
 

@@ -20,7 +20,7 @@ class ExportFormat:
 
     name: ClassVar[str]  # the value of --format
     file: ClassVar[str]  # name of the weights' file in the folder
-    library: ClassVar[str]  # the hub's name of the library that loads it
+    library: ClassVar[str]  # the Hub's name of the library that loads it
     packages: ClassVar[tuple[str, ...]] = ()  # required packages
     preprocesses: ClassVar[bool]  # whether normalization and resizing are inside the file
 

@@ -1,4 +1,4 @@
-"""timm: a folder that `timm.create_model("local-dir:FOLDER", pretrained=True)` loads, and the hub after an upload.
+"""timm: a folder that `timm.create_model("local-dir:FOLDER", pretrained=True)` loads, and the Hub after an upload.
 
 raykd's ViT is timm's VisionTransformer, so `vit_tiny_patch16_224` with other sizes is the same network. With a
 distillation token, `deit_tiny_distilled_patch16_224` is: its logits are the mean of both heads too. raykd's ResNet

@@ -4,19 +4,20 @@
     nce  = mean over images i of -log D(u_i . bank[i]) - sum over negatives j of log (1 - D(u_i . bank[j]))
     D(x) = P / (P + negatives / n),  P = exp(x / contrast_temperature) / Z
 
-s, t are both models' embeddings, each projected to `dimensions` by a linear layer that is trained with the student, and
-normalized to length 1. The memory banks bank_s and bank_t [n, dimensions] hold s and t of each of the n training images
-as a moving average with `momentum`. Negatives are drawn with replacement from the images of other classes. Z is set in
-the first step, such that its mean P is 1/n, and then kept.
+s and t are the embeddings of student and teacher. Each is projected to `dimensions` by a linear layer, which is trained
+with the student, and normalized to length 1. The memory banks bank_s and bank_t [n, dimensions] hold s and t of each of
+the n training images as a moving average with `momentum`. Negatives are drawn with replacement from the images of other
+classes. Each bank has its Z. It is set in the first pass, so that the mean of P is 1/n, and then stays constant.
 
-Shapes: embeddings [B, D_s] and [B, D_t], labels and index [B]. Defaults are the authors' for CIFAR-100 (RepDistiller):
-CE weight 1, weight 0.8, 128 dimensions, 16384 negatives, temperature 0.07, momentum 0.5; their KD + CRD is kd_weight 1.
-The method requires the teacher's embedding. Similarities with the whole bank, [B, n], are computed and then indexed,
-which is cheaper than gathering vectors of [B, negatives, dimensions].
+Shapes: embeddings [B, D_s] and [B, D_t], labels and index [B]; K: number of negatives. Defaults are the authors' for
+CIFAR-100 (RepDistiller): ce_weight 1, weight 0.8, 128 dimensions, 16384 negatives, contrast_temperature 0.07, momentum
+0.5; set kd_weight=1 for the authors' CRD + KD. The method requires the teacher's embedding. Similarities with the whole
+bank, [B, n], are computed and then indexed, which is cheaper than gathering vectors of [B, K, dimensions].
 
 The banks and Z are buffers and part of the checkpoint. The loss compares an image with the banks, not with the other
-images of its batch, so several workers do not exchange outputs. Each worker draws negatives for its own images, and
-computes the first Z from them. After a step all workers store the embeddings of all workers, and the mean of Z.
+images of its batch, so the loss of a worker does not depend on the other workers' images. Each worker draws negatives
+for the images of its part of the batch, and computes the first Z from them. After a pass all workers store the
+embeddings of all workers, and the mean of Z.
 """
 
 from collections.abc import Callable
@@ -40,7 +41,7 @@ _EPSILON = 1e-7  # the authors' value, added to P + negatives / n
 
 @dataclass(frozen=True)
 class CRD(FeatureMethod):
-    """`weight` of the term; the other fields are explained above. `temperature` belongs to KD's term."""
+    """weight: weight of the CRD term. temperature: temperature of the KD term. The other fields are explained above."""
 
     kind: ClassVar[str] = "crd"
     paper: ClassVar[str] = "arXiv:1910.10699"
@@ -55,7 +56,8 @@ class CRD(FeatureMethod):
         super().check()
         for name in ("dimensions", "negatives"):
             self.require(getattr(self, name) >= 1, name, "must be at least 1")
-        self.require(self.contrast_temperature >= 0.02, "contrast_temperature", "must be 0.02 or more: exp overflows")
+        temperature_problem = "must be 0.02 or more, because exp overflows below it"
+        self.require(self.contrast_temperature >= 0.02, "contrast_temperature", temperature_problem)
         self.require(0 <= self.momentum < 1, "momentum", "must lie in [0, 1)")
 
     reads_labels: ClassVar[bool] = True  # negatives are images of other classes
@@ -76,13 +78,16 @@ class CRD(FeatureMethod):
 
 
 class Contrast(Memory):
-    """Both projections and memory banks. `images`: the n training images, in ascending order of index."""
+    """The projections and the memory banks of student and teacher, in this order.
+
+    images: labels and indices of the n training images, in ascending order of index.
+    """
 
     banks: Tensor
     scales: Tensor
     index: Tensor
-    by_class: Tensor
-    first: Tensor
+    positions_by_class: Tensor
+    class_starts: Tensor
 
     def __init__(self, method: CRD, student_width: int, teacher_width: int, images: Targets) -> None:
         super().__init__()
@@ -91,15 +96,17 @@ class Contrast(Memory):
         self.layers = nn.ModuleList([nn.Linear(width, method.dimensions) for width in (student_width, teacher_width)])
         bound = (3 / method.dimensions) ** 0.5
         self.register_buffer("banks", torch.empty(2, num_images, method.dimensions).uniform_(-bound, bound))
-        self.register_buffer("scales", torch.full((2,), -1.0))  # Z of each direction; below 0 until the first step
+        self.register_buffer("scales", torch.full((2,), -1.0))  # Z of each direction; below 0 until the first pass
         self.register_buffer("index", images.index.cpu(), persistent=False)
-        self.register_buffer("by_class", images.labels.cpu().argsort(stable=True), persistent=False)  # [n], positions
+        positions = images.labels.cpu().argsort(stable=True)
+        self.register_buffer("positions_by_class", positions, persistent=False)  # [n], of the images in the banks
         counts = images.labels.cpu().bincount()
-        self.register_buffer("first", F.pad(counts.cumsum(0), (1, 0)), persistent=False)  # [C + 1], into by_class
-        self._last_step: tuple[Tensor, ...] = ()
+        starts = F.pad(counts.cumsum(0), (1, 0))
+        self.register_buffer("class_starts", starts, persistent=False)  # [C + 1], into positions_by_class
+        self._last_pass: tuple[Tensor, ...] = ()
 
     def forward(self, student: Tensor, teacher: Tensor, targets: Targets) -> Tensor:
-        """Return the loss []. The step's embeddings are stored in the banks by `remember`."""
+        """Return the loss []. `remember` then stores the embeddings of this pass in the banks."""
         projected = (layer(vectors) for layer, vectors in zip(self.layers, (student, teacher), strict=True))
         units = [F.normalize(vectors.to(self.banks.dtype)) for vectors in projected]
         position = torch.searchsorted(self.index, targets.index)
@@ -107,21 +114,21 @@ class Contrast(Memory):
         pairs = zip(reversed(units), self.banks, strict=True)  # each model's anchors against the other's bank
         scores = torch.stack([score(unit, bank, chosen, self.temperature) for unit, bank in pairs])
         scales = self.scales.where(self.scales > 0, scores.detach().exp().mean((1, 2)) * len(self.index))
-        self._last_step = position, scales, *(unit.detach() for unit in units)
+        self._last_pass = position, scales, *(unit.detach() for unit in units)
         return nce_loss(scores - scales.log()[:, None, None], len(self.index))
 
     def _negatives(self, labels: Tensor) -> Tensor:
-        """Draw images of other classes than `labels` with replacement: positions int64 [B, negatives]."""
-        start, end = self.first[labels], self.first[labels + 1]
+        """Draw images of other classes than `labels` with replacement: positions int64 [B, K]."""
+        start, end = self.class_starts[labels], self.class_starts[labels + 1]
         num_candidates = (len(self.index) - (end - start))[:, None]
         drawn = torch.rand(len(labels), self.num_negatives, device=labels.device) * num_candidates
         place = drawn.long().minimum(num_candidates - 1)
-        return self.by_class[place + (place >= start[:, None]) * (end - start)[:, None]]
+        return self.positions_by_class[place + (place >= start[:, None]) * (end - start)[:, None]]
 
     @torch.no_grad()
     def remember(self, gather: Callable[[Tensor], Tensor]) -> None:
-        """Store the last step's embeddings of all workers in the banks."""
-        position, scales, *units = (gather(tensor) for tensor in self._last_step)
+        """Store the last pass's embeddings of all workers in the banks."""
+        position, scales, *units = (gather(tensor) for tensor in self._last_pass)
         position = position.flatten()
         # An image may be in the batch twice (balanced sampling). All of its rows then get the same value, the last one.
         last = (position[:, None] == position).long().mul(torch.arange(len(position), device=position.device)).argmax(1)
@@ -130,17 +137,17 @@ class Contrast(Memory):
                 self.momentum * bank[position] + (1 - self.momentum) * unit.flatten(0, 1)[last]
             )
         self.scales.copy_(scales.mean(0))
-        self._last_step = ()
+        self._last_pass = ()
 
 
 @in_float32
 def score(unit: Tensor, bank: Tensor, chosen: Tensor, temperature: float) -> Tensor:
-    """Return unit . bank / temperature, [B, 1 + K], for unit [B, D], bank [n, D] and positions [B, 1 + K]."""
+    """Return unit . bank / temperature, [B, 1 + K], for unit [B, D], bank [n, D] and chosen positions [B, 1 + K]."""
     return (unit @ bank.T).gather(1, chosen) / temperature
 
 
 def nce_loss(log_p: Tensor, num_images: int) -> Tensor:
-    """Return the loss [] of log P [2, B, 1 + K], positive first: sum over directions and K, mean over the batch."""
+    """Return the loss [] for log P [2, B, 1 + K], positive first: summed over directions and 1 + K, averaged over B."""
     noise = (log_p.shape[2] - 1) / num_images
     bound = log(noise + _EPSILON)
     positive = F.softplus(bound - log_p[:, :, 0]).sum()

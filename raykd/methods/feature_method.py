@@ -1,10 +1,10 @@
-"""Base classes of embedding-based and feature-based methods, which add their terms to labels and soft targets.
+"""Base classes of embedding-based and feature-based methods, whose terms are added to cross-entropy and KD.
 
     loss = ce_weight * CE + kd_weight * KD(temperature) + the subclass's terms
 
-Combine any of them with KD by a `kd_weight` above 0: AttentionTransfer(ce_weight=0.1, kd_weight=0.9). The defaults, 1
-and 0, are the authors' usual comparison. KD's term is logged at weight 0 too, as the distance to the teacher, unless
-the student or the teacher has no classifier.
+Combine any of them with KD by a `kd_weight` above 0: AttentionTransfer(ce_weight=0.1, kd_weight=0.9). The defaults,
+ce_weight=1 and kd_weight=0, are what the authors usually compare. The KD term is logged at weight 0 too, as the
+distance to the teacher, unless the student or the teacher has no classifier.
 """
 
 from dataclasses import dataclass, fields
@@ -21,7 +21,11 @@ from raykd.outputs import Outputs, Targets
 
 @dataclass(frozen=True)
 class FeatureMethod(Method):
-    """ce_weight and kd_weight >= 0 are the weights of labels and of soft targets with `temperature`."""
+    """The base class of embedding-based and feature-based methods.
+
+    ce_weight, kd_weight: weights of the cross-entropy and of the KD term, 0 or more.
+    temperature: of the KD term, above 0.
+    """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"logits", "embedding"})
     reads_labels: ClassVar[bool] = False
@@ -55,7 +59,7 @@ def embeddings(student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
 class StageMethod(FeatureMethod):
     """A feature-based method, on the feature maps [B, K, H, W] of some `stages` of both models.
 
-    stages: counted from 0, or backwards from -1; () for all.
+    stages: counted from 0, or backward from -1; () for all.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"logits", "features"})
@@ -66,7 +70,7 @@ class StageMethod(FeatureMethod):
         self.require(len(set(self.stages)) == len(self.stages), "stages", "names a stage twice")
 
     def used(self, outputs: Outputs) -> Outputs:
-        """Return the outputs with feature maps of the chosen stages; other stages keep their place without channels."""
+        """Return the outputs with the feature maps of the chosen stages. The maps of other stages have no channels."""
         chosen = {stage % len(outputs.features) for stage in self.stages or range(len(outputs.features))}
         features = (x if stage in chosen else x[:, :0] for stage, x in enumerate(outputs.features))
         return outputs._replace(features=tuple(features))
@@ -77,17 +81,22 @@ class StageMethod(FeatureMethod):
         return None
 
     def pairs(self, student: Outputs, teacher: Outputs) -> list[tuple[Tensor, Tensor]]:
-        """Return (student's map, teacher's map) for each stage. Raises ConfigError if a model lacks a stage."""
+        """Return (student's feature map, teacher's feature map) for each stage.
+
+        Raises ConfigError if a model lacks a stage.
+        """
         require_feature_maps(self, student=student, teacher=teacher)
         counts = len(student.features), len(teacher.features)
         if not self.stages and counts[0] != counts[1]:
             raise ConfigError(
                 f"method = {self.title()}: the student has {plural(counts[0], 'stage')} and the teacher {counts[1]}; "
-                "name those to pair, such as --set method.stages=-3,-2,-1"
+                "name the stages to pair, such as --set method.stages=-3,-2,-1"
             )
         stages = self.stages or range(counts[0])
+        n = min(counts)
+        problem = f"must lie in [{-n}, {n - 1}], because one of the models has only {plural(n, 'stage')}"
         for stage in stages:
-            self.require(-min(counts) <= stage < min(counts), "stages", f"the smaller model has {min(counts)}")
+            self.require(-n <= stage < n, "stages", problem)
         return [(student.features[stage], teacher.features[stage]) for stage in stages]
 
 

@@ -204,10 +204,10 @@ class Method(Config):
 
 
 class Memory(nn.Module):
-    """An adapter whose buffers store outputs of earlier steps, the same on all workers of a run."""
+    """An adapter whose buffers store outputs of earlier passes, the same on all workers of a run."""
 
     def remember(self, gather: Callable[[Tensor], Tensor]) -> None:
-        """Store the last step's outputs; called after each step by all workers.
+        """Store the last pass's outputs. All workers call it after each forward and backward pass.
 
         gather: returns the tensors of all W workers by rank, [*] -> [W, *].
         """

@@ -20,7 +20,7 @@ CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first one that exists is read
 _REPOSITORY = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")  # organization/name, or the name alone
 # Entries of config.json that are not of the network: names, classes, the loss, and what a call returns. Others begin
-# with an underscore. An implementation of attention may name code on the hub.
+# with an underscore. An implementation of attention may name code on the Hub.
 _NOT_OF_NETWORK = (
     "attn_implementation", "dtype", "torch_dtype", "transformers_version", "id2label", "label2id", "num_labels",
     "problem_type", "finetuning_task", "task_specific_params", "return_dict", "use_return_dict", "output_attentions",
@@ -82,7 +82,7 @@ def _absolute(name: str) -> str:
 
 
 def find_file(name: str, file: str) -> Path | None:
-    """Return the path of a file in a folder, or in a repository of the hub's cache; None if it is not there."""
+    """Return the path of a file in a folder or a cached repository; None if it is not there."""
     folder = Path(name)
     if folder.is_absolute():
         return folder / file if (folder / file).is_file() else None
@@ -118,9 +118,11 @@ def not_found(name: str) -> ConfigError:
 
 
 def download_files(name: str) -> Path:
-    """Download a repository into the hub's cache, and return the path of its weights. Only `prefetch` calls it.
+    """Download a repository into the local cache of the Hugging Face Hub, and return the path of its weights.
 
-    Raises: an error of huggingface_hub if there is no network or no such repository.
+    Only `prefetch` calls it.
+
+    Raises an error of huggingface_hub if there is no network or no such repository.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
@@ -137,7 +139,7 @@ def download_files(name: str) -> Path:
 
 
 def cached_repositories() -> list[str]:
-    """Return the names of the repositories in the hub's cache that have an image classifier, sorted."""
+    """Return the sorted names of the image classifiers in the local cache of the Hugging Face Hub."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     names = [path.name.removeprefix("models--").replace("--", "/") for path in Path(HF_HUB_CACHE).glob("models--*")]

@@ -74,7 +74,7 @@ def choose(content: object, expected: ExpectedState, path: Path, key: str = "") 
 
     key: the state dict's position in the file, if the user names one. If no candidate fits, the nearest is returned.
 
-    Raises: ConfigError for content without tensors, for an unknown key, and if several candidates fit.
+    Raises ConfigError for content without tensors, for an unknown key, and if several candidates fit.
     """
     candidates = list(_candidates(content, expected))
     if not candidates:

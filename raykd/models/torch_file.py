@@ -81,7 +81,7 @@ class _MappingPlaceholder:
 def read_torch_file(path: Path) -> Any:
     """Return the content of `path`, with placeholders for everything but tensors and plain Python values.
 
-    Raises: pickle.UnpicklingError for TorchScript and for functions of the standard library, and any error of torch's
+    Raises pickle.UnpicklingError for TorchScript and for functions of the standard library, and any error of torch's
         reader for damaged bytes.
     """
     error: pickle.UnpicklingError | None = None
@@ -142,7 +142,7 @@ def describe_other_format(path: Path) -> str:
 
 
 def _replaceable_classes(path: Path) -> list[str]:
-    """Return the file's classes that torch refuses. Raises: pickle.UnpicklingError if one must not be replaced."""
+    """Return the file's classes that torch refuses. Raises pickle.UnpicklingError if one must not be replaced."""
     try:
         with path.open("rb") as file:
             names = get_unsafe_globals_in_checkpoint(file)

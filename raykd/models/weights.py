@@ -26,7 +26,7 @@ from raykd.models.torch_file import (
     read_torch_file,
 )
 
-_NAME_MODEL = "name the model that these weights were trained with"
+_MODEL_REMEDY = "name the model that these weights were trained with"
 _TORCH_MAGIC = (b"PK\x03\x04", b"\x80\x02\x8a\x0a")  # a zip file, and torch's older format
 
 
@@ -34,14 +34,17 @@ def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str,
     """Write `state` to the file `path` as safetensors, with `metadata` and a checksum in its header."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     content = save(tensors, {**(metadata or {}), CHECKSUM: checksum_of(tensors, metadata or {})})
-    # save_file is not used, because only their owner can read its files. Metadata, which safetensors writes in a random
-    # order, are sorted, so that equal weights give equal bytes.
+    # save_file is not used, because only the owner can read the files that it writes. Metadata are sorted, because
+    # safetensors writes them in a random order, and equal weights should give equal bytes.
     size = int.from_bytes(content[:8], "little")
     fields = json.loads(content[8 : 8 + size])
     fields["__metadata__"] = dict(sorted(fields["__metadata__"].items()))
     header = json.dumps(fields, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)  # tensors start at a multiple of 8 bytes
-    with replacing(path) as aside, aside.open("wb") as file:  # in parts, to copy a checkpoint once and not twice
+    with (
+        replacing(path) as temporary,
+        temporary.open("wb") as file,
+    ):  # in parts, to copy a checkpoint once and not twice
         file.writelines((len(header).to_bytes(8, "little"), header, memoryview(content)[8 + size :]))
 
 
@@ -66,7 +69,7 @@ def require_file(path: Path) -> None:
 def read_metadata(path: Path) -> dict[str, str]:
     """Return the metadata of a safetensors file as passed to `save_weights`; {} for a file of torch.save.
 
-    Raises: ConfigError for a file that is missing or damaged.
+    Raises ConfigError for a damaged file, and for a missing one whose name ends in .safetensors.
     """
     return {name: value for name, value in _metadata(path).items() if name != CHECKSUM}
 
@@ -85,7 +88,7 @@ def _metadata(path: Path) -> dict[str, str]:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a file. Raises: ConfigError if it is missing or damaged, or is no state dict."""
+    """Return the tensors of a file. Raises ConfigError if it is missing or damaged, or is no state dict."""
     content = _read(path)
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ConfigError(f"weights file '{path}' holds no state dict of tensors; save model.state_dict()")
@@ -103,17 +106,20 @@ def load_weights(
     """Load the weights in `path` into the network, and return a note on averaged weights that were not chosen, or ''.
 
     new_head: keep the network's classifier if the file's has another shape or is absent (pretraining on other classes).
-    key: names a state dict in the file, see `split_key`. heads: the classifier's layers; None for `heads_of(network)`.
+    key: name of a state dict in the file, see `split_key`.
+    heads: the classifier's layers; None for `heads_of(network)`.
     adapt: changes a state dict of the file before it is compared with the network's, see `Model.adapt_state`.
 
-    Raises: ConfigError with the first tensor that does not match, or that is not finite and floating-point.
+    Raises ConfigError, which names the first tensor that does not match or has unusable values.
     """
     current, head = network.state_dict(), _head_tensors(network, heads_of(network) if heads is None else heads)
     expected = ExpectedState(current, head if new_head else (), getattr(network, "other_names", ()), adapt)
     content = _read(path)
     if is_transformers_network(network):
         content = with_network_names(network, content, f"weights file '{path}'")
-    if is_placeholder(content) or (isinstance(content, Mapping) and _holds_only_a_module(content, expected, path, key)):
+    if is_placeholder(content) or (
+        isinstance(content, Mapping) and _holds_only_placeholders(content, expected, path, key)
+    ):
         raise _no_tensors_error(path)
     chosen, note = choose(content, expected, path, key)
     _require_match(path, chosen.tensors, expected, head)
@@ -124,8 +130,8 @@ def load_weights(
     return note
 
 
-def _holds_only_a_module(content: Mapping[Any, Any], expected: ExpectedState, path: Path, key: str) -> bool:
-    """Return whether there are placeholders, for example of a whole pickled model, but no tensors of the network."""
+def _holds_only_placeholders(content: Mapping[Any, Any], expected: ExpectedState, path: Path, key: str) -> bool:
+    """Return whether `content` has placeholders, such as those of a pickled network, but no tensors of the network."""
     if not any(is_placeholder(value) for value in content.values()):
         return False
     try:
@@ -135,14 +141,17 @@ def _holds_only_a_module(content: Mapping[Any, Any], expected: ExpectedState, pa
 
 
 def _require_no_network(path: Path, networks: list[str], chosen: str) -> None:
-    """Raise ConfigError if the file also holds a whole network, whose weights may be the intended ones."""
+    """Raise ConfigError if the file also holds whole `networks`, whose weights may be the intended ones.
+
+    chosen: key of the chosen state dict, or ''.
+    """
     if not networks:
         return
     remedy = f", or name the intended state dict, such as '{path}#{chosen}'" if chosen else ""
-    the_chosen = f"the state dict '{chosen}'" if chosen else "a state dict"
+    state_dict = f"the state dict '{chosen}'" if chosen else "a state dict"
     raise ConfigError(
-        f"weights file '{path}' holds a whole pickled network as '{networks[0]}', which is never loaded, beside "
-        f"{the_chosen}; save the network's state_dict(){remedy}"
+        f"weights file '{path}' holds {state_dict}, and also a whole pickled network as '{networks[0]}', which is "
+        f"never loaded; save the network's state_dict(){remedy}"
     )
 
 
@@ -185,14 +194,20 @@ def _no_tensors_error(path: Path) -> ConfigError:
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Recognize the format by the first bytes, since both formats occur with both suffixes."""
+    """Return whether the file is safetensors.
+
+    The first bytes decide before the suffix, because both formats occur with both suffixes.
+    """
     with path.open("rb") as file:
         start = file.read(9)
     return start[8:] == b"{" or (path.suffix == ".safetensors" and not start.startswith(_TORCH_MAGIC))
 
 
 def _require_match(path: Path, state: Mapping[str, Tensor], expected: ExpectedState, head: list[str]) -> None:
-    """Raise ConfigError for tensors that are missing, unexpected or of another shape; the stem before the head."""
+    """Raise ConfigError for tensors that are missing, unexpected or of another shape.
+
+    Mismatches outside the head are reported first.
+    """
     mismatched, missing, extra = expected.mismatched(state), expected.missing(state), expected.extra(state)
     if mismatched:
         # If a tensor of the head differs in more than its first dimension, the classes are not the reason.
@@ -206,18 +221,18 @@ def _require_match(path: Path, state: Mapping[str, Tensor], expected: ExpectedSt
         stored, required = tuple(state[name].shape), tuple(expected_shapes[name])
         raise ConfigError(
             f"weights file '{path}' has {difference}: {name} is {stored}, the model requires {required}{both}; "
-            f"{_NAME_MODEL if body else 'use weights that were trained on the same classes'}"
+            f"{_MODEL_REMEDY if body else 'use weights that were trained on the same classes'}"
         )
     if missing or extra:
         lacks = [f"lacks {missing[0]}"] if missing else []
         has = [f"has {extra[0]}, which the model lacks"] if extra else []
         raise ConfigError(
-            f"weights file '{path}' has another architecture: it {' and '.join(lacks + has)}; {_NAME_MODEL}"
+            f"weights file '{path}' has another architecture: it {' and '.join(lacks + has)}; {_MODEL_REMEDY}"
         )
 
 
 def _checked(path: Path, name: str, stored: Tensor | None, current: Tensor) -> Tensor | None:
-    """Return `stored` in the network's type, or None to keep `current`. Raises: ConfigError for unusable numbers."""
+    """Return `stored` in the dtype of `current`, or None to keep `current`. Raises ConfigError for unusable values."""
     if stored is None or stored.shape != current.shape:
         return None
     kind = str(stored.dtype).removeprefix("torch.")
@@ -225,7 +240,7 @@ def _checked(path: Path, name: str, stored: Tensor | None, current: Tensor) -> T
         kind = f"sparse ({str(stored.layout).removeprefix('torch.')})"
     is_plain = stored.layout is torch.strided and not (stored.is_quantized or stored.is_meta or stored.is_complex())
     if not is_plain or stored.dtype is torch.bool or (current.is_floating_point() and not stored.is_floating_point()):
-        required = "dense floating-point numbers" if current.is_floating_point() else "dense whole numbers"
+        required = "dense floating-point numbers" if current.is_floating_point() else "dense integers"
         kind = "without data" if stored.is_meta else kind
         raise ConfigError(
             f"weights file '{path}' cannot be used: {name} is {kind}, and weights must be {required}; "
@@ -235,8 +250,8 @@ def _checked(path: Path, name: str, stored: Tensor | None, current: Tensor) -> T
     if value.is_floating_point() and not bool(value.isfinite().all()):
         count = int((~value.isfinite()).sum())
         raise ConfigError(
-            f"weights file '{path}' cannot be used: {name} has {count} of {value.numel()} values that are NaN or "
-            "infinite; the training that wrote it diverged: give an earlier checkpoint"
+            f"weights file '{path}' cannot be used: {count} of the {value.numel()} values of {name} are NaN or "
+            "infinite; the training that wrote it diverged: name an earlier checkpoint"
         )
     if name.rpartition(".")[2] == "running_var" and bool((value < 0).any()):
         raise ConfigError(

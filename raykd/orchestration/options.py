@@ -15,11 +15,12 @@ from raykd.spec.stages import STAGES, Stage
 
 @dataclass(frozen=True)
 class Options:
-    """The folders and stages of a command. data_folder: see `--data-dir`."""
+    """The folders and stages of a command. data_folder: see `--data-dir`. loaders: see `Workers.loaders`."""
 
     results: Path
     data_folder: Path
     stages: tuple[Stage, ...] = STAGES
+    loaders: int | None = None
 
     @property
     def weights_folder(self) -> Path:

@@ -106,7 +106,9 @@ def run_line(status: JobStatus) -> str:
         done = f"done in {duration(report.seconds)}: best val {report.best_val_top1:.1f} %"
         return f"{name}  {done}{early if report.stopped_early else ''}"
     epoch = f"epoch {report.epoch + 1:>3}/{report.epochs}"
-    metrics = f"loss {report.terms['loss']:.3f}  val {report.val_top1:5.1f} %  {report.images_per_s:,.0f} images/s"
+    waiting = "" if report.data_wait is None else f" ({report.data_wait:.0%} waiting for data)"
+    speed = f"{report.images_per_s:,.0f} images/s{waiting}"
+    metrics = f"loss {report.terms['loss']:.3f}  val {report.val_top1:5.1f} %  {speed}"
     end = f"left {duration(seconds_left(status))}" if status.state is State.RUNNING else status.state
     compute = f"  ({report.compute})" if report.compute and status.first_report is report else ""
     return f"{name}  {epoch}  {metrics}  {end}{compute}"

@@ -1,4 +1,4 @@
-"""The end of a command: test metrics, the best weights of each role, report.json, the page and the table."""
+"""The end of a command: test metrics, the best weights of each family and role, report.json, the page and the table."""
 
 import shutil
 from pathlib import Path
@@ -10,6 +10,7 @@ from raykd.atomic import replacing
 from raykd.config.damage import damaged
 from raykd.data.load import load_dataset
 from raykd.orchestration.progress import log
+from raykd.report.stats.summary import Report
 from raykd.spec.stages import ROLES
 from raykd.store.records import read_plan
 from raykd.store.run_folder import RunFolder
@@ -18,7 +19,7 @@ from raykd.training.final_evaluation import evaluate_on_test, is_tested
 from raykd.training.run_record import recorded_run, require_same_data
 
 
-def report_results(results: Path, data_folder: Path, console: Console) -> None:
+def evaluate_and_report(results: Path, data_folder: Path, console: Console) -> Report:
     """Evaluate the trained runs that are not yet evaluated, and write the report on every plan in `results`.
 
     A run that was trained on CPUs is evaluated on the CPU, any other run on a GPU if there is one.
@@ -33,23 +34,27 @@ def report_results(results: Path, data_folder: Path, console: Console) -> None:
             compute = folder.require_record().compute
             device = best_device() if compute.device.startswith("cuda") else torch.device("cpu")
             evaluate_on_test(run, folder, dataset, choose_compute(device, compute.precision))
-    report(results, console, in_full=True)
+    return write_report(results, console, in_full=True)
 
 
-def report(results: Path, console: Console, in_full: bool = False) -> None:
-    """Write and print the report, and copy the best model of each role to models_saved/; in_full: all metrics."""
-    from raykd.report.build import build  # here: it imports matplotlib, for which no run should wait
+def write_report(results: Path, console: Console, in_full: bool = False) -> Report:
+    """Write and print the report, and copy the best model of each family and role to models_saved/.
+
+    in_full: print all metrics.
+    """
+    from raykd.report.build import build  # imported here, so that no run waits for the import of matplotlib
     from raykd.report.render.terminal import render_text
 
     best_runs = _best_of_each_role(results)
-    built = build(results)  # checks every file before anything is written
-    for role, folder in best_runs.items():
+    report = build(results)  # checks every file before anything is written
+    for family_role, folder in best_runs.items():
         if damage := folder.weights_damage():
-            log(console, f"models_saved/{role}.safetensors is not updated: {damaged(folder.best, damage)}")
+            log(console, f"models_saved/{family_role}.safetensors is not updated: {damaged(folder.best, damage)}")
             continue
-        with replacing(results / "models_saved" / f"{role}.safetensors") as new_file:
-            shutil.copyfile(folder.best, new_file)
-    log(console, render_text(built, in_full))
+        with replacing(results / "models_saved" / f"{family_role}.safetensors") as temporary:
+            shutil.copyfile(folder.best, temporary)
+    log(console, render_text(report, in_full))
+    return report
 
 
 def _best_of_each_role(results: Path) -> dict[str, RunFolder]:
@@ -58,9 +63,9 @@ def _best_of_each_role(results: Path) -> dict[str, RunFolder]:
     for path in sorted(results.glob("*/plan.json")):
         for stage, names in read_plan(path).stages.items():
             for folder in (RunFolder(path.parent / name) for name in names):
-                record, role = folder.record(), f"{path.parent.name}_{ROLES[stage]}"
+                record, family_role = folder.record(), f"{path.parent.name}_{ROLES[stage]}"
                 if record is None or record.best is None or folder.status() not in ("done", "damaged"):
                     continue
-                if role not in best or record.best.val_top1 > best[role][0]:
-                    best[role] = (record.best.val_top1, folder)
-    return {role: folder for role, (_, folder) in best.items()}
+                if family_role not in best or record.best.val_top1 > best[family_role][0]:
+                    best[family_role] = (record.best.val_top1, folder)
+    return {family_role: folder for family_role, (_, folder) in best.items()}

@@ -17,7 +17,7 @@ from raykd.errors import ConfigError, Interrupted, RunFailed, plural
 from raykd.orchestration.options import Options, dataset_of
 from raykd.orchestration.parallel_runs import Slots
 from raykd.orchestration.progress import Progress, log
-from raykd.orchestration.reporting import report
+from raykd.orchestration.reporting import write_report
 from raykd.orchestration.run_queue import Job, JobStatus, State, max_concurrent, plan_jobs
 from raykd.orchestration.run_states import RunStates
 from raykd.orchestration.session import ray_session
@@ -123,7 +123,7 @@ def run_experiments(
         statuses = run_to_completion(runs, states, caches, experiments[0].workers, options, console, stopped.is_set)
         try:
             if reports:
-                report(options.results, console)
+                write_report(options.results, console)
         finally:
             raise_for(statuses)  # the failed runs explain more than an error of the report
     return statuses
@@ -150,7 +150,7 @@ def as_filled(cache: PlannedCache) -> PlannedCache:
 def _restore_damaged(
     plans: Sequence[tuple[Plan, Dataset]], states: RunStates, store: RunStore, console: Console
 ) -> RunStates:
-    """Restore the damaged best weights of finished runs, and return the states afterwards.
+    """Restore the damaged best weights of finished runs, and return the states afterward.
 
     Imported weights are imported again instead. Raises DamagedFile if weights cannot be restored.
     """

@@ -43,7 +43,7 @@ from raykd.orchestration.searcher import (
     REPORTED,
 )
 from raykd.orchestration.worker_link import StopPoller
-from raykd.spec.experiment import Experiment
+from raykd.spec.experiment import PRETRAINED, Experiment
 from raykd.spec.overrides import override
 from raykd.spec.plan import Plan, Run, make_plan
 from raykd.spec.search import Search
@@ -186,8 +186,9 @@ def run_of(config: Mapping[str, Any], shared: TrialContext) -> tuple[Run, Datase
 
 def _with_absolute_paths(experiment: Experiment, folder: Path) -> Experiment:
     """Return `experiment` with absolute paths of weights files; relative ones start from `folder`."""
-    if experiment.teacher_checkpoint and not experiment.teacher_checkpoint.startswith(HF_PREFIX):
-        path = folder / Path(experiment.teacher_checkpoint).expanduser()
+    checkpoint = experiment.teacher_checkpoint
+    if checkpoint and checkpoint != PRETRAINED and not checkpoint.startswith(HF_PREFIX):
+        path = folder / Path(checkpoint).expanduser()
         experiment = replace(experiment, teacher_checkpoint=str(path))
     for role in ("teacher", "student"):
         weights = getattr(getattr(experiment, role).model, "weights", "")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from raykd.atomic import write_bytes
 from raykd.report.read.collect import collect
@@ -10,9 +11,15 @@ from raykd.report.read.records import Family
 from raykd.report.read.search_records import SearchSummary
 from raykd.report.read.search_summary import summarize_searches
 from raykd.report.render import files
+from raykd.report.render.latex import latex_tables
+from raykd.report.render.markdown import markdown_tables
 from raykd.report.render.page import render_page
+from raykd.report.render.paper_csv import csv_table
+from raykd.report.render.paper_tables import paper_tables
 from raykd.report.render.search_page import search_files
 from raykd.report.stats.summary import Report, summarize
+
+TableFormat = Literal["latex", "markdown", "csv"]
 
 
 def build(results: Path) -> Report:
@@ -48,6 +55,17 @@ def read_report(results: Path) -> Report:
     searches = summarize_searches(results)
     summaries = tuple(summarize(family, _warnings_of_selection(searches, family)) for family in collect(results))
     return Report(summaries, results / "report" / "index.html", searches)
+
+
+def tables_text(report: Report, table_format: TableFormat) -> str:
+    """Return the tables for a paper: the results of all families, and the methods of each family that compares some.
+
+    The text ends with a line break. CSV has the same numbers with all digits in one table.
+    """
+    if table_format == "csv":
+        return csv_table(report.summaries)
+    render = latex_tables if table_format == "latex" else markdown_tables
+    return render(paper_tables(report.summaries))
 
 
 def _warnings_of_selection(searches: Sequence[SearchSummary], family: Family) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from raykd.report.stats.significance import LEVEL, fewest_pairs
 from raykd.spec.published import PROTOCOL, PublishedPair
 from raykd.store.records import Costs
 
+_MINUS = re.compile(r"(?<![\w.,\u2212-])-(?=\d)")
 _BEFORE_A_SIGN = re.compile(r" (?=[=±%])|(?<=[=±]) ")
 
 
@@ -109,6 +110,16 @@ def in_favor(gain: PairedGain) -> str:
 def capital(text: str) -> str:
     """Return `text` with its first letter in upper case and all others unchanged."""
     return text[:1].upper() + text[1:]
+
+
+def minus(text: str) -> str:
+    """Return `text` with minus signs, which are as wide as the plus, instead of hyphens before numbers."""
+    return _MINUS.sub("\N{MINUS SIGN}", text)
+
+
+def dash(text: str) -> str:
+    """Return a dash instead of '-', which stands for a missing number."""
+    return "\N{EN DASH}" if text == "-" else text
 
 
 def unbroken(text: str) -> str:

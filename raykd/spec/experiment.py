@@ -43,6 +43,7 @@ CACHEABLE: frozenset[Need] = frozenset({"logits", "embedding"})  # a cache of fe
 MAX_CLASSES = 65_536  # a cache of the top classes stores their numbers in 16 bits
 ALL_UP_TO = 128  # classes that a logit cache keeps by default
 DEFAULT_TOP_CLASSES = 16
+PRETRAINED = "pretrained"  # the value of `teacher_checkpoint` that names no file
 AUGMENTATION = "student.augmentation."  # prefix of its fields' paths in a search
 
 
@@ -150,7 +151,8 @@ class Experiment(Config):
     method: Method = KD()
     seeds: Seeds = (0, 1, 2)  # seeds of the students
     teacher_seed: Seed = 0
-    # Weights to import instead of training a teacher: 'FILE', 'FILE#KEY', or the 'hf:FOLDER' of the teacher's model.
+    # Weights to import instead of training a teacher: 'FILE', 'FILE#KEY', 'pretrained' for those of the library that
+    # names the teacher's model, with their classifier, or the 'hf:FOLDER' of the teacher's model.
     teacher_checkpoint: str | None = by_name(None, hf_files.with_absolute_path)
     # 'cache' stores the teacher's logits of every view on disk, 'live' runs the teacher in every step, 'auto' selects
     # the cache if filling it takes at most 90 % of the forward passes of a live teacher.
@@ -268,9 +270,12 @@ class Experiment(Config):
             self.require(not method.uses_logits(self.student.epochs), name, f"{reads} {known} at kd_weight=0")
 
     def _check_checkpoint(self) -> None:
-        """Check that the teacher's network is that of the folder from which its weights are imported."""
+        """Check that the teacher's network is that of the weights, if `teacher_checkpoint` names no file."""
         checkpoint, model = self.teacher_checkpoint or "", self.teacher.model
         assert isinstance(model, Model)
+        has_pretrained = type(model).download is not Model.download
+        no_weights = f"requires a model with pretrained weights, timm:NAME or torchvision:NAME, not {model.label}"
+        self.require(has_pretrained or checkpoint != PRETRAINED, "teacher_checkpoint", no_weights)
         is_same = isinstance(model, HuggingFace) and checkpoint == f"{hf_files.PREFIX}{model.name}"
         other = f"is of that folder's network, and teacher.model is {model.label}; --set teacher.model={checkpoint}"
         self.require(is_same or not checkpoint.startswith(hf_files.PREFIX), "teacher_checkpoint", other)

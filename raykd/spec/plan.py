@@ -23,7 +23,7 @@ from raykd.models.hf_files import PREFIX as HF_PREFIX
 from raykd.models.hf_model import HuggingFace
 from raykd.models.weights import require_file, split_key
 from raykd.provenance import file_sha256
-from raykd.spec.experiment import CACHEABLE, MAX_CLASSES, Data, Experiment
+from raykd.spec.experiment import CACHEABLE, MAX_CLASSES, PRETRAINED, Data, Experiment
 from raykd.spec.recipe import Recipe
 from raykd.spec.stages import STAGES, Stage
 
@@ -182,6 +182,8 @@ def _imported(experiment: Experiment, weights_folder: Path) -> WeightsFile | Non
     """Return the teacher's final weights, if it is not trained here: one without a classifier never is."""
     model = experiment.teacher.model
     assert isinstance(model, Model)
+    if experiment.teacher_checkpoint == PRETRAINED:
+        return _pretrained_weights(model, weights_folder, "train the teacher with --set teacher_checkpoint=none")
     if checkpoint := experiment.teacher_checkpoint:
         is_folder = checkpoint.startswith(HF_PREFIX)
         return _weights_file(str(model.pretrained_file(weights_folder)) if is_folder else checkpoint)
@@ -246,11 +248,17 @@ def _initial(role: str, recipe: Recipe, weights_folder: Path) -> WeightsFile | N
     if weights != "pretrained":
         return _weights_file(weights) if weights else None
     assert isinstance(recipe.model, Model)
-    path = recipe.model.pretrained_file(weights_folder)
+    from_scratch = f"train from scratch with --set {role}.model.weights="
+    return _pretrained_weights(recipe.model, weights_folder, from_scratch)
+
+
+def _pretrained_weights(model: Model, weights_folder: Path, instead: str) -> WeightsFile:
+    """Return the library's weights of `model`, which `prefetch` stores. instead: another remedy if they are missing."""
+    path = model.pretrained_file(weights_folder)
     if not path.is_file():
         raise ConfigError(
-            f"pretrained weights '{path}' do not exist: run `python -m raykd prefetch` on a machine "
-            f"with internet access, or train from scratch with --set {role}.model.weights="
+            f"pretrained weights '{path}' do not exist: run `python -m raykd prefetch` on a machine with internet "
+            f"access, or {instead}"
         )
     return _weights_file(str(path))
 

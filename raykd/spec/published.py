@@ -20,7 +20,7 @@ PROTOCOL = (
 class PublishedPair:
     """A pair 'resnet32x4:resnet8x4' by its published names, raykd's names of both networks, and the accuracies.
 
-    top1: in percent on the test split, by method, and of 'teacher' and 'baseline' (the student alone).
+    top1: in percent on the test split, by method, and of 'teacher' and 'baseline'.
     """
 
     name: str

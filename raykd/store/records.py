@@ -113,6 +113,7 @@ class RunRecord:
     history_sha256: str | None = None  # SHA-256 of history.parquet
     imported: ImportCheck | None = None
     stopped_early: str | None = None  # why the run ended before its recipe's last epoch
+    data_wait: Fraction | None = None  # share of `seconds` that steps waited for images; None for images in memory
     model_metrics: Mapping[str, float] = field(default_factory=dict)  # metrics of a trial that do not depend on weights
 
     def problem(self) -> str:

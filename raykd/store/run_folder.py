@@ -100,9 +100,9 @@ class RunFolder(LockedFolder[RunRecord]):
     def write_history(self, rows: Sequence[Mapping[str, float | int]]) -> None:
         """Write one row per epoch. A column is null in rows without it, e.g. a loss term that starts later."""
         names = dict.fromkeys(name for row in rows for name in row)
-        with replacing(self.history_path) as aside:
+        with replacing(self.history_path) as temporary:
             table = pa.table({name: [row.get(name) for row in rows] for name in names})
-            pq.write_table(table, aside, write_page_checksum=True)
+            pq.write_table(table, temporary, write_page_checksum=True)
 
     def history(self) -> list[dict[str, Any]]:
         """Return the rows of all finished epochs, oldest first. Raises DamagedFile."""

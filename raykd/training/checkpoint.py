@@ -33,6 +33,7 @@ class Progress:
     """The progress of a run: `step` steps of `epoch` are done, with the epoch's `sums` of loss terms so far.
 
     run: its fingerprint. seconds: training time over all resumes. best_val_top1: in percent, -1 before the first epoch.
+    waited_s: the part of the finished epochs' time in which steps waited for images on disk.
     peak_memory_bytes: the maximum over all resumes; 0 if unknown.
     """
 
@@ -45,6 +46,7 @@ class Progress:
     history: list[dict[str, float]] = field(default_factory=list)
     run: str = ""
     peak_memory_bytes: int = 0
+    waited_s: float = 0.0
 
 
 def save_checkpoint(

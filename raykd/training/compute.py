@@ -133,8 +133,10 @@ def _cpu_flags() -> frozenset[str]:
     return frozenset()
 
 
-def why_not_graph(run: Run, compute: Compute, num_workers: int) -> str:
+def why_not_graph(run: Run, compute: Compute, num_workers: int, is_on_disk: bool = False) -> str:
     """Return why the steps of `run` are launched from Python; '' if they are captured as a CUDA graph.
+
+    is_on_disk: whether its images are on disk.
 
     A graph replays the recorded kernels, so code whose work differs between steps must not be captured. raykd cannot
     know that about a custom method.
@@ -145,6 +147,8 @@ def why_not_graph(run: Run, compute: Compute, num_workers: int) -> str:
         return "CUDA graphs require a GPU"
     if num_workers > 1:
         return "several workers exchange gradients"
+    if is_on_disk:
+        return "images on disk are decoded by the CPU"
     if run.recipe.augmentation.randaugment:
         return "RandAugment groups images by operation on the CPU"
     optimizer = run.recipe.optimizer

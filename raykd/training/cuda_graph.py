@@ -43,7 +43,7 @@ class EagerSteps:
 
     def start_epoch(self, epoch: int, first_step: int) -> None:
         """Prepare `epoch` from step `first_step` on, with empty sums."""
-        self._epoch, self._weights = epoch, self._training.weights(epoch)
+        self._epoch, self._weights = epoch, self._training.term_weights(epoch)
         self._batches = self._training.loader.epoch(epoch, first_step)
         self.sums = _new_sums(self._training, self._weights)
 
@@ -79,7 +79,7 @@ class DeviceSteps:
 
     def start_epoch(self, epoch: int, first_step: int) -> None:
         training = self._training
-        order, weights = training.loader.order(epoch), training.weights(epoch)
+        order, weights = training.loader.order(epoch), training.term_weights(epoch)
         if self._order is None:
             self._order = order
         else:
@@ -145,4 +145,4 @@ Steps = EagerSteps | DeviceSteps
 
 def make_steps(training: TrainState) -> Steps:
     """Return the runner of the steps of `training`, after its `parallelize` was called."""
-    return DeviceSteps(training) if training.is_graph else EagerSteps(training)
+    return DeviceSteps(training) if training.uses_cuda_graph else EagerSteps(training)

@@ -110,16 +110,20 @@ class Group:
             for buffer in module.buffers():
                 dist.broadcast(buffer, src=0, group=self.processes)
 
-    def wrap(self, module: nn.Module, device: torch.device, has_unused: bool = False) -> nn.Module:
+    def wrap(self, module: nn.Module, device: torch.device, has_unused_parameters: bool = False) -> nn.Module:
         """Return `module` in DDP: gradients averaged over workers, initial weights and buffers of the first worker.
 
-        has_unused: whether the loss may not depend on some parameters.
+        has_unused_parameters: whether the loss may not depend on some parameters.
         """
         if self.size == 1:
             return module
         devices = [device] if device.type == "cuda" else None
         return DistributedDataParallel(
-            module, device_ids=devices, process_group=self.processes, find_unused_parameters=has_unused, **_NO_SYNC
+            module,
+            device_ids=devices,
+            process_group=self.processes,
+            find_unused_parameters=has_unused_parameters,
+            **_NO_SYNC,
         )
 
 

@@ -12,7 +12,8 @@ CHECKPOINT_EVERY_S = 60.0  # the most work that an interruption can lose; an epo
 class EpochReport:
     """One epoch of one run. top1 is in percent; seconds is the training time over all resumes.
 
-    terms: mean unweighted loss terms and the loss. compute: a description of precision, device, teacher and step.
+    terms: mean unweighted loss terms and the loss. data_wait: the fraction of the steps' time in which training waited
+    for images on disk, None for images in memory. compute: a description of precision, device, teacher and step.
     """
 
     run: str
@@ -27,6 +28,7 @@ class EpochReport:
     images_per_s: float
     seconds: float
     compute: str = ""
+    data_wait: float | None = None
     stopped_early: str = ""  # why the run ends with this epoch, before its recipe's last one; '' if it does not
 
     @property

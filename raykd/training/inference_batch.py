@@ -4,7 +4,7 @@
         ...
 
 A ViT-B requires 19 GiB for a batch of 2,048 images of 224 pixels, and a GPU may be shared. The size that fits is
-remembered per network until the process ends. Training steps are not split, since their size affects the result.
+remembered for as long as the network exists. Training steps are not split, since their size affects the result.
 """
 
 from collections.abc import Callable, Iterator
@@ -44,11 +44,11 @@ def with_largest_batch_size(network: nn.Module, max_size: int, attempt: Callable
 
 
 def batches_that_fit(
-    network: nn.Module, num_images: int, max_size: int, compute: Callable[[slice], Value]
+    network: nn.Module, num_images: int, max_size: int, run_part: Callable[[slice], Value]
 ) -> Iterator[tuple[slice, Value]]:
-    """Yield (part, compute(part)) for consecutive slices of range(num_images) with at most `max_size` images each.
+    """Yield (part, run_part(part)) for consecutive slices of range(num_images) with at most `max_size` images each.
 
-    compute: passes one part through `network`. After an out-of-memory error it is called again for a smaller part that
+    run_part: passes one part through `network`. After an out-of-memory error it is called again for a smaller part that
     begins at the same image.
 
     Raises RunFailed if not even one image fits.
@@ -57,7 +57,7 @@ def batches_that_fit(
 
     def attempt(size: int) -> tuple[slice, Value]:
         part = slice(start, min(start + size, num_images))
-        return part, compute(part)
+        return part, run_part(part)
 
     while start < num_images:
         part, value = with_largest_batch_size(network, max_size, attempt)

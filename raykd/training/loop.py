@@ -10,7 +10,7 @@ result is bit-identical to that of an uninterrupted one. The loop does not depen
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import isfinite, nan
 
 import torch
@@ -61,7 +61,7 @@ def fit(
     with folder.lock(WRITER_WAIT_S) if group.is_first else nullcontext():
         if group.on_first(lambda: folder.status() == "done"):
             return
-        compute = group.on_first(lambda: start_run(run, folder, device, teacher, group))
+        compute = group.on_first(lambda: start_run(run, folder, device, dataset, teacher, group))
         with _recorded(folder, group) if group.is_first else nullcontext(), cpu_threads(compute.threads):
             configure_process(device)
             if run.imported is None:
@@ -77,7 +77,7 @@ def fit(
 
 
 def _require_one_teacher(teacher: Teacher, group: Group) -> None:
-    """Raise RunFailed if workers have different teachers, as when a node's file system still shows an older file."""
+    """Raise RunFailed if workers have different teachers, as when a node's filesystem still shows an older file."""
     key = teacher.identity, teacher.source
     if key != group.on_first(lambda: key):
         raise RunFailed(f"worker {group.rank} has another teacher than worker 0; rerun the same command to resume")
@@ -93,13 +93,15 @@ def _train(training: TrainState, dataset: Dataset, folder: RunFolder, hooks: Hoo
         best = Best(progress.best_epoch, progress.best_val_top1)
         peak = (progress.peak_memory_bytes or None) if has_peak else None
         stopped_early = why_stopped(training.run.recipe, progress.history) or None
-        folder.update(peak_memory_bytes=peak, stopped_early=stopped_early)
+        is_on_disk, seconds = training.loader.renderer.is_on_host, max(progress.seconds, 1e-9)
+        data_wait = min(1.0, progress.waited_s / seconds) if is_on_disk else None
+        folder.update(peak_memory_bytes=peak, stopped_early=stopped_early, data_wait=data_wait)
         finish_run(training.run, folder, dataset, training.objective.student, training.best, progress.seconds, best)
 
 
 def train_epochs(training: TrainState, folder: RunFolder, hooks: Hooks) -> Iterator[EpochReport]:
     """Train the remaining epochs from the folder's checkpoint, or from the start, and yield a report for each."""
-    # Read by the first worker: the file system of another node may still show an older file.
+    # Read by the first worker: the filesystem of another node may still show an older file.
     if checkpoint := training.group.on_first(lambda: read_checkpoint(folder.checkpoint, training.run.fingerprint)):
         checkpoint.restore(training.objective, training.optimizer)
         training.progress, training.best = checkpoint.progress, checkpoint.best
@@ -110,17 +112,25 @@ def train_epochs(training: TrainState, folder: RunFolder, hooks: Hooks) -> Itera
     for epoch in range(training.progress.epoch, training.run.recipe.epochs):
         if why_stopped(training.run.recipe, training.progress.history):
             break
-        means, images_per_s = _run_steps(training, steps, epoch, saver, hooks)
-        yield _finish_epoch(training, epoch, means, images_per_s, saver)
+        means, speed = _run_steps(training, steps, epoch, saver, hooks)
+        yield _finish_epoch(training, epoch, means, speed, saver)
     saver.save()
+
+
+@dataclass(frozen=True)
+class _Speed:
+    """The speed of an epoch's steps. data_wait: as in EpochReport."""
+
+    images_per_s: float
+    data_wait: float | None
 
 
 def _run_steps(
     training: TrainState, steps: Steps, epoch: int, saver: "_Checkpointer", hooks: Hooks
-) -> tuple[dict[str, float], float]:
-    """Train the remaining steps of `epoch`. Return the mean of each loss term and of top1, and images per second."""
-    progress, num_steps = training.progress, training.loader.steps_per_epoch
-    start_time, first_step = time.monotonic(), progress.step
+) -> tuple[dict[str, float], _Speed]:
+    """Train the remaining steps of `epoch`. Return the mean of each loss term and of top1, and the speed."""
+    progress, num_steps, renderer = training.progress, training.loader.steps_per_epoch, training.loader.renderer
+    start_time, first_step, waited_before_s = time.monotonic(), progress.step, renderer.waited_s
     seeds = step_seeds(training.run.seed, epoch, num_steps, training.group.rank)
     generator = generator_of(training.compute.device)
     training.objective.train()
@@ -140,11 +150,13 @@ def _run_steps(
             raise Interrupted(f"stopped after epoch {epoch}, step {step}; rerun the same command to resume")
     means = steps.sums.means(epoch, num_steps)  # before the time is read, since it waits for the device
     num_images = (num_steps - first_step) * training.run.recipe.batch_size
-    return means, num_images / max(time.monotonic() - start_time, 1e-9)
+    seconds, waited_s = max(time.monotonic() - start_time, 1e-9), renderer.waited_s - waited_before_s
+    progress.waited_s += waited_s
+    return means, _Speed(num_images / seconds, min(1.0, waited_s / seconds) if renderer.is_on_host else None)
 
 
 def _finish_epoch(
-    training: TrainState, epoch: int, means: dict[str, float], images_per_s: float, saver: "_Checkpointer"
+    training: TrainState, epoch: int, means: dict[str, float], speed: _Speed, saver: "_Checkpointer"
 ) -> EpochReport:
     """Validate, keep the weights of the best epoch, append to the history, and move on to the next epoch."""
     recipe, progress, num_steps = training.run.recipe, training.progress, training.loader.steps_per_epoch
@@ -166,9 +178,10 @@ def _finish_epoch(
         val.nll,
         progress.best_val_top1,
         learning_rate(recipe, epoch, num_steps - 1, num_steps),
-        images_per_s,
+        speed.images_per_s,
         progress.seconds,
         training.description,
+        data_wait=speed.data_wait,
     )
     progress.history.append(report.row(num_steps))
     return replace(report, stopped_early=why_stopped(recipe, progress.history))

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raykd.data.splits import stratified_subset
-from raykd.data.types import Dataset, Split
+from raykd.data.types import Dataset, Images, Split
 from raykd.models import ImageModel
 from raykd.outputs import Outputs
 from raykd.spec.experiment import Data
@@ -88,11 +88,13 @@ class Neighbors:
 
 
 @torch.no_grad()
-def embed(model: ImageModel, images: Tensor, compute: Compute, indices: Tensor | None = None) -> Tensor:
+def embed(model: ImageModel, images: Images, compute: Compute, indices: Tensor | None = None) -> Tensor:
     """Return the embeddings of `images`, uint8 [N, 3, H, W], in evaluation mode: float32 [N, D] on the device.
 
     indices: those of the images to embed, int64 [n]; None for all. `model.request` must have requested embeddings.
     """
+    if indices is not None and not isinstance(images, Tensor):
+        images, indices = images.subset(indices), None  # consecutive slices are decoded ahead
     count = len(images) if indices is None else len(indices)
     if not count:
         return torch.zeros(0, 1, device=compute.device)
@@ -166,18 +168,18 @@ def _logits(weights: Tensor, x: Tensor) -> Tensor:
 class Bank:
     """Training images uint8 [N, 3, H, W] and their labels int64 [N], whose neighbors are searched after each epoch."""
 
-    images: Tensor
+    images: Images
     labels: Tensor
     num_classes: int
 
 
 def bank_of(data: Data, dataset: Dataset, device: torch.device) -> Bank:
-    """Return the bank of a run's training images on the device, at most MAX_BANK."""
+    """Return the bank of a run's training images, at most MAX_BANK, on the device unless they are on disk."""
     indices, _ = train_val_indices(data, dataset.train.labels)
     if len(indices) > MAX_BANK:
         indices = indices[stratified_subset(dataset.train.labels[indices], MAX_BANK, data.split_seed)]
-    images, labels = dataset.train.images[indices], dataset.train.labels[indices]
-    return Bank(images.to(device), labels.to(device), dataset.num_classes)
+    chosen = dataset.train.subset(indices).to(device)
+    return Bank(chosen.images, chosen.labels, dataset.num_classes)
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from raykd.store.run_folder import RunFolder, now
 from raykd.training.compute import Compute, choose_compute, gpu_name, why_not_graph
 from raykd.training.group import SINGLE_WORKER, Group
 from raykd.training.model_file import Header, header_of, save_model
-from raykd.training.run_sources import load_networks, save_sources
+from raykd.training.run_sources import load_network_classes, save_sources
 from raykd.training.teacher.sources import Teacher
 
 
@@ -33,7 +33,7 @@ def require_same_data(name: str, data_identity: str, dataset: Dataset) -> None:
 
 
 def start_run(
-    run: Run, folder: RunFolder, device: torch.device, teacher: Teacher, group: Group = SINGLE_WORKER
+    run: Run, folder: RunFolder, device: torch.device, dataset: Dataset, teacher: Teacher, group: Group = SINGLE_WORKER
 ) -> Compute:
     """Write run.json for a run that starts or resumes, and return how to compute it.
 
@@ -62,7 +62,7 @@ def start_run(
             config=to_dict(run),
             status="running",
             started=earlier.started if earlier else now(),
-            compute=_compute_record(run, compute, group, teacher, before),
+            compute=_compute_record(run, compute, dataset, group, teacher, before),
             versions=versions(),
             hardware=hardware(gpu_name(device)),
             git=source(),
@@ -76,7 +76,7 @@ def start_run(
 
 
 def _compute_record(
-    run: Run, compute: Compute, group: Group, teacher: Teacher, before: ComputeRecord | None
+    run: Run, compute: Compute, dataset: Dataset, group: Group, teacher: Teacher, before: ComputeRecord | None
 ) -> ComputeRecord:
     """Return how the run is computed. before: the record of the resumed run, if any."""
     return ComputeRecord(
@@ -86,7 +86,7 @@ def _compute_record(
         workers=_workers(run, group, before.workers if before else ()),
         channels_last=run.recipe.channels_last,
         compiled=run.recipe.compile,
-        step="eager" if why_not_graph(run, compute, group.size) else "graph",
+        step="eager" if why_not_graph(run, compute, group.size, not dataset.train.is_in_memory) else "graph",
         teacher=teacher.source or None,
         top_classes=teacher.top_classes,
         # Parts computed by several workers remain in the result even if one worker resumes alone.
@@ -101,7 +101,7 @@ def recorded_run(folder: RunFolder) -> Run:
     fingerprint, and do not train it. Raises DamagedFile if this version of raykd cannot read the run.
     """
     config = folder.require_record().config
-    load_networks(folder)
+    load_network_classes(folder)
     try:
         is_custom = "source" in config["method"]
         return from_dict(Run, {**config, "method": to_dict(CrossEntropy())} if is_custom else config)

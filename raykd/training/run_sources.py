@@ -2,8 +2,8 @@
 
     <run>/code/<first 12 digits of the SHA-256>/<file name>
 
-They show what was trained after the file was edited, and an export or a report builds the run's networks from them.
-Reading such a run therefore executes code that the results folder holds.
+They show what was trained even if the original file is edited later, and an export or a report builds the run's
+networks from them. Reading such a run therefore executes code that the results folder holds.
 """
 
 from collections.abc import Iterator
@@ -22,10 +22,10 @@ from raykd.store.run_folder import RunFolder
 def save_sources(run: Run, folder: RunFolder) -> None:
     """Copy the user's files that `run` and its teachers execute. Classes of installed packages have no copy."""
     for source in sources_of(run):
-        path = folder.code / _name(source.sha256, source.path)
+        path = folder.code / _path_of_copy(source.sha256, source.path)
         if source.is_single_file and not path.exists():
-            with replacing(path) as aside:
-                aside.write_text(source.text, encoding="utf-8", newline="")
+            with replacing(path) as temporary:
+                temporary.write_text(source.text, encoding="utf-8", newline="")
 
 
 def sources_of(run: Run) -> list[Source]:
@@ -36,10 +36,12 @@ def sources_of(run: Run) -> list[Source]:
     return [*dict.fromkeys([*found, *([method] if method else [])])]
 
 
-def load_networks(folder: RunFolder) -> None:
-    """Load the custom networks of the run in `folder` and of its teachers, from the copies of their files.
+def load_network_classes(folder: RunFolder) -> None:
+    """Load the classes of the custom networks of the run in `folder` and of its teachers.
 
-    Raises DamagedFile if a copy is missing or was changed.
+    They are loaded from the copies of their files, or from installed packages.
+
+    Raises DamagedFile if a copy is missing or was changed, and ConfigError if a package is missing or has changed.
     """
     for entry in _network_entries(folder.require_record().config):
         if custom_file.find_class(entry) is not None:
@@ -51,7 +53,7 @@ def load_networks(folder: RunFolder) -> None:
 
 
 def _network_entries(config: Any) -> Iterator[dict[str, str]]:
-    """Yield what `Source.stored` wrote for each custom network in a run's configuration."""
+    """Yield the entry that `Source.stored` returned for each custom network in a run's configuration."""
     if isinstance(config, dict):
         if config.get("kind") == Network.kind and isinstance(config.get("source"), dict):
             yield config["source"]
@@ -60,7 +62,8 @@ def _network_entries(config: Any) -> Iterator[dict[str, str]]:
 
 
 def _stored_source(folder: RunFolder, entry: dict[str, str]) -> Source:
-    path = folder.code / _name(entry["sha256"], entry["file"])
+    """Return the copied source of a custom network. Raises DamagedFile if it is missing or was changed."""
+    path = folder.code / _path_of_copy(entry["sha256"], entry["file"])
     if not path.is_file():
         raise damaged(path, "the copy of the network's code is missing")
     text = path.read_bytes().decode("utf-8", errors="replace")
@@ -70,5 +73,6 @@ def _stored_source(folder: RunFolder, entry: dict[str, str]) -> Source:
     return source
 
 
-def _name(sha256: str, path: str) -> str:
+def _path_of_copy(sha256: str, path: str) -> str:
+    """Return the path of the copy of the user's file `path`, relative to the code folder of the run."""
     return f"{sha256[:12]}/{Path(path).name}"

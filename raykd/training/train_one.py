@@ -69,7 +69,7 @@ def train_one(
     require_separate_gpus(group, device)
     with ExitStack() as stack:
         stack.enter_context(locked(folder, group))
-        # Read by the first worker only: the file system of another node may still show an older file.
+        # Read by the first worker only: the filesystem of another node may still show an older file.
         source_at_start = group.on_first(lambda: folder.teacher_source_at_start)
         teacher = load_teacher(run, source_at_start, cache, store, dataset, device)
         board = stack.enter_context(closing(TensorBoard(folder.tensorboard, logging.hyperparameters)))

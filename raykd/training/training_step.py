@@ -42,8 +42,10 @@ from raykd.training.weight_average import WeightAverage
 class TrainState:
     """Everything that the training of one run requires. A checkpoint has objective, optimizer, progress and best.
 
-    val: this worker's share of the validation split. bank: images whose neighbors classify it, for a student without a
-    classifier. omitted: terms of the method that are not computed, because student or teacher has no classifier.
+    val: this worker's share of the validation split.
+    bank: the training images among which k-NN finds the neighbors of the validation images, for a student without a
+    classifier.
+    omitted: terms of the method that are not computed, because student or teacher has no classifier.
     parallel: the compiled or DDP objective, set by `parallelize`.
     casts_together: whether a captured step casts all weights to bfloat16 with one kernel, by half_weights.
     best: the weights of the best epoch so far.
@@ -81,26 +83,30 @@ class TrainState:
         if recipe.sync_batch_norm and self.group.size > 1:
             synchronize_batch_norm(objective, self.group.processes)
         module: nn.Module = objective
-        if recipe.compile:  # before DDP wraps it: DDP then overlaps its messages with the whole backward pass
+        if recipe.compile:  # before DDP wraps it: DDP then overlaps its communication with the whole backward pass
             torch.compiler.reset()  # Dynamo compiles a function at most eight times, and a process may train many runs
             torch._dynamo.config.fail_on_recompile_limit_hit = True  # instead of silently falling back to eager
-            if self.group.size > 1:  # messages between workers stay outside of compiled graphs
+            if self.group.size > 1:  # communication between workers stays outside of compiled graphs
                 objective.gather = cast(Any, torch.compiler.disable)(objective.gather)  # torch's has no types
             module = cast(nn.Module, torch.compile(objective))
-        has_unused = not self.run.model.classifier  # such as the norm behind the last feature map
-        self.parallel = self.group.wrap(module, self.compute.device, has_unused)
-        if self.casts_together and self.is_graph and self.compute.precision == "bf16" and not recipe.compile:
+        has_unused_parameters = not self.run.model.classifier  # such as those of the norm after the last feature map
+        self.parallel = self.group.wrap(module, self.compute.device, has_unused_parameters)
+        if self.casts_together and self.uses_cuda_graph and self.compute.precision == "bf16" and not recipe.compile:
             self.half_weights = HalfWeights(objective.student, "student")
 
-    def weights(self, epoch: int) -> dict[str, float]:
+    def term_weights(self, epoch: int) -> dict[str, float]:
         """Return the weights of the loss terms that are computed in `epoch`."""
         weights = self.run.method.weights(epoch)
         return {name: weight for name, weight in weights.items() if name not in self.omitted}
 
     @property
-    def is_graph(self) -> bool:
-        """Whether a step is one CUDA graph."""
-        return not why_not_graph(self.run, self.compute, self.group.size)
+    def uses_cuda_graph(self) -> bool:
+        """Whether each step is captured and replayed as one CUDA graph."""
+        return not self._why_not_graph
+
+    @property
+    def _why_not_graph(self) -> str:
+        return why_not_graph(self.run, self.compute, self.group.size, self.loader.renderer.is_on_host)
 
     @property
     def description(self) -> str:
@@ -111,7 +117,7 @@ class TrainState:
         teacher = {"live": ", live teacher", "cache": ", cached teacher"}.get(self.teacher.source, "")
         if top := self.teacher.top_classes:
             teacher += f", top {top.kept} of {top.num_classes:,} classes"
-        step, reason = self.run.recipe.step, why_not_graph(self.run, self.compute, self.group.size)
+        step, reason = self.run.recipe.step, self._why_not_graph
         is_expected = step == "graph" or (step == "auto" and self.compute.device.type == "cuda")
         no_graph = f", no CUDA graph: {reason}" if is_expected else ""
         return f"{self.compute}{teacher}{no_graph if reason else ', one CUDA graph per step'}"
@@ -160,9 +166,9 @@ class TrainState:
 
 
 def class_weights_of(run: Run, dataset: Dataset) -> Tensor | None:
-    """Return the weight of each class in the cross-entropy, float32 [C], or None if all are equal.
+    """Return the weight of each class in the cross-entropy, float32 [C], or None if `class_weights` is 'none'.
 
-    The mean over the run's training images is 1. A class without images has a weight of 0.
+    The mean over the run's training images is 1. With 'balanced', a class without images has a weight of 0.
     """
     setting = run.recipe.class_weights
     if setting == "none":
@@ -188,9 +194,9 @@ def training_labels(run: Run, labels: Tensor) -> Tensor:
 
 
 def validation_of(data: Data, dataset: Dataset, device: torch.device, group: Group = SINGLE_WORKER) -> Split:
-    """Return this worker's share of the validation split, on the device."""
+    """Return this worker's share of the validation split, on the device. Images on disk stay there."""
     indices = train_val_indices(data, dataset.train.labels)[1][group.rank :: group.size]
-    return Split(dataset.train.images[indices].to(device), dataset.train.labels[indices].to(device))
+    return dataset.train.subset(indices).to(device)
 
 
 def make_model(run: Run, dataset: Dataset) -> ImageModel:
@@ -206,7 +212,7 @@ def make_train_state(
 ) -> TrainState:
     """Return the state of `run` before its first step."""
     student, device = make_model(run, dataset), compute.device
-    # Without a classifier, the embedding's neighbors are searched after each epoch.
+    # A student without a classifier is evaluated by k-NN on its embedding after each epoch.
     student.request(run.method.needs if run.model.classifier else {*run.method.needs, "embedding"})
     if isinstance(teacher, LiveTeacher) and isinstance(teacher.model, ImageModel):  # not the mean of several teachers
         teacher.model.request(run.method.needs)
@@ -254,8 +260,8 @@ def _adapter_of(
     Raises RunFailed for a broken teacher, which in training would look like a learning rate that is too high.
     """
     batch = next(loader.epoch(0))
-    rows = torch.arange(NUM_SHOWN, device=batch.index.device) % len(batch.index)  # a worker's share may have fewer
-    batch = Batch(batch.images[rows], batch.labels[rows], batch.index[rows], batch.view[rows])
+    positions = torch.arange(NUM_SHOWN, device=batch.index.device) % len(batch.index)  # a worker's share may have fewer
+    batch = Batch(batch.images[positions], batch.labels[positions], batch.index[positions], batch.view[positions])
     outputs = teacher(batch)
     assert outputs is not None
     embedding = outputs.logits if outputs.embedding is None else outputs.embedding

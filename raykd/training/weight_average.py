@@ -36,7 +36,7 @@ class WeightAverage(nn.Module):
 
     @contextmanager
     def applied_to(self, network: nn.Module) -> Iterator[None]:
-        """Load the averaged weights into the network inside the context, and restore its own weights afterwards."""
+        """Load the averaged weights into the network inside the context, and restore the present weights afterward."""
         pairs = self._pairs(network)
         with torch.no_grad():
             own = [current.clone() for _, current in pairs]

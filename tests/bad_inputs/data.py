@@ -76,7 +76,7 @@ def bad_image(name: str, content: bytes, parts: Sequence[str], settings: Sequenc
 
 
 def table(labels: object = LABELS, names: Sequence[str] | None = NAMES, seed: int = 0, **columns: object) -> pa.Table:
-    """Return columns 'image' and 'label', or `columns` instead. names: of the ClassLabel in the hub's metadata."""
+    """Return columns 'image' and 'label', or `columns` instead. names: of the ClassLabel in the Hub's metadata."""
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     rows = [{"bytes": encoded_image(seed + row), "path": f"{row}.png"} for row in range(len(LABELS))]
     result = pa.table(columns or {"image": pa.array(rows, kind), "label": labels})
@@ -268,10 +268,8 @@ PARQUET = [
     ),
     parquet("labels from 1", pair(table([1, 2, 3] * 2, None), table(names=None)), ["no training image has label 0"]),
     parquet("one class", pair(table([0] * 6, None), table(names=None)), ["its labels name 1 class"]),
-    parquet(
-        "float labels", pair(table([0.0, 1.0, 2.0] * 2)), ["'label': double", "cast 'label' to whole numbers from 0"]
-    ),
-    parquet("truth values", pair(table([True, False] * 3)), ["'label': bool", "cast 'label' to whole numbers from 0"]),
+    parquet("float labels", pair(table([0.0, 1.0, 2.0] * 2)), ["'label': double", "cast 'label' to integers from 0"]),
+    parquet("truth values", pair(table([True, False] * 3)), ["'label': bool", "cast 'label' to integers from 0"]),
     parquet("lists of labels", pair(table([[0], [1]] * 3)), ["'label': list", "give each image one label, not a list"]),
     parquet(
         "no labels", pair(table(None, None, image=table()["image"])), ["rename the column with the labels to 'label'"]
@@ -291,8 +289,8 @@ PARQUET = [
         pair(pa.Table.from_arrays([table()["image"], *[pa.chunked_array([LABELS])] * 2], ["image", "label", "label"])),
         ["train.parquet: has two columns called 'label'; rename or remove one of them"],
     ),
-    parquet("bytes for labels", pair(table([b"a", b"b"] * 3)), ["'label': binary", "cast 'label' to whole numbers"]),
-    parquet("empty labels", pair(table(pa.nulls(6))), ["'label': null", "cast 'label' to whole numbers from 0"]),
+    parquet("bytes for labels", pair(table([b"a", b"b"] * 3)), ["'label': binary", "cast 'label' to integers"]),
+    parquet("empty labels", pair(table(pa.nulls(6))), ["'label': null", "cast 'label' to integers from 0"]),
     parquet(
         "images of pixels",
         pair(table(None, None, image=[[1, 2, 3]] * 6, label=LABELS)),

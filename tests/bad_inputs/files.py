@@ -129,5 +129,11 @@ CASES = [
     BadInput("a pickled module", distill_from(pickled_module, "teacher.pth"), ("more than tensors",)),
     BadInput("pretrained weights that are missing", pretrained_teacher, ("python -m raykd prefetch",)),
     BadInput("a report without runs", lambda folder: ["report"], ("results",)),
+    BadInput("a file of tables without their format", lambda folder: ["report", "--output", "t.tex"], ("--format",)),
+    BadInput(
+        "a file of tables in a folder that does not exist",
+        lambda folder: ["report", "--format", "latex", "--output", folder / "none" / "t.tex"],
+        ("{folder}/none/t.tex", "does not exist"),
+    ),
     BadInput("a models folder without models", lambda folder: ["report", "--models-dir", folder], ("{folder}",)),
 ]

@@ -54,5 +54,9 @@ CASES = [
     ),
     BadInput("a negative weight of labels", plan("method=dist", "method.ce_weight=-1"), ("ce_weight = -1.0",)),
     BadInput("an infinite weight", plan("method=logit_standardization", "method.weight=inf"), ("weight = inf",)),
-    BadInput("a stage that the smaller model lacks", plan("method=sp", "method.stages=4"), ("stages = (4,)", "has 4")),
+    BadInput(
+        "a stage that one of the models lacks",
+        plan("method=sp", "method.stages=4"),
+        ("stages = (4,)", "has only 4 stages"),
+    ),
 ]

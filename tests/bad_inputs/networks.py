@@ -78,7 +78,7 @@ NETWORKS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "a field of another type": (
         NETWORK,
         ("student.model.width=wide",),
-        ("student.model.width=wide: 'wide' is not a whole number",),
+        ("student.model.width=wide: 'wide' is not an integer",),
     ),
     "a constructor that rejects the fields": (
         NETWORK,

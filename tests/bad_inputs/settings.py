@@ -49,7 +49,7 @@ SETTINGS: dict[str | tuple[str, ...], tuple[str, ...]] = {
     "compare=none": ("compare=none", "unknown method 'none'"),
     "data.name=mnist": (
         "data.name=mnist",
-        "cifar10, cifar100, cifar100-coarse, digits, folder:PLACE and parquet:PLACE",
+        "digits, imagenet, tiny_imagenet, folder:PLACE, parquet:PLACE, webdataset:PLACE and packed:PLACE",
     ),
     "data.name=cifra10": ("unknown dataset name 'cifra10'", "did you mean 'cifar10'?"),
     "data.name=floder:flowers": ("unknown dataset name 'floder:flowers'", "did you mean 'folder'?"),
@@ -81,13 +81,13 @@ SETTINGS: dict[str | tuple[str, ...], tuple[str, ...]] = {
     "method.alpha=half": ("method.alpha=half", "a number"),
     "method.alpha=nan": ("alpha = nan", "must be a finite number"),
     "student.optimizer.lr=1e400": ("student.optimizer.lr=1e400", "must be a finite number"),
-    "student.epochs=2.5": ("student.epochs=2.5", "a whole number"),
-    "student.epochs=1e3": ("student.epochs=1e3", "a whole number"),
-    "student.epochs=1__0": ("student.epochs=1__0", "a whole number"),
-    "student.epochs=\N{ARABIC-INDIC DIGIT THREE}": ("student.epochs=", "a whole number"),
+    "student.epochs=2.5": ("student.epochs=2.5", "an integer"),
+    "student.epochs=1e3": ("student.epochs=1e3", "an integer"),
+    "student.epochs=1__0": ("student.epochs=1__0", "an integer"),
+    "student.epochs=\N{ARABIC-INDIC DIGIT THREE}": ("student.epochs=", "an integer"),
     "student.compile=maybe": ("student.compile=maybe", "true or false"),
     "student.precision=fp16": ("student.precision=fp16", "one of auto, fp32, bf16"),
-    "teacher_seeds=one": ("teacher_seeds=one", "a whole number"),
+    "teacher_seeds=one": ("teacher_seeds=one", "an integer"),
     "seeds=0,,1": ("seeds=0,,1", "values separated by commas"),
     "seeds=0\n1": ("seeds=0\\n1", "values separated by commas"),
     # Values out of range.
@@ -117,7 +117,7 @@ SETTINGS: dict[str | tuple[str, ...], tuple[str, ...]] = {
     "student.epochs=0": ("epochs = 0", "must be at least 1"),
     "student.epochs=1000000000000": ("epochs = 1000000000000", "must be at most 100,000"),
     f"teacher.epochs={HUGE}": (f"epochs = {HUGE}", "must be at most 100,000"),
-    f"teacher.epochs={'9' * 5000}": ("teacher.epochs=999", "(5000 characters)", "a whole number"),
+    f"teacher.epochs={'9' * 5000}": ("teacher.epochs=999", "(5000 characters)", "an integer"),
     "student.model.width=4": ("width = 4", "at least 8"),
     "student.model.width=100000000": ("width = 100000000", "must be at most 65,536"),
     "student.model.width=60000": ("student.model = resnet8-w60000", "weights take", "GB are free", "smaller model"),
@@ -239,7 +239,7 @@ def searched(space: str, more: str = "") -> str:
 
 
 SPACES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "a grid of 10**9 whole numbers": (
+    "a grid of 10**9 integers": (
         searched("{'student.epochs': integer(1, 10**9)}", ", sampler='grid'"), ("grid of 1,000,000,000 configurations",)
     ),
     "a grid that is a product of many": (
@@ -498,7 +498,7 @@ METHODS: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
         ("returns 'l1' as a tensor", "shape [8]"),
     ),
     "a term that is a number": (method(terms='{"l1": 3}'), ("returns 'l1' as 3", "must be a tensor")),
-    "a term of whole numbers": (method(terms='{"l1": student.logits.argmax()}'), ("torch.int64", "must be one float")),
+    "a term of integers": (method(terms='{"l1": student.logits.argmax()}'), ("torch.int64", "must be one float")),
     "terms that are None": (method(terms="None"), ("terms() returns None",)),
     "terms without the student": (method(terms='{"l1": student.logits.detach().mean()}'), ("depends on the student",)),
     "a term with the name of a column": (

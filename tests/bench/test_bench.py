@@ -28,7 +28,7 @@ ROUNDS = {
     "loop, live, steps": [2.0, 2.4],
     "standard pipeline, steps": [5.0, 6.0],
     "standard pipeline, epoch": [6.0, 9.0],
-    "fill, images/s": [700.0, 900.0],
+    "fill, views/s": [700.0, 900.0],
 }
 
 

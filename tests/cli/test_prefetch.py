@@ -5,13 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from bad_inputs.case import experiment_file
 from hugging_face import write_folder
 from huggingface_hub.errors import EntryNotFoundError
+from safetensors.torch import load_file
 
 from raykd.cli import parser
 from raykd.data import cifar
 from raykd.errors import DataError
+from raykd.models.torchvision_model import Torchvision
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,7 +69,7 @@ def test_the_remedy_for_a_missing_data_set_downloads_it_into_the_same_folder(
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return an empty cache of Hugging Face's hub."""
+    """Return an empty local cache of the Hugging Face Hub."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     return tmp_path / "hub"
 
@@ -74,7 +77,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_repository_is_downloaded_into_the_cache_once(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The fake hub has config.json and pytorch_model.bin of the repository."""
+    """The fake Hub has config.json and pytorch_model.bin of the repository."""
     snapshot, downloaded = cache / "models--me--tiny" / "snapshots" / "abc", []
 
     def download(name: str, file: str) -> None:
@@ -92,7 +95,10 @@ def test_a_repository_is_downloaded_into_the_cache_once(
     assert parser.entry(command) == parser.entry(command) == 0
     assert downloaded == [("me/tiny", "config.json"), ("me/tiny", "pytorch_model.bin")]
     lines = capsys.readouterr().out.replace("\n", "")
-    assert "downloading hf:me/tiny to the cache of Hugging Face" in lines and f"hf:me/tiny is in {snapshot}" in lines
+    assert (
+        "downloading hf:me/tiny to the local cache of the Hugging Face Hub" in lines
+        and f"hf:me/tiny is in {snapshot}" in lines
+    )
 
 
 def test_a_repository_that_cannot_be_downloaded_is_one_line(
@@ -106,3 +112,16 @@ def test_a_repository_that_cannot_be_downloaded_is_one_line(
     line = capsys.readouterr().err
     assert line.startswith("raykd: 'hf:me/tiny' cannot be downloaded (no network); run this on a machine with internet")
     assert line.count("\n") == 1 and "hf:FOLDER" in line
+
+
+def test_the_weights_of_an_imported_library_teacher_are_downloaded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Torchvision, "download", lambda self: torch.nn.Linear(2, 3))
+    command = ["prefetch", str(experiment_file(tmp_path)), "--data-dir", str(tmp_path)]
+    command += ["--set", "teacher_checkpoint=pretrained", "--set", "teacher.model=torchvision:resnet18"]
+    assert parser.entry(command) == parser.entry(command) == 0
+    file = tmp_path / "weights" / "torchvision-resnet18.safetensors"
+    assert sorted(load_file(file)) == ["bias", "weight"]
+    lines = capsys.readouterr().out.replace("\n", "")
+    assert lines.count("downloading weights of torchvision-resnet18") == 1

@@ -59,7 +59,7 @@ def test_a_missing_variable_is_named_with_the_command_to_submit(variable: str) -
 
 
 def test_a_value_that_is_not_a_number_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"^SLURM_CPUS_ON_NODE = '8\(x2\)': must be a whole number"):
+    with pytest.raises(ConfigError, match=r"^SLURM_CPUS_ON_NODE = '8\(x2\)': must be an integer"):
         read_allocation(ENVIRON | {"SLURM_CPUS_ON_NODE": "8(x2)"})
 
 

@@ -120,6 +120,11 @@ def test_arguments_are_not_read_by_a_shell(tmp_path: Path) -> None:
     assert experiment_command(arguments, tmp_path) == [sys.executable, *arguments]
 
 
+def test_a_job_packs_a_data_set_on_its_nodes(tmp_path: Path) -> None:
+    command = experiment_command(["pack", "imagenet", "--resize", "256"], tmp_path)
+    assert command == [sys.executable, "-m", "raykd", "pack", "imagenet", "--resize", "256"]
+
+
 def test_a_missing_experiment_is_named_with_the_command_to_submit(tmp_path: Path) -> None:
     message = "^experiment file 'nothing.py' does not exist in .*sbatch slurm/ray_cluster.slurm"
     with pytest.raises(ConfigError, match=message):

@@ -58,7 +58,14 @@ def test_a_resumed_search_makes_progress_only_with_new_epochs_and_trials(tmp_pat
 
 
 @pytest.mark.parametrize(
-    "name", ["run/test.json", "run/best.safetensors", "logit_caches/a/filled.bits", "search/study.journal"]
+    "name",
+    [
+        "run/test.json",
+        "run/best.safetensors",
+        "logit_caches/a/filled.bits",
+        "search/study.journal",
+        ".data/birds.pack/train-00000.arrow",
+    ],
 )
 def test_other_saved_work_is_progress(tmp_path: Path, name: str) -> None:
     before = fingerprint(tmp_path)

@@ -8,7 +8,9 @@ from raykd.cluster.job_folder import JobFolder
 from raykd.cluster.ports import Ports
 from raykd.cluster.private_ray import MAX_TEMP_DIR_CHARACTERS
 from raykd.cluster.ray_start import driver_environment, ray_environment, srun, start_head, start_worker
+from raykd.cluster.staging import Staging
 from raykd.cluster.worker_node import worker_command
+from raykd.data import node_copy
 
 GIBIBYTE = 1024**3
 FOLDER = JobFolder(Path("/tmp/rk-1000-4711"))
@@ -94,6 +96,16 @@ def test_the_driver_has_the_heads_environment_and_address() -> None:
     environment = driver_environment(shared, "10.0.0.2:20000")
     assert environment["RAY_ADDRESS"] == "10.0.0.2:20000"
     assert shared.items() <= environment.items()
+
+
+def test_processes_read_staged_data_and_copy_packed_data_beside_it() -> None:
+    staging = Staging(Path("/local/rk-1000-4711-files-0"), data=Path("/home/ada/data"))
+    shared = ray_environment({"RAYKD_DATA": "/home/ada/data"}, FOLDER, Path("/"), staging=staging)
+    assert shared["RAYKD_DATA"] == "/local/rk-1000-4711-files-0/data"
+    assert shared[node_copy.VARIABLE] == "/local/rk-1000-4711-files-0/packs"
+    code_only = ray_environment({"RAYKD_DATA": "data"}, FOLDER, Path("/"), staging=Staging(Path("/local/x"), Path("/")))
+    assert (code_only["RAYKD_DATA"], code_only[node_copy.VARIABLE]) == ("data", "/local/x/packs")
+    assert node_copy.VARIABLE not in ray_environment({}, FOLDER, Path("/"))
 
 
 def test_health_checks_are_shorter_on_several_nodes() -> None:

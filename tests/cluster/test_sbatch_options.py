@@ -45,13 +45,13 @@ def test_a_request_is_translated_into_one_that_the_script_allows(typed: str, exp
     ("typed", "message"),
     [
         ("--gpus=3 -N2", r"^--gpus=3: 3 GPUs cannot be divided among 2 nodes; request --gres=gpu:N"),
-        ("--gpus=many", r"^--gpus=many: must be a whole number$"),
-        ("--gpus-per-node=h100", r"^--gpus-per-node=h100: must be a whole number$"),
+        ("--gpus=many", r"^--gpus=many: must be an integer$"),
+        ("--gpus-per-node=h100", r"^--gpus-per-node=h100: must be an integer$"),
         ("--mem-per-cpu=lots", r"^--mem-per-cpu=lots: must be a size, such as 4G$"),
         ("--gpus=2 -N0", r"^--nodes=0: must be at least 1$"),
         ("--gres=none --mem-per-gpu=8G", r"^--mem-per-gpu=8G: the job has no GPU; request"),
         ("--cpus-per-gpu=4 --gpus=0", r"^--cpus-per-gpu=4: the job has no GPU; request"),
-        ("--cpus-per-gpu=0x2", r"^--cpus-per-gpu=0x2: must be a whole number$"),
+        ("--cpus-per-gpu=0x2", r"^--cpus-per-gpu=0x2: must be an integer$"),
     ],
 )
 def test_an_invalid_request_is_named(typed: str, message: str) -> None:

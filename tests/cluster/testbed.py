@@ -63,7 +63,7 @@ class Testbed:
 
     @classmethod
     def start(cls, folder: Path, num_nodes: int = len(KINDS), settings: str = "") -> "Testbed":
-        """Start a testbed with state and logs in `folder`. Raises: RuntimeError if it is not idle in time.
+        """Start a testbed with state and logs in `folder`. Raises RuntimeError if it is not idle in time.
 
         settings: lines that are appended to slurm.conf, where they override earlier ones.
         """
@@ -104,7 +104,7 @@ class Testbed:
     ) -> str:
         """Return the standard output of a command on the login host. `env` adds variables; None removes one.
 
-        Raises: RuntimeError with its standard error if it fails or takes longer than `timeout_s`.
+        Raises RuntimeError with its standard error if it fails or takes longer than `timeout_s`.
         """
         enter = ["nsenter", f"--target={self._first_process()}", f"--wd={cwd or self.folder}"]
         enter += ["--net", "--uts", "--pid", "--ipc", "--mount", "--", *command]
@@ -124,7 +124,7 @@ class Testbed:
         return self.job_ids[-1]
 
     def wait(self, job_id: int, timeout_s: float) -> Job:
-        """Wait for a job's end. If it takes longer, cancel it. Raises: RuntimeError with its output."""
+        """Wait for a job's end. If it takes longer, cancel it. Raises RuntimeError with its output."""
         deadline = time.monotonic() + timeout_s
         while (fields := self.job(job_id))["JobState"] not in ENDED:
             if time.monotonic() > deadline:
@@ -135,7 +135,7 @@ class Testbed:
         return Job(fields["JobState"], int(fields["ExitCode"].split(":")[0]), self.output(job_id))
 
     def wait_for_output(self, job_id: int, text: str, timeout_s: float) -> None:
-        """Wait until a job's output contains `text`. Raises: RuntimeError if it ends or takes longer."""
+        """Wait until a job's output contains `text`. Raises RuntimeError if it ends or takes longer."""
         deadline = time.monotonic() + timeout_s
         fields = self.job(job_id)
         while text not in (output := _output_of(fields)):

@@ -1,4 +1,4 @@
-"""Random images, and Parquet files of them in the hub's layout."""
+"""Random images, and Parquet files of them in the Hub's layout."""
 
 import io
 from collections.abc import Sequence

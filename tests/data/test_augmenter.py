@@ -64,6 +64,14 @@ def draws_of(run: TrainLoader, epoch: int, index: Tensor) -> Draws:
     return augmenter.draw(run.seed, epoch, index, run.views.draw(run.seed, epoch, index))
 
 
+def augmented(run: TrainLoader, index: Tensor) -> Tensor:
+    """Return images `index` of epoch 1, augmented together."""
+    draws = draws_of(run, 1, index)
+    assert run._augmenter is not None
+    views = run.renderer.render(draws.index.flatten(), draws.view.flatten())
+    return run._augmenter.apply(views, draws, slice(None))[0]
+
+
 def pixels_by_row(run: TrainLoader, epoch: int) -> dict[int, Tensor]:
     pairs = [(row, image) for batch in run.epoch(epoch) for row, image in zip(batch.index, batch.images, strict=True)]
     return {int(row): image for row, image in pairs}
@@ -93,9 +101,7 @@ def test_pixels_match_golden_hashes(augmentation: Augmentation) -> None:
 def test_the_order_of_the_images_does_not_matter(augmentation: Augmentation) -> None:
     run = loader(augmentation)
     shuffled = torch.randperm(len(INDICES), generator=torch.Generator().manual_seed(0))
-    assert run._augmenter is not None
-    straight, _ = run._augmenter.render(draws_of(run, 1, INDICES), slice(None))
-    mixed_up, _ = run._augmenter.render(draws_of(run, 1, INDICES[shuffled]), slice(None))
+    straight, mixed_up = augmented(run, INDICES), augmented(run, INDICES[shuffled])
     assert torch.equal(straight[shuffled], mixed_up)
 
 

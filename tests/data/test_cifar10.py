@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("no_network")
 
 
 def name_classes(folder: Path, part: str, names: Sequence[str] | None) -> None:
-    """Store `names` as the classes of <part>.parquet, in the hub's metadata; None for metadata without classes."""
+    """Store `names` as the classes of <part>.parquet, in the Hub's metadata; None for metadata without classes."""
     file = folder / f"{part}.parquet"
     features = {} if names is None else {"label": {"_type": "ClassLabel", "names": names}}
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}

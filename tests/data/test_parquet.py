@@ -1,4 +1,4 @@
-"""Parquet in the hub's layout: reading, and the error for each kind of bad file."""
+"""Parquet in the Hub's layout: reading, and the error for each kind of bad file."""
 
 import io
 from collections.abc import Sequence
@@ -13,6 +13,9 @@ from PIL import Image
 from small_cifar10 import png, random_pixels, write_parquet
 
 from raykd.data import image_decoding, parquet, parquet_folder
+from raykd.data.file_hashes import FileHashes
+from raykd.data.regular_files import require_regular_file
+from raykd.data.sources import content_identity, hash_files
 from raykd.data.types import Split
 from raykd.errors import DataError
 
@@ -22,7 +25,7 @@ LABELS = [*range(10)] * 2
 
 def read(*files: Path) -> Split:
     target = image_decoding.TargetSize(32, "CIFAR-10's are 32x32")
-    return parquet.read(files, parquet.ExpectedRows(target, 10, "CIFAR-10's go from 0 to 9"))
+    return parquet.read(files, parquet.ExpectedRows(10, "CIFAR-10's go from 0 to 9"), target)
 
 
 @pytest.mark.parametrize("image_column", ["img", "image"])
@@ -74,7 +77,9 @@ def test_identity_depends_on_bytes_and_split_but_not_on_names(tmp_path: Path) ->
     other = write_parquet(tmp_path / "other.parquet", IMAGES, LABELS[::-1])
 
     def identity(train: Sequence[Path], test: Sequence[Path]) -> str:
-        return parquet.identity(parquet.hash_files(train), parquet.hash_files(test))
+        hashes = FileHashes(tmp_path)
+        digests = [hash_files([require_regular_file(file) for file in files], hashes) for files in (train, test)]
+        return content_identity("parquet", *digests)
 
     assert identity([one], [other]) == identity([same], [other])
     identities = {identity([one], [other]), identity([other], [one]), identity([one, other], [])}

@@ -1,4 +1,4 @@
-"""The Parquet files of a split: the hub's layouts are found; incomplete and ambiguous files are refused."""
+"""The Parquet files of a split: the Hub's layouts are found; incomplete and ambiguous files are refused."""
 
 import os
 from pathlib import Path

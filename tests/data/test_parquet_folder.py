@@ -63,8 +63,9 @@ def test_real_cifar10_as_custom_parquet_has_the_same_pixels(tmp_path: Path) -> N
     for part in ("train", "test"):
         (place / f"{part}.parquet").symlink_to(folder / "test.parquet")
     data = load_dataset("parquet:mine", tmp_path)
-    rows = parquet.ExpectedRows(image_decoding.TargetSize(32, "no other size"), 10, "0 to 9")
-    assert data.train.images.equal(parquet.read((folder / "test.parquet",), rows).images)
+    target = image_decoding.TargetSize(32, "no other size")
+    rows = parquet.ExpectedRows(10, "0 to 9")
+    assert data.train.images.equal(parquet.read((folder / "test.parquet",), rows, target).images)
     assert (data.num_classes, data.train.labels.bincount().tolist()) == (10, [1_000] * 10)
 
 
@@ -208,8 +209,8 @@ def test_shards_with_different_classes_are_refused(place: Path) -> None:
 @pytest.mark.parametrize(
     ("labels", "remedy"),
     [
-        (pa.array([float(label) for label in LABELS]), "cast 'label' to whole numbers from 0"),
-        (pa.array([label == 1 for label in LABELS]), "cast 'label' to whole numbers from 0"),
+        (pa.array([float(label) for label in LABELS]), "cast 'label' to integers from 0"),
+        (pa.array([label == 1 for label in LABELS]), "cast 'label' to integers from 0"),
         (pa.array([[label] for label in LABELS]), "give each image one label, not a list"),
     ],
     ids=["float", "bool", "list"],

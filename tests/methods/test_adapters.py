@@ -143,9 +143,19 @@ def test_stage_methods_accept_different_sizes_and_channels(method: StageMethod, 
     [
         ((), FOUR, (), "the student's model returns no feature maps"),
         (FOUR, (), (), "the teacher's model returns no feature maps"),
-        (FOUR[:3], FOUR, (), "the student has 3 stages and the teacher 4; name those to pair"),
-        (FOUR, FOUR, (4,), r"stages = \(4,\) in AttentionTransfer: the smaller model has 4"),
-        (FOUR[:3], FOUR, (-4,), r"stages = \(-4,\) in AttentionTransfer: the smaller model has 3"),
+        (FOUR[:3], FOUR, (), "the student has 3 stages and the teacher 4; name the stages to pair"),
+        (
+            FOUR,
+            FOUR,
+            (4,),
+            r"stages = \(4,\) in AttentionTransfer: must lie in \[-4, 3\], because one of the models has only 4 stages",
+        ),
+        (
+            FOUR[:3],
+            FOUR,
+            (-4,),
+            r"stages = \(-4,\) in AttentionTransfer: must lie in \[-3, 2\], because .* only 3 stages",
+        ),
     ],
 )
 def test_missing_stages_are_refused_in_one_line(student: Any, teacher: Any, stages: Any, message: str) -> None:
@@ -255,7 +265,7 @@ def test_two_workers_store_the_same_banks_as_one() -> None:
         rows = positions[half]
         worker(student[half], teacher[half], Targets(IMAGES.labels[rows], IMAGES.index[rows]))
     alone(student, teacher, Targets(IMAGES.labels[positions], IMAGES.index[positions]))
-    parts = [worker._last_step for worker in workers]
+    parts = [worker._last_pass for worker in workers]
     for worker in workers:
         gathered = iter([torch.stack(pair) for pair in zip(*parts, strict=True)])
         worker.remember(lambda tensor, gathered=gathered: next(gathered))
@@ -287,7 +297,7 @@ def test_crd_banks_have_a_row_for_each_training_image() -> None:
 
 @pytest.mark.parametrize("method", [AttentionTransfer(stages=(7,)), FitNets(stages=(5,))])
 def test_method_that_does_not_fit_its_models_is_refused_before_training(method: StageMethod) -> None:
-    with pytest.raises(ConfigError, match="the smaller model has 4"):
+    with pytest.raises(ConfigError, match="one of the models has only 4 stages"):
         Networks(digits()).require_method_fits(run_of("distilled", method=method))
 
 

@@ -68,7 +68,7 @@ def test_term_falls_over_steps_on_a_batch(name: str, pair: str) -> None:
     method = replace(kinds(Method)[name](), ce_weight=0.0)
     training = training_of(run_with(method, PAIRS[pair]))
     before = {key: p.detach().clone() for key, p in training.objective.named_parameters()}
-    batch, weights = next(training.loader.epoch(0)), training.weights(0)
+    batch, weights = next(training.loader.epoch(0)), training.term_weights(0)
     terms = [training.step(batch, weights) for _ in range(STEPS)]
     assert all(value.isfinite() for term in terms for value in term.values())
     assert terms[-1][name] < terms[0][name]
@@ -168,7 +168,9 @@ def test_feature_maps_are_computed_only_if_the_method_needs_them(method: Method)
 
 def test_vit_of_fewer_than_four_blocks_is_paired_by_named_stages() -> None:
     pair = (VIT12, ViT(3, 24, 2, 2))
-    with pytest.raises(ConfigError, match="the student has 3 stages and the teacher 4; name those to pair") as caught:
+    with pytest.raises(
+        ConfigError, match="the student has 3 stages and the teacher 4; name the stages to pair"
+    ) as caught:
         Networks(digits()).require_method_fits(run_with(kinds(Method)["at"](), pair))
     assert "\n" not in str(caught.value)
     Networks(digits()).require_method_fits(run_with(replace(kinds(Method)["at"](), stages=(-3, -2, -1)), pair))

@@ -76,7 +76,7 @@ def test_parameters_of_init_are_typed_fields_that_settings_change(file: Path) ->
     changed = with_model("model.width=32", "model=mine.py:Mine")
     assert isinstance(changed.student.model, Network)
     assert changed.student.model == Network("mine.py:Mine", width=32)
-    with pytest.raises(ConfigError, match=r"student\.model\.width=wide: 'wide' is not a whole number"):
+    with pytest.raises(ConfigError, match=r"student\.model\.width=wide: 'wide' is not an integer"):
         with_model("model=mine.py:Mine", "model.width=wide")
     with pytest.raises(ConfigError, match=r"unknown config field 'student\.model\.widht': .*did you mean 'width'\?"):
         with_model("model=mine.py:Mine", "model.widht=3")

@@ -280,7 +280,7 @@ def test_without_a_preprocessor_or_weights_images_are_normalized_as_the_data(tmp
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return an empty cache of the hub."""
+    """Return an empty local cache of the Hugging Face Hub."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     return tmp_path / "hub"
 

@@ -211,7 +211,7 @@ def test_pickled_network_beside_a_fitting_state_dict_is_refused(tmp_path: Path) 
     """Otherwise the averaged weights would be mistaken for the network's."""
     content = {"model": network(), "ema": GOOD, "args": argparse.Namespace(lr=0.1)}
     message = refused(content, tmp_path)
-    assert "holds a whole pickled network as 'model'" in message and "a.pth#ema'" in message
+    assert "and also a whole pickled network as 'model'" in message and "a.pth#ema'" in message
     assert load_weights(network(), tmp_path / "a.pth", key="ema") == ""
     assert "as 'student.net'" in refused({"student": {"net": nn.DataParallel(network())}, "teacher": GOOD}, tmp_path)
 
@@ -255,7 +255,7 @@ BAD_NUMBERS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
 @pytest.mark.parametrize("name", ["conv1.weight", "fc.bias", "bn1.running_mean"])
 def test_error_names_weights_that_are_not_finite_floats(name: str, spoil: Any, message: str, tmp_path: Path) -> None:
     error = refused({**GOOD, name: spoil(GOOD[name])}, tmp_path)
-    assert f": {name} " in error and message in error
+    assert f" {name} " in error and message in error
 
 
 def test_a_negative_variance_is_refused(tmp_path: Path) -> None:

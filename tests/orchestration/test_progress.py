@@ -62,6 +62,11 @@ def test_line_has_epoch_loss_validation_speed_and_time_left() -> None:
     )
 
 
+def test_line_of_a_run_on_disk_has_the_wait_for_data() -> None:
+    status = replace(running(49), report=replace(report(49), data_wait=0.124))
+    assert "  12,346 images/s (12% waiting for data)  left " in run_line(status)
+
+
 def test_time_left_is_computed_at_the_pace_of_this_command() -> None:
     assert seconds_left(running(0)) == pytest.approx(199 * EPOCH_S), "after one epoch: the run's total time"
     slow_before = replace(report(99), seconds=1_000.0)

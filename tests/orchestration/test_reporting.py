@@ -16,7 +16,7 @@ from raykd.config import from_dict
 from raykd.config.codec import read_checked_json, write_checked_json
 from raykd.data.load import find_folder
 from raykd.errors import ConfigError
-from raykd.orchestration.reporting import report, report_results
+from raykd.orchestration.reporting import evaluate_and_report, write_report
 from raykd.report.build import build
 from raykd.spec.plan import Plan, Run, make_plan
 from raykd.store.run_folder import RunFolder
@@ -63,7 +63,7 @@ def test_best_seed_by_validation_is_saved_by_role(
     folders = [RunStore(results).folder(run) for run in of_stage(plan, stage)]
     for seed, folder in enumerate(folders):
         set_val_top1(folder, 60.0 if seed == winner else 50.0)
-    report(results, quiet())
+    write_report(results, quiet())
     saved = results / "models_saved" / f"{role}.safetensors"
     assert saved.read_bytes() == folders[winner].best.read_bytes()
     assert folders[winner].best.read_bytes() != folders[1 - winner].best.read_bytes()
@@ -71,7 +71,7 @@ def test_best_seed_by_validation_is_saved_by_role(
 
 def test_each_role_has_one_file_that_records_its_model(trained: tuple[Path, Plan]) -> None:
     results, _ = trained
-    report(results, quiet())
+    write_report(results, quiet())
     names = sorted(path.name for path in (results / "models_saved").iterdir())
     assert names == [f"small_{role}.safetensors" for role in ("student_baseline", "student_kd", "teacher")]
     model = load_model(results / "models_saved" / "small_teacher.safetensors")
@@ -82,11 +82,11 @@ def test_each_role_has_one_file_that_records_its_model(trained: tuple[Path, Plan
 def test_report_evaluates_each_run_once(trained: tuple[Path, Plan]) -> None:
     results, plan = trained
     console = quiet()
-    report_results(results, find_folder(None, {}), console)
+    evaluate_and_report(results, find_folder(None, {}), console)
     metrics = {run.name: RunStore(results).folder(run).test.read_bytes() for run in plan.runs}
     assert set(json.loads((results / "report.json").read_text())) == {"small"}
     again = quiet()
-    report_results(results, find_folder(None, {}), again)
+    evaluate_and_report(results, find_folder(None, {}), again)
     assert "evaluating" not in again.file.getvalue()  # type: ignore[attr-defined]
     assert metrics == {run.name: RunStore(results).folder(run).test.read_bytes() for run in plan.runs}
 
@@ -102,12 +102,12 @@ def test_report_evaluates_a_run_that_cpus_trained_on_the_cpu_even_if_there_is_a_
         folder.test.unlink(missing_ok=True)
         folder.update(compute=replace(folder.require_record().compute, device=trained_on))
     monkeypatch.setattr("raykd.orchestration.reporting.best_device", lambda: torch.device("cuda"))
-    monkeypatch.setattr("raykd.orchestration.reporting.report", lambda *_, **__: None)
+    monkeypatch.setattr("raykd.orchestration.reporting.write_report", lambda *_, **__: None)
     monkeypatch.setattr(
         "raykd.orchestration.reporting.evaluate_on_test",
         lambda run, folder, data, compute: used.add(compute.device.type),
     )
-    report_results(results, find_folder(None, {}), quiet())
+    evaluate_and_report(results, find_folder(None, {}), quiet())
     assert used == {evaluated_on}
 
 
@@ -118,7 +118,7 @@ def test_run_trained_on_other_images_is_not_evaluated(tmp_path: Path) -> None:
     store.write_plan(plan)
     fit(run, other_digits, store.folder(run), CPU)
     with pytest.raises(ConfigError, match=r"belongs to other images than these of digits; name .* with --data-dir"):
-        report_results(tmp_path, NO_DATA, quiet())
+        evaluate_and_report(tmp_path, NO_DATA, quiet())
     assert not store.folder(run).test.exists()
 
 
@@ -138,7 +138,7 @@ def test_imported_teacher_is_reported_like_any_other(trained: tuple[Path, Plan],
     store = RunStore(tmp_path)
     store.write_plan(imported)
     fit(imported.runs[0], digits(), store.folder(imported.runs[0]), CPU)
-    report_results(tmp_path, NO_DATA, quiet())
+    evaluate_and_report(tmp_path, NO_DATA, quiet())
     assert json.loads((tmp_path / "report.json").read_text())["small"]["teacher_accuracy"] > 0
     assert not any(summary.missing for summary in build(tmp_path).summaries)
 
@@ -147,9 +147,9 @@ def test_imported_teacher_is_reported_like_any_other(trained: tuple[Path, Plan],
 def test_run_recorded_by_another_version_does_not_stop_the_report(trained: tuple[Path, Plan], tmp_path: Path) -> None:
     results = tmp_path / "results"
     shutil.copytree(trained[0], results)
-    report_results(results, NO_DATA, quiet())
+    evaluate_and_report(results, NO_DATA, quiet())
     for path in results.glob("small/*/run.json"):
         record = read_checked_json(path)
         record["config"]["recipe"]["ema_decay"] = 0.999
         write_checked_json(path, record)
-    report(results, quiet())
+    write_report(results, quiet())

@@ -1,6 +1,6 @@
 """A search over the student's recipe whose store fails for a while: nothing that may pass is a trial's result.
 
-Afterwards it ends as any other: with a winner that is compared with baselines of its own recipe.
+Afterward it ends as any other: with a winner that is compared with baselines of its own recipe.
 """
 
 import json

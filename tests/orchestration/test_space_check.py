@@ -68,7 +68,11 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Space], tuple[str, ...]]] = {
     "missing stages": (
         {"method": AttentionTransfer()},
         {"method.stages": choice("0,1", "0,7"), "method.weight": uniform(1, 1000)},
-        ("search.space: method.stages 0,7 cannot be trained", "stages = (0, 7)", "the smaller model has 4"),
+        (
+            "search.space: method.stages 0,7 cannot be trained",
+            "stages = (0, 7)",
+            "must lie in [-4, 3], because one of the models has only 4 stages",
+        ),
     ),
     "a field that some methods lack": (
         {"method": FeatureKD()},

@@ -106,7 +106,7 @@ def test_a_history_with_invalid_epochs_is_refused(results, table):
 @pytest.mark.parametrize(
     ("field", "value", "complaint"),
     [
-        ("seed", "0", "field 'seed' is '0', not a whole number"),
+        ("seed", "0", "field 'seed' is '0', not an integer"),
         ("seed", True, "field 'seed' is True"),
         ("seconds", -1, r"field 'seconds' is -1, not a finite number in \[0, inf\]"),
         ("seconds", float("nan"), "field 'seconds' is nan"),

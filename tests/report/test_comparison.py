@@ -1,6 +1,7 @@
 """Methods side by side: gains over the baseline, ranks, times, memory and missing runs."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from raykd.report.stats.significance import holm
 from raykd.report.wording import p_value
 
 
-def write_comparison(results: Any, scores: dict[str, tuple[float | None, ...]]) -> None:
+def write_comparison(results: Any, scores: Mapping[str, tuple[float | None, ...]]) -> None:
     """Write a family with baselines of 80, 81 and 82, and a method for each of `scores`."""
     baseline = [results.run("cnn", "baseline", seed, 80.0 + seed, seconds=100.0) for seed in range(3)]
     named = {

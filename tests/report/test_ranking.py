@@ -20,13 +20,13 @@ def test_distinguishable_methods_have_distinct_ranks():
     ranking = rank({"ce": by_seed(85.0, 85.1, 85.2), "dkd": by_seed(89.0, 89.2, 89.1), "kd": by_seed(87.0, 87.1, 87.3)})
     assert [method.name for method in ranking.methods] == ["dkd", "kd", "ce"]
     assert ranks(ranking) == {"dkd": "1", "kd": "2", "ce": "3"}
-    assert ranking.compared[0].verdict == "dkd is better than kd at n = 3"
+    assert ranking.pairs[0].verdict == "dkd is better than kd at n = 3"
 
 
 def test_indistinguishable_methods_share_a_range_of_ranks():
     ranking = rank({"a": by_seed(88.0, 88.4, 88.1), "b": by_seed(88.3, 88.0, 88.1), "c": by_seed(80.0, 80.2, 80.05)})
     assert ranks(ranking) == {"a": "1-2", "b": "1-2", "c": "3"}
-    tie = next(pair for pair in ranking.compared if {pair.better, pair.worse} == {"a", "b"})
+    tie = next(pair for pair in ranking.pairs if {pair.better, pair.worse} == {"a", "b"})
     assert tie.is_tie and tie.verdict == "not distinguishable at n = 3"
 
 
@@ -50,7 +50,7 @@ def test_better_is_transitive():
         noise = generator.normal(0, 0.2, (3, 3)) @ generator.normal(0, 1.0, (3, 3))
         values = noise + np.array([10.0, 5.0, 0.0]) * generator.uniform(0.2, 1.0)
         ranking = rank({name: by_seed(*values[:, column].tolist()) for column, name in enumerate("abc")})
-        apart = {(pair.better, pair.worse) for pair in ranking.compared if not pair.is_tie}
+        apart = {(pair.better, pair.worse) for pair in ranking.pairs if not pair.is_tie}
         first, second, third = (method.name for method in ranking.methods)
         if {(first, second), (second, third)} <= apart:
             chains += 1
@@ -62,18 +62,18 @@ def test_methods_with_equal_differences_tie_and_do_not_affect_others():
     """a - b is 0.5 at each seed by chance. Still, both are better than c."""
     ranking = rank({"a": by_seed(90.5, 90.6, 90.8), "b": by_seed(90.0, 90.1, 90.3), "c": by_seed(80.0, 80.2, 80.1)})
     assert ranks(ranking) == {"a": "1-2", "b": "1-2", "c": "3"}
-    assert ranking.compared[0].verdict == "not distinguishable at n = 3: the same gain at every seed, so no interval"
+    assert ranking.pairs[0].verdict == "not distinguishable at n = 3: the same gain at every seed, so no interval"
 
 
 def test_holms_correction_turns_a_single_significant_pair_into_a_tie():
     """p of a - b is 0.03 alone, and at least 0.06 among three comparisons."""
     two = {"a": by_seed(88.0, 88.6, 88.9, 88.1), "b": by_seed(87.5, 87.9, 88.6, 87.9)}
     alone = rank(two)
-    assert 0.02 < alone.compared[0].p == alone.compared[0].p_holm < 0.05
+    assert 0.02 < alone.pairs[0].p == alone.pairs[0].p_holm < 0.05
     assert ranks(alone) == {"a": "1", "b": "2"}
     three = rank(two | {"c": by_seed(88.9, 87.2, 88.8, 87.9)})
     assert three.methods[0].first == 1 and three.methods[-1].last == 3
-    assert all(pair.is_tie for pair in three.compared)
+    assert all(pair.is_tie for pair in three.pairs)
 
 
 def test_only_seeds_that_all_methods_have_are_compared():
@@ -85,13 +85,13 @@ def test_only_seeds_that_all_methods_have_are_compared():
 def test_the_lowest_loss_is_first():
     ranking = rank({"a": by_seed(0.50, 0.51, 0.52), "b": by_seed(0.40, 0.411, 0.421)}, lower_is_better=True)
     assert ranks(ranking) == {"b": "1", "a": "2"}
-    assert ranking.compared[0].gain.spread.mean > 0
+    assert ranking.pairs[0].gain.spread.mean > 0
 
 
 def test_one_seed_cannot_rank_methods():
     ranking = rank({"a": by_seed(90.0), "b": by_seed(80.0)})
     assert ranks(ranking) == {"a": "1-2", "b": "1-2"}
-    assert (ranking.compared[0].p, ranking.compared[0].verdict) == (None, "one seed: no interval")
+    assert (ranking.pairs[0].p, ranking.pairs[0].verdict) == (None, "one seed: no interval")
 
 
 @pytest.mark.parametrize("values", [{}, {"a": {0: 1.0}}, {"a": {0: 1.0}, "b": {1: 2.0}}])

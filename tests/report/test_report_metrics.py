@@ -83,7 +83,7 @@ def test_a_spread_covers_the_runs_that_have_the_metric(results):
     [
         ("test.json", "confusion", [[1, 2]], r"different sizes: \[1, 2\]"),
         ("test.json", "confusion", [[90, 10], [0, 1]], "confusion counts 101 images, but num_images is 100"),
-        ("test.json", "confusion", [[90.5, 9.5], [0, 0]], "field 'confusion.0.0' is 90.5, not a whole number"),
+        ("test.json", "confusion", [[90.5, 9.5], [0, 0]], "field 'confusion.0.0' is 90.5, not an integer"),
         ("test.json", "confusion", 3, "field 'confusion' is 3, not a list"),
         ("test.json", "class_top1", [101.0, 5.0], r"field 'class_top1\.0' is 101\.0"),
         ("test.json", "class_top1", [True, 5.0], r"field 'class_top1\.0' is True"),

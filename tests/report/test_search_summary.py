@@ -376,7 +376,7 @@ def test_importances_require_trials_fields_and_different_values(tmp_path, change
     ("changes", "complaint"),
     [
         ({"family": "vit"}, "family is 'vit', the folder has 'cnn'"),
-        ({"epochs": "9"}, "field 'epochs' is '9', not a whole number"),
+        ({"epochs": "9"}, "field 'epochs' is '9', not an integer"),
         ({"seeds": "0"}, "field 'seeds' is '0', not a list"),
         ({"search": {"kind": "hunt"}}, "kind 'hunt' is not one of search"),
         ({"search": {"kind": "search", "space": {}}}, "name at least one field"),

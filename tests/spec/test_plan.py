@@ -266,6 +266,19 @@ def test_missing_pretrained_weights_are_refused_with_the_remedy() -> None:
     assert runs_of(from_scratch)[0].initial is None
 
 
+def test_the_librarys_weights_are_imported_with_their_classifier(tmp_path: Path) -> None:
+    pretrained = experiment(teacher=recipe(model="torchvision:resnet18"), teacher_checkpoint="pretrained")
+    with pytest.raises(ConfigError, match=r"torchvision-resnet18.safetensors' do not exist.*teacher_checkpoint=none"):
+        runs_of(pretrained)
+    file = tmp_path / "torchvision-resnet18.safetensors"
+    file.write_bytes(b"weights")
+    teacher, *students = make_plan(pretrained, digits(), tmp_path).runs
+    assert teacher.imported is not None and teacher.initial is None and Path(teacher.imported.path) == file
+    assert all(run.imported is None for run in students)
+    with pytest.raises(ConfigError, match="teacher_checkpoint = 'pretrained' in Experiment: requires a model with"):
+        replace(pretrained, teacher=recipe(model="resnet18"))
+
+
 def test_baselines_need_no_weights_of_the_teacher() -> None:
     pretrained = experiment(teacher=recipe(model="vit_tiny"))
     assert [run.stage for run in runs_of(pretrained, stages=("baseline",))] == ["baseline"]

@@ -147,7 +147,7 @@ def test_rerun_restores_damaged_weights_from_the_checkpoint_to_the_byte(
         "raykd.orchestration.run_experiments.ray_session",
         lambda: pytest.fail("Ray was started although every run is trained"),
     )
-    monkeypatch.setattr("raykd.orchestration.run_experiments.report", lambda *_: None)
+    monkeypatch.setattr("raykd.orchestration.run_experiments.write_report", lambda *_: None)
     run_experiments([finished.plan_of(results.parent).experiment], Options(results, Path("no-data")), Console())
     assert path.read_bytes() == before and read_checked_json(path.parent / "run.json") == record
     output = capsys.readouterr().out

@@ -25,7 +25,7 @@ def train(folder: RunFolder, hooks: Hooks = Hooks()) -> None:  # noqa: B008 - fr
 
 @pytest.fixture
 def full_disk(run_folder: RunFolder) -> Iterator[Path]:
-    """TensorBoard's folder as a file system of 4 KiB with less than an epoch's bytes left."""
+    """TensorBoard's folder as a filesystem of 4 KiB with less than an epoch's bytes left."""
     folder = run_folder.tensorboard
     folder.mkdir(parents=True)
     mount = ["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(folder)]

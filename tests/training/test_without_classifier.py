@@ -108,7 +108,7 @@ def test_training_without_labels_does_not_read_them(tower: Path, tmp_path: Path)
     training = make_train_state(run, digits(), choose_compute(CPU, "fp32"), teacher)
     batch = next(training.loader.epoch(0))
     assert batch.labels.tolist() == [0] * len(batch.labels)
-    assert set(training.step(batch, training.weights(0))) == {"embedding", "loss"}
+    assert set(training.step(batch, training.term_weights(0))) == {"embedding", "loss"}
 
 
 def imported(run: Run, folder: Path) -> RunFolder:

@@ -104,7 +104,7 @@ def _read_history(folder: Path) -> History | None:
     except (KeyError, pa.ArrowException) as error:
         raise damaged(path, str(error)) from error
     if not all(isinstance(epoch, int) for epoch in epochs) or list(epochs) != sorted(set(epochs)):
-        raise damaged(path, "its epochs are not whole numbers that increase from row to row")
+        raise damaged(path, "its epochs are not integers that increase from row to row")
     return History(epochs, columns)
 
 

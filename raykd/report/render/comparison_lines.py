@@ -72,12 +72,11 @@ def _about_ranks(comparison: Comparison) -> Iterator[str]:
 
 
 def _about_the_best(ranking: Ranking) -> str:
-    best, at_seeds = flattened(ranking.methods[0].name), f"at n = {len(ranking.seeds)}"
-    tied = [pair.worse for pair in ranking.compared if pair.better == ranking.methods[0].name and pair.is_tie]
-    if all(pair.is_tie for pair in ranking.compared):
+    best, at_seeds = flattened(ranking.best), f"at n = {len(ranking.seeds)}"
+    if all(pair.is_tie for pair in ranking.pairs):
         return f"no method is distinguishable from another {at_seeds}"
-    if tied:
-        return f"not distinguishable from {best} {at_seeds}: {_listed(tied)}"
+    if ranking.tied_with_best:
+        return f"not distinguishable from {best} {at_seeds}: {_listed(ranking.tied_with_best)}"
     return f"{best} is better than every other {at_seeds}"
 
 

@@ -158,7 +158,7 @@ def _comparison_of(comparison: Comparison) -> dict[str, Any]:
         }
         for method in comparison.methods
     ]
-    pairs = comparison.ranking.compared if comparison.ranking else ()
+    pairs = comparison.ranking.pairs if comparison.ranking else ()
     return {
         "methods": methods,
         "pairs": [

@@ -3,7 +3,6 @@
 The pages' content security policy forbids scripts and loading as a second line of defense.
 """
 
-import re
 from functools import cache
 from pathlib import Path
 from urllib.parse import quote
@@ -13,8 +12,6 @@ from markupsafe import Markup
 
 from raykd.errors import flattened
 from raykd.report import wording
-
-_MINUS = re.compile(r"(?<![\w.,\u2212-])-(?=\d)")
 
 
 def template(name: str) -> Template:
@@ -32,9 +29,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        minus=_minus,
+        minus=wording.minus,
         sentence=_sentence,
-        dash=_dash,
+        dash=wording.dash,
         svg=Markup,
         url=quote,
         capital=wording.capital,
@@ -43,16 +40,6 @@ def _environment() -> Environment:
     return environment
 
 
-def _minus(text: str) -> str:
-    """Replace a hyphen before a number by the minus sign, which is as wide as the plus."""
-    return _MINUS.sub("\N{MINUS SIGN}", text)
-
-
 def _sentence(text: str) -> str:
-    """Apply `_minus`, and prevent line breaks between a number and its sign."""
-    return wording.unbroken(_minus(text))
-
-
-def _dash(text: str) -> str:
-    """Return a dash for a missing number."""
-    return "\N{EN DASH}" if text == "-" else text
+    """Apply `wording.minus`, and prevent line breaks between a number and its sign."""
+    return wording.unbroken(wording.minus(text))

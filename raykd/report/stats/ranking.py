@@ -23,7 +23,7 @@ from raykd.report.stats.significance import LEVEL, holm
 
 
 @dataclass(frozen=True)
-class Compared:
+class MethodPair:
     """Two methods, ordered by their means. p: of the paired t-test; p_holm: corrected for all pairs.
 
     Both are None with one seed, or with the same difference at every seed.
@@ -50,7 +50,7 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class Ranked:
+class RankedMethod:
     """A method and the range of its possible ranks, from 1."""
 
     name: str
@@ -69,8 +69,18 @@ class Ranking:
     """Methods, the best mean first, and all pairs, over the `seeds` that all methods have."""
 
     seeds: tuple[int, ...]
-    methods: tuple[Ranked, ...]
-    compared: tuple[Compared, ...]
+    methods: tuple[RankedMethod, ...]
+    pairs: tuple[MethodPair, ...]
+
+    @property
+    def best(self) -> str:
+        """The name of the method with the best mean."""
+        return self.methods[0].name
+
+    @property
+    def tied_with_best(self) -> tuple[str, ...]:
+        """Names of the methods that cannot be distinguished from the best one."""
+        return tuple(pair.worse for pair in self.pairs if pair.better == self.best and pair.is_tie)
 
 
 def rank(values: Mapping[str, Mapping[int, float]], lower_is_better: bool = False) -> Ranking | None:
@@ -81,22 +91,22 @@ def rank(values: Mapping[str, Mapping[int, float]], lower_is_better: bool = Fals
     common = {name: {seed: by_seed[seed] for seed in seeds} for name, by_seed in values.items()}
     spreads = {name: spread for name in common if (spread := spread_of(list(common[name].values())))}
     order = sorted(spreads, key=lambda name: (spreads[name].mean if lower_is_better else -spreads[name].mean, name))
-    compared = _compare(common, order, lower_is_better)
+    pairs = _compare(common, order, lower_is_better)
     methods = tuple(
-        Ranked(
+        RankedMethod(
             name,
             spreads[name],
-            first=1 + sum(pair.worse == name and not pair.is_tie for pair in compared),
-            last=len(order) - sum(pair.better == name and not pair.is_tie for pair in compared),
+            first=1 + sum(pair.worse == name and not pair.is_tie for pair in pairs),
+            last=len(order) - sum(pair.better == name and not pair.is_tie for pair in pairs),
         )
         for name in order
     )
-    return Ranking(tuple(seeds), methods, compared)
+    return Ranking(tuple(seeds), methods, pairs)
 
 
 def _compare(
     values: Mapping[str, Mapping[int, float]], order: Sequence[str], lower_is_better: bool
-) -> tuple[Compared, ...]:
+) -> tuple[MethodPair, ...]:
     gains: list[tuple[str, str, PairedGain]] = []
     for better, worse in combinations(order, 2):
         gain = paired_gain(pairs_of(values[worse], values[better], lower_is_better), better)
@@ -104,6 +114,6 @@ def _compare(
         gains.append((better, worse, gain))
     adjusted = holm([gain.t_test_p for _, _, gain in gains])
     return tuple(
-        Compared(better, worse, gain, gain.t_test_p, p_holm)
+        MethodPair(better, worse, gain, gain.t_test_p, p_holm)
         for (better, worse, gain), p_holm in zip(gains, adjusted, strict=True)
     )

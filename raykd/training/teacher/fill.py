@@ -13,9 +13,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from raykd.data.renderers import make_renderer
 from raykd.data.sampling import Balanced
 from raykd.data.types import Dataset
-from raykd.data.views import ViewRenderer, Views
 from raykd.errors import Interrupted
 from raykd.outputs import Outputs
 from raykd.spec.plan import train_val_indices
@@ -49,9 +49,7 @@ class Filler:
         indices, _ = train_val_indices(planned.data, dataset.train.labels)
         self._parts = indices.tensor_split(planned.num_parts)
         self._visited = views_to_fill(planned, dataset)
-        views = planned.data.views
-        assert isinstance(views, Views)
-        self._renderer = ViewRenderer(dataset.train.images, views, compute.device)
+        self._renderer = make_renderer(dataset.train.images, planned.data.views, compute.device)
         self._temperatures = planned.temperatures
         self._sums = torch.zeros(1 + len(planned.temperatures), dtype=torch.float64, device=compute.device)
         self._num_sampled = 0

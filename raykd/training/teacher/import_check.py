@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raykd.data.types import Dataset, Split
+from raykd.data.types import Dataset
 from raykd.spec.experiment import Data
 from raykd.spec.plan import train_val_indices
 from raykd.store.records import ImportCheck
@@ -156,8 +156,8 @@ def _describe_order(permutation: dict[int, int], names: Sequence[str]) -> str:
 
 def _confusion(model: nn.Module, dataset: Dataset, indices: Tensor, compute: Compute) -> Tensor:
     """Return int64 [C, C] counts, indexed by label and predicted class."""
-    images, labels = (part[indices].to(compute.device) for part in (dataset.train.images, dataset.train.labels))
-    return torch.tensor(compute_metrics(model, Split(images, labels), compute, dataset.num_classes).confusion)
+    split = dataset.train.subset(indices).to(compute.device)
+    return torch.tensor(compute_metrics(model, split, compute, dataset.num_classes).confusion)
 
 
 def _nearest_mean_correct(dataset: Dataset, train: Tensor, val: Tensor) -> int:

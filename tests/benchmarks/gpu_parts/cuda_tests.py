@@ -165,12 +165,17 @@ def compare_filling(device: torch.device, dataset: Dataset, folder: Path) -> dic
             with tempfile.TemporaryDirectory(dir=folder) as caches:
                 cache = LogitCache(Path(caches), planned.key(dataset, name))
                 teacher = teacher_network(run, dataset).to(place)
-                images = Filler(planned, dataset, cache, teacher, choose_compute(place, "fp32")).fill(0)
+                num_views = Filler(planned, dataset, cache, teacher, choose_compute(place, "fp32")).fill(0)
                 logits.append(cache.logits().clone().float())
     scale = logits[0].abs().max()
     difference = float((logits[0] - logits[1]).abs().max() / scale)
     same = float((logits[0] == logits[1]).float().mean())
-    return {"passed": difference < HALF_ROUNDING, "difference_of_largest": difference, "equal": same, "views": images}
+    return {
+        "passed": difference < HALF_ROUNDING,
+        "difference_of_largest": difference,
+        "equal": same,
+        "views": num_views,
+    }
 
 
 def compare_step(device: torch.device, dataset: Dataset, method: Method, source: str) -> dict[str, Any]:

@@ -35,7 +35,7 @@ TEACHER_EPOCHS, STUDENT_EPOCHS, SEEDS = 30, 20, (0, 1)
 SCALES = (10.0, 8.0, 6.0, 5.0, 4.0, 3.0, 2.5, 2.0, 1.5, 1.25, 1.0, 0.8, 0.65, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05)
 USED_SHARE = 0.75  # of the time left is planned; starts, checkpoints and tests need the rest
 END_S = 4.0  # reserved for evaluation after an interruption
-FILL_IMAGES_PER_S = 30_000.0  # if the part 'fill' has no figure
+FILL_VIEWS_PER_S = 30_000.0  # if the part 'fill' has no figure
 
 
 def measure(part: Part, setting: Setting) -> None:
@@ -66,7 +66,7 @@ def _load_times(folder: Path, cache: Path, loaded: list[Dataset]) -> dict[str, A
 
 
 def _step_seconds(part: Part, setting: Setting) -> dict[str, float]:
-    """Return seconds per step of teacher and student, and images/s of filling, from earlier parts or measured now."""
+    """Return seconds per step of teacher and student, and views/s of filling, from earlier parts or measured now."""
     figures = {}
     for key, name in (("teacher", "resnet18 training"), ("student", "resnet8 cache")):
         ways = [part.report.figure("steps", f"{name}, {way}") for way in ("eager", "graph")]
@@ -77,7 +77,7 @@ def _step_seconds(part: Part, setting: Setting) -> dict[str, float]:
             known = [step_figures(subject, "auto", setting.device, folder, 1, 0.5)["ms_per_step"]]
         figures[f"{key}_step_s"] = max(known) / 1e3
     fill = part.report.figure("fill", "fill, resnet18")
-    return figures | {"fill_images_per_s": fill["images_per_s"] if fill and not setting.toy else FILL_IMAGES_PER_S}
+    return figures | {"fill_views_per_s": fill["views_per_s"] if fill and not setting.toy else FILL_VIEWS_PER_S}
 
 
 def _train(part: Part, setting: Setting, loaded: list[Dataset], data_dir: Path, cache: Path) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def _train(part: Part, setting: Setting, loaded: list[Dataset], data_dir: Path, 
         "seeds": len(experiment.seeds),
         "expected_s": expected_s,
         "seconds": trained_s,
-        "filled_images": sum(images for images, _ in fills),
+        "filled_views": sum(num_views for num_views, _ in fills),
         "fill_s": sum(seconds for _, seconds in fills),
         "runs": runs,
         "means": _means(runs),
@@ -155,7 +155,7 @@ def _expected(
     steps = images // whole.student.batch_size
     passes = images * num_visited(whole.data.views.count, seeds * student_epochs)
     trained = teacher_epochs * paces["teacher_step_s"] + 2 * seeds * student_epochs * paces["student_step_s"]
-    return steps * trained + passes / paces["fill_images_per_s"]
+    return steps * trained + passes / paces["fill_views_per_s"]
 
 
 def _run_figures(run: Run, store: RunStore, dataset: Dataset, device: torch.device) -> dict[str, Any]:
@@ -200,7 +200,7 @@ def _projected(whole: Experiment, runs: list[dict[str, Any]], fills: list[tuple[
             projected[stage] = statistics.mean(paces) * recipe.epochs * (1 if stage == "teacher" else len(whole.seeds))
     if fills:
         passes = 45_000 * num_visited(whole.data.views.count, len(whole.seeds) * whole.student.epochs)
-        projected["fill"] = passes * sum(seconds for _, seconds in fills) / sum(images for images, _ in fills)
+        projected["fill"] = passes * sum(seconds for _, seconds in fills) / sum(num_views for num_views, _ in fills)
     return projected | ({"all": sum(projected.values())} if len(projected) == len(epochs) + 1 else {})
 
 

@@ -1,4 +1,4 @@
-"""Images per second of filling a logit cache and of evaluation, for the recipes' sizes."""
+"""Views per second of filling a logit cache and images per second of evaluation, for the recipes' sizes."""
 
 import statistics
 import tempfile
@@ -12,7 +12,7 @@ from gpu_parts.report import Part
 from gpu_parts.setting import Setting
 from raykd.bench.families import Family, noise
 from raykd.bench.implementations import now
-from raykd.bench.rounds import filling
+from raykd.bench.rounds import make_fill_function
 from raykd.models import ImageModel
 from raykd.training.compute import choose_compute, configure_process
 from raykd.training.evaluate import evaluate
@@ -35,18 +35,18 @@ def measure(part: Part, setting: Setting) -> None:
 
 
 def _fill_rates(family: Family, setting: Setting, most_s: float) -> dict[str, Any]:
-    """Fill parts of a cache one after another, and return images per second without the first. Includes writing."""
+    """Fill parts of a cache one after another, and return views per second without the first. Includes writing."""
     compute = choose_compute(setting.device, family.student.precision)
     start_s, rates = time.perf_counter(), []
     with tempfile.TemporaryDirectory(dir=setting.folder) as folder:
-        fill = filling(family, family.dataset(), Path(folder), compute, MOST_PARTS)
+        fill = make_fill_function(family, family.dataset(), Path(folder), compute, MOST_PARTS)
         ready_s = time.perf_counter() - start_s
         while len(rates) <= (1 if setting.toy else MOST_PARTS - 1):
             if len(rates) > FEWEST_PARTS and time.perf_counter() - start_s > most_s:
                 break
             rates.append(fill())
     return {
-        "images_per_s": statistics.median(rates[1:]),
+        "views_per_s": statistics.median(rates[1:]),
         "slowest": min(rates[1:]),
         "fastest": max(rates[1:]),
         "first": rates[0],

@@ -189,6 +189,6 @@ def shown(value: Any) -> str:
 
 
 def _replace(path: Path, content: str) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(content)
-    aside.replace(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(content)
+    temporary.replace(path)

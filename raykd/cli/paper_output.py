@@ -1,0 +1,42 @@
+"""The tables for a paper that `report --format` prints, or writes to the file of --output."""
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from raykd.atomic import write_bytes
+from raykd.errors import ConfigError, one_line
+
+if TYPE_CHECKING:
+    from raykd.report.build import TableFormat
+    from raykd.report.stats.summary import Report
+
+
+def require_table_file(arguments: Namespace) -> None:
+    """Raise ConfigError if --format and --output do not fit together, or the file cannot be written."""
+    table_format, output = arguments.format, arguments.output
+    if table_format and arguments.models_dir:
+        raise ConfigError(f"--format {table_format}: a report on --models-dir has no tables; leave one of them out")
+    if output is None:
+        return
+    shown = one_line(output)
+    if not table_format:
+        raise ConfigError(f"--output {shown}: is the file of the tables; add --format, such as --format latex")
+    if not output or Path(output).is_dir():
+        raise ConfigError(f"--output '{shown}': must be a file; name one, such as tables.tex")
+    if not Path(output).absolute().parent.is_dir():
+        raise ConfigError(f"--output {shown}: the folder does not exist; make it, or name another one")
+
+
+def write_tables(report: "Report", table_format: "TableFormat", output: str | None) -> None:
+    """Write the tables in UTF-8 to the file `output`, or to stdout if it is None."""
+    from raykd.report.build import tables_text  # here: it imports matplotlib
+
+    content = tables_text(report, table_format).encode()
+    if output is None:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+    else:
+        write_bytes(Path(output), content)

@@ -1,0 +1,144 @@
+"""Decode an image for random crops of it, and resize the crops.
+
+Per crop of a 500x375 JPEG of 50 KB to 224x224, one core of an AMD EPYC: decode 0.84 ms, or 0.73 ms without the rows
+below the crop; resize 0.19 ms by torch (Pillow 0.95 ms), at most one gray level from Pillow's result.
+
+    decode    simplejpeg, whose pixels are Pillow's. Rows below the lowest crop are not decoded. If all crops are at
+              least 2 (4, 8) times as large as the views, the image is decoded at 1/2 (1/4, 1/8) of its size: an inverse
+              cosine transform of fewer coefficients, which averages like a resize.
+    resize    bilinear, antialiased: torch's kernel for uint8 with channels-last strides. OpenCV is no faster with
+              antialiasing, and would be another 60 MB to install.
+
+Files other than JPEGs with 1 or 3 channels are decoded by Pillow (image_decoding.py).
+
+Shapes: H x W pixels of an image after the rotation that its EXIF requires, S x S of a view.
+"""
+
+from collections.abc import Sequence
+from math import ceil
+from typing import NamedTuple
+
+import numpy as np
+import simplejpeg
+import torch
+import torch.nn.functional as F
+
+from raykd.data.image_decoding import decode_whole
+from raykd.data.image_metadata import JPEG, strip_metadata
+from raykd.errors import DataError
+
+_SEQUENTIAL_FRAMES, _PROGRESSIVE_FRAME = (0xC0, 0xC1), 0xC2
+_START_OF_SCAN, _EXIF_OR_XMP, _FILL = 0xDA, 0xE1, 0xFF
+_MARGIN = 4  # rows decoded below a crop: its last rows are interpolated from the color of the rows below
+_REDUCTIONS = (8, 4, 2)
+_COLOR_CHANNELS = (1, 3)  # of JPEGs that simplejpeg decodes like Pillow; CMYK has 4
+
+
+class Box(NamedTuple):
+    """A crop, in pixels of the whole image, and whether it is mirrored."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    is_flipped: bool
+
+
+class Decoded(NamedTuple):
+    """The upper rows of an image: uint8 [h, w, 3], at 1 / reduction of its size."""
+
+    pixels: np.ndarray
+    reduction: int = 1
+
+
+def decode_for_crops(
+    where: str, encoded: memoryview, size: tuple[int, int], boxes: Sequence[Box], side: int
+) -> Decoded:
+    """Decode what the crops `boxes` show of an image, for views of `side` pixels per side.
+
+    size: H and W, which the pack recorded.
+    Raises DataError, which begins with `where`, for an image that cannot be decoded or has another size.
+    """
+    shortest = min(min(box.height, box.width) for box in boxes)
+    reduction = next((number for number in _REDUCTIONS if shortest >= number * side), 1)
+    num_rows = min(size[0], max(box.top + box.height for box in boxes) + _MARGIN)
+    decoded = _decode_jpeg(bytearray(encoded), size, num_rows, reduction)
+    if decoded is None:
+        decoded = Decoded(decode_whole(where, bytes(encoded)))
+        if decoded.pixels.shape[:2] != size:
+            height, width = decoded.pixels.shape[:2]
+            raise DataError(f"{where} is {width}x{height} pixels instead of {size[1]}x{size[0]}; pack the images again")
+    return decoded
+
+
+def crop(decoded: Decoded, box: Box, view: np.ndarray) -> None:
+    """Write the crop `box` of an image, resized and mirrored, to uint8 [S, S, 3]."""
+    top, left, bottom, right = (
+        round(edge / decoded.reduction) for edge in (box.top, box.left, box.top + box.height, box.left + box.width)
+    )
+    part = torch.from_numpy(decoded.pixels[None, top:bottom, left:right].copy())
+    resized = F.interpolate(part.permute(0, 3, 1, 2), view.shape[:2], mode="bilinear", antialias=True)
+    view[:] = (resized.flip(3) if box.is_flipped else resized).permute(0, 2, 3, 1).numpy()[0]
+
+
+def _decode_jpeg(encoded: bytearray, size: tuple[int, int], num_rows: int, reduction: int) -> Decoded | None:
+    """Decode the first `num_rows` rows of a JPEG; None for other files, and for JPEGs that only Pillow can decode."""
+    header = _read_header(encoded)
+    if header is None or header.size != size:
+        return None
+    if header.has_metadata:
+        stripped = strip_metadata(bytes(encoded))
+        if stripped.orientation != 1:
+            return None
+    if header.is_sequential and num_rows < size[0]:
+        encoded[header.size_at : header.size_at + 2] = num_rows.to_bytes(2, "big")
+        size = num_rows, size[1]
+    height, width = (ceil(length / reduction) for length in size)
+    limits = {} if reduction == 1 else {"min_height": height, "min_width": width}
+    try:
+        # Not strict: the rows that are left out would be reported as damage. Damage has another checksum in the pack.
+        pixels = simplejpeg.decode_jpeg(encoded, "RGB", strict=False, **limits)
+    except ValueError:
+        return None
+    return Decoded(pixels, reduction) if pixels.shape[:2] == (height, width) else None
+
+
+class _Header(NamedTuple):
+    """What decides how a JPEG is decoded.
+
+    size: height and width before any rotation, which are stored at `size_at`, in two bytes each. is_sequential: whether
+    rows are stored from top to bottom. has_metadata: whether it may have EXIF or XMP.
+    """
+
+    size: tuple[int, int]
+    size_at: int
+    is_sequential: bool
+    has_metadata: bool
+
+
+def _read_header(encoded: bytearray) -> _Header | None:
+    """Read the segments before the first scan of a JPEG; None for other files, and for other color channels."""
+    if not encoded.startswith(JPEG):
+        return None
+    start, frame, has_metadata = 2, 0, False
+    while start + 10 <= len(encoded) and encoded[start] == _FILL:
+        marker = encoded[start + 1]
+        if marker == _FILL:  # may precede a marker
+            start += 1
+            continue
+        if marker == _START_OF_SCAN:
+            break
+        if marker in (*_SEQUENTIAL_FRAMES, _PROGRESSIVE_FRAME):
+            frame = start
+        has_metadata |= marker == _EXIF_OR_XMP
+        start += 2 + int.from_bytes(encoded[start + 2 : start + 4], "big")
+    else:
+        return None
+    # Frame: marker, length (2), bits (1), height (2), width (2), channels (1). Scan: marker, length (2), channels (1).
+    if not frame or encoded[frame + 9] not in _COLOR_CHANNELS:
+        return None
+    is_interleaved = encoded[start + 4] == encoded[frame + 9]
+    height, width = (int.from_bytes(encoded[at : at + 2], "big") for at in (frame + 5, frame + 7))
+    return _Header(
+        (height, width), frame + 5, encoded[frame + 1] in _SEQUENTIAL_FRAMES and is_interleaved, has_metadata
+    )

@@ -1,0 +1,41 @@
+"""ImageNet (ILSVRC 2012): 1,281,167 training and 50,000 validation images of 1,000 classes.
+
+Russakovsky et al. 2015, "ImageNet Large Scale Visual Recognition Challenge", arXiv:1409.0575. The folder
+imagenet/ (or imagenet-1k/, ILSVRC2012/) of the data folder has one of these layouts, of which the first is read:
+
+    data/train-00000-of-00294.parquet, data/validation-...     the Hub's ILSVRC/imagenet-1k, see parquet_folder.py
+    imagenet1k-train-0000.tar, imagenet1k-validation-00.tar    the Hub's timm/imagenet-1k-wds, see webdataset.py
+    train/<wnid>/*.JPEG, val/<wnid>/*.JPEG                     as for torchvision, see image_folder.py
+
+The labels of the test split are not published, so the validation split is the test split. Mean and std are the
+published ones (torchvision's), in all layouts and at all sizes.
+"""
+
+from pathlib import Path
+
+from raykd.data import image_folder, parquet_folder, webdataset
+from raykd.data.sources import Source
+from raykd.data.splits import TEST
+from raykd.errors import DataError
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_LAYOUTS = (
+    "data/train-00000-of-00294.parquet and data/validation-... (the Hub's ILSVRC/imagenet-1k), "
+    "imagenet1k-train-0000.tar and imagenet1k-validation-00.tar (the Hub's timm/imagenet-1k-wds), or "
+    "train/<wnid>/*.JPEG and val/<wnid>/*.JPEG"
+)
+
+
+def find(place: Path) -> Source:
+    """Find the images below `place` in the first of the layouts. Raises DataError if none is there, or for errors."""
+    if not place.is_dir():
+        raise DataError(
+            f"{place}: no such folder; raykd does not download ImageNet: get it from image-net.org or the Hugging Face "
+            f"hub, and put it there as {_LAYOUTS}"
+        )
+    for layout in (parquet_folder, webdataset):
+        if layout.find_files(place):
+            return layout.find(place, ignored=(TEST,), statistics=(MEAN, STD))
+    if image_folder.exists(place) or (place / "train").is_dir():
+        return image_folder.find(place, ignored=(TEST,), statistics=(MEAN, STD))
+    raise DataError(f"{place}: holds no layout of ImageNet that raykd reads; it reads {_LAYOUTS}")

@@ -1,0 +1,82 @@
+"""Threads that decode images while the caller trains or evaluates.
+
+Threads suffice, since the decoders release Python's lock; they share the memory-mapped files, and start at no cost.
+Work is started in parts of a few images, so that the threads finish a batch together.
+"""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from math import ceil
+from threading import Barrier
+
+import torch
+from torch import Tensor
+
+MAX_PART = 8  # images that a thread decodes before it takes the next part
+
+
+class LoaderThreads:
+    """`count` threads. They end with this object or with the process, after the images that they are decoding.
+
+    waited_s: the seconds that callers have waited for images so far.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count, self.waited_s = count, 0.0
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix="raykd-loader")
+        self._limit_torch_to_one_thread()
+
+    def start(self, pixels: Tensor, num_items: int, fill: Callable[[int, int], None]) -> "PendingPixels":
+        """Fill `pixels`: call fill(first, end) in the threads, for ranges that together are 0 .. num_items - 1."""
+        part = max(1, min(MAX_PART, ceil(num_items / (2 * self.count))))
+        starts = range(0, num_items, part)
+        futures = [self._pool.submit(fill, first, min(first + part, num_items)) for first in starts]
+        return PendingPixels(self, pixels, futures)
+
+    def _limit_torch_to_one_thread(self) -> None:
+        """Make torch compute in each of the threads alone, instead of with a team of threads for each of them.
+
+        torch passes the number that was set last to threads that start later, so it is set again at the end. A thread
+        receives that number when it first asks for it.
+        """
+        num_threads, all_started = torch.get_num_threads(), Barrier(self.count)
+
+        def limit() -> None:
+            all_started.wait()  # every thread must do this once
+            torch.get_num_threads()
+            torch.set_num_threads(1)
+
+        for future in [self._pool.submit(limit) for _ in range(self.count)]:
+            future.result()
+        torch.set_num_threads(num_threads)
+
+    def num_ahead(self, num_items: int) -> int:
+        """Return how many batches of `num_items` images are decoded ahead, so that every thread has work."""
+        return 2 + 2 * self.count // max(1, num_items)
+
+
+class PendingPixels:
+    """Pixels uint8 [B, S, S, 3] that LoaderThreads decode."""
+
+    def __init__(self, threads: LoaderThreads, pixels: Tensor, futures: list[Future[None]]) -> None:
+        self._threads, self._pixels, self._futures = threads, pixels, futures
+
+    def wait(self) -> Tensor:
+        """Return the pixels as [B, 3, S, S] when all are decoded.
+
+        Raises the first exception of a thread, after cancelling the other parts.
+        """
+        start = time.perf_counter()
+        try:
+            for future in self._futures:
+                future.result()
+        finally:
+            self.cancel()  # does nothing to finished parts
+            self._threads.waited_s += time.perf_counter() - start
+        return self._pixels.permute(0, 3, 1, 2)
+
+    def cancel(self) -> None:
+        """Cancel the parts that no thread has begun."""
+        for future in self._futures:
+            future.cancel()

@@ -1,0 +1,56 @@
+"""A copy of a packed data set on the node's disk, which all processes of a job on that node read.
+
+A job sets RAYKD_NODE_DATA to a folder on the scratch space of each node, and removes it when it ends. The first process
+that opens a pack copies it; the others wait. A pack that does not fit is read where it lies. Imports no torch.
+"""
+
+import logging
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from filelock import FileLock
+
+from raykd.provenance import file_sha256
+
+VARIABLE = "RAYKD_NODE_DATA"
+_FREE_SHARE = 0.9  # of the free space that a copy may fill
+_GB = 1e9
+_log = logging.getLogger(__name__)
+
+
+def copy_to_node(record: Path, environ: Mapping[str, str]) -> Path:
+    """Return the folder from which to read the pack with the record `record`: its copy on this node, or its folder.
+
+    It is read in place without RAYKD_NODE_DATA, without space for it, or if it cannot be copied, which is logged.
+    """
+    place, pack = environ.get(VARIABLE), record.parent
+    if not place or not record.is_file():
+        return pack
+    copy = Path(place) / f"{pack.name}-{file_sha256(record)[:16]}"
+    try:
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{copy}.lock"):
+            return copy if copy.is_dir() or _copy(pack, copy) else pack
+    except OSError as error:
+        _log.warning("%s is read in place: it cannot be copied to %s (%s)", pack, place, error.strerror or error)
+        return pack
+
+
+def _copy(pack: Path, copy: Path) -> bool:
+    """Copy the pack under another name, and rename it. Return False if there is too little space."""
+    size, free = sum(file.stat().st_size for file in pack.iterdir()), shutil.disk_usage(copy.parent).free
+    if size > _FREE_SHARE * free:
+        sizes = f"{size / _GB:.1f} GB, and {free / _GB:.1f} GB are free"
+        _log.warning("%s is read in place: it has %s in %s", pack, sizes, copy.parent)
+        return False
+    _log.info("copying %s (%.1f GB) to %s", pack, size / _GB, copy.parent)
+    temporary = copy.with_name(f".{copy.name}")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+        shutil.copytree(pack, temporary)
+        temporary.rename(copy)
+    except OSError:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return True

@@ -1,0 +1,138 @@
+"""The images of a packed data set, decoded when they are accessed: they stand for the tensor in `Split.images`.
+
+    images[0:512]            uint8 [512, 3, S, S], the middle squares, as evaluation shows them
+    images[indices]          of any images, int64 [B]
+    images.subset(indices)   some of the images, without decoding them
+
+The squares have the bytes that `image_decoding.decode` returns, since they come from that function: evaluation and
+padded views have the same pixels whether a data set lies in memory or on disk. After a slice, the next slice of equal
+length is decoded ahead.
+
+Shapes: N images, S = image_size, H x W pixels of a whole image.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from raykd.data.crop_decoding import Box, Decoded, crop, decode_for_crops
+from raykd.data.crop_views import Boxes
+from raykd.data.image_decoding import TargetSize, decode, middle_square
+from raykd.data.loader_threads import LoaderThreads, PendingPixels
+from raykd.data.pack import PackedSplit
+
+
+class PackedImages:
+    """Images of one split of a pack, or some of them. One thread at a time may access them.
+
+    raw_size: pixels per side of the stored pixels uint8 [raw_size, raw_size, 3], if the pack is not encoded.
+    """
+
+    dtype = torch.uint8
+
+    def __init__(
+        self,
+        rows: PackedSplit,
+        target: TargetSize,
+        threads: LoaderThreads,
+        raw_size: int | None = None,
+        indices: Tensor | None = None,
+    ) -> None:
+        """indices: int64 [N], those of the split's images that these are; None for all."""
+        self.threads, self._rows, self._target, self._raw_size = threads, rows, target, raw_size
+        self._indices = torch.arange(len(rows)) if indices is None else indices
+        self._ahead: tuple[range, PendingPixels] | None = None
+
+    @property
+    def shape(self) -> torch.Size:
+        size = self._target.image_size
+        return torch.Size((len(self._indices), 3, size, size))
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, indices: slice | Tensor) -> Tensor:
+        if isinstance(indices, Tensor):
+            return self.start(indices.cpu()).wait()
+        part = range(len(self))[indices]
+        squares = self._take_ahead(part) or self._start_range(part)
+        following = range(part.stop, min(part.stop + len(part), len(self)))
+        if part.step == 1 and len(following):
+            self._ahead = following, self._start_range(following)
+        return squares.wait()
+
+    def subset(self, indices: Tensor) -> "PackedImages":
+        """Return the images `indices`, int64 [n]. They share this object's threads."""
+        return PackedImages(self._rows, self._target, self.threads, self._raw_size, self._indices[indices.cpu()])
+
+    def sizes(self, indices: Tensor) -> Tensor:
+        """Return height and width of the whole images `indices`, int64 [B, 2]."""
+        return self._rows.sizes[self._indices[indices]]
+
+    def start(self, indices: Tensor, pin_memory: bool = False) -> PendingPixels:
+        """Start to decode the middle squares of images `indices`, int64 [B] on the CPU."""
+        squares, rows = self._new_pixels(len(indices), pin_memory), self._indices[indices].tolist()
+        pixels = squares.numpy()
+
+        def fill(first: int, end: int) -> None:
+            for position in range(first, end):
+                pixels[position] = self._square(rows[position])
+
+        return self.threads.start(squares, len(rows), fill)
+
+    def start_crops(self, indices: Tensor, num_crops: Tensor, boxes: Boxes, pin_memory: bool = False) -> PendingPixels:
+        """Start to decode random crops: num_crops[b] of image indices[b], int64 [B] on the CPU, each decoded once.
+
+        boxes: of all crops, image by image.
+        """
+        crops, rows = self._new_pixels(len(boxes.top), pin_memory), self._indices[indices].tolist()
+        pixels, starts = crops.numpy(), [0, *num_crops.cumsum(0).tolist()]
+        crop_boxes = [Box(*box) for box in zip(*(part.tolist() for part in boxes), strict=True)]
+
+        def fill(first: int, end: int) -> None:
+            for position in range(first, end):
+                part = slice(starts[position], starts[position + 1])
+                self._crops(rows[position], crop_boxes[part], pixels[part])
+
+        return self.threads.start(crops, len(rows), fill)
+
+    def _new_pixels(self, count: int, pin_memory: bool) -> Tensor:
+        size = self._target.image_size
+        return torch.empty((count, size, size, 3), dtype=torch.uint8, pin_memory=pin_memory)
+
+    def _crops(self, row: int, boxes: Sequence[Box], pixels: np.ndarray) -> None:
+        """Write the crops `boxes` of one image to uint8 [len(boxes), S, S, 3]."""
+        where, encoded = self._rows.read(row)
+        if self._raw_size is None:
+            height, width = self._rows.sizes[row].tolist()
+            decoded = decode_for_crops(where, encoded, (height, width), boxes, self._target.image_size)
+        else:
+            decoded = Decoded(self._unpack(encoded))
+        for box, view in zip(boxes, pixels, strict=True):
+            crop(decoded, box, view)
+
+    def _square(self, row: int) -> np.ndarray:
+        where, encoded = self._rows.read(row)
+        if self._raw_size is None:
+            return decode(where, bytes(encoded), self._target).pixels
+        return middle_square(Image.fromarray(self._unpack(encoded)), self._target)
+
+    def _unpack(self, stored: memoryview) -> np.ndarray:
+        assert self._raw_size is not None
+        return np.frombuffer(stored, np.uint8).reshape(self._raw_size, self._raw_size, 3)
+
+    def _start_range(self, part: range) -> PendingPixels:
+        return self.start(torch.arange(part.start, part.stop, part.step))
+
+    def _take_ahead(self, part: range) -> PendingPixels | None:
+        """Return the squares of `part` if they are being decoded. Other squares are not needed any more."""
+        if self._ahead is None:
+            return None
+        (expected, squares), self._ahead = self._ahead, None
+        if expected == part:
+            return squares
+        squares.cancel()
+        return None

@@ -1,0 +1,144 @@
+"""Hashes of files are kept between processes, and never trusted for a file that may have changed."""
+
+import errno
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from small_images import encoded, write_folder, write_parquet
+
+from raykd.data import file_hashes
+from raykd.data.file_hashes import FileHashes
+from raykd.data.load import keep_decoded, load_dataset
+from raykd.errors import DataError
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the clock of file_hashes.py be 10 s ahead, so that the files of a test are at rest."""
+    now = time.time_ns
+    monkeypatch.setattr("raykd.data.file_hashes.time.time_ns", lambda: now() + 10**10)
+
+
+@pytest.fixture
+def forget(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Return a function that forgets what this process has hashed, as another process would not know it."""
+    return lambda: monkeypatch.setattr(file_hashes, "_of_places", {})
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that are hashed."""
+    names: list[str] = []
+    original = file_hashes.hashlib.file_digest
+
+    def file_digest(stream, kind):
+        names.append(Path(stream.name).name)
+        return original(stream, kind)
+
+    monkeypatch.setattr("raykd.data.file_hashes.hashlib.file_digest", file_digest)
+    return names
+
+
+def make_parquet(place: Path) -> str:
+    for seed, part in enumerate(("train", "test")):
+        images = [encoded(10 * seed + row) for row in range(4)]
+        write_parquet(place / f"{part}.parquet", images, {"label": [0, 1] * 2})
+    return f"parquet:{place}"
+
+
+def make_folder(place: Path) -> str:
+    return f"folder:{write_folder(place)}"
+
+
+@pytest.mark.usefixtures("later")
+@pytest.mark.parametrize("make", [make_folder, make_parquet])
+def test_a_second_start_reads_no_image_bytes(make, tmp_path, forget, hashed, monkeypatch) -> None:
+    name = make(tmp_path / "images")
+    first = load_dataset(name, None, 16, tmp_path / "cache")
+    assert hashed
+    hashed.clear()
+    forget()
+    monkeypatch.setattr(Path, "read_bytes", _refuse_images(Path.read_bytes))
+    second = load_dataset(name, None, 16, tmp_path / "cache")
+    assert second.identity == first.identity and hashed == []
+
+
+def _refuse_images(read_bytes: Callable[[Path], bytes]) -> Callable[[Path], bytes]:
+    def read(path: Path) -> bytes:
+        assert path.suffix not in (".png", ".parquet")
+        return read_bytes(path)
+
+    return read
+
+
+@pytest.mark.usefixtures("later")
+def test_only_changed_files_are_hashed_again(tmp_path, forget, hashed) -> None:
+    place = write_folder(tmp_path / "images")
+    before = load_dataset(f"folder:{place}", None, 16, tmp_path / "cache").identity
+    hashed.clear()
+    forget()
+    changed = place / "train/bee/003.png"
+    status = changed.stat()
+    changed.write_bytes(encoded(4_000))
+    os.utime(changed, ns=(status.st_atime_ns, status.st_mtime_ns))  # as tools that keep the time of change
+    after = load_dataset(f"folder:{place}", None, 16, tmp_path / "cache").identity
+    assert hashed == ["003.png"] and after != before
+
+
+def test_a_file_that_changed_just_now_is_not_trusted(tmp_path, forget, hashed) -> None:
+    place = write_folder(tmp_path / "images", 1, 1)
+    for _ in range(2):
+        load_dataset(f"folder:{place}", None, 16, tmp_path / "cache")
+        assert len(hashed) == 6
+        hashed.clear()
+
+
+@pytest.mark.usefixtures("later")
+@pytest.mark.parametrize("damage", [lambda c: c[:40], lambda c: b"", lambda c: c[:99] + b"\xff" + c[100:]])
+def test_a_damaged_cache_is_logged_and_hashed_again(damage, tmp_path, forget, hashed, caplog) -> None:
+    name = make_folder(tmp_path / "images")
+    first = load_dataset(name, None, 16, tmp_path / "cache")
+    (path,) = (tmp_path / "cache").glob("hashes-*.arrow")
+    path.write_bytes(damage(path.read_bytes()))
+    hashed.clear()
+    forget()
+    with caplog.at_level(logging.WARNING):
+        assert load_dataset(name, None, 16, tmp_path / "cache").identity == first.identity
+    assert len(hashed) == 24 and f"{path}: damaged" in caplog.text
+    forget()
+    hashed.clear()
+    load_dataset(name, None, 16, tmp_path / "cache")
+    assert hashed == []
+
+
+@pytest.mark.usefixtures("later")
+def test_a_cache_that_cannot_be_written_is_logged_and_skipped(tmp_path, monkeypatch, caplog) -> None:
+    def full_disk(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "a.png").write_bytes(b"a")
+    hashes = FileHashes(tmp_path)
+    hashes.sha256(tmp_path / "a.png")
+    monkeypatch.setattr("os.replace", full_disk)
+    with caplog.at_level(logging.WARNING):
+        hashes.write(tmp_path / "cache")
+    assert "could not be written" in caplog.text and list((tmp_path / "cache").iterdir()) == []
+
+
+@pytest.mark.usefixtures("later")
+def test_hashes_from_before_the_cache_folder_existed_are_kept_with_the_decoded_images(tmp_path, forget, hashed) -> None:
+    name = make_folder(tmp_path / "images")
+    keep_decoded(load_dataset(name, None, 16), tmp_path / "cache")
+    hashed.clear()
+    forget()
+    load_dataset(name, None, 16, tmp_path / "cache")
+    assert hashed == []
+
+
+def test_a_missing_file_is_an_error_with_its_path(tmp_path) -> None:
+    with pytest.raises(DataError, match=r"gone\.png: cannot be read"):
+        FileHashes(tmp_path).sha256(tmp_path / "gone.png")
