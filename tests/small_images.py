@@ -35,7 +35,11 @@ def write_folder(place: Path, num_train: int = 6, num_test: int = 2, classes: Se
 
 
 def write_parquet(
-    path: Path, images: Sequence[bytes], columns: Mapping[str, Sequence[int]], names: Sequence[str] | None = None
+    path: Path,
+    images: Sequence[bytes],
+    columns: Mapping[str, Sequence[int]],
+    names: Sequence[str] | None = None,
+    rows_per_group: int | None = None,
 ) -> Path:
     """Write the column 'image' and columns of labels. names: class names, as in the Hub's metadata of 'label'."""
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -45,7 +49,7 @@ def write_parquet(
         features = {"image": {"_type": "Image"}, "label": {"names": list(names), "_type": "ClassLabel"}}
         table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, path)
+    pq.write_table(table, path, row_group_size=rows_per_group)
     return path
 
 

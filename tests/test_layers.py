@@ -227,7 +227,10 @@ def test_report_imports_neither_torch_nor_ray_in_functions_either() -> None:
     assert not [item.at for item in imported if item.name.split(".")[0] in ("torch", "ray")]
 
 
-OWN_PROCESS = {"raykd.bench.memory"}  # measures the memory of a process
+OWN_PROCESS = {
+    "raykd.bench.memory",  # measures the memory of a process
+    "raykd.cli.process_pool",  # packs a data set on all CPUs of a machine
+}
 
 
 def test_only_cluster_starts_processes_or_reads_slurms_variables() -> None:

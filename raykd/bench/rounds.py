@@ -30,7 +30,7 @@ ValuesByName = dict[str, list[float]]  # one value per round: seconds, or views/
 
 
 def run_rounds(family: Family, device: torch.device, num_rounds: int, log: Callable[[str], None]) -> dict[str, Any]:
-    """Return all results of `family`, ready for JSON. A first round warms up and is discarded."""
+    """Return all results of `family`, ready for JSON. The first round is a warm-up and is discarded."""
     configure_process(device)
     if device.type == "cuda":  # a round of a few steps would take milliseconds
         family = replace(family, steps=STEPS_ON_A_GPU)
@@ -117,6 +117,7 @@ def implementation_makers(
 
     The implementations are the step without the loop and the loop, each for every kind in KINDS, and the standard
     pipeline.
+
     num_workers: DataLoader processes of the standard pipeline.
     """
     dataset, compute = family.dataset(), choose_compute(device, family.student.precision)
@@ -147,7 +148,7 @@ def make_fill_function(
 ) -> Callable[[], float]:
     """Return a function that fills the next part of a logit cache in `folder` and returns views per second.
 
-    num_fills: the minimum number of times that it can be called.
+    num_fills: the returned function can be called at least this often.
     """
     views = family.num_views
     passes = family.steps * family.student.batch_size * views

@@ -137,6 +137,12 @@ def prefetch(arguments: Namespace) -> None:
     fetch(apply_settings(experiments, arguments.settings), options.data_folder, options.weights_folder, Console())
 
 
+def pack(arguments: Namespace) -> None:
+    from raykd.cli.pack import pack_dataset
+
+    pack_dataset(arguments, Console())
+
+
 def bench(arguments: Namespace) -> None:
     import torch
 
@@ -201,6 +207,7 @@ COMMANDS: dict[str, Callable[[Namespace], None]] = {
     "plan": plan,
     "report": report,
     "prefetch": prefetch,
+    "pack": pack,
     "bench": bench,
     "export": export,
     "models": models,

@@ -128,6 +128,7 @@ def make_parser() -> ArgumentParser:
     _add_stages(commands)
     _add_tune_and_plan(commands)
     _add_report_and_prefetch(commands)
+    _add_pack(commands)
     models = _add(commands, "models", "list the networks that a recipe's model can name")
     models.add_argument(
         "part", nargs="?", default="", help="list all names that contain it, timm's and torchvision's too"
@@ -192,6 +193,24 @@ def _add_report_and_prefetch(commands: Any) -> None:
     prefetch.add_argument("file", nargs="*", metavar="experiments/X.py", help=text)
 
 
+def _add_pack(commands: Any) -> None:
+    text = "pack a data set into few large files, from which images are decoded while a run trains"
+    pack = _add(commands, "pack", text)
+    text = "imagenet, tiny_imagenet, folder:PLACE, parquet:PLACE or webdataset:PLACE"
+    pack.add_argument("name", metavar="NAME", help=text)
+    _add_data_dir(pack)
+    text = "default: packed/NAME[-N] in the data folder, where data.name=packed:NAME[-N] finds it"
+    pack.add_argument("--to", metavar="FOLDER", help=text)
+    text = "reduce larger images to a shorter side of N pixels, and encode them as JPEG; default: keep all bytes"
+    pack.add_argument("--resize", type=int, metavar="N", help=text)
+    pack.add_argument("--quality", type=int, default=95, metavar="Q", help="of these JPEGs, 1 to 100; default: 95")
+    text = "store the pixels of the middle squares at NxN, which need no decoding"
+    pack.add_argument("--raw", type=int, metavar="N", help=text)
+    text = "leave out up to N damaged images, and list them in skipped.txt; default: 0"
+    pack.add_argument("--skip-damaged", type=int, default=0, metavar="N", help=text)
+    pack.add_argument("--jobs", type=int, metavar="N", help="processes; default: one per CPU")
+
+
 def _add_bench(commands: Any) -> None:
     text = "time raykd's training loop, the training step alone and the standard pipeline on this machine"
     bench = _add(commands, "bench", text)
@@ -230,6 +249,10 @@ def _add_teacher_source(parser: ArgumentParser) -> None:
 
 def _add_folders(parser: ArgumentParser) -> None:
     _add_results(parser)
+    _add_data_dir(parser)
+
+
+def _add_data_dir(parser: ArgumentParser) -> None:
     parser.add_argument("--data-dir", metavar="DIR", help="default: $RAYKD_DATA, else ./data")
 
 

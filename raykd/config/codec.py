@@ -125,6 +125,7 @@ def _read_text(path: Path) -> str | None:
 
 
 def _depth(value: Any) -> int:
+    """Return how deep lists and objects are nested in `value`: 0 for a number, 1 for a list of numbers."""
     items = value.values() if isinstance(value, dict) else value
     return 1 + max(map(_depth, items), default=0) if isinstance(value, dict | list) else 0
 
@@ -148,6 +149,10 @@ def _require_checksum(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def _decode_object(kind: type[Record], values: Mapping[str, Any], path: Path, section: str = "") -> Record:
+    """Return the `kind` with the fields in `values`. Raises DamagedFile.
+
+    section: dotted path of this object in the file, '' for the whole file.
+    """
     hints, decoded = type_hints(kind, include_limits=True), {}
     for field in fields(kind):  # type: ignore[arg-type]
         name = f"{section}.{field.name}" if section else field.name

@@ -35,6 +35,7 @@ ORIENTATIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_QUARTER_TURNS = (5, 6, 7, 8)
 # The first bytes of files that are often named like a PNG or JPEG, and the remedy.
 _CONVERT = "convert it to PNG or JPEG"
 _OTHER_FORMATS = (
@@ -147,6 +148,37 @@ def map_in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> list
         for first in range(0, len(items), _CHUNK):
             results += threads.map(function, items[first : first + _CHUNK])
     return results
+
+
+@dataclass(frozen=True)
+class ReducedImage:
+    """rgb: an upright image, which may be smaller than its file states. height, width: pixels, as the file states.
+
+    maximum_16_bit: as in DecodedImage.
+    """
+
+    rgb: Image.Image
+    height: int
+    width: int
+    maximum_16_bit: int | None
+
+
+def decode_reduced(where: str, encoded: bytes, at_least: int) -> ReducedImage:
+    """Decode one image, a JPEG at an eighth, a quarter or half of its size if that leaves `at_least` pixels per side.
+
+    Raises DataError, which begins with `where`, for bytes that are no image.
+    """
+    stripped = strip_metadata(encoded)
+    with _opened(where, stripped) as image:
+        width, height = image.size
+        if image.format == "JPEG":
+            image.draft(None, (at_least, at_least))
+        image.load()  # while the file is open, and its errors are turned into a DataError
+        rgb = _as_rgb(image)
+        maximum = _maximum_16_bit(image, rgb) if stripped.bits == 16 else None
+        if stripped.orientation in _QUARTER_TURNS:
+            width, height = height, width
+        return ReducedImage(_upright(rgb, stripped), height, width, maximum)
 
 
 def target_size(image_size: int | None, read_first: Callable[[], tuple[str, bytes]]) -> TargetSize:

@@ -73,6 +73,9 @@ class FolderSource(Source):
     def num_images(self) -> tuple[int, int]:
         return len(self.train.files), len(self.test.files)
 
+    def first_image(self) -> tuple[str, bytes]:
+        return _read(self.train.files[0])
+
     def units(self) -> tuple[list[FolderUnit], list[FolderUnit]]:
         return self._units_of(self.train), self._units_of(self.test)
 
@@ -81,7 +84,7 @@ class FolderSource(Source):
         return [FolderUnit(self.place, split.files[part], split.labels[part]) for part in slices]
 
     def stored_dataset(self, image_size: int | None, hashes: FileHashes) -> StoredDataset:
-        target = image_decoding.target_size(image_size, lambda: _read(self.train.files[0]))
+        target = image_decoding.target_size(image_size, self.first_image)
 
         def decode() -> tuple[Split, Split]:
             memory.require_memory(self.place, sum(self.num_images), target.image_size)

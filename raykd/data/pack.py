@@ -55,6 +55,7 @@ class PackRecord:
     encoding: 'original' bytes, 'jpeg' if they were encoded again, or 'raw', which are uint8 [S, S, 3]. shorter_side:
     pixels, if images were resized. quality: of the JPEG encoder. square_size: pixels per side if all images are squares
     of one size. mean, std: of the training pixels, as fractions of 255. num_skipped: damaged images that were left out.
+    source_key: hex, of the names, sizes and times of change of the source's files and of the options of packing.
     """
 
     version: int
@@ -71,6 +72,7 @@ class PackRecord:
     square_size: int | None = None
     notes: tuple[str, ...] = ()
     num_skipped: int = 0
+    source_key: str = ""
 
     @property
     def statistics(self) -> tuple[Channels, Channels]:

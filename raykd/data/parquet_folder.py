@@ -91,6 +91,9 @@ class ParquetSource(Source):
         train, test = (sum(parquet.num_rows(file.path) for file in files) for files in (self.train, self.test))
         return train, test
 
+    def first_image(self) -> tuple[str, bytes]:
+        return parquet.read_first_image(self.train[0].path, self.rows.label_column, self.rows.text_labels is not None)
+
     def units(self) -> tuple[list[ParquetUnit], list[ParquetUnit]]:
         train, test = ([unit for file in files for unit in self._units_of(file)] for files in (self.train, self.test))
         return train, test
@@ -106,8 +109,7 @@ class ParquetSource(Source):
 
     def stored_dataset(self, image_size: int | None, hashes: FileHashes) -> StoredDataset:
         train, test = ([file.path for file in files] for files in (self.train, self.test))
-        column, is_text = self.rows.label_column, self.rows.text_labels is not None
-        target = image_decoding.target_size(image_size, lambda: parquet.read_first_image(train[0], column, is_text))
+        target = image_decoding.target_size(image_size, self.first_image)
 
         def decode() -> tuple[Split, Split]:
             memory.require_memory(self.place, sum(self.num_images), target.image_size)
@@ -115,7 +117,7 @@ class ParquetSource(Source):
 
         digests = [hash_files(files, hashes) for files in (self.train, self.test)]
         identity = identity_at_size(content_identity("parquet", *digests), target.image_size)
-        notes = (*self.notes, *notes_on_shared_files(self.test, *digests))
+        notes = (*self.notes, *notes_on_shared_files(test, *digests))
         return StoredDataset(identity, target.image_size, self.class_names, decode, self.statistics, notes)
 
 

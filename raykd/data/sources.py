@@ -74,6 +74,10 @@ class Source(ABC):
         """The number of training and test images."""
 
     @abstractmethod
+    def first_image(self) -> tuple[str, bytes]:
+        """Return the source of the first training image, for messages, and its bytes."""
+
+    @abstractmethod
     def units(self) -> tuple[Sequence[Unit], Sequence[Unit]]:
         """Return the units of the training and the test split, in order."""
 
@@ -103,30 +107,30 @@ def split_by_size(num_bytes: Iterable[int], num_images: Iterable[int] | None = N
 
 def hash_files(files: Sequence[FileVersion], hashes: FileHashes) -> list[bytes]:
     """Return the SHA-256 of each file of one split. Raises DataError if two are equal, or one cannot be read."""
-    digests = [hashes.sha256(file.path) for file in files]
-    require_different(files, digests)
+    paths = [file.path for file in files]
+    digests = [hashes.sha256(path) for path in paths]
+    require_different(paths, digests)
     return digests
 
 
-def require_different(files: Sequence[FileVersion], digests: Sequence[bytes]) -> None:
+def require_different(paths: Sequence[Path], digests: Sequence[bytes]) -> None:
     """Raise DataError if two files of one split have the same SHA-256."""
     first_with: dict[bytes, Path] = {}
-    for file, digest in zip(files, digests, strict=True):
+    for path, digest in zip(paths, digests, strict=True):
         if digest in first_with:
             raise DataError(
-                f"{file.path}: has the same content as {first_with[digest].name}; its images would count twice: "
-                "remove one"
+                f"{path}: has the same content as {first_with[digest].name}; its images would count twice: remove one"
             )
-        first_with[digest] = file.path
+        first_with[digest] = path
 
 
 def notes_on_shared_files(
-    test: Sequence[FileVersion], train_hashes: Sequence[bytes], test_hashes: Sequence[bytes]
+    test: Sequence[Path], train_hashes: Sequence[bytes], test_hashes: Sequence[bytes]
 ) -> tuple[str, ...]:
     """Return a note for each test file that is also a training file."""
-    shared = [file for file, digest in zip(test, test_hashes, strict=True) if digest in train_hashes]
+    shared = [path for path, digest in zip(test, test_hashes, strict=True) if digest in train_hashes]
     content = "is also trained on: a train file has the same content"
-    return tuple(f"{file.path.name} of the test split {content}" for file in shared)
+    return tuple(f"{path.name} of the test split {content}" for path in shared)
 
 
 def content_identity(kind: str, train_hashes: Sequence[bytes], test_hashes: Sequence[bytes]) -> str:

@@ -102,6 +102,12 @@ class TarSource(Source):
         train, test = (sum(len(images) for _, images in split) for split in (self.train, self.test))
         return train, test
 
+    def first_image(self) -> tuple[str, bytes]:
+        file, images = self.train[0]
+        with _opened(file.path) as stream:
+            first = _read(stream, file.path, images[0])
+        return first.where, first.encoded
+
     def units(self) -> tuple[list[TarUnit], list[TarUnit]]:
         train, test = ([unit for file in split for unit in self._units_of(*file)] for split in (self.train, self.test))
         return train, test
@@ -111,7 +117,7 @@ class TarSource(Source):
             yield TarUnit(self.place, file, images[part], file.path if part.start == 0 else None)
 
     def stored_dataset(self, image_size: int | None, hashes: FileHashes) -> StoredDataset:
-        target = image_decoding.target_size(image_size, self._read_first)
+        target = image_decoding.target_size(image_size, self.first_image)
 
         def decode() -> tuple[Split, Split]:
             memory.require_memory(self.place, sum(self.num_images), target.image_size)
@@ -120,14 +126,8 @@ class TarSource(Source):
         files = [[file for file, _ in split] for split in (self.train, self.test)]
         digests = [hash_files(split_files, hashes) for split_files in files]
         identity = identity_at_size(content_identity("webdataset", *digests), target.image_size)
-        notes = (*self.notes, *notes_on_shared_files(files[1], *digests))
+        notes = (*self.notes, *notes_on_shared_files([file.path for file in files[1]], *digests))
         return StoredDataset(identity, target.image_size, self.class_names, decode, self.statistics, notes)
-
-    def _read_first(self) -> tuple[str, bytes]:
-        file, images = self.train[0]
-        with _opened(file.path) as stream:
-            first = _read(stream, file.path, images[0])
-        return first.where, first.encoded
 
 
 def find(place: Path, ignored: Collection[str] = (), statistics: tuple[Channels, Channels] | None = None) -> TarSource:

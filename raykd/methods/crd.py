@@ -7,7 +7,7 @@
 s and t are the embeddings of student and teacher. Each is projected to `dimensions` by a linear layer, which is trained
 with the student, and normalized to length 1. The memory banks bank_s and bank_t [n, dimensions] hold s and t of each of
 the n training images as a moving average with `momentum`. Negatives are drawn with replacement from the images of other
-classes. Each bank has a Z. Z is set in the first pass, so that the mean of P is 1/n, and then stays constant.
+classes. Each bank has its Z. It is set in the first pass, so that the mean of P is 1/n, and then stays constant.
 
 Shapes: embeddings [B, D_s] and [B, D_t], labels and index [B]; K: number of negatives. Defaults are the authors' for
 CIFAR-100 (RepDistiller): ce_weight 1, weight 0.8, 128 dimensions, 16384 negatives, contrast_temperature 0.07, momentum
@@ -78,7 +78,7 @@ class CRD(FeatureMethod):
 
 
 class Contrast(Memory):
-    """Both projections and memory banks.
+    """The projections and the memory banks of student and teacher, in this order.
 
     images: labels and indices of the n training images, in ascending order of index.
     """

@@ -30,6 +30,7 @@ class FeatureMethod(Method):
     needs: ClassVar[frozenset[Need]] = frozenset({"logits", "embedding"})
     reads_labels: ClassVar[bool] = False
     logit_terms: ClassVar[frozenset[str] | None] = frozenset({"kd"})
+    works_with_top_classes: ClassVar[bool] = True  # only KD's term reads logits
     ce_weight: float = 1.0
     kd_weight: float = 0.0
     temperature: float = 4.0
@@ -69,7 +70,7 @@ class StageMethod(FeatureMethod):
         self.require(len(set(self.stages)) == len(self.stages), "stages", "names a stage twice")
 
     def used(self, outputs: Outputs) -> Outputs:
-        """Return the outputs with feature maps of the chosen stages; other stages keep their place without channels."""
+        """Return the outputs with the feature maps of the chosen stages. The maps of other stages have no channels."""
         chosen = {stage % len(outputs.features) for stage in self.stages or range(len(outputs.features))}
         features = (x if stage in chosen else x[:, :0] for stage, x in enumerate(outputs.features))
         return outputs._replace(features=tuple(features))

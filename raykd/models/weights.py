@@ -106,7 +106,8 @@ def load_weights(
     """Load the weights in `path` into the network, and return a note on averaged weights that were not chosen, or ''.
 
     new_head: keep the network's classifier if the file's has another shape or is absent (pretraining on other classes).
-    key: names a state dict in the file, see `split_key`. heads: the classifier's layers; None for `heads_of(network)`.
+    key: name of a state dict in the file, see `split_key`.
+    heads: the classifier's layers; None for `heads_of(network)`.
     adapt: changes a state dict of the file before it is compared with the network's, see `Model.adapt_state`.
 
     Raises ConfigError, which names the first tensor that does not match or has unusable values.
@@ -140,7 +141,10 @@ def _holds_only_placeholders(content: Mapping[Any, Any], expected: ExpectedState
 
 
 def _require_no_network(path: Path, networks: list[str], chosen: str) -> None:
-    """Raise ConfigError if the file also holds a whole network, whose weights may be the intended ones."""
+    """Raise ConfigError if the file also holds whole `networks`, whose weights may be the intended ones.
+
+    chosen: key of the chosen state dict, or ''.
+    """
     if not networks:
         return
     remedy = f", or name the intended state dict, such as '{path}#{chosen}'" if chosen else ""

@@ -3,8 +3,7 @@
     <run>/code/<first 12 digits of the SHA-256>/<file name>
 
 They show what was trained even if the original file is edited later, and an export or a report builds the run's
-networks from them.
-Reading such a run therefore executes code that the results folder holds.
+networks from them. Reading such a run therefore executes code that the results folder holds.
 """
 
 from collections.abc import Iterator
@@ -63,6 +62,7 @@ def _network_entries(config: Any) -> Iterator[dict[str, str]]:
 
 
 def _stored_source(folder: RunFolder, entry: dict[str, str]) -> Source:
+    """Return the copied source of a custom network. Raises DamagedFile if it is missing or was changed."""
     path = folder.code / _path_of_copy(entry["sha256"], entry["file"])
     if not path.is_file():
         raise damaged(path, "the copy of the network's code is missing")

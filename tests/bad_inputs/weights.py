@@ -302,22 +302,22 @@ CASES = [
     BadInput(
         "NaN in a teacher",
         file(lambda: with_changed("conv1.weight", lambda x: x * float("nan"))),
-        ("conv1.weight has 216 of 216", *NOT_FINITE),
+        ("216 of the 216 values of conv1.weight", *NOT_FINITE),
     ),
     BadInput(
         "one infinite weight in a wrapped teacher",
         file(lambda: {"net": with_changed("fc.bias", lambda x: x.index_fill(0, torch.tensor([3]), float("inf")))}),
-        ("fc.bias has 1 of 10", *NOT_FINITE),
+        ("1 of the 10 values of fc.bias", *NOT_FINITE),
     ),
     BadInput(
         "NaN in a running mean",
         written(lambda: save(with_changed("layer3.0.bn2.running_mean", lambda x: x / 0)), "teacher.safetensors"),
-        ("layer3.0.bn2.running_mean has 32 of 32", *NOT_FINITE),
+        ("32 of the 32 values of layer3.0.bn2.running_mean", *NOT_FINITE),
     ),
     BadInput(
         "float64 too large for float32",
         file(lambda: with_changed("fc.weight", lambda x: x.double() + 1e200)),
-        ("fc.weight has 640 of 640", *NOT_FINITE),
+        ("640 of the 640 values of fc.weight", *NOT_FINITE),
     ),
     BadInput(
         "int8 weights",
@@ -450,7 +450,7 @@ CASES = [
     BadInput(
         "NaN in the weights that a student starts from",
         start(lambda: of(ResNet((1, 1, 1, 1), 8)) | {"bn1.bias": torch.full((8,), float("nan"))}),
-        ("start.pth' cannot be used: bn1.bias has 8 of 8", *NOT_FINITE),
+        ("start.pth' cannot be used: 8 of the 8 values of bn1.bias", *NOT_FINITE),
     ),
     BadInput(
         "a student that starts from a deeper network",

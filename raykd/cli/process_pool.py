@@ -1,0 +1,49 @@
+"""Write the shards of a pack in several processes of this machine.
+
+The processes ignore Ctrl-C, which their parent handles, and end with their parent, however it ends.
+"""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+from threading import Thread
+
+from raykd.data.shard_writer import ShardTask, WrittenShard, write_shard
+from raykd.errors import RunFailed
+
+
+def write_in_processes(tasks: Sequence[ShardTask], num_processes: int) -> Iterator[WrittenShard]:
+    """Yield the shard of each task when it is written.
+
+    Raises what `write_shard` raises, after the shards in work are done. RunFailed if a process is killed.
+    """
+    context = multiprocessing.get_context("forkserver")  # a fork of this process would copy its threads' locks
+    context.set_forkserver_preload([write_shard.__module__])  # imported once, and not by each process
+    with ProcessPoolExecutor(min(num_processes, len(tasks)), context, _end_with_parent) as pool:
+        try:
+            for written in as_completed([pool.submit(write_shard, task) for task in tasks]):
+                yield written.result()
+        except BrokenProcessPool as error:
+            raise RunFailed(
+                "a process that packs images was killed, perhaps for its memory; give fewer --jobs and rerun the same "
+                "command, which keeps the shards that are written"
+            ) from error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """Ignore Ctrl-C, and end this process when its parent ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "this is a process of the pool"
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()

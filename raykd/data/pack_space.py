@@ -1,0 +1,89 @@
+"""The disk space that a pack requires, compared with what is free before anything is written."""
+
+import shutil
+from collections.abc import Sequence
+from itertools import islice
+from math import isqrt
+from pathlib import Path
+
+from raykd.data import image_decoding
+from raykd.data.image_packing import PackOptions, prepare
+from raykd.data.shard_writer import ShardTask
+from raykd.data.sources import EncodedImage
+from raykd.errors import DataError
+
+_BYTES_PER_ROW = 100  # label, checksum, offset and the index's row, before and after the pack is complete
+_SAMPLED_UNITS, _SAMPLED_IMAGES = 16, 4  # of each unit
+_MIN_SIDE, _STEP = 32, 16  # pixels of the sizes that an error proposes
+_GB = 1e9
+
+
+def require_space(folder: Path, tasks: Sequence[ShardTask], options: PackOptions) -> None:
+    """Raise DataError, with the size that fits, if the shards of `tasks` do not fit on the disk of `folder`.
+
+    The size is exact for original images, apart from Parquet's row groups, and for raw ones. It is estimated from a
+    sample for those that are encoded again.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    free = shutil.disk_usage(existing).free
+    required = required_bytes(tasks, options)
+    if required <= free:
+        return
+    raise DataError(
+        f"{folder}: packing requires {required / _GB:.3g} GB, and {free / _GB:.3g} GB are free on its disk; free some, "
+        f"give --to a folder on another disk{_smaller(tasks, options, free)}"
+    )
+
+
+def required_bytes(tasks: Sequence[ShardTask], options: PackOptions) -> int:
+    """Return the bytes of the shards of `tasks`."""
+    num_images = sum(task.unit.num_images for task in tasks)
+    if options.square_size is not None:
+        return num_images * (3 * options.square_size**2 + _BYTES_PER_ROW)
+    num_bytes = sum(task.unit.num_bytes for task in tasks)
+    factor = 1.0 if options.shorter_side is None else _factor(_sample(tasks), options)
+    return int(num_bytes * factor) + num_images * _BYTES_PER_ROW
+
+
+def _sample(tasks: Sequence[ShardTask]) -> list[EncodedImage]:
+    """Return some images of units all over the data set."""
+    step = max(1, len(tasks) // _SAMPLED_UNITS)
+    return [image for task in tasks[::step] for image in islice(task.unit.images(), _SAMPLED_IMAGES)]
+
+
+def _factor(sample: Sequence[EncodedImage], options: PackOptions) -> float:
+    """Return the size of the sample after packing, as a fraction of its size before. Damaged images do not count."""
+    before = after = 0
+    for image in sample:
+        try:
+            after += len(prepare(image, options).encoded)
+        except DataError:
+            continue
+        before += len(image.encoded)
+    return after / before if before else 1.0
+
+
+def _smaller(tasks: Sequence[ShardTask], options: PackOptions, free: int) -> str:
+    """Return the end of the error: the largest images that fit, or that none do."""
+    num_images = sum(task.unit.num_images for task in tasks)
+    per_image = free // num_images - _BYTES_PER_ROW
+    none_fit = "; reduced images do not fit either"
+    if options.square_size is not None:
+        side = isqrt(max(0, per_image) // 3)
+        return f", or reduce the images: --raw {side}" if side else none_fit
+    num_bytes, sample = sum(task.unit.num_bytes for task in tasks), _sample(tasks)
+    largest = options.shorter_side or max(map(_shorter_side, sample), default=0)
+    for side in range(largest // _STEP * _STEP, _MIN_SIDE - 1, -_STEP):
+        smaller = PackOptions(shorter_side=side, quality=options.quality)
+        if num_bytes * _factor(sample, smaller) <= per_image * num_images:
+            return f", or reduce the images: --resize {side}"
+    return none_fit
+
+
+def _shorter_side(image: EncodedImage) -> int:
+    """Return the pixels of the shorter side, 0 for a damaged image."""
+    try:
+        whole = image_decoding.decode_reduced(image.where, image.encoded, 1)
+        return min(whole.height, whole.width)
+    except DataError:
+        return 0

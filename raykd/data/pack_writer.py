@@ -1,0 +1,247 @@
+"""Pack a data set: plan its shards, write them in any processes, and finish the pack.
+
+    plan = plan_pack(find_source("folder:flowers", data), folder, PackOptions(shorter_side=256))
+    pack(plan, run_units=partial(map, write_shard))
+
+An interrupted pack is resumed by the same call: shards that are complete, and of the same files and options, are kept.
+Processes on several nodes may write different shards of one plan side by side. The order and the number of processes
+change no byte.
+"""
+
+import hashlib
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import lcm
+from pathlib import Path
+
+import pyarrow as pa
+
+from raykd.atomic import remove_leftovers, replacing, write_bytes
+from raykd.config.codec import read_record, write_record
+from raykd.data import image_decoding
+from raykd.data.image_packing import PackOptions
+from raykd.data.pack import INDEX, INDEX_SCHEMA, RECORD, VERSION, PackRecord
+from raykd.data.pack_space import require_space
+from raykd.data.shard_writer import ShardTask, WrittenShard, read_written, too_many_damaged
+from raykd.data.sources import Source, Unit, content_identity, notes_on_shared_files, require_different
+from raykd.data.splits import TEST, TRAIN
+from raykd.data.types import Channels, statistics_of_sums
+from raykd.errors import DataError, plural
+
+SKIPPED = "skipped.txt"
+Runner = Callable[[Sequence[ShardTask]], Iterator[WrittenShard]]  # calls write_shard on each; results in any order
+_FILE = re.compile(rf"({TRAIN}|{TEST})-\d{{5,}}\.(arrow|index|json)|{re.escape(INDEX)}|{re.escape(SKIPPED)}|\..*")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PackPlan:
+    """The shards of a pack in the order of the images: those of train, then those of test."""
+
+    source: Source
+    folder: Path
+    options: PackOptions
+    train: tuple[ShardTask, ...]
+    test: tuple[ShardTask, ...]
+
+    @property
+    def tasks(self) -> tuple[ShardTask, ...]:
+        return (*self.train, *self.test)
+
+    @property
+    def num_images(self) -> int:
+        return sum(self.source.num_images)
+
+    @cached_property
+    def key(self) -> str:
+        """Hex; differs for other files, versions of files, or options."""
+        return hashlib.sha256(" ".join(task.key for task in self.tasks).encode()).hexdigest()
+
+
+def plan_pack(source: Source, folder: Path, options: PackOptions) -> PackPlan:
+    """Return the plan of a pack in `folder`, which is not written yet.
+
+    Raises DataError if the folder holds another pack, or anything else.
+    """
+    train, test = (
+        _tasks(split, units, folder, options) for split, units in zip((TRAIN, TEST), source.units(), strict=True)
+    )
+    plan = PackPlan(source, folder, options, train, test)
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder}: is a file, and a folder has to be written there; give --to another folder")
+    record = read_record(PackRecord, folder / RECORD)
+    if record is not None and record.source_key != plan.key:
+        raise DataError(
+            f"{folder}: holds a pack of other files, other versions of them, or other options; remove it to pack "
+            "again, or give --to another folder"
+        )
+    others = [path.name for path in folder.iterdir() if not _is_of_pack(path)] if folder.is_dir() else []
+    if others:
+        raise DataError(f"{folder}: has {min(others)}, which is no file of a pack; give --to a new or empty folder")
+    return plan
+
+
+def _tasks(split: str, units: Sequence[Unit], folder: Path, options: PackOptions) -> tuple[ShardTask, ...]:
+    return tuple(ShardTask(folder, f"{split}-{i:05d}.arrow", unit, options) for i, unit in enumerate(units))
+
+
+def _is_of_pack(path: Path) -> bool:
+    return path.name == RECORD or bool(_FILE.fullmatch(path.name))
+
+
+def pack(
+    plan: PackPlan, run_units: Runner, report: Callable[[WrittenShard, bool], None] = lambda written, is_new: None
+) -> PackRecord:
+    """Write what is missing of a pack, and return its record.
+
+    run_units: yields the result of `write_shard` for each task. report: receives each shard, and whether it is new.
+    Raises DataError for too little space, before anything is written, and for damaged images.
+    """
+    record = read_record(PackRecord, plan.folder / RECORD)
+    if record is not None:  # of the same files and options, as `plan_pack` has checked
+        _remove_unfinished(plan)
+        return record
+    written = {task.file: found for task in plan.tasks if (found := read_written(task))}
+    missing = [task for task in plan.tasks if task.file not in written]
+    if outdated := sum(task.path.exists() for task in missing):
+        _log.warning("%s: %s of other files or options are packed again", plan.folder, plural(outdated, "shard"))
+    require_space(plan.folder, missing, plan.options)
+    num_damaged = 0
+    for shard, is_new in _all_shards(written.values(), run_units(missing) if missing else iter(())):
+        written[shard.shard.file] = shard
+        num_damaged += len(shard.damaged)
+        if num_damaged > plan.options.skip_damaged:
+            _raise_damaged(plan, written)
+        report(shard, is_new)
+    return finish_pack(plan, [written[task.file] for task in plan.tasks])
+
+
+def _all_shards(found: Iterable[WrittenShard], new: Iterator[WrittenShard]) -> Iterator[tuple[WrittenShard, bool]]:
+    """Yield each shard, and whether it is new."""
+    yield from ((shard, False) for shard in list(found))
+    yield from ((shard, True) for shard in new)
+
+
+def _raise_damaged(plan: PackPlan, written: dict[str, WrittenShard]) -> None:
+    """Raise DataError for the damaged images among the shards that are written."""
+    shards = [written[task.file] for task in plan.tasks if task.file in written]
+    raise too_many_damaged([image for shard in shards for image in shard.damaged], plan.options.skip_damaged)
+
+
+def finish_pack(plan: PackPlan, written: Sequence[WrittenShard]) -> PackRecord:
+    """Write the index and pack.json, and remove what only unfinished packs have. written: in the order of the tasks.
+
+    Raises DataError for what only all images together show: equal files, dark images, or classes without images.
+    """
+    index = _read_index(plan)
+    record = _record_of(plan, written, index)
+    with (
+        replacing(plan.folder / INDEX) as aside,
+        pa.OSFile(str(aside), "wb") as sink,
+        pa.ipc.new_file(sink, INDEX_SCHEMA) as writer,
+    ):
+        writer.write_table(index)
+    damaged = [image for shard in written for image in shard.damaged]
+    if damaged:
+        text = "".join(f"{image.where}: {image.reason}\n" for image in damaged)
+        write_bytes(plan.folder / SKIPPED, text.encode("utf-8", "surrogateescape"))
+    write_record(plan.folder / RECORD, record)
+    _remove_unfinished(plan)
+    return record
+
+
+def _read_index(plan: PackPlan) -> pa.Table:
+    parts = []
+    for task in plan.tasks:
+        with pa.memory_map(str(task.index)) as source:
+            parts.append(pa.ipc.open_stream(source.read_buffer()).read_all())
+    return pa.concat_tables(parts).combine_chunks()
+
+
+def _record_of(plan: PackPlan, written: Sequence[WrittenShard], index: pa.Table) -> PackRecord:
+    source, options = plan.source, plan.options
+    train, test = written[: len(plan.train)], written[len(plan.train) :]
+    for split in (train, test):
+        image_decoding.require_full_range([(m.where, m.value) for shard in split for m in shard.maxima])
+    num_train = sum(shard.shard.num_images for shard in train)
+    _require_classes(plan, index.slice(0, num_train))
+    content, notes = _content(plan, written)
+    mean, std = source.statistics or _statistics(plan, train)
+    is_jpeg = options.encoding == "jpeg"
+    return PackRecord(
+        version=VERSION,
+        kind=source.kind,
+        content=content,
+        class_names=source.class_names,
+        train=tuple(shard.shard for shard in train),
+        test=tuple(shard.shard for shard in test),
+        encoding=options.encoding,
+        mean=mean,
+        std=std,
+        shorter_side=options.shorter_side,
+        quality=options.quality if is_jpeg else None,
+        square_size=_square_size(index),
+        notes=(*source.notes, *notes, *_shared_images(index, num_train)),
+        num_skipped=sum(len(shard.damaged) for shard in written),
+        source_key=plan.key,
+    )
+
+
+def _require_classes(plan: PackPlan, train: pa.Table) -> None:
+    """Raise DataError if all training images of a class were left out, or if one split has none."""
+    present = set(train["label"].unique().to_pylist())
+    absent = [name for label, name in enumerate(plan.source.class_names) if label not in present]
+    if absent:
+        raise DataError(f"{plan.source.place}: all training images of class '{absent[0]}' are damaged; replace them")
+
+
+def _content(plan: PackPlan, written: Sequence[WrittenShard]) -> tuple[str, tuple[str, ...]]:
+    """Return the identity of the source's files, '' if it is that of the images, and notes about shared files."""
+    files, digests = [], []
+    for tasks, shards in ((plan.train, written[: len(plan.train)]), (plan.test, written[len(plan.train) :])):
+        hashed = [(task.unit.file, shard) for task, shard in zip(tasks, shards, strict=True)]
+        files.append([file for file, _ in hashed if file is not None])
+        digests.append([bytes.fromhex(shard.file_sha256) for file, shard in hashed if file is not None])
+        require_different(files[-1], digests[-1])
+    if not files[0]:
+        return "", ()
+    return content_identity(plan.source.kind, *digests), notes_on_shared_files(files[1], *digests)
+
+
+def _statistics(plan: PackPlan, train: Sequence[WrittenShard]) -> tuple[Channels, Channels]:
+    """Return mean and std of the training pixels, where each image has the same weight."""
+    sums = [(int(side), part) for shard in train for side, part in shard.sums.items()]
+    pixels = lcm(*(side * side for side, _ in sums))  # per image
+    values, squares = [0, 0, 0], [0, 0, 0]
+    for side, part in sums:
+        weight = pixels // (side * side)
+        values = [total + weight * value for total, value in zip(values, part.values, strict=True)]
+        squares = [total + weight * value for total, value in zip(squares, part.squares, strict=True)]
+    num_pixels = pixels * sum(part.num_images for _, part in sums)
+    return statistics_of_sums(str(plan.source.place), values, squares, num_pixels)
+
+
+def _square_size(index: pa.Table) -> int | None:
+    """Return the pixels per side if all images are squares of one size, else None."""
+    sides = {*index["height"].unique().to_pylist(), *index["width"].unique().to_pylist()}
+    return sides.pop() if len(sides) == 1 else None
+
+
+def _shared_images(index: pa.Table, num_train: int) -> tuple[str, ...]:
+    """Return a note if test images are also training images."""
+    digests = index["sha256"].to_pylist()
+    train = set(digests[:num_train])
+    num_shared, num_test = sum(digest in train for digest in digests[num_train:]), len(digests) - num_train
+    return (f"{num_shared} of {num_test} test images are also training images",) if num_shared else ()
+
+
+def _remove_unfinished(plan: PackPlan) -> None:
+    """Remove the files that only an unfinished pack needs, and shards of an earlier plan."""
+    kept = {task.file for task in plan.tasks} | {INDEX, RECORD, SKIPPED}
+    for path in plan.folder.iterdir():
+        if path.name not in kept and _is_of_pack(path) and not path.name.startswith("."):
+            path.unlink(missing_ok=True)
+    remove_leftovers(plan.folder)

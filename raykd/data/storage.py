@@ -1,0 +1,54 @@
+"""The choice between decoding all images once, into memory, and decoding them from a pack in each step."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from raykd.data import image_decoding
+from raykd.data.sources import Source
+
+SHARE_OF_MEMORY = 4  # decoded images may take a quarter of what is free: workers, views and caches need the rest
+_GB = 1e9
+
+
+@dataclass(frozen=True)
+class StorageChoice:
+    """reason: a sentence for the plan and the log."""
+
+    storage: Literal["memory", "disk"]
+    reason: str
+
+
+def choose_storage(
+    requested: Literal["auto", "memory", "disk"],
+    num_images: int,
+    image_size: int,
+    has_crops_of_whole_images: bool,
+    available: int | None,
+) -> StorageChoice:
+    """Return where the images of a run are.
+
+    Args: requested is `data.storage`. num_images are those of train and test. image_size is in pixels per side, see
+        `decoded_size`. available is in bytes, see memory.py; None if unknown, which counts as enough.
+    """
+    if requested == "memory":
+        return StorageChoice("memory", "images are decoded into memory, because data.storage = memory")
+    if requested == "disk":
+        return StorageChoice("disk", "images are decoded in each step, because data.storage = disk")
+    if has_crops_of_whole_images:
+        return StorageChoice("disk", "images are decoded in each step: data.min_crop_area crops whole images")
+    num_bytes = 3 * num_images * image_size**2
+    size = f"{num_images:,} images of {image_size}x{image_size} pixels take {num_bytes / _GB:.3g} GB"
+    if available is None:
+        return StorageChoice("memory", f"images are decoded into memory: {size}")
+    free = f"of {available / _GB:.3g} GB that are free"
+    if SHARE_OF_MEMORY * num_bytes <= available:
+        return StorageChoice("memory", f"images are decoded into memory: {size}, at most a quarter {free}")
+    return StorageChoice("disk", f"images are decoded in each step: {size}, more than a quarter {free}")
+
+
+def decoded_size(source: Source, image_size: int | None) -> int:
+    """Return the pixels per side of the decoded images: `image_size`, or the size of the first one.
+
+    Only the header of that image is read. Raises DataError if it is no square.
+    """
+    return image_decoding.target_size(image_size, source.first_image).image_size

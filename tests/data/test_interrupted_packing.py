@@ -1,0 +1,318 @@
+"""Packing that is killed, shared by processes, or short of space; damaged and changed sources; damaged packs."""
+
+import logging
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from packed_layouts import IN_THIS_PROCESS, bytes_of, make_folder, make_parquet, make_webdataset, pack_small, plan_of
+from small_images import encoded, write_folder, write_parquet
+
+from raykd.config.codec import read_checked_json, write_checked_json
+from raykd.data import sources
+from raykd.data.image_packing import PackOptions
+from raykd.data.load import load_dataset
+from raykd.data.pack import Pack
+from raykd.data.pack_space import required_bytes
+from raykd.data.pack_writer import finish_pack, pack
+from raykd.data.shard_writer import read_written, write_shard
+from raykd.errors import ConfigError, DataError
+
+FORK = multiprocessing.get_context("fork")
+
+
+@pytest.fixture(autouse=True)
+def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "MAX_UNIT_IMAGES", 4)
+
+
+# ---- Kills and side by side ----
+
+
+def test_packs_of_killed_and_undisturbed_processes_are_equal_byte_by_byte(tmp_path: Path) -> None:
+    write_folder(tmp_path / "insects", 20, 5)
+    started = time.monotonic()
+    expected = bytes_of(pack_small("folder:insects", tmp_path))
+    seconds, chance = time.monotonic() - started, random.Random(0)
+    plan, num_killed, num_kept = plan_of("folder:insects", tmp_path, to=tmp_path / "killed"), 0, 0
+    while not (plan.folder / "pack.json").exists():
+        process = FORK.Process(target=pack, args=(plan, IN_THIS_PROCESS))
+        process.start()
+        process.join(chance.uniform(0, seconds))
+        if process.is_alive():
+            assert process.pid is not None
+            os.kill(process.pid, signal.SIGKILL)
+            num_killed += 1
+        process.join()
+        num_kept += sum(read_written(task) is not None for task in plan.tasks)
+    pack(plan, IN_THIS_PROCESS)  # a kill at the end leaves files to remove
+    assert bytes_of(plan.folder) == expected
+    assert num_killed and num_kept, "the kills came too late or too early to show anything"
+
+
+def test_two_processes_may_write_different_shards_side_by_side(tmp_path: Path) -> None:
+    name = make_folder(tmp_path)
+    expected = bytes_of(pack_small(name, tmp_path))
+    plan = plan_of(name, tmp_path, to=tmp_path / "shared")
+    processes = [FORK.Process(target=list, args=(map(write_shard, plan.tasks[part::2]),)) for part in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    finish_pack(plan, [written for task in plan.tasks if (written := read_written(task))])
+    assert bytes_of(plan.folder) == expected
+
+
+@pytest.mark.parametrize("suffix", [".json", ".index", ".arrow"])
+@pytest.mark.parametrize("spoil", [lambda path: path.unlink(), lambda path: os.truncate(path, 99)])
+def test_a_shard_with_a_missing_or_truncated_file_is_written_again(
+    tmp_path: Path, suffix: str, spoil: Callable[[Path], None]
+) -> None:
+    name = make_folder(tmp_path)
+    expected = bytes_of(pack_small(name, tmp_path))
+    plan = plan_of(name, tmp_path, to=tmp_path / "other")
+    list(map(write_shard, plan.tasks))
+    spoil(plan.tasks[2].path.with_suffix(suffix))
+    assert [task.file for task in plan.tasks if read_written(task) is None] == [plan.tasks[2].file]
+    pack(plan, IN_THIS_PROCESS)
+    assert bytes_of(plan.folder) == expected
+
+
+# ---- Changed sources ----
+
+
+def test_only_shards_of_changed_files_are_written_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    name = make_folder(tmp_path)
+    list(map(write_shard, plan_of(name, tmp_path).tasks))
+    (tmp_path / "insects/train/wasp/002.png").write_bytes(encoded(4_000))
+    plan, new = plan_of(name, tmp_path), []
+    with caplog.at_level(logging.WARNING):
+        pack(plan, IN_THIS_PROCESS, lambda written, is_new: new.append(written.shard.file) if is_new else None)
+    assert new == ["train-00003.arrow"] and "1 shard of other files or options are packed again" in caplog.text
+    assert load_dataset("packed:pack", tmp_path).identity == load_dataset(name, tmp_path).identity
+
+
+def test_shards_of_other_options_are_written_again(tmp_path: Path) -> None:
+    name = make_folder(tmp_path)
+    list(map(write_shard, plan_of(name, tmp_path, PackOptions(square_size=8)).tasks))
+    pack_small(name, tmp_path)
+    assert bytes_of(tmp_path / "packed/pack") == bytes_of(pack_small(name, tmp_path, to=tmp_path / "other"))
+
+
+def test_shards_beyond_those_of_a_smaller_source_are_removed(tmp_path: Path) -> None:
+    name = make_folder(tmp_path)
+    list(map(write_shard, plan_of(name, tmp_path).tasks))
+    for file in (tmp_path / "insects/train").rglob("00[2-5].png"):
+        file.unlink()
+    pack_small(name, tmp_path)
+    assert bytes_of(tmp_path / "packed/pack") == bytes_of(pack_small(name, tmp_path, to=tmp_path / "other"))
+
+
+@pytest.mark.parametrize("make", [make_folder, make_parquet, make_webdataset])
+def test_a_file_that_changes_while_it_is_packed_is_an_error(tmp_path: Path, make: Callable[[Path], str]) -> None:
+    name = make(tmp_path)
+    plan = plan_of(name, tmp_path)
+    path = next(path for path in sorted(tmp_path.rglob("*")) if path.is_file())
+    os.utime(path, ns=(0, 1))
+    with pytest.raises(DataError, match=f"{path}: has changed since the command started; rerun the same command"):
+        pack(plan, IN_THIS_PROCESS)
+
+
+def test_a_complete_pack_of_a_changed_source_or_other_options_is_not_overwritten(tmp_path: Path) -> None:
+    name = make_folder(tmp_path)
+    before = bytes_of(pack_small(name, tmp_path))
+    with pytest.raises(
+        DataError, match="holds a pack of other files, other versions of them, or other options; remove"
+    ):
+        pack_small(name, tmp_path, PackOptions(square_size=8))
+    pack_small(name, tmp_path)
+    (tmp_path / "insects/train/wasp/002.png").write_bytes(encoded(4_000))
+    with pytest.raises(DataError, match=r"packed/pack: holds a pack of other files"):
+        pack_small(name, tmp_path)
+    assert bytes_of(tmp_path / "packed/pack") == before
+
+
+def test_a_folder_with_other_files_is_not_written_to(tmp_path: Path) -> None:
+    name = make_folder(tmp_path)
+    with pytest.raises(DataError, match=r"insects: has test, which is no file of a pack; give --to a new or empty"):
+        pack_small(name, tmp_path, to=tmp_path / "insects")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="file: is a file, and a folder has to be written there"):
+        pack_small(name, tmp_path, to=tmp_path / "file")
+
+
+# ---- Damaged images ----
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> tuple[Path, Path]:
+    """Write a folder with two damaged images, in different shards; return their paths."""
+    name = make_folder(tmp_path)
+    assert name == "folder:insects"
+    first, second = (tmp_path / "insects" / file for file in ("train/ant/001.png", "train/wasp/004.png"))
+    first.write_bytes(first.read_bytes()[:300])
+    second.write_text("no image")
+    return first, second
+
+
+@pytest.mark.parametrize("options", [PackOptions(), PackOptions(square_size=8), PackOptions(shorter_side=8)])
+def test_a_damaged_image_is_an_error_with_its_name(
+    tmp_path: Path, damaged: tuple[Path, Path], options: PackOptions
+) -> None:
+    message = rf"{damaged[0]} is a PNG or JPEG that cannot be decoded .*; or leave out up to N .* --skip-damaged N"
+    with pytest.raises(DataError, match=message):
+        pack_small("folder:insects", tmp_path, options)
+
+
+def test_damaged_images_beyond_the_limit_are_an_error_across_shards(tmp_path: Path, damaged: tuple[Path, Path]) -> None:
+    message = rf"{damaged[1]} is no PNG or JPEG; .*it is damaged image 2, and --skip-damaged 1 leaves out 1"
+    with pytest.raises(DataError, match=message):
+        pack_small("folder:insects", tmp_path, PackOptions(skip_damaged=1))
+    with pytest.raises(DataError, match="--skip-damaged N"):  # the shards that are written keep their damaged images
+        pack_small("folder:insects", tmp_path)
+
+
+def test_damaged_images_within_the_limit_are_left_out_and_listed(tmp_path: Path, damaged: tuple[Path, Path]) -> None:
+    folder = pack_small("folder:insects", tmp_path, PackOptions(skip_damaged=2))
+    lines = (folder / "skipped.txt").read_text().splitlines()
+    assert [line.partition(": ")[0] for line in lines] == [str(path) for path in damaged]
+    assert Pack(folder).record.num_skipped == 2
+    packed = load_dataset("packed:pack", tmp_path)
+    for path in damaged:
+        path.unlink()
+    assert packed.identity == load_dataset("folder:insects", tmp_path).identity
+
+
+def test_a_pack_without_some_rows_has_another_identity_than_its_parquet_files(tmp_path: Path) -> None:
+    for seed, part in enumerate(("train", "test")):
+        images = [encoded(10 * seed + row) for row in range(4)]
+        images[2] = images[2][:200] if seed == 0 else images[2]
+        write_parquet(tmp_path / "trees" / f"{part}.parquet", images, {"label": [0, 1] * 2})
+    folder = pack_small("parquet:trees", tmp_path, PackOptions(skip_damaged=1))
+    record = Pack(folder).record
+    assert (folder / "skipped.txt").read_text().startswith(f"{tmp_path}/trees/train.parquet: row 2: ")
+    whole = sources.identity_at_size(record.content, 24)
+    assert len(load_dataset("packed:pack", tmp_path).train) == 3
+    assert load_dataset("packed:pack", tmp_path).identity != whole
+
+
+def test_a_class_that_loses_all_images_is_an_error(tmp_path: Path) -> None:
+    place = write_folder(tmp_path / "insects", 2, 1)
+    for file in (place / "train/bee").iterdir():
+        file.write_bytes(b"x")
+    with pytest.raises(DataError, match="insects: all training images of class 'bee' are damaged; replace them"):
+        pack_small("folder:insects", tmp_path, PackOptions(skip_damaged=5))
+
+
+# ---- Space ----
+
+
+def free(monkeypatch: pytest.MonkeyPatch, num_bytes: float) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=int(num_bytes)))
+
+
+@pytest.mark.parametrize("options", [PackOptions(), PackOptions(square_size=20), PackOptions(shorter_side=80)])
+def test_a_pack_that_does_not_fit_is_refused_before_anything_is_written(
+    tmp_path: Path, options: PackOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = write_folder(tmp_path / "insects", 1, 1)
+    for file in place.rglob("*.png"):
+        file.write_bytes(encoded(len(str(file)), (120, 90)))
+    plan = plan_of("folder:insects", tmp_path, options)
+    required = required_bytes(plan.tasks, options)
+    free(monkeypatch, required / 3)
+    with pytest.raises(DataError, match=r"packing requires .* GB, and .* GB are free on its disk; .*--r") as caught:
+        pack(plan, IN_THIS_PROCESS)
+    assert not plan.folder.exists()
+    flag, side = str(caught.value).split()[-2:]
+    fitting = PackOptions(square_size=int(side)) if flag == "--raw" else PackOptions(shorter_side=int(side))
+    pack_small("folder:insects", tmp_path, fitting)
+    assert sum(map(len, bytes_of(tmp_path / "packed/pack").values())) < required / 3 + 4_000  # and the files' headers
+
+
+def test_the_required_space_is_close_to_that_of_the_pack(tmp_path: Path) -> None:
+    place = write_folder(tmp_path / "insects", 20, 5)
+    for number, file in enumerate(place.rglob("*.png")):
+        file.with_suffix(".jpg").write_bytes(encoded(number, (120, 90), "JPEG"))
+        file.unlink()
+    for options in (PackOptions(), PackOptions(square_size=60), PackOptions(shorter_side=80)):
+        plan = plan_of("folder:insects", tmp_path, options, tmp_path / options.encoding)
+        pack(plan, IN_THIS_PROCESS)
+        num_bytes = sum(map(len, bytes_of(plan.folder).values()))
+        assert required_bytes(plan.tasks, options) == pytest.approx(num_bytes, rel=0.1)
+
+
+def test_nothing_smaller_is_proposed_if_nothing_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = make_folder(tmp_path)
+    free(monkeypatch, 100)
+    for options in (PackOptions(), PackOptions(square_size=20)):
+        with pytest.raises(DataError, match="reduced images do not fit either"):
+            pack_small(name, tmp_path, options)
+
+
+def test_resuming_requires_space_only_for_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_of(make_folder(tmp_path), tmp_path)
+    list(map(write_shard, plan.tasks[:-1]))
+    free(monkeypatch, required_bytes(plan.tasks[-1:], plan.options))
+    pack(plan, IN_THIS_PROCESS)
+
+
+# ---- Damaged packs ----
+
+
+def changed_version(folder: Path) -> None:
+    content = read_checked_json(folder / "pack.json")
+    assert content is not None
+    write_checked_json(folder / "pack.json", {**content, "version": 2})
+
+
+def changed_byte(folder: Path) -> None:
+    path = folder / "train-00001.arrow"
+    content = bytearray(path.read_bytes())
+    content[content.index(b"IDAT") + 9] ^= 1
+    path.write_bytes(content)
+
+
+def changed_record(folder: Path) -> None:
+    path = folder / "pack.json"
+    path.write_text(path.read_text().replace('"bee"', '"bea"'))
+
+
+def another_index(folder: Path) -> None:
+    shutil.copy(folder / "train-00000.arrow", folder / "index.arrow")
+
+
+BAD: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no folder": (shutil.rmtree, r"packed/pack: no such folder; pack a data set with: python -m raykd pack NAME"),
+    "no pack": (lambda p: (p / "pack.json").unlink(), r"packed/pack: has no pack\.json; it is no packed data set"),
+    "another version": (
+        changed_version,
+        r"pack\.json' is damaged: version is 2, and this raykd reads version 1; remove",
+    ),
+    "changed record": (changed_record, r"pack\.json' is damaged: its checksum does not match .*remove the folder"),
+    "cut short": (lambda p: os.truncate(p / "train-00001.arrow", 999), r"train-00001\.arrow: has 999 bytes instead of"),
+    "no shard": (lambda p: (p / "test-00000.arrow").unlink(), r"test-00000\.arrow: cannot be read \(No such file"),
+    "changed byte": (
+        changed_byte,
+        r"train-00001\.arrow: row 0 does not match its checksum; remove the folder '.*pack'",
+    ),
+    "no index": (lambda p: (p / "index.arrow").unlink(), r"index\.arrow: is damaged .*pack the data set again"),
+    "another index": (another_index, r"index\.arrow: is damaged"),
+    "an index cut short": (lambda p: os.truncate(p / "index.arrow", 99), r"index\.arrow: is damaged"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_damaged_pack_is_refused_in_one_line(tmp_path: Path, name: str) -> None:
+    spoil, message = BAD[name]
+    spoil(pack_small(make_folder(tmp_path), tmp_path))
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_dataset("packed:pack", tmp_path)
+    assert "\n" not in str(caught.value)
