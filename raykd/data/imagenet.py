@@ -26,6 +26,11 @@ _LAYOUTS = (
 )
 
 
+def exists(place: Path) -> bool:
+    """Return whether `place` holds one of the layouts; `find` raises for what is wrong with it."""
+    return any(layout.find_files(place) for layout in (parquet_folder, webdataset)) or image_folder.exists(place)
+
+
 def find(place: Path) -> Source:
     """Find the images below `place` in the first of the layouts. Raises DataError if none is there, or for errors."""
     if not place.is_dir():
