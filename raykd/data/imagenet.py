@@ -36,7 +36,7 @@ def find(place: Path) -> Source:
     if not place.is_dir():
         raise DataError(
             f"{place}: no such folder; raykd does not download ImageNet: get it from image-net.org or the Hugging Face "
-            f"hub, and put it there as {_LAYOUTS}"
+            f"Hub, and put it there as {_LAYOUTS}"
         )
     for layout in (parquet_folder, webdataset):
         if layout.find_files(place):
