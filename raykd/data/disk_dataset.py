@@ -26,7 +26,7 @@ def open_packed(
         image_size: pixels per side of the views; None if all images of the pack are squares of one size.
         center_crop: the side of the middle square that evaluation shows, as a fraction of the shorter side.
         loaders: threads that decode images; None for as many as torch computes with.
-    Raises: DataError for no pack, a damaged one, or images of several sizes without image_size.
+    Raises DataError for no pack, a damaged one, or images of several sizes without image_size.
     """
     pack = Pack(place)
     record, size = pack.record, size_of(pack, image_size)
