@@ -44,6 +44,7 @@ class PrecomputedTeacher:
 
     identity = ""
     source: TeacherSource = "cache"
+    top_classes = None
 
     def __init__(self, logits: Tensor) -> None:
         self._outputs = Outputs(logits)

@@ -18,6 +18,7 @@ class AlphaWeighted(Method):
 
     needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
     reads_labels: ClassVar[bool] = False
+    works_with_top_classes: ClassVar[bool] = True  # soft targets, or the top class itself
     teacher_term: ClassVar[str]
     alpha: float = 0.5
 

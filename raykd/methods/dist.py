@@ -35,6 +35,7 @@ class DIST(Method):
     paper: ClassVar[str] = "arXiv:2205.10536"
     needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
     reads_labels: ClassVar[bool] = False
+    works_with_top_classes: ClassVar[bool] = False  # correlations over the classes, and over the images for each one
     relates_images: ClassVar[bool] = True
     min_batch_size: ClassVar[int] = 2
     beta: float = 2.0

@@ -31,6 +31,7 @@ class DKD(Method):
     kind: ClassVar[str] = "dkd"
     paper: ClassVar[str] = "arXiv:2203.08679"
     needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
+    works_with_top_classes: ClassVar[bool] = False  # NCKD weights the classes beside the label apart from their sum
     alpha: float = 1.0
     beta: float = 8.0
     temperature: float = 4.0

@@ -30,6 +30,7 @@ class FeatureMethod(Method):
     needs: ClassVar[frozenset[Need]] = frozenset({"logits", "embedding"})
     reads_labels: ClassVar[bool] = False
     logit_terms: ClassVar[frozenset[str] | None] = frozenset({"kd"})
+    works_with_top_classes: ClassVar[bool] = True  # only KD's term reads logits
     ce_weight: float = 1.0
     kd_weight: float = 0.0
     temperature: float = 4.0

@@ -35,6 +35,7 @@ class LogitStandardization(Method):
     paper: ClassVar[str] = "arXiv:2403.01427"
     needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
     reads_labels: ClassVar[bool] = False
+    works_with_top_classes: ClassVar[bool] = False  # mean and std are those of all logits
     temperature: float = 2.0
     weight: float = 9.0
     ce_weight: float = 0.1

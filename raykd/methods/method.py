@@ -37,6 +37,9 @@ class Method(Config):
     reads_labels: ClassVar[bool] = True
     # The terms that depend on the student's or the teacher's logits, left out if one has none; None if unknown.
     logit_terms: ClassVar[frozenset[str] | None] = None
+    # Whether the loss keeps its meaning with logits that a logit cache restored from the top classes: the probabilities
+    # of these are the teacher's, and all other classes have the same. See training/teacher/sparse_rows.py.
+    works_with_top_classes: ClassVar[bool] = False
     min_batch_size: ClassVar[int] = 1  # the smallest batch, over all workers, for which the terms are defined
     drawn_per_worker: ClassVar[str] = ""  # a description of random numbers that each worker draws separately
 
@@ -53,6 +56,8 @@ class Method(Config):
             cls.reads_labels = True
         if replaces and "logit_terms" not in vars(cls):
             cls.logit_terms = None
+        if replaces and "works_with_top_classes" not in vars(cls):
+            cls.works_with_top_classes = False
 
     def __post_init__(self) -> None:
         require_valid_class(type(self), _subclasses(Method), get_args(Need))
@@ -99,6 +104,12 @@ class Method(Config):
     def weights(self, epoch: int) -> dict[str, float]:
         """Return the weights of 'ce' and of each term in `epoch`, counted from 0. Implement a warm-up here."""
         raise NotImplementedError
+
+    @property
+    def soft_temperature(self) -> float:
+        """The temperature of the method's soft targets, 1 if it has none."""
+        value = getattr(self, "temperature", None)
+        return float(value) if isinstance(value, int | float) and value > 0 else 1.0
 
     def uses_logits(self, epochs: int) -> bool:
         """Return whether the teacher's logits affect the loss in one of `epochs`."""

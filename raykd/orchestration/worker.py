@@ -99,7 +99,7 @@ def _do(job: Job, worker: WorkerConfig, everyone: Group, link: QueueLink) -> Non
             if job.run.imported is not None and (check := read_import_check(RunStore(worker.results).folder(job.run))):
                 reason = describe_import(check)
         elif job.kind == "fill":
-            _fill(job, worker, everyone, link)
+            reason = _fill(job, worker, everyone, link)
         elif everyone.is_first:
             _evaluate(job.run, worker)
     except RunLocked as error:
@@ -139,19 +139,20 @@ def _evaluate(run: Run, worker: WorkerConfig) -> None:
     evaluate_on_test(run, folder, dataset, choose_compute(device_for(worker.gpus), precision))
 
 
-def _fill(job: Job, worker: WorkerConfig, group: Group, link: QueueLink) -> None:
-    """Fill one part of a logit cache. Several workers divide the part into chunks."""
+def _fill(job: Job, worker: WorkerConfig, group: Group, link: QueueLink) -> str:
+    """Fill one part of a logit cache, and return what is known of its error. Several workers divide it into chunks."""
     assert job.cache is not None
     filler = _filler(job.cache, worker.options, worker.gpus)
     if group.size == 1:
         filler.fill(job.part, should_stop=link.should_stop)
-        return
+        return filler.describe_error()
     for chunk in range(CHUNKS):
         # Only the first worker polls whether to stop. It informs the other workers between two chunks.
         if group.broadcast_flags(link.should_stop())[0]:
             raise Interrupted("stopped while filling the logit cache; rerun the same command to resume")
         filler.fill(job.part, chunk * group.size + group.rank, CHUNKS * group.size)
     group.gather(torch.zeros(1))  # the part is filled when all workers are here
+    return filler.describe_error()
 
 
 @lru_cache(maxsize=1)

@@ -219,7 +219,9 @@ def _teacher_lines(cost: Cost) -> list[str]:
     if teacher.source == "live":
         return [f"The teacher was live: {passes}, without a logit cache."]
     views = "" if teacher.views is None else f", for {plural(teacher.views, 'view')} of each image"
-    lines = [f"The teacher's logits were cached{views}; live, the trials would have made {passes}."]
+    top = teacher.top_classes
+    of = "" if top is None else f" of the top {top.kept} of {top.num_classes:,} classes"
+    lines = [f"The teacher's logits{of} were cached{views}; live, the trials would have made {passes}."]
     if teacher.live_seconds is not None:
         filled, live = wording.duration(teacher.fill_seconds), wording.duration(teacher.live_seconds)
         lines.append(

@@ -40,6 +40,9 @@ from raykd.spec.recipe import Recipe
 from raykd.spec.search import Search
 
 CACHEABLE: frozenset[Need] = frozenset({"logits", "embedding"})  # a cache of feature maps would take gigabytes
+MAX_CLASSES = 65_536  # a cache of the top classes stores their numbers in 16 bits
+ALL_UP_TO = 128  # classes that a logit cache keeps by default
+DEFAULT_TOP_CLASSES = 16
 PRETRAINED = "pretrained"  # the value of `teacher_checkpoint` that names no file
 AUGMENTATION = "student.augmentation."  # prefix of its fields' paths in a search
 
@@ -49,7 +52,7 @@ class Data(Config):
     """The data set, its split and its views."""
 
     kind: ClassVar[str] = "data"
-    name: str = "cifar10"  # a name of data/dataset_names.py, or a custom data set: 'folder:PATH' or 'parquet:PATH'
+    name: str = "cifar10"  # a name of data/dataset_names.py, such as 'folder:PATH' for custom images
     val_images: int = 5_000  # held out of the training split for validation, in equal proportion from each class
     train_images: int | None = None  # how many of the others the teacher trains on; None for all
     student_images: int | None = None  # how many of the teacher's images the students train on; None for all
@@ -154,6 +157,9 @@ class Experiment(Config):
     # 'cache' stores the teacher's logits of every view on disk, 'live' runs the teacher in every step, 'auto' selects
     # the cache if filling it takes at most 90 % of the forward passes of a live teacher.
     teacher_source: Literal["auto", "live", "cache"] = not_fingerprinted("auto")
+    # How many classes of each view a logit cache keeps, those with the largest logits; the others share the rest of the
+    # probability equally. 'all' keeps all. None: all of up to 128 classes, else 16 if the method works with these.
+    cached_classes: Annotated[int | Literal["all"] | None, AtMost(MAX_CLASSES)] = skip_if_default(None)
     workers: Workers = Workers()
     search: Search | None = not_fingerprinted(None)
     # Other methods, each distilled with the same seeds from the same teacher and compared with `method`.
@@ -181,9 +187,7 @@ class Experiment(Config):
         self._check_token()
         self._check_classifiers()
         self._check_checkpoint()
-        augmented = ", ".join(self.augmented)
-        plain_only = f"student.augmentation has {augmented}, and a logit cache holds only plain views; use live or auto"
-        self.require(not augmented or self.teacher_source != "cache", "teacher_source", plain_only)
+        self._check_cache()
         for role in ("teacher", "student"):
             recipe = getattr(self, role)
             passes = f" / gradient_accumulation = {recipe.gradient_accumulation}"
@@ -209,10 +213,26 @@ class Experiment(Config):
         self.require(not repeated, "compare", f"has {repeated[:1]} twice, including the experiment's `method`")
         both = "cannot be combined with a search; remove one of them"
         self.require(not self.compare or self.search is None, "compare", both)
+
+    def _check_cache(self) -> None:
+        """Check that a logit cache can serve every run if one is requested, and the number of classes in it."""
+        if isinstance(self.cached_classes, int):
+            self.require(self.cached_classes >= 1, "cached_classes", "must be at least 1, all, or none")
+            without = "requires the teacher's logits, and teacher.model.classifier = False; leave it out"
+            self.require(self._teacher_has_logits, "cached_classes", without)
+        if self.teacher_source != "cache":
+            return
         uncached = ", ".join(sorted(self._needs_of_all - self.cached_needs))
         cached = "logits" if self.compare else "logits and embeddings"
         remedy = f"the method needs the teacher's {uncached}, and a logit cache holds {cached}; use live or auto"
-        self.require(not uncached or self.teacher_source != "cache", "teacher_source", remedy)
+        self.require(not uncached, "teacher_source", remedy)
+        augmented = ", ".join(self.augmented)
+        plain_only = f"student.augmentation has {augmented}, and a logit cache holds only plain views; use live or auto"
+        self.require(not augmented, "teacher_source", plain_only)
+        self.require(not self.why_never_cached, "teacher_source", f"{self.why_never_cached}, or use live or auto")
+        if isinstance(self.cached_classes, int) and (needing := self.methods_of_all_classes):
+            reads_all = f"method {needing[0]} reads the logits of all classes; set it to all, or teacher_source to live"
+            self.require(False, "cached_classes", reads_all)
 
     def _check_token(self) -> None:
         model = self.student.model
@@ -297,11 +317,13 @@ class Experiment(Config):
     @property
     def needs(self) -> frozenset[Need]:
         """The teacher outputs that `method` needs, or that any trial needs if the method is searched."""
+        return self.method.needs.union(*(method.needs for method in self._searched_methods))
+
+    @property
+    def _searched_methods(self) -> list[Method]:
+        """The methods of the trials, if the method is searched."""
         space = self.search.space.get("method") if self.search else None
-        searched = (
-            [self.with_configuration({"method": value}).method.needs for value in space.probe_values] if space else []
-        )
-        return self.method.needs.union(*searched)
+        return [self._configured({"method": value}).method for value in space.probe_values] if space else []
 
     @property
     def _needs_of_all(self) -> frozenset[Need]:
@@ -313,6 +335,43 @@ class Experiment(Config):
         is_cacheable = not self.compare and self.needs <= CACHEABLE
         logits: frozenset[Need] = frozenset({"logits"})
         return self.needs | logits if is_cacheable else logits
+
+    @property
+    def methods_of_all_classes(self) -> tuple[str, ...]:
+        """The methods that do not work with the top classes alone, searched ones included."""
+        return tuple(
+            dict.fromkeys(m.title() for m in (*self.methods, *self._searched_methods) if not m.works_with_top_classes)
+        )
+
+    @property
+    def why_never_cached(self) -> str:
+        """Why a logit cache cannot hold the students' views, or ''."""
+        if self.augmented:
+            return f"a logit cache holds plain views, and students train with {', '.join(self.augmented)}"
+        if self.data.views.count is None:
+            return "every epoch shows new crops; set data.views_per_image=30 to store their logits"
+        return ""
+
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        """The temperatures of all methods, searched ones included, ascending."""
+        space = self.search.space.get("method.temperature") if self.search else None
+        searched = [float(value) for value in space.probe_values if isinstance(value, int | float)] if space else []
+        return tuple(sorted({*searched, *(m.soft_temperature for m in (*self.methods, *self._searched_methods))}))
+
+    def num_cached_classes(self, num_classes: int) -> int | None:
+        """Return how many of the data's classes each row of a logit cache keeps; None for all."""
+        kept = self.cached_classes
+        if kept is None and num_classes > ALL_UP_TO and not self.methods_of_all_classes:
+            kept = DEFAULT_TOP_CLASSES
+        if not isinstance(kept, int) or not self._teacher_has_logits:
+            return None
+        return kept if kept < num_classes <= MAX_CLASSES else None
+
+    @property
+    def _teacher_has_logits(self) -> bool:
+        assert isinstance(self.teacher.model, Model)
+        return self.teacher.model.classifier
 
     @property
     def most_epochs(self) -> int:
@@ -374,7 +433,16 @@ class Experiment(Config):
         return texts[0]
 
     def with_configuration(self, configuration: Mapping[str, object]) -> "Experiment":
-        """Return this experiment without its search, with {dotted path: value}. Raises ConfigError if invalid."""
+        """Return this experiment without its search, with {dotted path: value}. Raises ConfigError if invalid.
+
+        All trials of a search read one logit cache. If a method of any trial reads all classes, all have them.
+        """
+        configured = self._configured(configuration)
+        if self.cached_classes is None and self.methods_of_all_classes:
+            return replace(configured, cached_classes="all")
+        return configured
+
+    def _configured(self, configuration: Mapping[str, object]) -> "Experiment":
         # The files may have changed since the experiment was made.
         by_text = {"method": self.custom_methods, "student.model": self.custom_models}
         values = [(path, by_text.get(path, {}).get(str(value), str(value))) for path, value in configuration.items()]

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from raykd.config import Config, fingerprint, not_fingerprinted, to_dict
+from raykd.config import Config, fingerprint, not_fingerprinted, skip_if_default, to_dict
 from raykd.data.splits import stratified_holdout, stratified_subset
 from raykd.data.types import Dataset
 from raykd.errors import ConfigError, plural
@@ -23,7 +23,7 @@ from raykd.models.hf_files import PREFIX as HF_PREFIX
 from raykd.models.hf_model import HuggingFace
 from raykd.models.weights import require_file, split_key
 from raykd.provenance import file_sha256
-from raykd.spec.experiment import PRETRAINED, Data, Experiment
+from raykd.spec.experiment import CACHEABLE, MAX_CLASSES, PRETRAINED, Data, Experiment
 from raykd.spec.recipe import Recipe
 from raykd.spec.stages import STAGES, Stage
 
@@ -57,6 +57,8 @@ class Run(Config):
     initial: WeightsFile | None = None  # initial weights, such as pretrained ones
     imported: WeightsFile | None = None  # final weights, trained elsewhere: this run does not train
     teacher_seeds: tuple[int, ...] = ()  # seeds of several teachers, which differ from `teacher` in nothing else
+    # Classes of each view whose logits a logit cache keeps for the run; None for all, or if its teacher is always live.
+    cached_classes: int | None = skip_if_default(None)
 
     @cached_property
     def teachers(self) -> tuple["Run", ...]:
@@ -91,10 +93,14 @@ class Run(Config):
 
 @dataclass(frozen=True)
 class Plan:
-    """The runs of one experiment, each after its teachers."""
+    """The runs of one experiment, each after its teachers.
+
+    cached_classes: the classes that the rows of its logit cache keep; None for all.
+    """
 
     experiment: Experiment
     runs: tuple[Run, ...]
+    cached_classes: int | None = None
 
     @property
     def stages(self) -> dict[Stage, list[str]]:
@@ -127,6 +133,8 @@ def make_plan(experiment: Experiment, dataset: Dataset, weights_folder: Path, st
     `dataset`.
     """
     selected = set(stages)
+    _check_cached_classes(experiment, dataset)
+    kept = experiment.num_cached_classes(dataset.num_classes)
     teachers = _teachers(experiment, dataset, weights_folder) if selected & {"teacher", "distilled"} else []
     base = Run(
         family=experiment.family,
@@ -141,15 +149,17 @@ def make_plan(experiment: Experiment, dataset: Dataset, weights_folder: Path, st
     if "distilled" in selected:
         seeds = tuple(run.seed for run in teachers) if len(teachers) > 1 else ()
         distilled = replace(base, stage="distilled", teacher=teachers[0], teacher_seeds=seeds)
-        methods = experiment.methods
-        for method in methods:
+        for method in experiment.methods:
             recipe = _distilled_recipe(base.recipe, method)
-            runs += [replace(distilled, recipe=recipe, method=method, seed=seed) for seed in experiment.seeds]
+            changed = replace(
+                distilled, recipe=recipe, method=method, cached_classes=_cached_classes(experiment, method, kept)
+            )
+            runs += [replace(changed, seed=seed) for seed in experiment.seeds]
     for run in runs:
         _check_images(run, dataset)
         _check_cutout(run, dataset)
         _check_class_weights(run, dataset)
-    return Plan(experiment, tuple(runs))
+    return Plan(experiment, tuple(runs), kept)
 
 
 def _teachers(experiment: Experiment, dataset: Dataset, weights_folder: Path) -> list[Run]:
@@ -186,6 +196,32 @@ def _imported(experiment: Experiment, weights_folder: Path) -> WeightsFile | Non
             "trained here; --set teacher.model.weights=pretrained or a file, or --teacher-checkpoint FILE"
         )
     return weights
+
+
+def _check_cached_classes(experiment: Experiment, dataset: Dataset) -> None:
+    """Raise ConfigError if a logit cache cannot keep as many classes as requested."""
+    kept, num_classes = experiment.cached_classes, dataset.num_classes
+    if not isinstance(kept, int):
+        return
+    if num_classes > MAX_CLASSES:
+        raise ConfigError(
+            f"cached_classes = {kept}: {dataset.name} has {num_classes:,} classes, and a logit cache can number only "
+            f"{MAX_CLASSES:,}; --set cached_classes=all"
+        )
+    if kept > num_classes:
+        raise ConfigError(
+            f"cached_classes = {kept}: must be at most {num_classes:,}, the number of classes of {dataset.name}; "
+            "--set cached_classes=all keeps all"
+        )
+
+
+def _cached_classes(experiment: Experiment, method: Method, kept: int | None) -> int | None:
+    """Return how many classes a logit cache keeps for runs with `method`; None for all, or if they never read one.
+
+    Other than a cache of all logits, which rounds them, one of the top classes changes the result.
+    """
+    is_live = experiment.teacher_source == "live" or experiment.why_never_cached or not method.needs <= CACHEABLE
+    return None if is_live or not method.works_with_top_classes else kept
 
 
 def _distilled_recipe(recipe: Recipe, method: Method) -> Recipe:

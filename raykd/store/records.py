@@ -4,12 +4,13 @@
     val.json        Metrics              search.json      SearchRecord
     test.json       Metrics              confirmed.json   ConfirmationRecord
     costs.json      Costs                cache.json       CacheRecord
-    usage/N.json    UsageFile
+    usage/N.json    UsageFile            sampled.json     RestoreError
 
 Accuracies are in percent, times in seconds, epochs count from 0. `problem()` returns why the values of a file are
 inconsistent, or ''. Imports no torch.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,21 @@ Failure = Literal["diverged", "rejected", "out of memory", "code", "outside"]  #
 
 
 @dataclass(frozen=True)
+class TopClasses:
+    """What a teacher's logits are that were restored from the top classes, see training/teacher/sparse_rows.py.
+
+    kept: classes whose logits are the teacher's. num_classes: all of them. probability: mean probability of the kept
+    classes. kl: mean KL(teacher || restored) at `temperature`, that of the run's method. Both are None if unknown.
+    """
+
+    kept: int
+    num_classes: int
+    probability: Fraction | None = None
+    kl: NonNegative | None = None  # nats per view
+    temperature: NonNegative = 1.0
+
+
+@dataclass(frozen=True)
 class ComputeRecord:
     """How a run is computed. A run that resumes keeps `precision`, `threads` and `teacher`."""
 
@@ -42,6 +58,7 @@ class ComputeRecord:
     compiled: bool = False
     step: Literal["eager", "graph"] = "eager"  # single kernels, or the whole step as one CUDA graph
     teacher: TeacherSource | None = None
+    top_classes: TopClasses | None = None  # of a teacher from a logit cache of the top classes
     per_worker: str | None = None  # what each of several workers computes or samples separately
 
 
@@ -325,7 +342,11 @@ class ConfirmationRecord:
 
 @dataclass(frozen=True)
 class CacheRecord:
-    """cache.json of a logit cache: the fields of its `CacheKey`, and the precision of its teacher's computation."""
+    """cache.json of a logit cache: the fields of its `CacheKey`, and the precision of its teacher's computation.
+
+    min_crop_area, views_per_image: None for views of padded images. cached_classes: classes with logits in each row,
+    None for all.
+    """
 
     teacher_sha256: str
     data_identity: str
@@ -336,3 +357,43 @@ class CacheRecord:
     num_classes: int
     embedding_width: int
     computed_in: str
+    min_crop_area: Fraction | None = None
+    views_per_image: int | None = None
+    cached_classes: int | None = None
+
+
+@dataclass(frozen=True)
+class SampleSum:
+    """The sum of a number over `num_rows` rows of a logit cache."""
+
+    num_rows: int
+    total: NonNegative
+
+    @property
+    def mean(self) -> float:
+        return self.total / self.num_rows
+
+    def problem(self) -> str:
+        return "" if self.num_rows else "num_rows is 0, so there is no mean"
+
+    def __add__(self, other: "SampleSum") -> "SampleSum":
+        return SampleSum(self.num_rows + other.num_rows, self.total + other.total)
+
+
+@dataclass(frozen=True)
+class RestoreError:
+    """sampled.json of a logit cache of the top classes: the cost of restoring all logits, from a sample of rows.
+
+    probability: of the kept classes. kl: KL(teacher || restored) in nats, by temperature as text.
+    """
+
+    probability: SampleSum
+    kl: Mapping[str, SampleSum]
+
+    def problem(self) -> str:
+        is_known = bool(self.kl) and all(re.fullmatch(r"[0-9.e+-]+", name) and float(name) > 0 for name in self.kl)
+        return "" if is_known else "the names in field 'kl' are not temperatures"
+
+    def __add__(self, other: "RestoreError") -> "RestoreError":
+        kl = {**self.kl, **other.kl} | {name: self.kl[name] + other.kl[name] for name in self.kl.keys() & other.kl}
+        return RestoreError(self.probability + other.probability, kl)

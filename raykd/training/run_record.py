@@ -15,7 +15,7 @@ from raykd.methods import CrossEntropy
 from raykd.models import ImageModel
 from raykd.provenance import file_sha256, hardware, source, versions
 from raykd.spec.plan import Run
-from raykd.store.records import Best, ComputeRecord, RunRecord
+from raykd.store.records import Best, ComputeRecord, RunRecord, TopClasses
 from raykd.store.run_folder import RunFolder, now
 from raykd.training.compute import Compute, choose_compute, gpu_name, why_not_graph
 from raykd.training.group import SINGLE_WORKER, Group
@@ -88,6 +88,7 @@ def _compute_record(
         compiled=run.recipe.compile,
         step="eager" if why_not_graph(run, compute, group.size, not dataset.train.is_in_memory) else "graph",
         teacher=teacher.source or None,
+        top_classes=teacher.top_classes,
         # Parts computed by several workers remain in the result even if one worker resumes alone.
         per_worker=before.per_worker if before else None,
     )
@@ -123,6 +124,16 @@ def _require_same_teacher(run: Run, folder: RunFolder, teacher: Teacher, earlier
             f"{run.name} is partly trained with teacher_source = {before}, and cannot resume with {source}; rerun "
             f"with --set teacher_source={setting} to resume, or remove {folder.path} to train it from the start"
         )
+    cached, now_cached = (_describe_cached(top) for top in (earlier.compute.top_classes, teacher.top_classes))
+    if cached != now_cached:
+        raise RunFailed(
+            f"{run.name} is partly trained with cached logits of {cached}, and cannot resume with those of "
+            f"{now_cached}; remove {folder.path} to train it from the start"
+        )
+
+
+def _describe_cached(top: TopClasses | None) -> str:
+    return f"the top {top.kept} classes" if top else "all classes"
 
 
 def _workers(run: Run, group: Group, earlier: tuple[int, ...]) -> tuple[int, ...]:

@@ -115,6 +115,8 @@ class TrainState:
         Eager steps are not mentioned if they are requested or if the device is a CPU.
         """
         teacher = {"live": ", live teacher", "cache": ", cached teacher"}.get(self.teacher.source, "")
+        if top := self.teacher.top_classes:
+            teacher += f", top {top.kept} of {top.num_classes:,} classes"
         step, reason = self.run.recipe.step, self._why_not_graph
         is_expected = step == "graph" or (step == "auto" and self.compute.device.type == "cuda")
         no_graph = f", no CUDA graph: {reason}" if is_expected else ""

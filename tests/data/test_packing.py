@@ -197,6 +197,7 @@ def test_images_and_files_of_both_splits_are_noted(tmp_path: Path) -> None:
         ({"shorter_side": 64, "square_size": 64}, r"--resize and --raw exclude each other"),
         ({"quality": 0}, r"--quality 0: must lie in \[1, 100\]"),
         ({"quality": 101}, r"--quality 101: must lie in \[1, 100\]"),
+        ({"quality": 90}, r"--quality 90: has no effect without --resize; leave it out"),
         ({"skip_damaged": -1}, r"--skip-damaged -1: must be 0 or more"),
     ],
 )

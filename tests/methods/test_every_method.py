@@ -99,6 +99,7 @@ class Hiding:
     """A teacher that returns only the outputs that a method needs."""
 
     source = "live"
+    top_classes = None
 
     def __init__(self, run: Run) -> None:
         self._teacher, self._needs, self.identity = teacher_of(run), run.method.needs, ""

@@ -211,6 +211,15 @@ def test_filling_of_a_cache_is_logged_from_time_to_time_with_the_time_left(monke
     ]
 
 
+def test_line_of_a_filled_cache_has_its_error_as_its_last_part_reported_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown, parts = make_screen(monkeypatch), fills(4)
+    for number, part in enumerate(parts):
+        part.reason = f"error {number}"
+    with Progress(shown.console) as progress:
+        progress.show(parts)
+    assert shown.lines()[0].endswith("  logit cache filled in 2 min 00 s: error 3")
+
+
 def test_line_of_a_cache_of_several_teachers_has_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
     shown, cache = make_screen(monkeypatch), PlannedCache((RUN, RUN, RUN), RUN.data, "fp32", (), True, 1)
     done = JobStatus(Job("fill", RUN, (), cache), State.DONE, times={"started": 0.0, "ended": 30.0})

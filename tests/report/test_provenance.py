@@ -195,3 +195,27 @@ def test_runs_of_several_workers_that_differ_from_one_workers_are_warninged_agai
     (line,) = [line for line in warnings if "negatives for CRD" in line]
     assert "distilled-net-crd-s0-ab12" in line and "distilled-net-kd" not in line and "several workers" in line
     assert not [line for line in warnings if "compute.per_worker" in line]
+
+
+def test_distilled_runs_of_different_classes_of_the_teacher_are_a_warning(results):
+    """That baselines have no teacher, and that a live teacher and a cache of all classes round differently, is none."""
+    top = {"kept": 16, "num_classes": 1000, "probability": 0.98, "kl": 0.03, "temperature": 4.0}
+
+    def compute(**fields):
+        return {"compute": {"device": "cpu", "precision": "fp32", "threads": 2, **fields}}
+
+    sources = {"kd": compute(teacher="cache", top_classes=top), "crd": compute(teacher="live")}
+    family = comparison_family(results, **sources, dkd=compute(teacher="cache"))
+    (warning,) = (line for line in warnings_of(family) if "logits" in line)
+    assert warning.startswith(
+        "the distilled runs learn from different logits of the teacher: the top 16 of 1,000 classes"
+    )
+    assert not [line for line in warnings_of(family) if "top_classes" in line]
+    alike = comparison_family(results, kd=sources["kd"], crd=sources["kd"], dkd=sources["kd"])
+    assert not [line for line in warnings_of(alike) if "logits" in line or "top_classes" in line]
+    assert origins_of(alike)["compute.top_classes.kept"]["16"] == 6
+
+
+def test_number_of_cached_classes_of_distilled_runs_is_no_difference_to_the_baseline(results):
+    family = family_of(results, {"config": {"cached_classes": None}}, {"config": {"cached_classes": 16}})
+    assert not [line for line in warnings_of(family) if "cached_classes" in line]

@@ -17,7 +17,7 @@ from raykd import models
 from raykd.data.augmentation import Augmentation
 from raykd.data.types import Dataset, Split
 from raykd.errors import ConfigError
-from raykd.methods import KD, DeiT, FeatureKD
+from raykd.methods import DKD, KD, DeiT, FeatureKD
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
@@ -348,3 +348,44 @@ def test_holding_out_all_images_of_a_class_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"data\.val_images = 60: all .* of the class '\d' .*data\.val_images=10"):
         runs_of(small_batches, small)
     assert runs_of(replace(small_batches, data=replace(data, val_images=10)), small)
+
+
+# ---- Classes in a logit cache ----
+
+
+def distilled_of(**changes: Any) -> Run:
+    return next(run for run in make_plan(experiment(**changes), digits(), NO_WEIGHTS).runs if run.stage == "distilled")
+
+
+def test_number_of_cached_classes_changes_the_fingerprint_of_distilled_runs_alone() -> None:
+    plans = [make_plan(experiment(cached_classes=kept), digits(), NO_WEIGHTS) for kept in (None, 3, 4)]
+    names = [{run.stage: run.name for run in plan.runs} for plan in plans]
+    assert len({by_stage["distilled"] for by_stage in names}) == 3
+    assert len({by_stage["teacher"] for by_stage in names}) == len({by_stage["baseline"] for by_stage in names}) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"cached_classes": "all"},
+        {"cached_classes": 10},
+        {"cached_classes": 3, "teacher_source": "live"},
+        {"cached_classes": 3, "student": recipe(augmentation=Augmentation(mixup=0.2))},
+    ],
+)
+def test_runs_of_all_classes_or_of_a_live_teacher_keep_their_fingerprint(changes: dict[str, Any]) -> None:
+    plain = {name: value for name, value in changes.items() if name == "student"}
+    assert distilled_of(**changes).name == distilled_of(**plain).name
+
+
+def test_methods_of_all_classes_keep_their_fingerprint() -> None:
+    assert distilled_of(method=DKD(), cached_classes=3).name == distilled_of(method=DKD()).name
+    assert distilled_of(method=KD(), cached_classes=3).cached_classes == 3
+
+
+def test_more_classes_than_the_data_has_are_refused() -> None:
+    with pytest.raises(ConfigError) as caught:
+        distilled_of(cached_classes=11)
+    assert str(caught.value) == (
+        "cached_classes = 11: must be at most 10, the number of classes of digits; --set cached_classes=all keeps all"
+    )

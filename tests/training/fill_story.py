@@ -36,11 +36,21 @@ class Story:
     piece_s: float
     pause_s: float = 0.0
     embedding_width: int = 0
+    cached_classes: int | None = None
 
     @property
     def planned(self) -> PlannedCache:
         teachers = (Run(stage="teacher"),)
-        return PlannedCache(teachers, self.data, self.precision, (), True, self.num_parts, self.embedding_width)
+        return PlannedCache(
+            teachers,
+            self.data,
+            self.precision,
+            (),
+            True,
+            self.num_parts,
+            self.embedding_width,
+            cached_classes=self.cached_classes,
+        )
 
     def dataset(self) -> Dataset:
         folder = Path(os.environ["RAYKD_DATA"]) if self.data.name == "cifar10" else None

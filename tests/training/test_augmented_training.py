@@ -70,6 +70,7 @@ class Watching:
     """A live teacher that keeps the pixels it was shown."""
 
     source = "live"
+    top_classes = None
 
     def __init__(self, teacher: Teacher) -> None:
         self._teacher, self.identity = teacher, teacher.identity

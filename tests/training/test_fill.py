@@ -24,9 +24,10 @@ from raykd.training.compute import choose_compute
 from raykd.training.model_file import images_of
 from raykd.training.teacher.cache import LogitCache
 from raykd.training.teacher.choose import PlannedCache, choose_teacher
-from raykd.training.teacher.fill import BATCH_SIZE, FIXED_SHAPE, IN_FLIGHT, Filler, _Batch
+from raykd.training.teacher.fill import BATCH_SIZE, FIXED_SHAPE, IN_FLIGHT, SAMPLE_EVERY, Filler, _Batch, _split
 from raykd.training.teacher.load import load_cached_teacher
 from raykd.training.teacher.sources import LiveTeacher
+from raykd.training.teacher.sparse_rows import encode, error_sums, restore
 
 SHA = "5a" * 32
 NUM_VIEWS = 18  # of the small experiment's digits, 200 of which are trained on
@@ -96,6 +97,66 @@ def test_filled_embeddings_equal_the_teachers_embeddings_of_each_view(filling: F
     assert live.embedding is not None
     found = cache.rows()[(index * NUM_VIEWS + view)[::7]].float()
     torch.testing.assert_close(found, torch.cat([live.logits, live.embedding], dim=1), rtol=2**-11, atol=1e-6)
+
+
+def test_filled_top_classes_are_those_of_the_teachers_logits_of_each_view(filling: Filling, tmp_path: Path) -> None:
+    wanted = replace(filling.wanted, cached_classes=3)
+    cache = LogitCache(tmp_path, wanted.key(digits(), SHA))
+    filler = Filler(wanted, digits(), cache, filling.teacher, choose_compute(CPU, "fp32"))
+    assert sum(filler.fill(part) for part in range(3)) == 200 * NUM_VIEWS
+    index, view = filling.expected().nonzero().unbind(1)
+    images = ViewRenderer(digits().train.images, wanted.data.views).render(index[::7], view[::7])
+    with torch.no_grad():
+        live = filling.teacher(images).logits
+    found = cache.key.layout.decode(cache.rows()[(index * NUM_VIEWS + view)[::7]]).logits
+    top = live.topk(3, dim=1).indices
+    torch.testing.assert_close(found.gather(1, top), live.gather(1, top), rtol=2**-10, atol=1e-5)
+    torch.testing.assert_close(found.logsumexp(1), live.logsumexp(1), rtol=2**-8, atol=1e-3)
+
+
+def test_error_of_the_top_classes_is_measured_on_every_64th_row_while_they_are_filled(
+    filling: Filling, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(BATCH_SIZE, "cpu", 128)
+    monkeypatch.setattr("raykd.training.teacher.fill.PIECE_S", 0.0)  # a piece is a batch, but for the last image
+    wanted = replace(filling.wanted, cached_classes=3, temperatures=(1.0, 4.0), num_parts=1)
+    cache = LogitCache(tmp_path, wanted.key(digits(), SHA))
+    rows: list[Tensor] = []
+    forward = filling.teacher.forward
+
+    def recorded(images: Tensor) -> Outputs:
+        outputs = forward(images)
+        rows.append(outputs.logits[::SAMPLE_EVERY])
+        return outputs
+
+    monkeypatch.setattr(filling.teacher, "forward", recorded)
+    Filler(wanted, digits(), cache, filling.teacher, choose_compute(CPU, "fp32")).fill(0)
+    logits = torch.cat(rows).double()
+    restored = restore(encode(logits, 3), 10).double()
+    probability, *kl = (error_sums(logits, restored, 3, (1.0, 4.0)) / len(logits)).tolist()
+    found = cache.sampled()
+    assert found is not None and found.probability.num_rows == len(logits) >= 200 * NUM_VIEWS / SAMPLE_EVERY
+    assert found.probability.mean == pytest.approx(probability, rel=1e-5)
+    assert [found.kl[name].mean for name in ("1", "4")] == pytest.approx(kl, rel=1e-3)
+    assert 0.3 < probability < 1 and 0 < kl[0] < 1
+
+
+def test_cache_of_all_classes_has_no_error(filling: Filling) -> None:
+    filling.filler.fill(0)
+    assert filling.cache.sampled() is None and not (filling.cache.folder / "sampled.json").exists()
+
+
+def test_images_that_are_decoded_are_split_by_no_batch() -> None:
+    missing = torch.ones(4, 5, dtype=torch.bool)
+    missing[1, ::2] = False
+    entries = missing.nonzero()
+    for size in (5, 7, 12):
+        batches = [*_split(entries, size, keep_images_whole=True)]
+        assert torch.equal(torch.cat(batches), entries) and max(map(len, batches)) <= size
+        images = [image for batch in batches for image in batch[:, 0].unique().tolist()]
+        assert images == sorted(set(images)), "an image is in two batches"
+    assert [len(batch) for batch in _split(entries, 3, keep_images_whole=True)] == [3, 2, 2, 3, 2, 3, 2]
+    assert [len(batch) for batch in _split(entries, 12, keep_images_whole=False)] == [12, 5]
 
 
 def test_partial_cache_holds_what_its_runs_visit_and_no_more(tmp_path: Path) -> None:
@@ -210,10 +271,14 @@ def test_a_stop_keeps_the_batches_in_flight(filling: Filling, monkeypatch: pytes
     assert filling.cache.filled()[:4].all() and filling.cache.filled().sum() == filling.teacher.seen == 4 * NUM_VIEWS
 
 
-@pytest.mark.parametrize("embedding_width", nightly_except([64], [0, 64]))
+@pytest.mark.parametrize(
+    ("embedding_width", "kept"), nightly_except([(64, 3)], [(0, None), (64, None), (0, 3), (64, 3)])
+)
 @pytest.mark.nightly
-def test_fill_that_is_killed_repeatedly_equals_one_that_is_not(embedding_width: int, tmp_path: Path) -> None:
-    story, dataset = replace(fill_story.DIGITS, embedding_width=embedding_width), digits()
+def test_fill_that_is_killed_repeatedly_equals_one_that_is_not(
+    embedding_width: int, kept: int | None, tmp_path: Path
+) -> None:
+    story, dataset = replace(fill_story.DIGITS, embedding_width=embedding_width, cached_classes=kept), digits()
     fill_story.fill_all(story, tmp_path / "peace")
     peace, killed = story.cache(tmp_path / "peace", dataset), story.cache(tmp_path / "killed", dataset)
     counts = [0]
@@ -227,8 +292,11 @@ def test_fill_that_is_killed_repeatedly_equals_one_that_is_not(embedding_width: 
         counts.append(int(killed.filled().sum()))
     assert children.wait(children.start(fill_story.fill_all, story, tmp_path / "killed")) == 0
     assert counts == sorted(set(counts)) and torch.equal(killed.filled(), peace.filled())
-    assert killed.rows().shape[1] == 10 + embedding_width
-    torch.testing.assert_close(killed.rows(), peace.rows(), rtol=2**-10, atol=1e-5)
+    assert killed.rows().shape[1] == (10 if kept is None else 2 * kept + 1) + embedding_width
+    found, expected = (cache.key.layout.decode(cache.rows()[cache.filled().flatten()]) for cache in (killed, peace))
+    torch.testing.assert_close(found.logits.softmax(1), expected.logits.softmax(1), rtol=2**-8, atol=1e-4)
+    if embedding_width:
+        torch.testing.assert_close(found.embedding, expected.embedding, rtol=2**-10, atol=1e-5)
 
 
 def test_pieces_span_no_more_of_the_cache_than_they_may(filling: Filling, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from raykd.training.teacher.cache import CacheKey, LogitCache, visited_views
 
 KEY = CacheKey("ab" * 32, "cd" * 32, crop_padding=1, flip=True, precision="fp32", num_images=20, num_classes=3)
 VIEWS = 18
+NOT_SET = dict.fromkeys(("min_crop_area", "views_per_image", "cached_classes"))
 
 
 def some(num_images: int, seed: int = 0) -> Tensor:
@@ -84,8 +85,27 @@ def test_folder_is_named_by_its_key(tmp_path: Path) -> None:
     }
     cache = LogitCache(tmp_path, KEY)
     assert cache.folder.name == fingerprint(written)[:16]
-    assert read_checked_json(cache.folder / "cache.json") == written | {"computed_in": "fp32"}
+    assert read_checked_json(cache.folder / "cache.json") == written | NOT_SET | {"computed_in": "fp32"}
     assert {path.name for path in cache.folder.iterdir()} == {"cache.json", "logits.f16", "filled.bits", ".lock"}
+
+
+def test_cache_made_before_crop_views_and_top_classes_is_found_and_read(tmp_path: Path) -> None:
+    """Its record lacks their fields, and its name is the fingerprint of the others."""
+    cache = LogitCache(tmp_path, KEY)
+    cache.write(0, some(20), all_of(20))
+    path = cache.folder / "cache.json"
+    content = read_checked_json(path)
+    assert content is not None
+    write_checked_json(path, {name: value for name, value in content.items() if name not in NOT_SET})
+    assert LogitCache.exists(tmp_path, KEY) and LogitCache(tmp_path, KEY).filled().all()
+
+
+def test_cache_of_crop_views_has_as_many_views_as_crops(tmp_path: Path) -> None:
+    crops = replace(KEY, crop_padding=0, min_crop_area=0.08, views_per_image=5)
+    assert crops.num_views == 5 and crops.size_bytes == 20 * 5 * 3 * 2
+    assert LogitCache(tmp_path, crops).filled().shape == (20, 5)
+    names = {crops.name, replace(crops, min_crop_area=0.2).name, replace(crops, views_per_image=6).name, KEY.name}
+    assert len(names) == 4
 
 
 def test_rows_with_an_embedding_hold_it_behind_the_logits(tmp_path: Path) -> None:
@@ -103,6 +123,7 @@ def test_rows_with_an_embedding_hold_it_behind_the_logits(tmp_path: Path) -> Non
 def test_each_part_of_the_key_makes_another_cache(name: str, tmp_path: Path) -> None:
     other = {"teacher_sha256": "ef" * 32, "data_identity": "01" * 32, "crop_padding": 2, "flip": False}
     other |= {"precision": "bf16", "num_images": 21, "num_classes": 4, "embedding_width": 5}
+    other |= {"min_crop_area": 0.08, "views_per_image": 7, "cached_classes": 2}
     LogitCache(tmp_path, KEY).write(0, some(1), all_of(1))
     assert not LogitCache(tmp_path, replace(KEY, **{name: other[name]})).filled().any()
     assert LogitCache(tmp_path, KEY).filled().any()

@@ -1,6 +1,7 @@
 """The teacher source is chosen by the number of teacher passes, with a reason in one line."""
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,9 @@ import torch
 from small_runs import NO_WEIGHTS, digits, experiment, recipe, run_of
 
 from raykd.data.augmentation import Augmentation
-from raykd.data.types import Split
+from raykd.data.types import Dataset, Split
 from raykd.errors import ConfigError
-from raykd.methods import KD, VID, FeatureKD
+from raykd.methods import DKD, KD, VID, FeatureKD, HardLabels
 from raykd.spec.experiment import Data, Experiment
 from raykd.spec.plan import make_plan, train_val_indices
 from raykd.spec.search import Search, choice, uniform
@@ -276,3 +277,138 @@ def test_cifar10_experiment_saves_as_many_passes_as_the_docs_state(tmp_path: Pat
         assert found is not None and found.cache is not None
         assert words in found.reason and "(154 MiB)" in found.reason
         assert found.cache.num_parts == parts
+
+
+# ---- Crop views, and caches of the top classes. ----
+
+CROPS = Data("digits", val_images=100, train_images=200, image_size=8, crop_padding=0, min_crop_area=0.3)
+
+
+@cache
+def many_classes() -> Dataset:
+    """Return the digits with labels of 200 classes."""
+    train = replace(digits().train, labels=torch.arange(1200) % 200)
+    return replace(digits(), class_names=tuple(f"class {number}" for number in range(200)), train=train)
+
+
+def decided_on_many_classes(caches: Path, **changes: Any) -> TeacherChoice:
+    changes = {"data": replace(experiment().data, val_images=200), "student": recipe(epochs=60)} | changes
+    found = choose_teacher(
+        make_plan(experiment(**changes), many_classes(), NO_WEIGHTS), many_classes(), (), caches, [NEW]
+    )
+    assert found is not None
+    return found
+
+
+def test_crops_of_every_epoch_are_new_so_that_the_teacher_is_live_with_the_remedy(tmp_path: Path) -> None:
+    found = decided(tmp_path, data=CROPS, student=recipe(epochs=60))
+    assert found == TeacherChoice(
+        None,
+        "live, 60 teacher passes per image: every epoch shows new crops; set data.views_per_image=30 to store their "
+        "logits",
+    )
+
+
+def test_cache_of_crops_without_a_number_is_refused_in_one_line() -> None:
+    with pytest.raises(ConfigError) as caught:
+        experiment(data=CROPS, teacher_source="cache")
+    assert str(caught.value) == (
+        "teacher_source = 'cache' in Experiment: every epoch shows new crops; set data.views_per_image=30 to store "
+        "their logits, or use live or auto"
+    )
+
+
+def test_cache_of_crops_counts_the_views_per_image(tmp_path: Path) -> None:
+    data = replace(CROPS, views_per_image=30)
+    found = decided(tmp_path, data=data, student=recipe(epochs=300))
+    assert found is not None and found.cache is not None and found.cache.holds_all_views
+    assert found.reason == "logit cache with all 30 views per image instead of 300 teacher passes (703 KiB)"
+    key = found.cache.key(digits(), "")
+    assert (key.min_crop_area, key.views_per_image, key.num_views) == (0.3, 30, 30)
+    few = decided(tmp_path, data=data, student=recipe(epochs=20), seeds=(0, 7))
+    assert few is not None and few.cache is not None and few.cache.epochs == ((0, 20), (7, 20))
+    assert few.reason.startswith("logit cache with 22 of 30 views per image instead of 40 teacher passes")
+    assert int(views_to_fill(few.cache, digits()).sum()) / 200 == pytest.approx(22, abs=1)
+
+
+def test_more_than_128_classes_are_stored_as_their_top_16(tmp_path: Path) -> None:
+    found = decided_on_many_classes(tmp_path)
+    assert found.cache is not None and found.cache.cached_classes == 16
+    size = 1200 * 18 * (4 * 16 + 2)
+    assert found.cache.key(many_classes(), "").size_bytes == size
+    assert found.reason == (
+        f"logit cache with all 18 views per image instead of 60 teacher passes ({size / 2**20:.0f} MiB, top 16 of 200 "
+        "classes)"
+    )
+
+
+def test_up_to_128_classes_are_all_stored(tmp_path: Path) -> None:
+    found = decided(tmp_path, student=recipe(epochs=60))
+    assert found is not None and found.cache is not None and found.cache.cached_classes is None
+
+
+@pytest.mark.parametrize(("value", "kept"), [(3, 3), ("all", None), (10, None), (None, None)])
+def test_number_of_cached_classes_can_be_chosen(value: Any, kept: int | None, tmp_path: Path) -> None:
+    found = decided(tmp_path, student=recipe(epochs=60), cached_classes=value)
+    assert found is not None and found.cache is not None and found.cache.cached_classes == kept
+
+
+def test_method_of_all_classes_gets_all_of_them_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = decided_on_many_classes(tmp_path, method=DKD())
+    assert found.cache is not None and found.cache.cached_classes is None
+    monkeypatch.setattr(choose, "MAX_CACHE_BYTES", 1 << 20)
+    found = decided_on_many_classes(tmp_path, method=DKD())
+    assert found.cache is None
+    assert found.reason.endswith("a logit cache of all 200 classes, which DKD reads, would need 8 MiB")
+    assert decided_on_many_classes(tmp_path).reason.endswith("a logit cache of the top 16 classes would need 1 MiB")
+
+
+def test_method_of_all_classes_is_live_beside_a_number_of_classes_with_the_remedy(tmp_path: Path) -> None:
+    found = decided(tmp_path, method=DKD(), student=recipe(epochs=60), cached_classes=3)
+    assert found == TeacherChoice(
+        None,
+        "live, 60 teacher passes per image: method DKD reads the logits of all classes, and cached_classes = 3; --set "
+        "cached_classes=all",
+    )
+    with pytest.raises(ConfigError) as caught:
+        experiment(method=DKD(), cached_classes=3, teacher_source="cache")
+    assert str(caught.value) == (
+        "cached_classes = 3 in Experiment: method DKD reads the logits of all classes; set it to all, or "
+        "teacher_source to live"
+    )
+
+
+def test_comparison_reads_the_top_classes_where_its_methods_work_with_them(tmp_path: Path) -> None:
+    made = experiment(compare=(DKD(), HardLabels()), student=recipe(epochs=60), cached_classes=3)
+    plan = make_plan(made, digits(), NO_WEIGHTS)
+    found = choose_teacher(plan, digits(), (), tmp_path, [NEW])
+    assert found is not None and found.cache is not None and found.cache.cached_classes == 3
+    served = {run.method.kind: found.cache.serves(run) for run in plan.runs if run.stage == "distilled"}
+    assert served == {"kd": True, "dkd": False, "hard_labels": True}
+    assert "instead of 120 teacher passes" in found.reason
+    assert found.reason.endswith("; live for 1 run whose methods need more")
+
+
+def test_comparison_with_a_method_of_all_classes_stores_all_by_default(tmp_path: Path) -> None:
+    """So that no difference between its methods is one between their teachers."""
+    found = decided_on_many_classes(tmp_path, compare=(DKD(),))
+    assert found.cache is not None and found.cache.cached_classes is None and "120 teacher passes" in found.reason
+
+
+def test_search_over_methods_stores_what_each_trial_reads(tmp_path: Path) -> None:
+    search = Search({"method": choice("kd", "dkd")}, trials=16, trial_seed=7, confirm=0)
+    data = replace(experiment().data, val_images=200)
+    made = experiment(data=data, student=recipe(epochs=3), search=search)
+    found = choose_teacher(make_plan(made, many_classes(), NO_WEIGHTS), many_classes(), (), tmp_path, [NEW])
+    assert found is not None and found.cache is not None and found.cache.cached_classes is None
+    trial = made.with_configuration({"method": "kd"})
+    plan = make_plan(trial, many_classes(), NO_WEIGHTS)
+    assert trial.cached_classes == "all" and plan.cached_classes is None
+    kept = decided(tmp_path, student=recipe(epochs=3), search=search, cached_classes=3)
+    assert kept is not None and kept.cache is None and "method DKD reads the logits of all classes" in kept.reason
+
+
+def test_error_is_measured_at_the_temperatures_of_all_trials(tmp_path: Path) -> None:
+    search = Search({"method.temperature": choice(3.0, 20.0)}, trials=16, trial_seed=7, confirm=0)
+    found = decided(tmp_path, student=recipe(epochs=3), search=search, cached_classes=3)
+    assert found is not None and found.cache is not None and found.cache.temperatures == (1, 2, 3, 4, 8, 20)

@@ -49,7 +49,8 @@ def warnings_of(family: Family) -> tuple[str, ...]:
     ]
     imports = [run.record.imported for run in family.stage("teacher") if run.record and run.record.imported]
     by_import = [flattened(warning, 600) for findings in imports for warning in findings.warnings]
-    return (*by_field, *by_origin, *by_import, *_warnings_of_workers(family), *_warning_of_teacher(family))
+    others = (*_warnings_of_workers(family), *_warning_of_teacher(family), *_warning_of_top_classes(family))
+    return (*by_field, *by_origin, *by_import, *others)
 
 
 def distilled_runs(family: Family) -> dict[str, tuple[RunResult, ...]]:
@@ -64,6 +65,8 @@ def _warnings_of_field(path: str, values_of: Mapping[str, tuple[str, ...]]) -> l
     """Return warnings about one field. Students must share all fields except teacher and method."""
     section, last = path.split(".")[0], path.split(".")[-1]
     if last in ("seed", "path") or section in ("teacher", "teacher_seeds"):  # files are identified by their sha256
+        return []
+    if path == "cached_classes":  # of distilled runs only, see `_warning_of_top_classes`
         return []
     if path == "recipe.model.classifier":  # left out where nothing trains it; the report names the linear probe
         return []
@@ -88,11 +91,13 @@ def _warnings_of_field(path: str, values_of: Mapping[str, tuple[str, ...]]) -> l
 def _affects_results(path: str) -> bool:
     """Return whether the recorded value at `path` may affect results: a processor's type may, a host name may not.
 
-    A live teacher and cached logits agree up to the rounding of float16.
+    A live teacher and cached logits agree up to the rounding of float16. `_warning_of_top_classes` covers caches that
+    do not keep all classes, and `_warnings_of_workers` what each worker draws separately.
     """
     if path.startswith("hardware."):
         return path in ("hardware.cpu", "hardware.gpu")
-    return path not in ("compute.teacher", "compute.per_worker")  # `_warnings_of_workers` covers the latter
+    section = ".".join(path.split(".")[:2])
+    return section not in ("compute.teacher", "compute.top_classes", "compute.per_worker")
 
 
 def _warnings_of_workers(family: Family) -> list[str]:
@@ -125,6 +130,20 @@ def _warning_of_teacher(family: Family) -> list[str]:
     ]
 
 
+def _warning_of_top_classes(family: Family) -> list[str]:
+    """Return a warning if some distilled runs learned from the top classes of the teacher, and others from more."""
+    by_classes: dict[str, list[str]] = {}
+    for run in family.all_runs:
+        if run.stage == "distilled" and run.record and run.record.compute.teacher:
+            top = run.record.compute.top_classes
+            classes = f"the top {top.kept} of {top.num_classes:,} classes" if top else "all classes"
+            by_classes.setdefault(classes, []).append(run.name)
+    if len(by_classes) < 2:
+        return []
+    described = "; ".join(f"{classes} ({', '.join(names)})" for classes, names in by_classes.items())
+    return [f"the distilled runs learn from different logits of the teacher: {described}"]
+
+
 def flatten(nested: Mapping[str, Any]) -> dict[str, str]:
     """Return {dotted path: text}: strings unchanged, other values as JSON."""
     texts = {path: value if isinstance(value, str) else json.dumps(value) for path, value in dotted(nested)}
@@ -132,7 +151,8 @@ def flatten(nested: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _origin(record: RunRecord) -> dict[str, Any]:
-    compute = {name: value for name, value in asdict(record.compute).items() if name != "per_worker" or value}
+    optional = ("per_worker", "top_classes")
+    compute = {name: value for name, value in asdict(record.compute).items() if name not in optional or value}
     sections = {"compute": compute, "hardware": record.hardware, "versions": record.versions, "git": record.git}
     return {name: values for name, values in sections.items() if values}
 

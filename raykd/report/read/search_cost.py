@@ -52,7 +52,8 @@ def _teacher_cost(record: SearchRecord, passes: int, runs: Sequence[RunRecord | 
     sources = {run.compute.teacher for run in runs if run}
     source = "cache" if "cache" in sources else "live" if "live" in sources else None
     views = _mean_views(results / CACHES / record.cache) if source == "cache" and record.cache else None
-    return TeacherCost(source, passes, views, record.fill_seconds)
+    top_classes = next((run.compute.top_classes for run in runs if run and run.compute.top_classes), None)
+    return TeacherCost(source, passes, views, record.fill_seconds, top_classes)
 
 
 def _mean_views(folder: Path) -> float | None:

@@ -10,7 +10,14 @@ from typing import Any, Literal
 
 from raykd.errors import flattened
 from raykd.spec.search import Search
-from raykd.store.records import END_STATES, CandidateRecord, ConfirmationRecord, SearchRecord, TrialState
+from raykd.store.records import (
+    END_STATES,
+    CandidateRecord,
+    ConfirmationRecord,
+    SearchRecord,
+    TopClasses,
+    TrialState,
+)
 
 SearchState = Literal["running", "interrupted", "failed", "done"]
 
@@ -51,13 +58,15 @@ class TeacherCost:
     """How the trials used their teacher. passes: of a live teacher over each image, one per epoch.
 
     source: None while no trial has recorded it. views: mean number of cached views of an image; None without the
-    cache. fill_seconds: seconds of one slot that this search spent on filling the cache.
+    cache. fill_seconds: seconds of one slot that this search spent on filling the cache. top_classes: what the cache
+    keeps of each view; None for all logits.
     """
 
     source: Literal["cache", "live"] | None
     passes: int
     views: float | None
     fill_seconds: float
+    top_classes: TopClasses | None = None
 
     @property
     def live_seconds(self) -> float | None:

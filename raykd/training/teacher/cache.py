@@ -4,11 +4,15 @@
     filled[index, view]   one bit each, and a checksum of each image's rows: [N, ceil(V / 8) + 4] bytes
 
 For methods that need the embedding, another cache holds rows of logits and pooled embedding: outputs [N, V, C + D].
+For many classes, rows hold the top k of them, see sparse_rows.py: top_logits [N, V, 2k + 1], or with an embedding
+top_outputs [N, V, 2k + 1 + D].
 
-An image has a finite set of V views (data/views.py). So at most V teacher passes per image serve every epoch, seed,
-temperature and alpha: 50,000 images, 162 views and 10 classes are 162 MB.
+An image has a finite set of V views (data/views.py, data/crop_views.py). So at most V teacher passes per image serve
+every epoch, seed, temperature and alpha. 50,000 images, 162 views and 10 classes are 162 MB; ImageNet's 1.28 million
+images, 30 crops and the top 16 of 1,000 classes are 2.5 GB.
 
-    <logit_caches>/<16 digits of the key>/   cache.json  logits.f16 (or outputs.f16)  filled.bits  .lock
+    <logit_caches>/<16 digits of the key>/   cache.json  logits.f16 (or one of the others)  filled.bits  .lock
+                                             sampled.json, for rows of the top classes
 
 Several processes on several nodes may write concurrently, each to different images. Rows are written and flushed before
 their bits, so a set bit always means a complete row, and an interruption loses only the rows in progress.
@@ -22,6 +26,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from math import log
 from pathlib import Path
 
 import numpy as np
@@ -31,12 +36,14 @@ from torch import Tensor
 
 from raykd.atomic import make_folder, naming
 from raykd.config import fingerprint
-from raykd.config.codec import require_record, write_record
+from raykd.config.codec import read_record, require_record, write_record
+from raykd.data.crop_views import CropViews
 from raykd.data.sampling import Balanced, Draw
 from raykd.data.views import Views
 from raykd.errors import ConfigError, RunFailed
 from raykd.store.locked_folder import acquire, lock_at
-from raykd.store.records import CacheRecord
+from raykd.store.records import CacheRecord, RestoreError, TopClasses
+from raykd.training.teacher.sparse_rows import RowLayout
 
 ITEM_BYTES = 2
 CHECKSUM_BYTES = 4
@@ -49,7 +56,8 @@ class CacheKey:
     """Everything that determines the content of a logit cache; a cache with any other key is refused.
 
     precision: as in the recipe of the runs. cache.json also records what 'auto' resolved to when the cache was created.
-    embedding_width: channels of the embedding in each row; 0 for logits alone.
+    embedding_width: channels of the embedding in each row; 0 for logits alone. min_crop_area, views_per_image: of crop
+    views; None for views of padded images. cached_classes: the classes whose logits a row keeps; None for all.
     """
 
     teacher_sha256: str
@@ -60,20 +68,28 @@ class CacheKey:
     num_images: int
     num_classes: int
     embedding_width: int = 0
+    min_crop_area: float | None = None
+    views_per_image: int | None = None
+    cached_classes: int | None = None
 
     @property
     def name(self) -> str:
         """Name of the cache's folder."""
-        return fingerprint(asdict(self))[:16]
+        values = asdict(self)
+        return fingerprint({name: values[name] for name in values if values[name] is not None})[:16]
+
+    @property
+    def layout(self) -> RowLayout:
+        return RowLayout(self.num_classes, self.embedding_width, self.cached_classes)
 
     @property
     def row_width(self) -> int:
-        """Values per view of an image."""
-        return self.num_classes + self.embedding_width
+        """16-bit words per view of an image."""
+        return self.layout.width
 
     @property
     def num_views(self) -> int:
-        return Views(self.crop_padding, self.flip).count
+        return self.views_per_image or Views(self.crop_padding, self.flip).count
 
     @property
     def size_bytes(self) -> int:
@@ -81,7 +97,7 @@ class CacheKey:
 
 
 class LogitCache:
-    """The files of one logit cache. Rows are [N * V, C + D]: `view` of image `index` is row index * V + view."""
+    """The files of one logit cache. `view` of image `index` is row index * V + view, of W words (`CacheKey.layout`)."""
 
     def __init__(self, caches: Path, key: CacheKey, precision: str = "") -> None:
         """Open the cache of `key` below the folder `caches`, or create it empty.
@@ -94,8 +110,10 @@ class LogitCache:
         self.key = key
         self.folder = caches / key.name
         self._bitmap_bytes = -(-key.num_views // 8)
-        self._rows_path = self.folder / ("outputs.f16" if key.embedding_width else "logits.f16")
-        self._bitmap_path = self.folder / "filled.bits"
+        content = "outputs" if key.embedding_width else "logits"
+        self._rows_path = self.folder / (f"{content}.f16" if key.cached_classes is None else f"top_{content}.u16")
+        self._word = np.dtype(np.float16 if key.cached_classes is None else np.int16)
+        self._bitmap_path, self._sampled_path = self.folder / "filled.bits", self.folder / "sampled.json"
         self._entry_bytes = self._bitmap_bytes + CHECKSUM_BYTES
         self._image_bytes = key.num_views * key.row_width * ITEM_BYTES
         self._sizes = {self._rows_path: key.size_bytes, self._bitmap_path: key.num_images * self._entry_bytes}
@@ -129,21 +147,22 @@ class LogitCache:
         return torch.from_numpy(filled), torch.from_numpy(damaged)
 
     def rows(self) -> Tensor:
-        """Return float16 [N * V, C + D], mapped from the file: processes on one node share its pages."""
-        size = self.key.size_bytes // ITEM_BYTES
-        mapped = torch.from_file(str(self._rows_path), shared=False, size=size, dtype=torch.float16)
+        """Return all rows [N * V, W], mapped from the file: processes on one node share its pages."""
+        size, dtype = self.key.size_bytes // ITEM_BYTES, self.key.layout.dtype
+        mapped = torch.from_file(str(self._rows_path), shared=False, size=size, dtype=dtype)
         return mapped.view(-1, self.key.row_width)
 
     def logits(self) -> Tensor:
-        """Return the logits of `rows`, float16 [N * V, C]."""
+        """Return the logits of `rows`, float16 [N * V, C], of a cache of all classes."""
+        assert self.key.cached_classes is None
         return self.rows()[:, : self.key.num_classes]
 
     def write(self, first: int, rows: Tensor, filled: Tensor) -> None:
-        """Add rows [n, V, C + D] of images first .. first + n - 1 where `filled`, bool [n, V], is set.
+        """Add rows [n, V, W] of images first .. first + n - 1 where `filled`, bool [n, V], is set.
 
-        Intact rows stay as they are. Raises RunFailed for rows that are NaN or infinite.
+        Intact rows stay as they are. Raises RunFailed for numbers that are NaN or infinite.
         """
-        if not rows[filled].isfinite().all():
+        if not self.key.layout.values(rows[filled]).isfinite().all():
             raise RunFailed(
                 "the teacher's outputs are NaN, or beyond float16's 65,504: a logit cache cannot hold them; "
                 "check the teacher's weights, or use --set teacher_source=live"
@@ -156,23 +175,53 @@ class LogitCache:
             entries = self._entries(first, merged, present | added)
             _write_at(self._bitmap_path, first * self._entry_bytes, entries.tobytes())
 
+    def add_sample(self, sample: RestoreError) -> None:
+        """Add the sums of more rows to those in `sampled`."""
+        with self._locked():
+            write_record(self._sampled_path, sample if (before := self.sampled()) is None else before + sample)
+
+    def describe_error(self) -> str:
+        """Return what restoring the rows costs, in words; '' if it was not measured."""
+        if (error := self.sampled()) is None:
+            return ""
+        kl = ", ".join(f"{error.kl[name].mean:.2g} at temperature {name}" for name in sorted(error.kl, key=float))
+        return (
+            f"the kept classes have {min(1.0, error.probability.mean):.2%} of the teacher's probability, and "
+            f"KL(teacher || restored) is {kl} (nats per view)"
+        )
+
+    def top_classes(self, temperature: float) -> TopClasses | None:
+        """Return what the rows keep and the error at the nearest measured temperature; None for rows of all classes."""
+        kept, error = self.key.cached_classes, self.sampled()
+        if kept is None:
+            return None
+        if error is None:
+            return TopClasses(kept, self.key.num_classes)
+        name = min(error.kl, key=lambda name: abs(log(float(name) / temperature)))
+        probability = min(1.0, error.probability.mean)
+        return TopClasses(kept, self.key.num_classes, probability, error.kl[name].mean, float(name))
+
+    def sampled(self) -> RestoreError | None:
+        """Return what restoring rows of the top classes costs; None without such rows. Raises DamagedFile."""
+        return read_record(RestoreError, self._sampled_path)
+
     def _read(self, first: int, num_images: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return rows, float16 [n, V, C + D], and masks of intact rows, bool [n, V], and damaged images, bool [n]."""
+        """Return rows [n, V, W], and masks of intact rows, bool [n, V], and damaged images, bool [n]."""
         raw = _read_at(self._bitmap_path, first * self._entry_bytes, num_images * self._entry_bytes)
         entries = np.frombuffer(raw, np.uint8).reshape(num_images, self._entry_bytes)
         bits = np.unpackbits(entries[:, : self._bitmap_bytes], axis=1, count=self.key.num_views).astype(bool)
         shape = (num_images, self.key.num_views, self.key.row_width)
         if not bits.any():
-            return np.zeros(shape, np.float16), bits, np.zeros(num_images, dtype=bool)
+            return np.zeros(shape, self._word), bits, np.zeros(num_images, dtype=bool)
         raw = _read_at(self._rows_path, first * self._image_bytes, num_images * self._image_bytes)
-        rows = np.frombuffer(raw, np.float16).reshape(shape)
+        rows = np.frombuffer(raw, self._word).reshape(shape)
         expected = self._entries(first, rows, bits)[:, self._bitmap_bytes :]
         damaged = bits.any(axis=1) & (entries[:, self._bitmap_bytes :] != expected).any(axis=1)
         return rows, bits & ~damaged[:, None], damaged
 
     def _entries(self, first: int, rows: np.ndarray, filled: np.ndarray) -> np.ndarray:
         """Return the entries of filled.bits for images from `first` on: bits and checksum, uint8 [n, bytes]."""
-        covered = rows if filled.all() else np.where(filled[..., None], rows, np.float16(0))
+        covered = rows if filled.all() else np.where(filled[..., None], rows, self._word.type(0))
         data, packed = np.ascontiguousarray(covered).data.cast("B"), np.packbits(filled, axis=1)
         key, size = zlib.crc32(self.key.name.encode()), self._image_bytes
         checksums = np.zeros(len(rows), dtype="<u4")
@@ -222,18 +271,24 @@ class LogitCache:
 
 
 def visited_views(
-    views: Views, indices: Tensor, num_images: int, epochs: Mapping[int, int], sampler: Balanced | None = None
+    views: Views | CropViews,
+    indices: Tensor,
+    num_images: int,
+    epochs: Mapping[int, int],
+    sampler: Balanced | None = None,
 ) -> Tensor:
     """Return which views of the images `indices` are shown in {seed: number of epochs}, bool [num_images, V].
 
     sampler: of the images of each epoch; None if each epoch shows all of `indices` once.
     """
-    is_visited = torch.zeros(num_images * views.count, dtype=torch.bool)
+    num_views = views.count
+    assert num_views is not None, "no cache is planned for an infinite number of views"
+    is_visited = torch.zeros(num_images * num_views, dtype=torch.bool)
     for seed, count in epochs.items():
         for epoch in range(count):
             drawn = Draw(indices) if sampler is None else sampler.draw(seed, epoch)
-            is_visited[drawn.index * views.count + views.draw(seed, epoch, drawn.index, drawn.place)] = True
-    return is_visited.view(num_images, views.count)
+            is_visited[drawn.index * num_views + views.draw(seed, epoch, drawn.index, drawn.place)] = True
+    return is_visited.view(num_images, num_views)
 
 
 def _read_at(path: Path, offset: int, size: int) -> bytes:

@@ -5,7 +5,8 @@
 
 With several teachers, this is the count for each. Runs of one seed see the same views, whatever their temperature,
 alpha or method. Example with padding 4 and flip (V = 162): 3 seeds of 200 epochs are 600 live passes, but show only
-158 distinct views.
+158 distinct views. Crop views (data/crop_views.py) have V = data.views_per_image; without it, no two epochs show the
+same view, and the teacher is live.
 """
 
 import shutil
@@ -20,7 +21,7 @@ from raykd.data.types import Dataset
 from raykd.errors import plural
 from raykd.methods.method import Need
 from raykd.provenance import identity_of
-from raykd.spec.experiment import CACHEABLE, Data, Experiment
+from raykd.spec.experiment import ALL_UP_TO, CACHEABLE, Data, Experiment
 from raykd.spec.plan import Plan, Run, train_val_indices
 from raykd.store.run_folder import RunFolder
 from raykd.training.adapters import evaluation_outputs
@@ -31,7 +32,8 @@ WORTH_IT = 0.9  # a cache that needs more than this share of the live passes is 
 NEARLY_ALL = (
     0.95  # if this fraction of the views is needed, all are filled: the rest costs little and serves other runs
 )
-MAX_CACHE_BYTES = 2 << 30  # each process that reads the cache may hold all of it in memory; a GPU always does
+MAX_CACHE_BYTES = 4 << 30  # each process that reads the cache may hold all of it in memory; a GPU always does
+USUAL_TEMPERATURES = (1.0, 2.0, 4.0, 8.0)  # later runs may read a cache at another temperature than the first ones
 PASSES_PER_PART = 50_000  # one job fills one part: a minute of two CPU cores with a ResNet-18
 # 2.5 million passes, about 20 s of an H100 with a ResNet-18. A GPU needs only 0.4 s for a CPU's part, and releases its
 # memory after each job. An interruption does not lose more, since a part is written in pieces.
@@ -46,6 +48,8 @@ class PlannedCache:
     computes in the same. epochs: ((seed, epochs), ...) whose views are filled, unless `holds_all_views`. num_parts:
     number of jobs that fill it. embedding_width: 0 for a cache of logits alone. min_needs: a run reads the cache only
     if its method needs at least these outputs. is_balanced: whether epochs show each class equally often.
+    cached_classes: the classes whose logits a row keeps; None for all. temperatures: those at which the error of such a
+    cache is measured.
     """
 
     teachers: tuple[Run, ...]
@@ -57,11 +61,14 @@ class PlannedCache:
     embedding_width: int = 0
     min_needs: frozenset[Need] = frozenset()
     is_balanced: bool = False
+    cached_classes: int | None = None
+    temperatures: tuple[float, ...] = USUAL_TEMPERATURES
 
     def serves(self, run: Run) -> bool:
         """Return whether `run` reads this cache: it holds everything the run's method needs."""
         held = {"logits", "embedding"} if self.embedding_width else {"logits"}
-        return self.min_needs <= run.method.needs <= held
+        has_classes = self.cached_classes is None or run.method.works_with_top_classes
+        return self.min_needs <= run.method.needs <= held and has_classes
 
     def key(self, dataset: Dataset, teacher_sha256: str) -> CacheKey:
         """Return the key of the cache for a trained teacher, see `teacher_identity`."""
@@ -74,6 +81,9 @@ class PlannedCache:
             len(dataset.train.labels),
             dataset.num_classes if self.teachers[0].model.classifier else 0,
             self.embedding_width,
+            self.data.min_crop_area,
+            self.data.views_per_image,
+            self.cached_classes,
         )
 
 
@@ -124,29 +134,51 @@ def choose_teacher(
     experiment = plan.experiment
     untrained = [run for run in plan.runs if run.stage == "distilled" and run.name not in trained]
     in_progress = [run for run in untrained if run.name in in_progress_on_cache]
+    epochs = _epochs_to_train(plan, untrained)
+    if reason := _why_impossible(plan):
+        counted = epochs or [(run.seed, run.recipe.epochs) for run in untrained]
+        return TeacherChoice(None, _describe_live(counted, len(teachers), reason)) if counted else None
     embedding_cache = _plan_embedding_cache(plan, dataset, untrained, in_progress)
-    other_runs = _describe_other_runs(experiment, untrained, embedding_cache)
-    epochs = _epochs_to_train(experiment, untrained)
+    other_runs = _describe_other_runs(plan, untrained, embedding_cache)
     if not epochs:
         return TeacherChoice(None, other_runs, embedding_cache) if embedding_cache else None
-    passes, by_seed = sum(count for _, count in epochs), _max_epochs_by_seed(epochs)
+    by_seed = _max_epochs_by_seed(epochs)
     num_views = _num_shown(experiment, dataset, sum(by_seed.values()))
     cache = _plan_cache(plan, dataset, by_seed, experiment.cached_needs)
     are_trained = all(teacher.status() == "done" for teacher in teachers)
     key = cache.key(dataset, teacher_identity(teachers) if are_trained else "")
-    reason = _why_impossible(experiment)
-    if not (reason or any(_reads_shared_cache(experiment, run) for run in in_progress)):
-        reason = _why_not_worth_it(key, caches, num_views / passes)
-    each = f" for each of {len(teachers)} teachers" if len(teachers) > 1 else ""
-    cost = plural(passes, "teacher pass", "teacher passes")
+    if not any(_reads_shared_cache(plan, run) for run in in_progress):
+        reason = _why_not_worth_it(experiment, key, caches, num_views / sum(count for _, count in epochs))
     if experiment.teacher_source == "live" or (experiment.teacher_source == "auto" and reason):
-        live = f"live, {cost} per image{each}: {reason or 'teacher_source = live'}"
+        live = _describe_live(epochs, len(teachers), reason or "teacher_source = live")
         return TeacherChoice(None, f"{live}; {other_runs}" if embedding_cache else live, embedding_cache)
-    size = _format_size(key.size_bytes) + (", embeddings included" if key.embedding_width else "")
-    share = "all" if cache.holds_all_views else f"{num_views:.0f} of"
-    views = plural(experiment.data.views.count, "view")
-    saving = f"logit cache with {share} {views} per image instead of {cost}{each} ({size})"
+    saving = _describe_cached(cache, key, num_views, _describe_passes(epochs, len(teachers)), caches)
     return TeacherChoice(cache, "; ".join(filter(None, (saving, other_runs))), embedding_cache)
+
+
+def _describe_passes(epochs: Sequence[tuple[int, int]], num_teachers: int) -> tuple[str, str]:
+    """Return the passes of live teachers over each image, and ' for each of 3 teachers' with several."""
+    passes = plural(sum(count for _, count in epochs), "teacher pass", "teacher passes")
+    return passes, f" for each of {num_teachers} teachers" if num_teachers > 1 else ""
+
+
+def _describe_live(epochs: Sequence[tuple[int, int]], num_teachers: int, reason: str) -> str:
+    passes, each = _describe_passes(epochs, num_teachers)
+    return f"live, {passes} per image{each}: {reason}"
+
+
+def _describe_cached(cache: PlannedCache, key: CacheKey, num_views: float, live: tuple[str, str], caches: Path) -> str:
+    """Return what the cache holds, what it replaces, its size, and its error if that was measured before."""
+    share = "all" if cache.holds_all_views else f"{num_views:.0f} of"
+    parts = [_format_size(key.size_bytes)]
+    if key.cached_classes is not None:
+        parts.append(f"top {key.cached_classes} of {key.num_classes:,} classes")
+    parts += ["embeddings included"] if key.embedding_width else []
+    saving = f"logit cache with {share} {plural(key.num_views, 'view')} per image instead of {''.join(live)}"
+    error = ""
+    if key.cached_classes is not None and key.teacher_sha256 and LogitCache.exists(caches, key):
+        error = LogitCache(caches, key).describe_error()
+    return "; ".join(filter(None, (f"{saving} ({', '.join(parts)})", error)))
 
 
 def _num_shown(experiment: Experiment, dataset: Dataset, epochs: int) -> float:
@@ -155,7 +187,7 @@ def _num_shown(experiment: Experiment, dataset: Dataset, epochs: int) -> float:
     Balanced epochs show images of small classes often and those of large ones rarely. If trials differ in their
     sampling, it is the number of all views.
     """
-    num_views, samplings = experiment.data.views.count, experiment.samplings
+    num_views, samplings = _num_views(experiment), experiment.samplings
     if len(samplings) > 1:
         return num_views
     if samplings == {"shuffle"}:
@@ -166,24 +198,33 @@ def _num_shown(experiment: Experiment, dataset: Dataset, epochs: int) -> float:
     return sum(count * num_visited(num_views, epochs * showings) for showings, count in pairs) / len(indices)
 
 
+def _num_views(experiment: Experiment) -> int:
+    """Return the views of each image, where their number is finite."""
+    count = experiment.data.views.count
+    assert count is not None, "without a number of views there is no cache to plan"
+    return count
+
+
 def num_visited(num_views: int, epochs: float) -> float:
     """Return the expected number of distinct views per image, if each of `epochs` draws one of `num_views`."""
     return num_views * (1 - (1 - 1 / num_views) ** epochs)
 
 
-def _epochs_to_train(experiment: Experiment, untrained: Sequence[Run]) -> list[tuple[int, int]]:
+def _epochs_to_train(plan: Plan, untrained: Sequence[Run]) -> list[tuple[int, int]]:
     """Return (seed, epochs) of each run that reads the shared cache; of a search, of each trial and confirming run."""
+    experiment = plan.experiment
     search, epochs = experiment.search, experiment.most_epochs
     if search is not None:
         num_candidates = search.confirm + 1 if search.confirm else 0  # one is the experiment's default configuration
         confirming = [(seed, epochs) for seed in experiment.seeds] * num_candidates
         return [(search.trial_seed, epochs)] * search.num_trials + confirming
-    return [(run.seed, run.recipe.epochs) for run in untrained if _reads_shared_cache(experiment, run)]
+    return [(run.seed, run.recipe.epochs) for run in untrained if _reads_shared_cache(plan, run)]
 
 
-def _reads_shared_cache(experiment: Experiment, run: Run) -> bool:
+def _reads_shared_cache(plan: Plan, run: Run) -> bool:
     """Return whether the experiment's cache holds what the run needs. Some methods of a comparison need more."""
-    return not experiment.compare or run.method.needs <= experiment.cached_needs
+    has_classes = plan.cached_classes is None or run.method.works_with_top_classes
+    return not plan.experiment.compare or (run.method.needs <= plan.experiment.cached_needs and has_classes)
 
 
 def _plan_embedding_cache(
@@ -191,16 +232,16 @@ def _plan_embedding_cache(
 ) -> PlannedCache | None:
     """Plan a comparison's second cache, with embeddings, if one of the runs `in_progress` started with one."""
     experiment = plan.experiment
-    if experiment.teacher_source == "live" or all(_reads_shared_cache(experiment, run) for run in in_progress):
+    if experiment.teacher_source == "live" or all(_reads_shared_cache(plan, run) for run in in_progress):
         return None
-    served = [run for run in untrained if run.method.needs <= CACHEABLE and not _reads_shared_cache(experiment, run)]
+    served = [run for run in untrained if run.method.needs <= CACHEABLE and not _reads_shared_cache(plan, run)]
     by_seed = _max_epochs_by_seed([(run.seed, run.recipe.epochs) for run in served])
     return replace(_plan_cache(plan, dataset, by_seed, CACHEABLE), min_needs=frozenset({"embedding"}))
 
 
-def _describe_other_runs(experiment: Experiment, untrained: Sequence[Run], embedding_cache: PlannedCache | None) -> str:
-    """Describe the teacher source of a comparison's runs that need more than logits; '' without such runs."""
-    others = [run for run in untrained if not _reads_shared_cache(experiment, run)]
+def _describe_other_runs(plan: Plan, untrained: Sequence[Run], embedding_cache: PlannedCache | None) -> str:
+    """Describe the teacher source of a comparison's runs that need more than the cache; '' without such runs."""
+    others = [run for run in untrained if not _reads_shared_cache(plan, run)]
     num_cached = sum(embedding_cache.serves(run) for run in others) if embedding_cache else 0
     num_live = len(others) - num_cached
     cached = f"logit cache with embeddings for {plural(num_cached, 'run')}, because one of them started with it"
@@ -215,14 +256,14 @@ def _max_epochs_by_seed(epochs: Sequence[tuple[int, int]]) -> dict[int, int]:
 def _plan_cache(plan: Plan, dataset: Dataset, by_seed: dict[int, int], needs: frozenset[Need]) -> PlannedCache:
     """Plan the cache of what runs `needs`, for the views of {seed: epochs}."""
     experiment = plan.experiment
-    views = experiment.data.views
+    count = _num_views(experiment)
     num_views = _num_shown(experiment, dataset, sum(by_seed.values()))
-    holds_all_views = num_views >= NEARLY_ALL * views.count
+    holds_all_views = num_views >= NEARLY_ALL * count
     num_train = len(dataset.train.labels) - experiment.data.val_images
     limits = (experiment.data.student_images, experiment.data.train_images, num_train)
     num_images = min(limit for limit in limits if limit is not None)
     teachers = tuple(run for run in plan.runs if run.stage == "teacher")
-    passes = len(teachers) * num_images * (views.count if holds_all_views else num_views)
+    passes = len(teachers) * num_images * (count if holds_all_views else num_views)
     num_parts = max(1, min(num_images, round(passes / PASSES_PER_PART)))
     epochs = () if holds_all_views else tuple(sorted(by_seed.items()))
     width = _embedding_width(teachers[0], dataset) if "embedding" in needs else 0
@@ -235,6 +276,8 @@ def _plan_cache(plan: Plan, dataset: Dataset, by_seed: dict[int, int], needs: fr
         num_parts,
         width,
         is_balanced="balanced" in experiment.samplings,
+        cached_classes=plan.cached_classes,
+        temperatures=tuple(sorted({*USUAL_TEMPERATURES, *experiment.temperatures})),
     )
 
 
@@ -247,21 +290,32 @@ def _embedding_width(teacher: Run, dataset: Dataset) -> int:
     return outputs.embedding.shape[1]
 
 
-def _why_impossible(experiment: Experiment) -> str:
+def _why_impossible(plan: Plan) -> str:
     """Return why no logit cache can serve the experiment's runs, or ''."""
+    experiment = plan.experiment
     if (more := experiment.needs - CACHEABLE) and not experiment.compare:
         needs = ", ".join(sorted(more))
         return f"the method needs the teacher's {needs}, and a logit cache holds only logits and embeddings"
-    if experiment.augmented:
-        return f"a logit cache holds plain views, and students train with {', '.join(experiment.augmented)}"
-    return ""
+    if plan.cached_classes is not None and (needing := experiment.methods_of_all_classes):
+        is_for_some = experiment.compare and len(needing) < len(experiment.methods)
+        all_classes = (
+            f"method {needing[0]} reads the logits of all classes, and cached_classes = {plan.cached_classes}; "
+            "--set cached_classes=all"
+        )
+        return experiment.why_never_cached if is_for_some else all_classes
+    return experiment.why_never_cached
 
 
-def _why_not_worth_it(key: CacheKey, caches: Path, share: float) -> str:
+def _why_not_worth_it(experiment: Experiment, key: CacheKey, caches: Path, share: float) -> str:
     """Return why a cache that needs `share` of the live passes is not worth its size or time, or ''."""
     if key.teacher_sha256 and LogitCache.exists(caches, key):
         return ""
-    cache = "a logit cache with embeddings" if key.embedding_width else "a logit cache"
+    cache = "a logit cache" + (" with embeddings" if key.embedding_width else "")
+    if key.cached_classes is not None:
+        cache += f" of the top {plural(key.cached_classes, 'class', 'classes')}"
+    elif key.num_classes > ALL_UP_TO:
+        reader = next((f", which {method} reads," for method in experiment.methods_of_all_classes), "")
+        cache += f" of all {key.num_classes:,} classes{reader}"
     if key.size_bytes > MAX_CACHE_BYTES:
         return f"{cache} would need {_format_size(key.size_bytes)}"
     if key.size_bytes > _free_bytes(caches):

@@ -6,22 +6,25 @@ piece   = neighboring images whose missing views take about PIECE_S
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from raykd.data.renderers import make_renderer
 from raykd.data.sampling import Balanced
 from raykd.data.types import Dataset
-from raykd.data.views import ViewRenderer
 from raykd.errors import Interrupted
 from raykd.outputs import Outputs
 from raykd.spec.plan import train_val_indices
+from raykd.store.records import RestoreError, SampleSum
 from raykd.training.compute import Compute, configure_process
 from raykd.training.inference_batch import with_largest_batch_size
 from raykd.training.teacher.cache import ITEM_BYTES, LogitCache, visited_views
 from raykd.training.teacher.choose import PlannedCache
+from raykd.training.teacher.sparse_rows import error_sums
 
 PIECE_S = 10.0  # the most work that an interruption loses
 PIECE_BYTES = 64 << 20  # the largest piece written at a time, including rows between its missing ones
@@ -30,6 +33,7 @@ BATCH_SIZE = {"cpu": 256, "cuda": 2048}  # views; more is not faster on 2 cores
 # each new batch size, and the last batch of a piece has any size. On a CPU the padding would only cost time.
 FIXED_SHAPE = {"cpu": False, "cuda": True}
 IN_FLIGHT = {"cpu": 1, "cuda": 2}  # batches that are computed before the oldest one is read
+SAMPLE_EVERY = 64  # rows of the top classes per row whose error is measured, which costs no pass of the teacher
 
 
 class Filler:
@@ -45,7 +49,10 @@ class Filler:
         indices, _ = train_val_indices(planned.data, dataset.train.labels)
         self._parts = indices.tensor_split(planned.num_parts)
         self._visited = views_to_fill(planned, dataset)
-        self._renderer = ViewRenderer(dataset.train.images, planned.data.views, compute.device)
+        self._renderer = make_renderer(dataset.train.images, planned.data.views, compute.device)
+        self._temperatures = planned.temperatures
+        self._sums = torch.zeros(1 + len(planned.temperatures), dtype=torch.float64, device=compute.device)
+        self._num_sampled = 0
 
     def fill(
         self, part: int, rank: int = 0, world_size: int = 1, should_stop: Callable[[], bool] = lambda: False
@@ -70,12 +77,17 @@ class Filler:
             start, size = stop, max(self._batch_size, int(done / (time.monotonic() - started) * PIECE_S))
         return done
 
+    def describe_error(self) -> str:
+        """Return what the cache's rows cost that keep the top classes, in words; '' for rows of all classes."""
+        return self._cache.describe_error()
+
     def _fill_piece(self, first: int, missing: Tensor, should_stop: Callable[[], bool]) -> int:
         """Fill the views `missing`, bool [n, V], of images from `first` on, and return how many were filled.
 
         Up to IN_FLIGHT batches are launched before the oldest one is read, so that a GPU does not wait for the CPU.
         """
-        rows = torch.zeros((*missing.shape, self._cache.key.row_width), dtype=torch.float16)
+        layout = self._cache.key.layout
+        rows = torch.zeros((*missing.shape, layout.width), dtype=layout.dtype)
         filled, stopped = torch.zeros_like(missing), False
         in_flight: deque[_Batch] = deque()
 
@@ -85,46 +97,91 @@ class Filler:
             rows[image, view] = batch.read()
             filled[image, view] = True
 
-        entries, start = missing.nonzero(), 0
-        while start < len(entries) and not (stopped := should_stop()):
-            launch = partial(self._launch, first, entries[start:])
-            in_flight.append(with_largest_batch_size(self._teacher, self._batch_size, launch))
-            start += len(in_flight[-1].entries)
-            if len(in_flight) >= IN_FLIGHT[self._compute.device.type]:
-                read_oldest()
+        batches = [*_split(missing.nonzero(), self._batch_size, keep_images_whole=self._renderer.is_on_host)]
+        with closing(self._renderer.render_ahead(map(partial(self._request, first), batches))) as rendered:
+            for entries, pixels in zip(batches, rendered, strict=True):
+                if stopped := should_stop():
+                    break
+                for batch in self._launch(entries, pixels):
+                    in_flight.append(batch)
+                    if len(in_flight) >= IN_FLIGHT[self._compute.device.type]:
+                        read_oldest()
         while in_flight:
             read_oldest()
         self._cache.write(first, rows, filled)
+        self._store_sample()
         if stopped:
             raise Interrupted("stopped while filling the logit cache; rerun the same command to resume")
         return int(filled.sum())
 
-    def _launch(self, first: int, entries: Tensor, size: int) -> "_Batch":
-        """Run the teacher on the first `size` of `entries`, int64 [n, 2] of (image - first, view)."""
-        device, entries = self._compute.device, entries[:size]
-        padded = entries[torch.arange(size) % len(entries)] if FIXED_SHAPE[device.type] else entries
-        if device.type == "cuda":
-            padded = padded.pin_memory()
-        image, view = padded.to(device, non_blocking=True).unbind(1)
-        return _Batch(entries, self._predict(image + first, view)[: len(entries)])
+    def _request(self, first: int, entries: Tensor) -> tuple[Tensor, Tensor]:
+        """Return index and view of `entries`, int64 [B, 2] of (image - first, view), where the renderer reads them."""
+        if not self._renderer.is_on_host:
+            pinned = entries.pin_memory() if self._compute.device.type == "cuda" else entries
+            entries = pinned.to(self._compute.device, non_blocking=True)
+        image, view = entries.unbind(1)
+        return image + first, view
+
+    def _launch(self, entries: Tensor, pixels: Tensor) -> Iterator["_Batch"]:
+        """Run the teacher on `pixels`, uint8 [B, 3, H, W], in as many batches as the device's memory requires."""
+        start = 0
+        while start < len(entries):
+            launch = partial(self._launch_part, entries[start:], pixels[start:])
+            batch = with_largest_batch_size(self._teacher, self._batch_size, launch)
+            yield batch
+            start += len(batch.entries)
+
+    def _launch_part(self, entries: Tensor, pixels: Tensor, size: int) -> "_Batch":
+        """Run the teacher on the first `size` images."""
+        return _Batch(entries[:size], self._predict(pixels[:size], size))
 
     @torch.no_grad()
-    def _predict(self, index: Tensor, view: Tensor) -> Tensor:
-        """Return the cache rows, float16 [B, C + D], on the device."""
+    def _predict(self, images: Tensor, size: int) -> Tensor:
+        """Return the cache rows of at most `size` images, [B, W] on the device."""
+        num_images, key = len(images), self._cache.key
+        if num_images < size and FIXED_SHAPE[images.device.type]:
+            repeated = torch.arange(size, device=images.device) % num_images
+            images = images.permute(0, 2, 3, 1)[repeated].permute(0, 3, 1, 2)  # still channels-last
         with self._compute.autocast():
-            outputs: Outputs = self._teacher(self._renderer.render(index, view))
-        parts = [outputs.logits]
-        if self._cache.key.embedding_width:
-            assert outputs.embedding is not None
-            parts.append(outputs.embedding)
-        return torch.cat([part.to(torch.float16) for part in parts], dim=1)
+            outputs: Outputs = self._teacher(images)
+        rows = key.layout.encode(outputs)[:num_images]
+        if key.cached_classes is not None:
+            logits = outputs.logits[:num_images:SAMPLE_EVERY]
+            restored = key.layout.decode(rows[::SAMPLE_EVERY]).logits
+            sums = error_sums(logits, restored, key.cached_classes, self._temperatures)
+            self._sums, self._num_sampled = self._sums + sums, self._num_sampled + len(logits)
+        return rows
+
+    def _store_sample(self) -> None:
+        """Add the error of the rows that were sampled since the last call to that of the cache."""
+        if not self._num_sampled:
+            return
+        probability, *kl = (SampleSum(self._num_sampled, total) for total in self._sums.tolist())
+        names = [f"{temperature:g}" for temperature in self._temperatures]
+        self._cache.add_sample(RestoreError(probability, dict(zip(names, kl, strict=True))))
+        self._sums, self._num_sampled = torch.zeros_like(self._sums), 0
+
+
+def _split(entries: Tensor, size: int, keep_images_whole: bool) -> Iterator[Tensor]:
+    """Yield `entries`, int64 [n, 2] in the order of their images, in batches of at most `size`.
+
+    keep_images_whole: end a batch before an image that it would split, so that this is decoded once.
+    """
+    image, start = entries[:, 0].contiguous(), 0
+    while start < len(entries):
+        stop = min(start + size, len(entries))
+        if keep_images_whole and stop < len(entries):
+            first_of_image = int(torch.searchsorted(image, image[stop]))
+            stop = first_of_image if first_of_image > start else stop
+        yield entries[start:stop]
+        start = stop
 
 
 class _Batch:
     """Rows of `entries`, int64 [B, 2], which a GPU copies to pinned memory while the next batch is computed."""
 
     def __init__(self, entries: Tensor, rows: Tensor) -> None:
-        """rows: float16 [B, C + D], on any device."""
+        """rows: [B, W], on any device."""
         self.entries, self._rows, self._copied = entries, rows, None
         if rows.device.type == "cuda":
             self._rows = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)
@@ -133,7 +190,7 @@ class _Batch:
             self._copied.record(torch.cuda.current_stream(rows.device))
 
     def read(self) -> Tensor:
-        """Wait for the rows and return them, float16 [B, C + D] on the CPU."""
+        """Wait for the rows and return them, [B, W] on the CPU."""
         if self._copied is not None:
             self._copied.synchronize()
         return self._rows

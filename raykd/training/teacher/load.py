@@ -7,7 +7,7 @@ come from `_load_model`, since the memory layout decides the last bits of the lo
 from collections.abc import Callable, Collection, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from raykd.data.sampling import Balanced
 from raykd.data.types import Dataset
@@ -56,11 +56,20 @@ def load_cached_teacher(run: Run, dataset: Dataset, cache: LogitCache, device: t
 
     Raises RunFailed if views that the run needs are missing or damaged.
     """
+    filled, damaged = cache.check()
+    indices, _ = train_val_indices(run.data, dataset.train.labels)
+    if not filled[indices].all():
+        _require_filled(run, dataset, cache, filled, damaged)
+    key, top_classes = cache.key, cache.top_classes(run.method.soft_temperature)
+    return CachedTeacher(cache.rows().to(device), key.num_views, key.teacher_sha256, key.embedding_width, top_classes)
+
+
+def _require_filled(run: Run, dataset: Dataset, cache: LogitCache, filled: Tensor, damaged: Tensor) -> None:
+    """Raise RunFailed unless each view that `run` shows is `filled`, bool [N, V]. damaged: bool [N]."""
     indices, _ = train_val_indices(run.data, dataset.train.labels)
     sampler = Balanced(indices, dataset.train.labels) if run.recipe.sampling == "balanced" else None
     epochs = {run.seed: run.recipe.epochs}
     needed = visited_views(run.data.views, indices, cache.key.num_images, epochs, sampler)
-    filled, damaged = cache.check()
     if num_damaged := int((needed.any(dim=1) & damaged).sum()):
         raise RunFailed(f"{_describe_damage(cache, num_damaged)}; rerun the same command to fill them again")
     if missing := int((needed & ~filled).sum()):
@@ -68,8 +77,6 @@ def load_cached_teacher(run: Run, dataset: Dataset, cache: LogitCache, device: t
             f"logit cache '{cache.folder}' lacks {missing} of the {int(needed.sum())} views that {run.name} needs; "
             "rerun the same command to fill them, or use --set teacher_source=live"
         )
-    key = cache.key
-    return CachedTeacher(cache.rows().to(device), key.num_views, key.teacher_sha256, key.embedding_width)
 
 
 def make_filler(planned: PlannedCache, store: RunStore, dataset: Dataset, device: torch.device) -> Filler:

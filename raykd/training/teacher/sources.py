@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from raykd.data.loader import Batch
 from raykd.models import ImageModel
 from raykd.outputs import Outputs
-from raykd.store.records import TeacherSource
+from raykd.store.records import TeacherSource, TopClasses
+from raykd.training.teacher.sparse_rows import RowLayout
 
 
 class Teacher(Protocol):
@@ -25,6 +26,11 @@ class Teacher(Protocol):
         """'live', 'cache', or '' without a teacher. A run keeps its source, because their rounding differs."""
         ...
 
+    @property
+    def top_classes(self) -> TopClasses | None:
+        """The classes whose logits a cached teacher kept, if it did not keep all of them; else None."""
+        ...
+
     def __call__(self, batch: Batch) -> Outputs | None: ...
 
 
@@ -33,6 +39,7 @@ class NoTeacher:
 
     identity = ""
     source: Literal[""] = ""
+    top_classes = None
 
     def __call__(self, batch: Batch) -> None:
         return
@@ -62,6 +69,7 @@ class LiveTeacher:
     """Runs the teacher's network on the student's views, in evaluation mode and without gradients."""
 
     source: TeacherSource = "live"
+    top_classes = None
 
     def __init__(self, model: nn.Module, identity: str = "") -> None:
         """model: maps uint8 views [B, 3, H, W] to Outputs; an ImageModel or MeanLogits."""
@@ -78,12 +86,24 @@ class CachedTeacher:
 
     source: TeacherSource = "cache"
 
-    def __init__(self, rows: Tensor, num_views: int, identity: str, embedding_width: int = 0) -> None:
-        """rows: float16 [N * V, C + D] on the batches' device: logits, and embeddings if D = `embedding_width` > 0."""
-        self._rows, self._num_views, self.identity = rows, num_views, identity
-        self._num_classes = rows.shape[1] - embedding_width
+    def __init__(
+        self,
+        rows: Tensor,
+        num_views: int,
+        identity: str,
+        embedding_width: int = 0,
+        top_classes: TopClasses | None = None,
+    ) -> None:
+        """rows: [N * V, W] on the batches' device, with embeddings if D = `embedding_width` > 0.
+
+        top_classes: of rows that keep only these; None for rows of all logits, float16 [N * V, C + D].
+        """
+        self._rows, self._num_views, self.identity, self.top_classes = rows, num_views, identity, top_classes
+        self._layout = (
+            RowLayout(rows.shape[1] - embedding_width, embedding_width)
+            if top_classes is None
+            else RowLayout(top_classes.num_classes, embedding_width, top_classes.kept)
+        )
 
     def __call__(self, batch: Batch) -> Outputs:
-        rows = self._rows.index_select(0, batch.index * self._num_views + batch.view).float()
-        logits, embedding = rows.tensor_split([self._num_classes], dim=1)
-        return Outputs(logits, embedding if embedding.shape[1] else None)
+        return self._layout.decode(self._rows.index_select(0, batch.index * self._num_views + batch.view))
