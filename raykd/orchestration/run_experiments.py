@@ -101,6 +101,7 @@ def run_experiments(
 
     Raises Interrupted, or RunFailed with the jobs that failed.
     """
+    options = replace(options, loaders=experiments[0].workers.loaders)
     plans = plans_of(experiments, options)
     store = RunStore(options.results)
     runs = [run for plan, _ in plans for run in plan.runs]

@@ -40,6 +40,7 @@ def search(experiment: Experiment, options: Options, console: Console) -> None:
     Raises ConfigError for a space that cannot be searched and for another search of the same name, Interrupted after a
     signal, and RunFailed if every trial or a run that confirms a configuration failed.
     """
+    options = replace(options, loaders=experiment.workers.loaders)
     command = SearchCommand(experiment, options, console)
     plan, dataset = plan_of(experiment, options)  # finds all configuration errors before Ray starts
     identity = check_search(experiment, plan, dataset, options)

@@ -50,7 +50,7 @@ CHUNKS = 16  # one part of a logit cache is split into these; with several worke
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """The configuration of a slot's workers. queue: the actor's handle. threads, gpus: for each worker."""
+    """The configuration of a slot's workers. queue: the actor's handle. threads, loaders, gpus: for each worker."""
 
     queue: Any
     slot: int
@@ -59,10 +59,11 @@ class WorkerConfig:
     threads: int
     gpus: float
     may_shrink: bool
+    loaders: int | None = None
 
     @property
     def options(self) -> Options:
-        return Options(self.results, self.data_folder)
+        return Options(self.results, self.data_folder, loaders=self.loaders)
 
 
 def work(config: dict[str, Any]) -> None:
