@@ -2,14 +2,15 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
 from raykd import models
 from raykd.atomic import write_json
-from raykd.data.load import load_dataset
 from raykd.errors import ConfigError
+from raykd.orchestration.options import Options, dataset_of
 from raykd.orchestration.progress import log
 from raykd.spec.experiment import Experiment
 from raykd.spec.stages import REPORT_KEYS, ROLES, STAGES, Stage
@@ -57,10 +58,11 @@ def _accuracy(file: Path, experiment: Experiment, stage: Stage, data_folder: Pat
     header = read_header(file)
     if header is not None:
         _require_classifier(header.model, file)
-        dataset = load_dataset(header.data, data_folder, header.images.size)
+        data = replace(experiment.data, name=header.data, image_size=header.images.size)
+        dataset = dataset_of(data, Options(file.parent, data_folder))
         model = load_model(file)
     else:
-        dataset = load_dataset(experiment.data.name, data_folder, experiment.data.image_size)
+        dataset = dataset_of(experiment.data, Options(file.parent, data_folder))
         recipe = experiment.teacher if stage == "teacher" else experiment.student
         configuration = models.find(recipe.model)
         _require_classifier(configuration, file)
