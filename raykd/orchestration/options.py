@@ -3,24 +3,40 @@
 Trials import this module. It is separate so that they need not wait for the imports of run_experiments.
 """
 
+import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from raykd.data.disk_dataset import open_packed
 from raykd.data.load import load_dataset
+from raykd.data.node_copy import copy_to_node
+from raykd.data.pack import RECORD
 from raykd.data.types import Dataset
 from raykd.spec.experiment import Data
 from raykd.spec.stages import STAGES, Stage
 
+DataKey = tuple[str, int | None, float | None, str]
+
+
+def data_key(data: Data) -> DataKey:
+    """Return the fields of `data` that decide whether its images are read from memory or disk."""
+    return data.name, data.image_size, data.min_crop_area, data.storage
+
 
 @dataclass(frozen=True)
 class Options:
-    """The folders and stages of a command. data_folder: see `--data-dir`. loaders: see `Workers.loaders`."""
+    """The folders and stages of a command. data_folder: see `--data-dir`. loaders: see `Workers.loaders`.
+
+    packs: the folder of the pack for each `data_key` whose images are read from disk, and None for those in memory, see
+    data_storage.py. Data without an entry is decoded into memory.
+    """
 
     results: Path
     data_folder: Path
     stages: tuple[Stage, ...] = STAGES
     loaders: int | None = None
+    packs: tuple[tuple[DataKey, Path | None], ...] = ()
 
     @property
     def weights_folder(self) -> Path:
@@ -34,12 +50,21 @@ class Options:
 
 
 def dataset_of(data: Data, options: Options) -> Dataset:
-    """Return the data set of `data`, loaded once per process: `load_dataset` with the folders of `options`.
+    """Return the data set of `data`, loaded or opened once per process.
 
     Decoded images are read from `options.decoded`, and kept there if the folder exists: it is created only after all
     checks of an experiment.
     """
+    pack = dict(options.packs).get(data_key(data))
+    if pack is not None:
+        return _open_once(pack, data.name, data.image_size, data.center_crop, options.loaders)
     return _load_once(data.name, options.data_folder, data.image_size, options.decoded)
+
+
+@cache
+def _open_once(pack: Path, name: str, image_size: int | None, center_crop: float, loaders: int | None) -> Dataset:
+    """Open a pack, or its copy on this node."""
+    return open_packed(copy_to_node(pack / RECORD, os.environ), name, image_size, center_crop, loaders)
 
 
 @cache

@@ -24,7 +24,7 @@ import torch
 
 from raykd.errors import RESUME, Interrupted, RaykdError, RunFailed, is_environment_error
 from raykd.orchestration.metrics import export
-from raykd.orchestration.options import Options, dataset_of
+from raykd.orchestration.options import DataKey, Options, dataset_of
 from raykd.orchestration.retry import is_retried
 from raykd.orchestration.run_queue import Job, State
 from raykd.orchestration.worker_link import ANSWER_S, QueueLink
@@ -59,10 +59,12 @@ class WorkerConfig:
     threads: int
     gpus: float
     may_shrink: bool
+    loaders: int | None = None
+    packs: tuple[tuple[DataKey, Path | None], ...] = ()
 
     @property
     def options(self) -> Options:
-        return Options(self.results, self.data_folder)
+        return Options(self.results, self.data_folder, loaders=self.loaders, packs=self.packs)
 
 
 def work(config: dict[str, Any]) -> None:
