@@ -12,9 +12,8 @@ from pack_of_images import write_pack
 from PIL import Image
 from small_runs import CPU, NO_WEIGHTS, experiment, recipe
 
-from raykd.data import packed_dataset
 from raykd.data.augmentation import Augmentation
-from raykd.data.disk_dataset import open_packed
+from raykd.data.packed_dataset import find, open_packed
 from raykd.data.types import Dataset
 from raykd.spec.experiment import Data
 from raykd.spec.plan import Run, make_plan
@@ -60,7 +59,7 @@ def on_disk(pack: Path, case: str, loaders: int = 2) -> Dataset:
 @cache
 def in_memory(pack: Path) -> Dataset:
     """Return the same images, decoded into memory."""
-    stored = packed_dataset.find(pack, SIZE)
+    stored = find(pack, SIZE)
     train, test = stored.decode()
     mean, std = stored.statistics or ((0.0,) * 3, (1.0,) * 3)
     return Dataset("packed:small", train, test, stored.class_names, mean, std, stored.identity, stored.notes)

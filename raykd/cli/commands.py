@@ -11,7 +11,7 @@ from rich.console import Console
 
 from raykd.cli.benchmark import selected_pairs, with_published_teacher
 from raykd.cli.experiment_file import EXPERIMENTS, Flag, apply_settings, load_experiment, load_experiments
-from raykd.cli.paper_output import require_table_file, write_tables
+from raykd.cli.paper_output import require_paper_flags, write_tables
 from raykd.cluster.ray_variables import address_in, start_timeout_s
 from raykd.errors import ConfigError, plural
 from raykd.methods import KD, AlphaWeighted, FeatureKD
@@ -113,7 +113,7 @@ def report(arguments: Namespace) -> None:
     from raykd.orchestration.reporting import evaluate_and_report
     from raykd.orchestration.saved_models import report_models
 
-    require_table_file(arguments)
+    require_paper_flags(arguments)
     options = _options(arguments)
     if arguments.models_dir:
         files = arguments.file or DEFAULT_FILES
@@ -123,7 +123,7 @@ def report(arguments: Namespace) -> None:
         raise ConfigError(f"{given[0]}: a report on runs reads their plans; leave it out, or give --models-dir DIR")
     else:
         console = Console(stderr=bool(arguments.format))  # stdout has nothing but the tables
-        built = evaluate_and_report(options.results, options.data_folder, console)
+        built = evaluate_and_report(options.results, options.data_folder, console, arguments.figures)
         if arguments.format:
             write_tables(built, arguments.format, arguments.output)
 

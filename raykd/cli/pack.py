@@ -23,9 +23,10 @@ def pack_dataset(arguments: Namespace, console: Console) -> None:
     if arguments.jobs is not None and arguments.jobs < 1:
         raise ConfigError(f"--jobs {arguments.jobs}: must be at least 1")
     options = PackOptions(arguments.resize, arguments.quality, arguments.raw, arguments.skip_damaged)
-    data_folder = find_folder(arguments.data_dir, os.environ)
+    # Absolute, because a process that packs may have another working directory.
+    data_folder = find_folder(arguments.data_dir, os.environ).absolute()
     folder = Path(arguments.to).expanduser() if arguments.to else default_folder(arguments.name, data_folder, options)
-    plan = plan_pack(find_source(arguments.name, data_folder), folder, options)
+    plan = plan_pack(find_source(arguments.name, data_folder), folder.absolute(), options)
     console.print(_describe(plan, arguments.name), highlight=False, soft_wrap=True)
     record = write_pack(plan, console, arguments.jobs)
     for line in _result(plan, record, data_folder):
@@ -48,9 +49,8 @@ def _describe(plan: PackPlan, name: str) -> str:
 def _result(plan: PackPlan, record: PackRecord, data_folder: Path) -> Iterator[str]:
     """Yield what is in the pack, and how to train on it."""
     num_train, num_test = (sum(shard.num_images for shard in shards) for shards in (record.train, record.test))
-    packs = (data_folder / PACKED_FOLDER).absolute()
-    folder = plan.folder.absolute()
-    name = folder.name if folder.parent == packs else folder
+    packs = data_folder / PACKED_FOLDER
+    name = plan.folder.name if plan.folder.parent == packs else plan.folder
     yield (
         f"packed {num_train:,} train and {num_test:,} test images, {record.num_bytes / _MB:,.1f} MB; "
         f"train on them with --set data.name=packed:{name}"

@@ -1,4 +1,4 @@
-"""The tables for a paper that `report --format` prints, or writes to the file of --output."""
+"""What `report` makes for a paper: tables on stdout or in a file, and checks of the flags for tables and figures."""
 
 import sys
 from argparse import Namespace
@@ -13,11 +13,15 @@ if TYPE_CHECKING:
     from raykd.report.stats.summary import Report
 
 
-def require_table_file(arguments: Namespace) -> None:
-    """Raise ConfigError if --format and --output do not fit together, or the file cannot be written."""
+def require_paper_flags(arguments: Namespace) -> None:
+    """Raise ConfigError if --format, --output, --figures and --models-dir do not fit, or the file cannot be written."""
     table_format, output = arguments.format, arguments.output
     if table_format and arguments.models_dir:
         raise ConfigError(f"--format {table_format}: a report on --models-dir has no tables; leave one of them out")
+    if arguments.figures and arguments.models_dir:
+        raise ConfigError(
+            f"--figures {arguments.figures[0]}: a report on --models-dir has no figures; leave one of them out"
+        )
     if output is None:
         return
     shown = one_line(output)

@@ -24,6 +24,7 @@ EXIT_CODES = (
     "exit codes: 0 done; 1 a run failed; 2 invalid arguments, configuration or files; 75 interrupted, "
     "rerun the same command to resume"
 )
+FIGURE_FORMATS = ("pdf", "svg")
 TABLE_FORMATS = ("latex", "markdown", "csv")
 EXPORT_FORMATS = ("safetensors", "onnx", "torch-export", "timm")
 _TEACHER_CHECKPOINT = "import this teacher instead of training one; hf:FOLDER names a classifier of transformers"
@@ -179,6 +180,8 @@ def _add_report_and_prefetch(commands: Any) -> None:
     )
     models = "FAMILY_{teacher,student_baseline,student_kd}.{safetensors,pth}"
     report.add_argument("--models-dir", metavar="DIR", help=f"evaluate {models} in DIR, and write DIR/report.json")
+    text = "also write each figure of the pages as a file in report/figures/ (repeat for both)"
+    report.add_argument("--figures", action="append", default=[], choices=FIGURE_FORMATS, help=text)
     text = "also print the tables for a paper: families, and methods compared; nothing else goes to stdout"
     report.add_argument("--format", choices=TABLE_FORMATS, help=text)
     report.add_argument("--output", metavar="FILE", help="with --format: write the tables to FILE")

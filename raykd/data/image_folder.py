@@ -187,7 +187,7 @@ def list_class(folder: Path) -> list[FileVersion]:
             raise DataError(f"{path}: is not a {kinds} file; convert it, or remove it from the class's folder")
     if not files:
         raise DataError(f"{folder}: a class without images; add some, or remove the folder")
-    return sorted(files, key=lambda file: file.path.relative_to(folder).as_posix())
+    return sorted(files, key=lambda file: str(file.path))  # all below `folder`
 
 
 def identity_of(names: Sequence[str], splits: Sequence[tuple[Sequence[int], Sequence[bytes]]], image_size: int) -> str:

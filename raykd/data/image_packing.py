@@ -22,6 +22,7 @@ from raykd.data.image_decoding import TargetSize
 from raykd.data.sources import EncodedImage
 from raykd.errors import ConfigError
 
+DEFAULT_QUALITY = 95
 SUMMED_SIDE = 64  # pixels
 MAX_SIDE = 4096  # pixels, of --resize and --raw
 _REDUCING_GAP = 2  # a JPEG is decoded at twice the resized side at least; closer, the reduction would blur
@@ -35,7 +36,7 @@ class PackOptions:
     """
 
     shorter_side: int | None = None
-    quality: int = 95
+    quality: int = DEFAULT_QUALITY
     square_size: int | None = None
     skip_damaged: int = 0
 
@@ -48,6 +49,8 @@ class PackOptions:
             raise ConfigError("--resize and --raw exclude each other: raw pixels are squares already; leave one out")
         if not 1 <= self.quality <= 100:
             raise ConfigError(f"--quality {self.quality}: must lie in [1, 100]")
+        if self.quality != DEFAULT_QUALITY and self.shorter_side is None:
+            raise ConfigError(f"--quality {self.quality}: has no effect without --resize; leave it out")
         if self.skip_damaged < 0:
             raise ConfigError(f"--skip-damaged {self.skip_damaged}: must be 0 or more")
 

@@ -26,12 +26,17 @@ _LAYOUTS = (
 )
 
 
+def exists(place: Path) -> bool:
+    """Return whether `place` holds one of the layouts; `find` raises for what is wrong with it."""
+    return any(layout.find_files(place) for layout in (parquet_folder, webdataset)) or image_folder.exists(place)
+
+
 def find(place: Path) -> Source:
     """Find the images below `place` in the first of the layouts. Raises DataError if none is there, or for errors."""
     if not place.is_dir():
         raise DataError(
             f"{place}: no such folder; raykd does not download ImageNet: get it from image-net.org or the Hugging Face "
-            f"hub, and put it there as {_LAYOUTS}"
+            f"Hub, and put it there as {_LAYOUTS}"
         )
     for layout in (parquet_folder, webdataset):
         if layout.find_files(place):

@@ -159,9 +159,9 @@ def _list_custom_datasets(folder: Path) -> tuple[str, ...]:
 
 def _name_of(place: Path) -> str:
     """Return the name of the data set in the folder `place` of the data folder, '' if there is none."""
-    for name, folders in dataset_names.FOLDERS.items():
-        if place.name in folders:
-            return name
+    for name, layout in (("imagenet", imagenet), ("tiny_imagenet", tiny_imagenet)):
+        if place.name in dataset_names.FOLDERS[name]:
+            return name if layout.exists(place) else ""
     if place.name in {variant.folder for variant in cifar.VARIANTS.values()}:
         return ""
     if has_train_and_test(list(parquet_folder.find_files(place))):

@@ -7,6 +7,7 @@ Work is started in parts of a few images, so that the threads finish a batch tog
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from math import ceil
 from threading import Barrier
 
@@ -17,15 +18,24 @@ MAX_PART = 8  # images that a thread decodes before it takes the next part
 
 
 class LoaderThreads:
-    """`count` threads. They end with this object or with the process, after the images that they are decoding.
+    """`count` threads, which start with the first batch. None stands for as many as torch computes with.
 
-    waited_s: the seconds that callers have waited for images so far.
+    They end with this object or with the process, after the images that they are decoding. waited_s: the seconds that
+    callers have waited for images so far.
     """
 
-    def __init__(self, count: int) -> None:
-        self.count, self.waited_s = count, 0.0
-        self._pool = ThreadPoolExecutor(count, thread_name_prefix="raykd-loader")
-        self._limit_torch_to_one_thread()
+    def __init__(self, count: int | None) -> None:
+        self._count, self.waited_s = count, 0.0
+
+    @cached_property
+    def count(self) -> int:
+        return self._count or torch.get_num_threads()
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        pool = ThreadPoolExecutor(self.count, thread_name_prefix="raykd-loader")
+        _limit_torch_to_one_thread(pool, self.count)
+        return pool
 
     def start(self, pixels: Tensor, num_items: int, fill: Callable[[int, int], None]) -> "PendingPixels":
         """Fill `pixels`: call fill(first, end) in the threads, for ranges that together are 0 .. num_items - 1."""
@@ -33,23 +43,6 @@ class LoaderThreads:
         starts = range(0, num_items, part)
         futures = [self._pool.submit(fill, first, min(first + part, num_items)) for first in starts]
         return PendingPixels(self, pixels, futures)
-
-    def _limit_torch_to_one_thread(self) -> None:
-        """Make torch compute in each of the threads alone, instead of with a team of threads for each of them.
-
-        torch passes the number that was set last to threads that start later, so it is set again at the end. A thread
-        receives that number when it first asks for it.
-        """
-        num_threads, all_started = torch.get_num_threads(), Barrier(self.count)
-
-        def limit() -> None:
-            all_started.wait()  # every thread must do this once
-            torch.get_num_threads()
-            torch.set_num_threads(1)
-
-        for future in [self._pool.submit(limit) for _ in range(self.count)]:
-            future.result()
-        torch.set_num_threads(num_threads)
 
     def num_ahead(self, num_items: int) -> int:
         """Return how many batches of `num_items` images are decoded ahead, so that every thread has work."""
@@ -80,3 +73,21 @@ class PendingPixels:
         """Cancel the parts that no thread has begun."""
         for future in self._futures:
             future.cancel()
+
+
+def _limit_torch_to_one_thread(pool: ThreadPoolExecutor, count: int) -> None:
+    """Make torch compute in each of the pool's threads alone, instead of with a team of threads for each of them.
+
+    torch passes the number that was set last to threads that start later, so it is set again at the end. A thread
+    receives that number when it first asks for it.
+    """
+    num_threads, all_started = torch.get_num_threads(), Barrier(count)
+
+    def limit() -> None:
+        all_started.wait()  # every thread must do this once
+        torch.get_num_threads()
+        torch.set_num_threads(1)
+
+    for future in [pool.submit(limit) for _ in range(count)]:
+        future.result()
+    torch.set_num_threads(num_threads)

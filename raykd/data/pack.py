@@ -12,8 +12,10 @@ Shapes: N images of a split. A shard consists of record batches of ROWS_PER_BATC
 """
 
 import zlib
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from threading import Lock
 from typing import Literal
@@ -149,7 +151,8 @@ class PackedSplit:
 
     def __init__(self, folder: Path, shards: Sequence[ShardRecord], labels: Tensor, sizes: Tensor) -> None:
         self._folder, self._shards, self.labels, self.sizes = folder, shards, labels, sizes
-        self._ends = np.cumsum([shard.num_images for shard in shards])
+        self._paths = [str(folder / shard.file) for shard in shards]
+        self._ends = [*accumulate(shard.num_images for shard in shards)]
         self._lock = Lock()
         self._readers: dict[int, pa.ipc.RecordBatchFileReader] = {}
         self._batches: dict[tuple[int, int], _Rows] = {}
@@ -162,22 +165,22 @@ class PackedSplit:
 
         Raises DataError if the row does not match its checksum.
         """
-        shard = int(np.searchsorted(self._ends, index, side="right"))
-        row = index - int(self._ends[shard] - self._shards[shard].num_images)
+        shard = bisect_right(self._ends, index)
+        row = index - self._ends[shard] + self._shards[shard].num_images
         batch, row_of_batch = divmod(row, ROWS_PER_BATCH)
         rows = self._batches.get((shard, batch)) or self._map(shard, batch)
-        where = f"{self._folder / self._shards[shard].file}: row {row}"
+        where = f"{self._paths[shard]}: row {row}"
         encoded = rows.read(row_of_batch)
         if encoded is None:
             raise DataError(f"{where} does not match its checksum; {pack_again(self._folder)}")
         return where, encoded
 
     def _map(self, shard: int, batch: int) -> "_Rows":
-        path = self._folder / self._shards[shard].file
+        path = self._paths[shard]
         with self._lock:
             try:
                 if shard not in self._readers:
-                    self._readers[shard] = pa.ipc.open_file(pa.memory_map(str(path)))
+                    self._readers[shard] = pa.ipc.open_file(pa.memory_map(path))
                 rows = _Rows(self._readers[shard].get_batch(batch))
             except (OSError, pa.ArrowException) as error:
                 raise DataError(f"{path}: is damaged ({error}); {pack_again(self._folder)}") from error

@@ -1,5 +1,6 @@
 """The disk space that a pack requires, compared with what is free before anything is written."""
 
+import os
 import shutil
 from collections.abc import Sequence
 from itertools import islice
@@ -19,12 +20,16 @@ _GB = 1e9
 
 
 def require_space(folder: Path, tasks: Sequence[ShardTask], options: PackOptions) -> None:
-    """Raise DataError, with the size that fits, if the shards of `tasks` do not fit on the disk of `folder`.
+    """Raise DataError if the shards of `tasks` do not fit on the disk of `folder`, or if it cannot be written.
+
+    The error for a lack of space has the size that fits.
 
     The size is exact for original images, apart from Parquet's row groups, and for raw ones. It is estimated from a
     sample for those that are encoded again.
     """
     existing = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise DataError(f"{folder}: cannot be written, for lack of permission in {existing}; give --to another folder")
     free = shutil.disk_usage(existing).free
     required = required_bytes(tasks, options)
     if required <= free:

@@ -106,10 +106,28 @@ def pack(
     run_units: yields the result of `write_shard` for each task. report: receives each shard, and whether it is new.
     Raises DataError for too little space, before anything is written, and for damaged images.
     """
-    record = read_record(PackRecord, plan.folder / RECORD)
-    if record is not None:  # of the same files and options, as `plan_pack` has checked
-        _remove_unfinished(plan)
+    record = _complete(plan)
+    if record is not None:
         return record
+    try:
+        return _pack(plan, run_units, report)
+    except FileNotFoundError:  # another process may have completed the same pack, and removed what is not needed then
+        record = _complete(plan)
+        if record is None:
+            raise
+        return record
+
+
+def _complete(plan: PackPlan) -> PackRecord | None:
+    """Return the record if the pack is complete, without the files that only unfinished packs have, else None."""
+    record = read_record(PackRecord, plan.folder / RECORD)
+    if record is None or record.source_key != plan.key:
+        return None
+    _remove_unfinished(plan)
+    return record
+
+
+def _pack(plan: PackPlan, run_units: Runner, report: Callable[[WrittenShard, bool], None]) -> PackRecord:
     written = {task.file: found for task in plan.tasks if (found := read_written(task))}
     missing = [task for task in plan.tasks if task.file not in written]
     if outdated := sum(task.path.exists() for task in missing):

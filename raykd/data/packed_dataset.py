@@ -1,4 +1,7 @@
-"""A pack as a data set: its identity, and decoding it into memory.
+"""A pack as a data set, on disk or decoded into memory.
+
+    open_packed(place, "packed:imagenet-256", image_size=224, center_crop=0.875, loaders=8)    a Dataset on disk
+    find(place, image_size=32)                                                                 a StoredDataset to decode
 
 The identity of a pack of original bytes is that of its source at the same image size, so that runs are the same with
 and without packing. Images that were encoded again are other images, except for squares of raw pixels at their size.
@@ -8,14 +11,14 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
-import torch
-from PIL import Image
 
-from raykd.data import image_decoding, image_folder, memory
+from raykd.data import image_folder, memory
 from raykd.data.image_decoding import TargetSize
+from raykd.data.loader_threads import LoaderThreads
 from raykd.data.pack import Pack, PackedSplit, PackRecord
+from raykd.data.packed_images import PackedImages
 from raykd.data.sources import identity_at_size
-from raykd.data.types import Split, StoredDataset
+from raykd.data.types import Dataset, Split, StoredDataset, constant_channels
 from raykd.errors import DataError
 
 
@@ -25,17 +28,44 @@ def find(place: Path, image_size: int | None) -> StoredDataset:
     image_size: pixels per side; None if all images of the pack are squares of one size.
     Raises DataError for no pack, a damaged one, or images of several sizes.
     """
-    if not place.is_dir():
-        raise DataError(f"{place}: no such folder; pack a data set with: python -m raykd pack NAME")
-    pack = Pack(place)
-    size = size_of(pack, image_size)
+    pack = open_pack(place)
+    record, size = pack.record, size_of(pack, image_size)
 
     def decode() -> tuple[Split, Split]:
         memory.require_memory(place, len(pack.train) + len(pack.test), size)
-        return _decode(pack.train, pack.record, size), _decode(pack.test, pack.record, size)
+        target, threads = TargetSize(size), LoaderThreads(None)
+        train, test = (
+            Split(_images_of(rows, record, target, threads)[:], rows.labels) for rows in (pack.train, pack.test)
+        )
+        return train, test
 
-    record = pack.record
     return StoredDataset(identity_of(pack, size), size, record.class_names, decode, record.statistics, record.notes)
+
+
+def open_packed(
+    place: Path, name: str, image_size: int | None, center_crop: float = 1.0, loaders: int | None = None
+) -> Dataset:
+    """Open the pack in the folder `place` as the data set `name`, whose images stay on disk. None is decoded.
+
+    Args:
+        image_size: pixels per side of the views; None if all images of the pack are squares of one size.
+        center_crop: the side of the middle square that evaluation shows, as a fraction of the shorter side.
+        loaders: threads that decode images; None for as many as torch computes with when the first one is decoded.
+    Raises DataError for no pack, a damaged one, or images of several sizes without image_size.
+    """
+    pack = open_pack(place)
+    record, size = pack.record, size_of(pack, image_size)
+    target, threads, (mean, std) = TargetSize(size, center_crop=center_crop), LoaderThreads(loaders), record.statistics
+    train, test = (Split(_images_of(rows, record, target, threads), rows.labels) for rows in (pack.train, pack.test))
+    notes = (*record.notes, *constant_channels(mean, std))
+    return Dataset(name, train, test, record.class_names, mean, std, identity_of(pack, size), notes)
+
+
+def open_pack(place: Path) -> Pack:
+    """Open the pack in the folder `place`. Raises DataError for no pack and a damaged one."""
+    if not place.is_dir():
+        raise DataError(f"{place}: no such folder; pack a data set with: python -m raykd pack NAME")
+    return Pack(place)
 
 
 def size_of(pack: Pack, image_size: int | None) -> int:
@@ -74,23 +104,5 @@ def _change(record: PackRecord, image_size: int) -> str:
     return f"from squares of {record.square_size}" if is_resized else ""
 
 
-def _decode(split: PackedSplit, record: PackRecord, image_size: int) -> Split:
-    """Return all images of a split, decoded in several threads."""
-    pixels = np.empty((len(split), image_size, image_size, 3), dtype=np.uint8)
-    if record.encoding == "raw":
-        side = record.square_size
-        assert side is not None, "raw images are squares of one size"
-
-        def fill(index: int) -> None:
-            square = np.frombuffer(split.read(index)[1], np.uint8).reshape(side, side, 3)
-            pixels[index] = image_decoding.middle_square(Image.fromarray(square), TargetSize(image_size))
-
-        image_decoding.map_in_threads(fill, range(len(split)))
-    else:
-
-        def read(index: int) -> tuple[str, bytes]:
-            where, encoded = split.read(index)
-            return where, bytes(encoded)
-
-        image_decoding.decode_all(pixels, read, TargetSize(image_size))
-    return Split(torch.from_numpy(pixels).permute(0, 3, 1, 2), split.labels)  # channels-last strides
+def _images_of(rows: PackedSplit, record: PackRecord, target: TargetSize, threads: LoaderThreads) -> PackedImages:
+    return PackedImages(rows, target, threads, record.square_size if record.encoding == "raw" else None)

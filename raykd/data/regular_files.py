@@ -68,18 +68,26 @@ def walk(folder: Path, suffixes: Collection[str], ancestors: tuple[tuple[int, in
     key = (status.st_dev, status.st_ino)
     if key in ancestors:
         raise DataError(f"{folder}: is a link to a folder above it, so that its files never end; remove the link")
-    for entry in list_folder(folder):
-        if entry.is_dir() and entry.suffix.lower() not in suffixes:
-            yield from walk(entry, suffixes, (*ancestors, key))
+    for entry in _entries(folder):
+        path = folder / entry.name
+        # The entry of a link would raise for one that cannot be followed, and that of a file is known without a call.
+        is_folder = path.is_dir() if entry.is_symlink() else entry.is_dir()
+        if is_folder and path.suffix.lower() not in suffixes:
+            yield from walk(path, suffixes, (*ancestors, key))
         else:
-            yield entry
+            yield path
 
 
 def list_folder(folder: Path) -> list[Path]:
     """Return the entries of `folder`, sorted by name, without hidden ones and leftovers of file managers."""
+    return [folder / entry.name for entry in _entries(folder)]
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
-        visible = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-        return sorted(entry for entry in visible if entry.name.lower() not in _LEFTOVERS)
+        with os.scandir(folder) as entries:
+            visible = [entry for entry in entries if not entry.name.startswith(".")]
+        return sorted((e for e in visible if e.name.lower() not in _LEFTOVERS), key=lambda entry: entry.name)
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed ({error.strerror}); check its permissions") from error
 

@@ -24,6 +24,11 @@ _ANNOTATIONS, _WORDS, _IMAGES = "val_annotations.txt", "words.txt", "images"
 _NOTE = "'val' is the test split, because the labels of 'test' are not published"
 
 
+def exists(place: Path) -> bool:
+    """Return whether `place` looks like this layout; `find` raises for what is wrong with it."""
+    return (place / "train").is_dir() and (place / "val").is_dir()
+
+
 def find(place: Path) -> FolderSource:
     """List the images below `place`. Raises DataError, with the file and the remedy, for what is missing."""
     if not place.is_dir():

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from raykd.data.disk_dataset import open_packed
 from raykd.data.load import load_dataset
 from raykd.data.node_copy import copy_to_node
 from raykd.data.pack import RECORD
+from raykd.data.packed_dataset import open_packed
 from raykd.data.types import Dataset
 from raykd.spec.experiment import Data
 from raykd.spec.stages import STAGES, Stage

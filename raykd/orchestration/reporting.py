@@ -1,8 +1,10 @@
 """The end of a command: test metrics, the best weights of each family and role, report.json, the page and the table."""
 
 import shutil
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
@@ -20,8 +22,13 @@ from raykd.training.compute import best_device, choose_compute
 from raykd.training.final_evaluation import evaluate_on_test, is_tested
 from raykd.training.run_record import recorded_run, require_same_data
 
+if TYPE_CHECKING:
+    from raykd.report.figures.saved import FigureFormat
 
-def evaluate_and_report(results: Path, data_folder: Path, console: Console) -> Report:
+
+def evaluate_and_report(
+    results: Path, data_folder: Path, console: Console, figure_formats: "Sequence[FigureFormat]" = ()
+) -> Report:
     """Evaluate the trained runs that are not yet evaluated, and write the report on every plan in `results`.
 
     A run that was trained on CPUs is evaluated on the CPU, any other run on a GPU if there is one.
@@ -37,19 +44,21 @@ def evaluate_and_report(results: Path, data_folder: Path, console: Console) -> R
             compute = folder.require_record().compute
             device = best_device() if compute.device.startswith("cuda") else torch.device("cpu")
             evaluate_on_test(run, folder, dataset, choose_compute(device, compute.precision))
-    return write_report(results, console, in_full=True)
+    return write_report(results, console, True, figure_formats)
 
 
-def write_report(results: Path, console: Console, in_full: bool = False) -> Report:
+def write_report(
+    results: Path, console: Console, in_full: bool = False, figure_formats: "Sequence[FigureFormat]" = ()
+) -> Report:
     """Write and print the report, and copy the best model of each family and role to models_saved/.
 
-    in_full: print all metrics.
+    in_full: print all metrics. figure_formats: of the figures that are also written as files.
     """
     from raykd.report.build import build  # imported here, so that no run waits for the import of matplotlib
     from raykd.report.render.terminal import render_text
 
     best_runs = _best_of_each_role(results)
-    report = build(results)  # checks every file before anything is written
+    report = build(results, figure_formats)  # checks every file before anything is written
     for family_role, folder in best_runs.items():
         if damage := folder.weights_damage():
             log(console, f"models_saved/{family_role}.safetensors is not updated: {damaged(folder.best, damage)}")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from raykd.atomic import write_bytes
+from raykd.report.figures.saved import FigureFormat, figure_files
 from raykd.report.read.collect import collect
 from raykd.report.read.provenance import distilled_runs
 from raykd.report.read.records import Family
@@ -22,10 +23,12 @@ from raykd.report.stats.summary import Report, summarize
 TableFormat = Literal["latex", "markdown", "csv"]
 
 
-def build(results: Path) -> Report:
+def build(results: Path, figure_formats: Sequence[FigureFormat] = ()) -> Report:
     """Write report.json, the files below in report/, and one folder in report/ for each search; return the report.
 
     index.html  summary.json  runs.parquet  runs.csv  confusion.parquet
+
+    figure_formats: of the figures that are also written as files, see figures/saved.py.
 
     Raises what `read_report` raises; then nothing is written.
     """
@@ -41,6 +44,8 @@ def build(results: Path) -> Report:
     }
     for search in report.searches:
         contents |= search_files(search)
+    if figure_formats:
+        contents |= figure_files(report, figure_formats)
     for path, content in contents.items():
         write_bytes(path, content)
     return report

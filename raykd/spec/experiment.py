@@ -52,7 +52,7 @@ class Data(Config):
     """The data set, its split and its views."""
 
     kind: ClassVar[str] = "data"
-    name: str = "cifar10"  # a name of data/dataset_names.py, or a custom data set: 'folder:PATH' or 'parquet:PATH'
+    name: str = "cifar10"  # a name of data/dataset_names.py, such as 'folder:PATH' for custom images
     val_images: int = 5_000  # held out of the training split for validation, in equal proportion from each class
     train_images: int | None = None  # how many of the others the teacher trains on; None for all
     student_images: int | None = None  # how many of the teacher's images the students train on; None for all

@@ -1,4 +1,4 @@
-"""`report --format` prints the tables for a paper to stdout and everything else to stderr, or writes them to a file."""
+"""What `report` makes for a paper: tables alone on stdout or in a file, figures as files; and misused flags."""
 
 import pytest
 from finished_results import copy_to
@@ -28,6 +28,13 @@ def test_output_writes_the_tables_that_stdout_would_have(tmp_path, capfd):
     assert printed.startswith(r"% These tables need \usepackage{booktabs}.")
 
 
+def test_figures_are_saved_in_every_format_that_is_named(tmp_path):
+    results = copy_to(tmp_path)
+    assert report(results, "--figures", "pdf", "--figures", "svg") == 0
+    saved = {path.name for path in (results / "report" / "figures").iterdir()}
+    assert {"tiny-top1.pdf", "tiny-top1.svg", "all-latency.pdf"} <= saved
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -35,6 +42,7 @@ def test_output_writes_the_tables_that_stdout_would_have(tmp_path, capfd):
         (["--format", "csv", "--output", "no/tables.csv"], "--output no/tables.csv: the folder does not exist"),
         (["--format", "csv", "--output", "."], "--output '.': must be a file"),
         (["--format", "csv", "--output", ""], "--output '': must be a file"),
+        (["--figures", "pdf", "--models-dir", "."], "--figures pdf: a report on --models-dir has no figures"),
         (["--format", "csv", "--models-dir", "."], "--format csv: a report on --models-dir has no tables"),
     ],
 )

@@ -1,13 +1,13 @@
 """Packing that is killed, shared by processes, or short of space; damaged and changed sources; damaged packs."""
 
+import itertools
 import logging
 import multiprocessing
 import os
 import random
 import shutil
 import signal
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,13 +16,13 @@ from packed_layouts import IN_THIS_PROCESS, bytes_of, make_folder, make_parquet,
 from small_images import encoded, write_folder, write_parquet
 
 from raykd.config.codec import read_checked_json, write_checked_json
-from raykd.data import sources
+from raykd.data import shard_writer, sources
 from raykd.data.image_packing import PackOptions
 from raykd.data.load import load_dataset
 from raykd.data.pack import Pack
 from raykd.data.pack_space import required_bytes
-from raykd.data.pack_writer import finish_pack, pack
-from raykd.data.shard_writer import read_written, write_shard
+from raykd.data.pack_writer import PackPlan, finish_pack, pack
+from raykd.data.shard_writer import ShardTask, WrittenShard, read_written, write_shard
 from raykd.errors import ConfigError, DataError
 
 FORK = multiprocessing.get_context("fork")
@@ -36,25 +36,51 @@ def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- Kills and side by side ----
 
 
-def test_packs_of_killed_and_undisturbed_processes_are_equal_byte_by_byte(tmp_path: Path) -> None:
-    write_folder(tmp_path / "insects", 20, 5)
-    started = time.monotonic()
-    expected = bytes_of(pack_small("folder:insects", tmp_path))
-    seconds, chance = time.monotonic() - started, random.Random(0)
-    plan, num_killed, num_kept = plan_of("folder:insects", tmp_path, to=tmp_path / "killed"), 0, 0
-    while not (plan.folder / "pack.json").exists():
-        process = FORK.Process(target=pack, args=(plan, IN_THIS_PROCESS))
+def pack_until_killed(plan: PackPlan, num_calls: int) -> None:
+    """Pack, and kill this process before the call number `num_calls` that prepares an image or changes the disk."""
+    count = itertools.count(1)
+
+    def counted(function: Callable) -> Callable:
+        def call(*arguments, **options):
+            if next(count) == num_calls:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments, **options)
+
+        return call
+
+    shard_writer.prepare = counted(shard_writer.prepare)
+    for module, name in ((os, "replace"), (os, "fsync"), (Path, "unlink"), (Path, "mkdir"), (Path, "write_bytes")):
+        setattr(module, name, counted(getattr(module, name)))
+    pack(plan, IN_THIS_PROCESS)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_packs_of_killed_and_undisturbed_processes_are_equal_byte_by_byte(tmp_path: Path, seed: int) -> None:
+    expected = bytes_of(pack_small(make_folder(tmp_path), tmp_path))
+    plan, chance, exit_codes = plan_of("folder:insects", tmp_path, to=tmp_path / "killed"), random.Random(seed), []
+    while not exit_codes or exit_codes[-1]:
+        process = FORK.Process(target=pack_until_killed, args=(plan, chance.randint(1, 40)))
         process.start()
-        process.join(chance.uniform(0, seconds))
-        if process.is_alive():
-            assert process.pid is not None
-            os.kill(process.pid, signal.SIGKILL)
-            num_killed += 1
         process.join()
-        num_kept += sum(read_written(task) is not None for task in plan.tasks)
-    pack(plan, IN_THIS_PROCESS)  # a kill at the end leaves files to remove
+        exit_codes.append(process.exitcode)
     assert bytes_of(plan.folder) == expected
-    assert num_killed and num_kept, "the kills came too late or too early to show anything"
+    assert len(exit_codes) > 3 and set(exit_codes) == {-signal.SIGKILL, 0}
+
+
+def test_a_kill_at_any_call_leaves_a_pack_that_is_resumed_to_the_same_bytes(tmp_path: Path) -> None:
+    write_folder(tmp_path / "insects", 1, 1)
+    expected = bytes_of(pack_small("folder:insects", tmp_path))
+    plan, exit_codes = plan_of("folder:insects", tmp_path, to=tmp_path / "killed"), []
+    while not exit_codes or exit_codes[-1]:
+        process = FORK.Process(target=pack_until_killed, args=(plan, len(exit_codes) + 1))
+        process.start()
+        process.join()
+        exit_codes.append(process.exitcode)
+        assert (plan.folder / "pack.json").exists() or exit_codes[-1]
+        pack(plan, IN_THIS_PROCESS)
+        assert bytes_of(plan.folder) == expected
+        shutil.rmtree(plan.folder)
+    assert len(exit_codes) > 30 and set(exit_codes) == {-signal.SIGKILL, 0}
 
 
 def test_two_processes_may_write_different_shards_side_by_side(tmp_path: Path) -> None:
@@ -68,6 +94,18 @@ def test_two_processes_may_write_different_shards_side_by_side(tmp_path: Path) -
         process.join()
     finish_pack(plan, [written for task in plan.tasks if (written := read_written(task))])
     assert bytes_of(plan.folder) == expected
+
+
+def test_a_pack_that_another_process_completes_meanwhile_is_no_error(tmp_path: Path) -> None:
+    plan = plan_of(make_folder(tmp_path), tmp_path)
+
+    def overtaken(tasks: Sequence[ShardTask]) -> Iterator[WrittenShard]:
+        yield from IN_THIS_PROCESS(tasks[:3])
+        pack(plan, IN_THIS_PROCESS)
+        yield from IN_THIS_PROCESS(tasks[3:])
+
+    assert pack(plan, overtaken) == Pack(plan.folder).record
+    assert bytes_of(plan.folder) == bytes_of(pack_small("folder:insects", tmp_path, to=tmp_path / "other"))
 
 
 @pytest.mark.parametrize("suffix", [".json", ".index", ".arrow"])
@@ -203,6 +241,17 @@ def test_a_pack_without_some_rows_has_another_identity_than_its_parquet_files(tm
     assert load_dataset("packed:pack", tmp_path).identity != whole
 
 
+def test_a_shard_may_lose_all_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "MAX_UNIT_IMAGES", 1)
+    place = write_folder(tmp_path / "insects", 2, 1)
+    (place / "train/ant/001.png").write_bytes(b"x")
+    pack_small("folder:insects", tmp_path, PackOptions(skip_damaged=1))
+    packed = load_dataset("packed:pack", tmp_path)
+    (place / "train/ant/001.png").unlink()
+    whole = load_dataset("folder:insects", tmp_path)
+    assert packed.train.pixels.equal(whole.train.pixels) and packed.identity == whole.identity
+
+
 def test_a_class_that_loses_all_images_is_an_error(tmp_path: Path) -> None:
     place = write_folder(tmp_path / "insects", 2, 1)
     for file in (place / "train/bee").iterdir():
@@ -247,6 +296,13 @@ def test_the_required_space_is_close_to_that_of_the_pack(tmp_path: Path) -> None
         pack(plan, IN_THIS_PROCESS)
         num_bytes = sum(map(len, bytes_of(plan.folder).values()))
         assert required_bytes(plan.tasks, options) == pytest.approx(num_bytes, rel=0.1)
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_of(make_folder(tmp_path), tmp_path)
+    monkeypatch.setattr("raykd.data.pack_space.os.access", lambda *_: False)
+    with pytest.raises(DataError, match=f"packed/pack: cannot be written, for lack of permission in {tmp_path}; give"):
+        pack(plan, IN_THIS_PROCESS)
 
 
 def test_nothing_smaller_is_proposed_if_nothing_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from small_images import encoded, write_folder
 
 from raykd.data.load import load_dataset
 from raykd.data.pack_writer import plan_pack
+from raykd.data.packed_images import PackedImages
 from raykd.errors import ConfigError, DataError
 from raykd.orchestration import data_storage
 from raykd.orchestration.data_storage import with_packs
@@ -98,7 +99,8 @@ def test_a_pack_is_read_from_memory_or_disk_by_its_size(
     monkeypatch.setattr(data_storage, "available_bytes", lambda: 100_000)
     chosen = packed(named, options, lines)
     assert chosen.packs == ((data_key(named), pack),)
-    assert not dataset_of(named, chosen).train.is_in_memory
+    dataset = dataset_of(named, replace(chosen, loaders=3))
+    assert isinstance(dataset.train.images, PackedImages) and dataset.train.images.threads.count == 3
     with pytest.raises(DataError, match=r"is no packed data set; write one with: python -m raykd pack NAME"):
         packed(replace(DATA, name="packed:other"), options, lines)
 
@@ -115,10 +117,13 @@ def test_choices_of_one_command_are_made_once(options: Options, lines: list[str]
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (Data("cifar10", storage="disk"), "storage = 'disk' in Data: cifar10 is small, and always decoded into memory"),
+        (
+            Data("cifar10", storage="disk"),
+            "storage = 'disk' in Data: requires images on disk, and those of cifar10 are",
+        ),
         (
             Data("digits", image_size=8, crop_padding=0, min_crop_area=0.5),
-            r"min_crop_area = 0.5 in Data: digits is small, .*use student\.augmentation\.crop_area",
+            r"min_crop_area = 0.5 in Data: requires images on disk, .*use student\.augmentation\.crop_area",
         ),
     ],
 )

@@ -2,23 +2,39 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
+from raykd.report.figures.svg import inline_svg
+
 WIDTH, HEIGHT = 4.6, 3.0  # inches; 331 x 216 SVG units keep text legible on a page 400 px wide
 ROW_HEIGHT = 0.32  # inches per row of dots
 LEGEND_ROW = 0.17  # inches
+FLAT = 1e-9  # an axis that spans less, absolutely or relative to its values, shows rounding
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """An <svg> element and its caption."""
+    """A finished figure and its caption. key: its id. title, description: for screen readers."""
 
-    svg: str
+    figure: Figure
+    key: str
+    title: str
+    description: str
     caption: str
+
+    def __post_init__(self) -> None:
+        for axes in self.figure.axes:
+            _widen_flat(axes)
+
+    @cached_property
+    def svg(self) -> str:
+        """The <svg> element of the page."""
+        return inline_svg(self.figure, self.key, self.title, self.description)
 
 
 def rows_axes(labels: Sequence[str]) -> tuple[Figure, Axes]:
@@ -65,3 +81,12 @@ def use_log(axes: Axes, axis: str) -> None:
     scaled.set_major_locator(LogLocator(subs=(1, 2, 5)))
     scaled.set_major_formatter("{x:g}")
     scaled.set_minor_locator(NullLocator())
+
+
+def _widen_flat(axes: Axes) -> None:
+    """Widen an axis whose values are equal up to rounding. Its labels would show the rounding, such as 1e-17."""
+    for axis, set_limits in ((axes.xaxis, axes.set_xlim), (axes.yaxis, axes.set_ylim)):
+        low, high = axis.get_view_interval()
+        if axis.get_scale() == "linear" and abs(high - low) <= FLAT * max(1.0, abs(low), abs(high)):
+            middle = (low + high) / 2
+            set_limits(middle - 0.5, middle + 0.5)

@@ -12,7 +12,7 @@ from raykd.errors import flattened
 from raykd.report import wording
 from raykd.report.figures.axes import ROW_HEIGHT, Drawing, add_dots, add_legend, plain_axes, rows_axes
 from raykd.report.figures.stages import MARKERS
-from raykd.report.figures.svg import BAD, GRID, INK, STAGE_COLORS, inline_svg, page_style
+from raykd.report.figures.svg import BAD, GRID, INK, STAGE_COLORS, page_style
 from raykd.report.stats.metrics import METRICS
 from raykd.report.stats.summary import FamilySummary, StageSummary
 
@@ -55,12 +55,11 @@ def _draw_reliability(summary: FamilySummary, key: str) -> Drawing | None:
         if "ece" in stage.metrics
     ]
     described = "; ".join(errors) or ", ".join(stage.stage for stage in shown)
-    svg = inline_svg(figure, key, "Accuracy by confidence, both in percent", f"Calibration error: {described}.")
     caption = (
         "On the diagonal, accuracy equals confidence; below it, the model is overconfident. Images of all seeds, in "
         f"the bins of the calibration error; bins with fewer than {MIN_IMAGES} images are left out."
     )
-    return Drawing(svg, caption)
+    return Drawing(figure, key, "Accuracy by confidence, both in percent", f"Calibration error: {described}.", caption)
 
 
 def _bins(stage: StageSummary) -> list[tuple[float, float]]:
@@ -96,7 +95,7 @@ def _draw_classes(summary: FamilySummary, key: str) -> Drawing | None:
         for label in classes
     )
     caption = f"Means over seeds, the lowest of {stages[-1].stage} first.{_left_out(stages[-1])}"
-    return Drawing(inline_svg(figure, key, "Test top-1 of each class, in percent", f"{described}."), caption)
+    return Drawing(figure, key, "Test top-1 of each class, in percent", f"{described}.", caption)
 
 
 def _draw_confusion(summary: FamilySummary, key: str) -> Drawing | None:
@@ -123,9 +122,14 @@ def _draw_confusion(summary: FamilySummary, key: str) -> Drawing | None:
     ]
     _name_both_axes(axes, names)
     worst = "; ".join(text for _, text in sorted(mistakes, key=lambda mistake: -mistake[0])[:3]) or "none"
-    svg = inline_svg(figure, key, f"Confusion of the {stage.stage}, in percent of a class", f"Most common: {worst}.")
     caption = f"{stage.stage.capitalize()}, all seeds: percent of the class on the left. Most common mistakes: {worst}."
-    return Drawing(svg, caption + _left_out(stage))
+    return Drawing(
+        figure,
+        key,
+        f"Confusion of the {stage.stage}, in percent of a class",
+        f"Most common: {worst}.",
+        caption + _left_out(stage),
+    )
 
 
 def _add_cell(axes: Axes, column: int, row: int, share: float, is_right: bool) -> None:

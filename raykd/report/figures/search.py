@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from raykd.errors import flattened, plural
 from raykd.report import search_wording
 from raykd.report.figures.axes import Drawing, add_dots, add_legend, curves_axes, plain_axes, rows_axes, use_log
-from raykd.report.figures.svg import BAD, GRID, INK, PAPER, QUIET, STAGE_COLORS, STEP_COLORS, inline_svg, page_style
+from raykd.report.figures.svg import BAD, GRID, INK, PAPER, QUIET, STAGE_COLORS, STEP_COLORS, page_style
 from raykd.report.figures.trial_marks import (
     add_trial,
     add_trials,
@@ -86,7 +86,7 @@ def _draw_configurations(summary: SearchSummary, key: str) -> Drawing | None:
         f"{_trial_and_values(summary, trial)} at {configuration_in_words(trial.configuration)}" for trial in best
     )
     description = f"Best first: {named or 'none done'}. {search_wording.progress(summary)}."
-    return Drawing(inline_svg(figure, key, title, description), caption)
+    return Drawing(figure, key, title, description, caption)
 
 
 def rank_groups(summary: SearchSummary) -> list[list[TrialSummary]]:
@@ -209,7 +209,7 @@ def _draw_importances(summary: SearchSummary, importances: Importances | None, k
     )
     num_trials = plural(importances.num_trials, "trial")
     caption = f"fANOVA of {metric} {when}, of {num_trials}. With few trials it is a hint, not a measurement."
-    return Drawing(inline_svg(figure, key, f"Importance of each field for {metric}", f"{described}."), caption)
+    return Drawing(figure, key, f"Importance of each field for {metric}", f"{described}.", caption)
 
 
 def _draw_history(summary: SearchSummary, key: str) -> Drawing | None:
@@ -234,8 +234,9 @@ def _draw_history(summary: SearchSummary, key: str) -> Drawing | None:
     axes.margins(x=0.04)
     add_legend(figure, 3, entries)
     reached = "; ".join(f"trial {number} {value_in_units(metric, value)}" for number, value in best)
-    svg = inline_svg(figure, key, "Trials in their order", f"Best so far: {reached or 'none done'}.")
-    return Drawing(svg, caption_of(shown, window))
+    return Drawing(
+        figure, key, "Trials in their order", f"Best so far: {reached or 'none done'}.", caption_of(shown, window)
+    )
 
 
 def _draw_curves(summary: SearchSummary, key: str) -> Drawing | None:
@@ -261,9 +262,14 @@ def _draw_curves(summary: SearchSummary, key: str) -> Drawing | None:
         f"trial {trial.number} {value_in_units(metric, trial.curve[-1][1])} after epoch {trial.curve[-1][0]}"
         for trial in trials[:50]
     )
-    svg = inline_svg(figure, key, f"{label} of the best epoch so far", f"{described}.")
     rungs = " Dashed lines: rungs, after which trials are compared." if summary.search.scheduler == "asha" else ""
-    return Drawing(svg, f"The best epoch so far of each trial; a mark is where it was stopped or failed.{rungs}")
+    return Drawing(
+        figure,
+        key,
+        f"{label} of the best epoch so far",
+        f"{described}.",
+        f"The best epoch so far of each trial; a mark is where it was stopped or failed.{rungs}",
+    )
 
 
 def _add_states_to_legend(axes: Axes, states: set[str]) -> None:
@@ -312,8 +318,13 @@ def _draw_front(summary: SearchSummary, key: str) -> Drawing | None:
     axes.set_ylabel(first)
     add_legend(figure, 3, legend_of(summary, done))
     named = "; ".join(_trial_and_values(summary, trial) for trial in front)
-    svg = inline_svg(figure, key, f"{first} against {second}", f"Pareto-optimal: {named}.")
-    return Drawing(svg, f"{'On the line' if is_plane else 'Dark'}: the Pareto-optimal trials.")
+    return Drawing(
+        figure,
+        key,
+        f"{first} against {second}",
+        f"Pareto-optimal: {named}.",
+        f"{'On the line' if is_plane else 'Dark'}: the Pareto-optimal trials.",
+    )
 
 
 def _draw_confirmation(confirmation: ConfirmationRecord | None, key: str) -> Drawing | None:
@@ -344,7 +355,7 @@ def _draw_confirmation(confirmation: ConfirmationRecord | None, key: str) -> Dra
     if search_wording.recipe_differences(confirmation):
         parts.append("The baseline has another student recipe than the winner.")
     parts += search_wording.selection(confirmation)
-    return Drawing(inline_svg(figure, key, "The winner's gain by seed", f"{described}."), " ".join(parts))
+    return Drawing(figure, key, "The winner's gain by seed", f"{described}.", " ".join(parts))
 
 
 def _reach(gain: PairedGain) -> list[float]:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from raykd.errors import flattened
 from raykd.report import wording
 from raykd.report.figures.axes import Drawing, add_dots, add_legend, curves_axes, rows_axes, use_log
-from raykd.report.figures.svg import INK, STAGE_COLORS, inline_svg, page_style
+from raykd.report.figures.svg import INK, STAGE_COLORS, page_style
 from raykd.report.read.records import ENDED
 from raykd.report.stats.comparison import Comparison
 from raykd.report.stats.curves import Curve, comparable_histories, curve_of
@@ -60,9 +60,14 @@ def draw_comparison(comparison: Comparison, key: str) -> Drawing | None:
             axes.plot([gain.spread.mean] * 2, [row - 0.3, row + 0.3], color=INK, linewidth=1.4)
         axes.set_xlabel(GAIN)
         described = "; ".join(f"{name} {wording.gain(gain)}" for name, gain in gains.items())
-        svg = inline_svg(figure, key, "Gain of each method over the baseline", f"{described}.")
     cut = " Bars that reach an edge extend beyond it." if is_cut else ""
-    return Drawing(svg, f"A dot is a seed, the stroke their mean, the bar its 95 % interval.{cut}")
+    return Drawing(
+        figure,
+        key,
+        "Gain of each method over the baseline",
+        f"{described}.",
+        f"A dot is a seed, the stroke their mean, the bar its 95 % interval.{cut}",
+    )
 
 
 def _draw_top1(summary: FamilySummary, key: str) -> Drawing | None:
@@ -79,7 +84,7 @@ def _draw_top1(summary: FamilySummary, key: str) -> Drawing | None:
     axes.set_xlabel("test top-1 (%)")
     means = "; ".join(f"{stage.stage} {wording.mean_std(stage.top1)}" for stage in stages)
     caption = "A dot is a seed, the stroke their mean."
-    return Drawing(inline_svg(figure, key, "Test top-1 by stage, in percent", f"{means}."), caption)
+    return Drawing(figure, key, "Test top-1 by stage, in percent", f"{means}.", caption)
 
 
 def _draw_gain(summary: FamilySummary, key: str) -> Drawing | None:
@@ -100,7 +105,7 @@ def _draw_gain(summary: FamilySummary, key: str) -> Drawing | None:
     caption = "Right of 0 the distilled student is better. The bar is the 95 % interval of the mean."
     if gain.interval is None:
         caption = f"Right of 0 the distilled student is better. {wording.capital(gain.verdict)}."
-    return Drawing(inline_svg(figure, key, "Gain of distillation by seed", description), caption)
+    return Drawing(figure, key, "Gain of distillation by seed", description, caption)
 
 
 def _draw_validation(summary: FamilySummary, key: str) -> Drawing | None:
@@ -120,8 +125,9 @@ def _draw_validation(summary: FamilySummary, key: str) -> Drawing | None:
     axes.set_ylim(bottom=lowest - 0.03 * (highest - lowest + 1))
     add_legend(figure, num_columns=3)
     ends = "; ".join(f"{stage} {curve.mean[-1]:.2f} at epoch {curve.epochs[-1]}" for stage, curve in shown)
-    svg = inline_svg(figure, key, "Validation top-1 by epoch, in percent", f"Last epoch: {ends}.")
-    return Drawing(svg, _curve_caption(summary))
+    return Drawing(
+        figure, key, "Validation top-1 by epoch, in percent", f"Last epoch: {ends}.", _curve_caption(summary)
+    )
 
 
 def _draw_loss_terms(summary: FamilySummary, key: str) -> Drawing | None:
@@ -143,8 +149,13 @@ def _draw_loss_terms(summary: FamilySummary, key: str) -> Drawing | None:
     axes.set_ylabel("training loss term, unweighted")
     add_legend(figure, num_columns=2)
     ends = "; ".join(f"{stage} {term} {curve.mean[-1]:.3g}" for stage, term, curve in shown)
-    svg = inline_svg(figure, key, "Loss terms by epoch, unweighted", f"Last epoch: {ends}.")
-    return Drawing(svg, "Averaged over the training batches of an epoch, before the terms are weighted.")
+    return Drawing(
+        figure,
+        key,
+        "Loss terms by epoch, unweighted",
+        f"Last epoch: {ends}.",
+        "Averaged over the training batches of an epoch, before the terms are weighted.",
+    )
 
 
 def _stage_curve(summary: FamilySummary, stage: Stage, column: str) -> Curve | None:

@@ -1,7 +1,7 @@
 """Matplotlib figures as SVG inside the page, with the page's colors and font, unique ids and a description.
 
-matplotlib draws with placeholder colors, which become CSS here (currentColor, custom properties), so that one drawing
-serves the light and the dark theme. The same figure always yields the same bytes.
+matplotlib draws with the colors of the light theme, which become CSS here (currentColor, custom properties), so that
+one drawing serves the light and the dark theme. The same figure always yields the same bytes.
 """
 
 import io
@@ -10,25 +10,31 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from warnings import catch_warnings, filterwarnings
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.style import context as style_context
 
-# Placeholders, which no drawing uses otherwise: each stands for one property of the page's style sheet.
-INK = "#010203"
-GRID = "#010204"
-STAGE_COLORS = {"teacher": "#010205", "baseline": "#010206", "distilled": "#010207"}
-QUIET, PAPER, BAD = "#010208", "#010209", "#01020a"
-STEP_COLORS = ("#01020b", "#01020c", "#01020d", "#01020e", "#01020f")  # colors from the worst to the best value
+from raykd.spec.stages import STAGES
+
+# The colors of the light theme, each for one purpose, so that the page can replace them by the properties of its style.
+COLORS: Mapping[str, str] = {
+    "ink": "#1b1f24",
+    "grid": "#dfe3e8",
+    "quiet": "#59636e",
+    "paper": "#ffffff",
+    "bad": "#b3261e",
+    "teacher": "#6b7480",
+    "baseline": "#c4570a",
+    "distilled": "#0067b1",
+    **{"step-1": "#440154", "step-2": "#3e4c8a", "step-3": "#24868e", "step-4": "#3fbc73", "step-5": "#cae11f"},
+}
+INK, GRID, QUIET, PAPER, BAD = (COLORS[name] for name in ("ink", "grid", "quiet", "paper", "bad"))
+STAGE_COLORS = {stage: COLORS[stage] for stage in STAGES}
+STEP_COLORS = tuple(COLORS[f"step-{step}"] for step in range(1, 6))  # colors from the worst to the best value
 CSS_COLORS: Mapping[str, str] = {
-    INK: "currentColor",
-    GRID: "var(--grid)",
-    QUIET: "var(--quiet)",
-    PAPER: "var(--paper)",
-    BAD: "var(--bad)",
-    **{color: f"var(--step-{step})" for step, color in enumerate(STEP_COLORS, start=1)},
-    **{color: f"var(--{stage})" for stage, color in STAGE_COLORS.items()},
+    color: "currentColor" if name == "ink" else f"var(--{name})" for name, color in COLORS.items()
 }
 SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -44,6 +50,7 @@ SETTINGS: dict[Any, Any] = {
     "axes.grid": True,
     "axes.axisbelow": True,
     "axes.unicode_minus": True,
+    "axes.formatter.useoffset": False,
     "grid.color": GRID,
     "grid.linewidth": 0.6,
     "xtick.color": GRID,
@@ -56,6 +63,8 @@ SETTINGS: dict[Any, Any] = {
     "lines.linewidth": 1.6,
     "figure.constrained_layout.use": True,
 }
+# Empty metadata: a date would change the bytes, and the license block contains URLs.
+NO_SVG_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 _NAMESPACE = re.compile(r"\{[^}]*\}")
 _TOO_FINE = re.compile(r"(\.\d\d)\d+")
 _REFERENCE = re.compile(r"#([A-Za-z_][\w.-]*)")
@@ -71,9 +80,9 @@ def page_style() -> Iterator[None]:
 def inline_svg(figure: Figure, key: str, title: str, description: str) -> str:
     """Return an <svg> element whose ids start with `key`, with title and description for screen readers."""
     buffer = io.BytesIO()
-    # Empty metadata: a date would change the bytes, and the license block contains URLs.
-    no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
+    with page_style(), catch_warnings():
+        filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)  # the browser has others
+        figure.savefig(buffer, format="svg", transparent=True, metadata=NO_SVG_METADATA)
     root = ElementTree.fromstring(buffer.getvalue())
     for parent in list(root.iter()):  # a <style> would affect the whole page
         for child in list(parent):

@@ -10,7 +10,7 @@ from raykd.errors import flattened
 from raykd.report import wording
 from raykd.report.figures.axes import Drawing, add_legend, plain_axes, use_log
 from raykd.report.figures.stages import MARKERS
-from raykd.report.figures.svg import INK, QUIET, STAGE_COLORS, inline_svg, page_style
+from raykd.report.figures.svg import INK, QUIET, STAGE_COLORS, page_style
 from raykd.report.stats.summary import FamilySummary, StageSummary
 from raykd.spec.stages import STAGES, Stage
 
@@ -97,7 +97,7 @@ def _draw(points: list[_Point], label: str, caption: str) -> Drawing | None:
     described = "; ".join(f"{point.family} {point.stage} {point.top1:.2f} % at {point.cost:.4g}" for point in points)
     key = "all-" + label.split()[0]
     caption = f"Mean and standard deviation over seeds; up and to the left is better. {caption}".rstrip()
-    return Drawing(inline_svg(figure, key, f"Test top-1 against {label}", f"{described}."), caption)
+    return Drawing(figure, key, f"Test top-1 against {label}", f"{described}.", caption)
 
 
 def _join(points: list[_Point], axes: Axes, name: str) -> None:

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from raykd.errors import flattened
 from raykd.report import wording
+from raykd.report.figures.svg import COLORS
 
 
 def template(name: str) -> Template:
@@ -28,6 +29,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["light_colors"] = "".join(f"  --{name}: {color};" for name, color in COLORS.items())
     environment.filters.update(
         minus=wording.minus,
         sentence=_sentence,

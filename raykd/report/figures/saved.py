@@ -1,0 +1,64 @@
+"""The figures as files for a paper, next to the page that shows them: PDF with embedded fonts, or SVG.
+
+<results>/report/figures/<family>-<figure>.<format>
+<results>/report/<family>-<search>/figures/search-<figure>.<format>
+
+They have the colors of the light theme on a transparent background. The same run folders make the same bytes.
+"""
+
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from raykd.report.figures.axes import Drawing
+from raykd.report.figures.metrics import draw_metrics
+from raykd.report.figures.search import draw_search
+from raykd.report.figures.stages import draw_comparison, draw_stages
+from raykd.report.figures.svg import NO_SVG_METADATA, page_style
+from raykd.report.figures.tradeoff import draw_tradeoffs
+from raykd.report.stats.importances import importances_of
+from raykd.report.stats.summary import FamilySummary, Report
+
+FigureFormat = Literal["pdf", "svg"]
+# Glyphs are embedded as TrueType, which publishers require, or drawn as outlines.
+FONTS: dict[Any, Any] = {"pdf.fonttype": 42, "svg.fonttype": "path"}
+# No dates, which would change the bytes.
+METADATA: dict[FigureFormat, Any] = {
+    "pdf": dict.fromkeys(("CreationDate", "Creator", "Producer")),
+    "svg": NO_SVG_METADATA,
+}
+
+
+def figure_files(report: Report, formats: Sequence[FigureFormat]) -> dict[Path, bytes]:
+    """Return the content of each file: every figure of the page and of the searches' pages in each format."""
+    drawings = {
+        report.page.parent: [drawing for summary in report.summaries for drawing in _drawings_of(summary)],
+        **{search.page.parent: [*draw_search(search, importances_of(search)).values()] for search in report.searches},
+    }
+    drawings[report.page.parent] += draw_tradeoffs(report.summaries).values()
+    return {
+        folder / "figures" / f"{drawing.key}.{figure_format}": _content(drawing.figure, figure_format)
+        for folder, shown in drawings.items()
+        for drawing in shown
+        if drawing is not None
+        for figure_format in dict.fromkeys(formats)
+    }
+
+
+def _drawings_of(summary: FamilySummary) -> Iterator[Drawing | None]:
+    """Yield the figures of a family, with keys that begin with its name."""
+    yield from draw_stages(summary, summary.name).values()
+    yield from draw_metrics(summary, summary.name).values()
+    if summary.comparison is not None:
+        yield draw_comparison(summary.comparison, f"{summary.name}-methods")
+
+
+def _content(figure: Figure, figure_format: FigureFormat) -> bytes:
+    buffer = io.BytesIO()
+    with page_style(), rc_context(FONTS):
+        figure.savefig(buffer, format=figure_format, transparent=True, metadata=METADATA[figure_format])
+    return buffer.getvalue()
