@@ -5,11 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from packed_layouts import pack_small
 from small_images import encoded, write_folder, write_parquet, write_tiny_imagenet, write_webdataset
 
 from raykd.cli import parser
 from raykd.data import imagenet
 from raykd.data.load import find_source, list_datasets, load_dataset
+from raykd.data.pack import Pack
 from raykd.errors import DataError
 
 DIGITS = Path(__file__).parents[2] / "experiments" / "digits.py"
@@ -44,6 +46,8 @@ def test_imagenet_is_tested_on_its_validation_split_with_the_published_statistic
     (note,) = data.notes
     assert "is the test split, because there is no 'test'" in note
     assert list_datasets(tmp_path) == ("imagenet",)
+    packed = Pack(pack_small("imagenet", tmp_path)).record
+    assert packed.statistics == (imagenet.MEAN, imagenet.STD) and packed.notes == data.notes
 
 
 def test_imagenet_without_a_layout_lists_the_layouts(tmp_path: Path) -> None:
