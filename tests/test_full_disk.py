@@ -11,7 +11,7 @@ from raykd.errors import RESUME
 
 
 def run_on_small_disk(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run a script that mounts a small filesystem on `folder`, in a mount namespace of its own."""
+    """Run a script that mounts a small filesystem on `folder`, in a new mount namespace."""
     folder.mkdir()
     command = ["unshare", "--mount", sys.executable, Path(__file__).with_name(script), folder]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env={**os.environ})

@@ -205,7 +205,7 @@ def _list_images(path: Path) -> tuple[TarImage, ...]:
                 keys.setdefault(key, []).append(suffix)
                 if suffix in _IMAGE_SUFFIXES:
                     if key in images:
-                        raise DataError(f"{path}: {key} has two images; give each image a key of its own")
+                        raise DataError(f"{path}: {key} has two images; give each image another key")
                     images[key] = member.offset_data, member.size
                 elif suffix == "cls" or (suffix == "json" and key not in labels):
                     stream.seek(member.offset_data)

@@ -1,4 +1,4 @@
-"""ImageNet in its three layouts, and Tiny ImageNet in its own."""
+"""ImageNet in its three layouts, and Tiny ImageNet as published."""
 
 import shutil
 from collections.abc import Callable
@@ -60,7 +60,7 @@ def test_imagenet_without_a_layout_lists_the_layouts(tmp_path: Path) -> None:
         load_dataset("imagenet", tmp_path, 16)
 
 
-def test_tiny_imagenet_is_read_in_its_own_layout(tmp_path: Path) -> None:
+def test_tiny_imagenet_is_read_as_published(tmp_path: Path) -> None:
     place = write_tiny_imagenet(tmp_path / "tiny-imagenet-200")
     data = load_dataset("tiny_imagenet", tmp_path)
     assert data.class_names == ("goldfish, Carassius auratus", "tabby, tabby cat") and data.image_size == 64
