@@ -229,7 +229,7 @@ def test_report_imports_neither_torch_nor_ray_in_functions_either() -> None:
 
 OWN_PROCESS = {
     "raykd.bench.memory",  # measures the memory of a process
-    "raykd.cli.process_pool",  # packs a data set on all CPUs of a machine
+    "raykd.orchestration.process_pool",  # packs a data set on all CPUs of a machine
 }
 
 

@@ -1,18 +1,22 @@
-"""The whole benchmark: both families, a small experiment, and the hardware; or one pair of models.
+"""The whole benchmark: both families, a small experiment, and the hardware; or one pair of models; or data loading.
 
 It downloads and keeps nothing.
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from raykd.bench.arithmetic import achieved_flops_per_s
 from raykd.bench.families import FAMILIES, Family
+from raykd.bench.image_loading import BATCH_SIZE, NUM_IMAGES, benchmark_loading
 from raykd.bench.memory import peak_memory
+from raykd.bench.photos import first_images, generate_photos
 from raykd.bench.rounds import run_rounds
 from raykd.bench.small_experiment import SmallExperiment, compare
+from raykd.errors import ConfigError, plural
 from raykd.provenance import hardware, source, versions
 from raykd.store.run_folder import now
 from raykd.training.compute import gpu_name
@@ -37,6 +41,20 @@ def benchmark(
         results[name]["flops_per_s"] = achieved_flops_per_s(family, device, step_s)
     log("a small experiment with the standard pipeline, then with raykd")
     return results | {"small_experiment": compare(SmallExperiment(), device)}
+
+
+def benchmark_data(name: str, data_folder: Path, num_rounds: int, log: Callable[[str], None]) -> dict[str, Any]:
+    """Return the results of loading images from disk on one core, ready for JSON.
+
+    name: of a data set, whose first images are used; '' for generated photos.
+
+    Raises ConfigError for fewer images than one batch.
+    """
+    log(f"reading images of {name}" if name else "generating photos")
+    images = first_images(name, data_folder, NUM_IMAGES) if name else generate_photos(NUM_IMAGES)
+    if len(images) < BATCH_SIZE:
+        raise ConfigError(f"--data {name}: has {plural(len(images), 'image')}, and {BATCH_SIZE} are required")
+    return _conditions(torch.device("cpu")) | {"loading": benchmark_loading(images, num_rounds, log)}
 
 
 def _conditions(device: torch.device) -> dict[str, Any]:

@@ -10,10 +10,12 @@ from raykd.bench.rounds import KINDS
 
 
 def show(results: Mapping[str, Any], console: Console) -> None:
-    """Print what `benchmark` or `benchmark_pair` of raykd.bench.run returned."""
+    """Print what `benchmark`, `benchmark_pair` or `benchmark_data` of raykd.bench.run returned."""
     for name in (name for name, value in results.items() if isinstance(value, Mapping) and "ms_per_step" in value):
         _print_steps(name, results[name], console)
         _print_ratios(name, results[name], console)
+    if loading := results.get("loading"):
+        _print_loading(loading, console)
     if "small_experiment" in results:
         total = results["small_experiment"]
         console.print(
@@ -67,3 +69,21 @@ def _print_ratios(name: str, results: Mapping[str, Any], console: Console) -> No
             f"product's {arithmetic['matrix_product'] / 1e12:.2f}",
             soft_wrap=True,
         )
+
+
+def _print_loading(results: Mapping[str, Any], console: Console) -> None:
+    size, kilobytes = results["image_size"], results["bytes_per_image"] / 1e3
+    title = f"{results['num_images']:,} images of {kilobytes:,.0f} KB as random crops of {size}x{size}, on one core"
+    table = _table(title, "median", "lowest to highest")
+    titles = {
+        "decode": "full decode alone, images/s",
+        "raykd": "raykd's loader, images/s",
+        "torchvision": "torchvision's ImageFolder and DataLoader, images/s",
+    }
+    for name, text in titles.items():
+        low, high = results["spread"][name]
+        table.add_row(text, f"{results['images_per_s'][name]:,.0f}", f"{low:,.0f} to {high:,.0f}")
+    for name, text in (("decode", "decode alone"), ("torchvision", "torchvision")):
+        low, high = results["spread"][f"raykd_over_{name}"]
+        table.add_row(f"raykd / {text}", f"{results[f'raykd_over_{name}']:.2f}", f"{low:.2f} to {high:.2f}")
+    console.print(table)

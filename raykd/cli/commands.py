@@ -148,8 +148,9 @@ def bench(arguments: Namespace) -> None:
 
     from raykd.atomic import write_json
     from raykd.bench.families import pair
-    from raykd.bench.run import benchmark, benchmark_pair
+    from raykd.bench.run import benchmark, benchmark_data, benchmark_pair
     from raykd.bench.show import show
+    from raykd.data.load import find_folder
     from raykd.training.compute import device_for
 
     for name in ("threads", "rounds"):
@@ -161,11 +162,16 @@ def bench(arguments: Namespace) -> None:
         raise ConfigError("bench: --student and --teacher name a pair of models; give both, or neither")
     if arguments.student and arguments.family:
         raise ConfigError("bench: --family times raykd's own pairs; leave it out beside --student and --teacher")
+    if arguments.data is not None and (arguments.family or arguments.student or arguments.device != "cpu"):
+        raise ConfigError("bench: --data times the loading of images on the CPU; leave out models and --device")
     device = device_for(arguments.device == "cuda")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     log = Console(stderr=True, highlight=False).print
-    if arguments.student:
+    if arguments.data is not None:
+        data_folder = find_folder(arguments.data_dir, os.environ)
+        results = benchmark_data(arguments.data, data_folder, arguments.rounds, log)
+    elif arguments.student:
         results = benchmark_pair(pair(arguments.teacher, arguments.student), device, arguments.rounds, log)
     else:
         results = benchmark(arguments.family or ("cnn", "vit"), device, arguments.rounds, log)

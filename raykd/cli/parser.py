@@ -218,6 +218,9 @@ def _add_bench(commands: Any) -> None:
     text = "time these two models instead, such as cifar_resnet8x4 and cifar_resnet32x4"
     bench.add_argument("--student", metavar="MODEL", help=text)
     bench.add_argument("--teacher", metavar="MODEL", help="the teacher of --student")
+    text = "time the loading of images on disk instead: photos that are generated, or those of the data set NAME"
+    bench.add_argument("--data", metavar="NAME", nargs="?", const="", help=text)
+    _add_data_dir(bench)
     bench.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
     bench.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: one per core")
     bench.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds of measurements; default: 5")

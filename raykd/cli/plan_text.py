@@ -5,6 +5,7 @@ from pathlib import Path
 
 from raykd.data.types import Dataset
 from raykd.errors import plural
+from raykd.orchestration.data_storage import with_packs
 from raykd.orchestration.options import Options
 from raykd.orchestration.run_experiments import data_lines, plans_of, teacher_choice_of
 from raykd.orchestration.run_states import RunStates
@@ -23,6 +24,8 @@ from raykd.training.training_step import make_model
 def print_plan(experiments: Sequence[Experiment], options: Options) -> None:
     """Print the runs and their progress; start nothing. Raises ConfigError for what would end them before Ray runs."""
     store = RunStore(options.results)
+    storage: list[str] = []
+    options = with_packs([experiment.data for experiment in experiments], options, storage.append)
     plans = plans_of(experiments, options)
     for plan, dataset in plans:
         if plan.experiment.search is not None:
@@ -32,7 +35,7 @@ def print_plan(experiments: Sequence[Experiment], options: Options) -> None:
     for plan, dataset in plans:
         search, states = plan.experiment.search, RunStates.read(plan.runs, store)
         print(f"{plan.experiment.family}, results in {options.results.absolute()}")
-        for line in data_lines(plan, dataset):
+        for line in (*data_lines(plan, dataset), *(line for line in storage if line.startswith(f"{dataset.name}: "))):
             print(line)
         if search is not None:
             _print_search(search, store.results / plan.experiment.family)

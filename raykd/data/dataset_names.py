@@ -59,7 +59,7 @@ def without_path(name: str) -> str:
 
 def plain_name(name: str) -> str:
     """Return `name` as the name of a folder: 'flowers' for 'folder:/mine/flowers', and a built-in name as it is."""
-    return Path(name.partition(":")[2]).name or kind_of(name)
+    return without_path(name).rpartition(":")[2]
 
 
 def folder_of(name: str, data_folder: Path | None) -> Path:

@@ -5,8 +5,8 @@
                 Images that are small enough keep their bytes.
     raw         the pixels of the middle square at `square_size`, as the evaluation of image_decoding.py sees them
 
-Mean and standard deviation are those of the middle square at SUMMED_SIDE pixels, or at its own size if that is
-smaller: sums of integers, so they are equal in whatever parts they are computed. A JPEG is decoded at an eighth, a
+Mean and standard deviation are those of the middle square at SUMMED_SIDE pixels, or unresized if it is smaller. They
+are computed from sums of integers, so the division into shards does not change them. A JPEG is decoded at an eighth, a
 quarter or half of its size for them, which still reads, and so checks, all of its bytes.
 """
 

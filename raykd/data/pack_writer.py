@@ -55,6 +55,12 @@ class PackPlan:
     def num_images(self) -> int:
         return sum(self.source.num_images)
 
+    @property
+    def is_written(self) -> bool:
+        """Whether the pack is complete."""
+        record = read_record(PackRecord, self.folder / RECORD)
+        return record is not None and record.source_key == self.key
+
     @cached_property
     def key(self) -> str:
         """Hex; differs for other files, versions of files, or options."""

@@ -1,4 +1,4 @@
-"""Tiny ImageNet: 100,000 training and 10,000 validation images of 64x64 pixels and 200 classes, in its own layout.
+"""Tiny ImageNet: 100,000 training and 10,000 validation images of 64x64 pixels and 200 classes, as published.
 
 Le and Yang 2015, "Tiny ImageNet Visual Recognition Challenge", Stanford CS 231N; http://cs231n.stanford.edu/
 tiny-imagenet-200.zip unpacks to the folder tiny-imagenet-200/ of the data folder:

@@ -17,7 +17,7 @@ import tarfile
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -197,7 +197,7 @@ def _list_images(path: Path) -> tuple[TarImage, ...]:
     labels: dict[str, int] = {}
     keys: dict[str, list[str]] = {}  # the suffixes of each key
     try:
-        with tarfile.open(path, "r:") as tar:
+        with path.open("rb") as stream, tarfile.open(path, "r:") as tar:
             for member in tar:
                 key, suffix = _key_and_suffix(member.name)
                 if not member.isreg() or not key:
@@ -205,10 +205,11 @@ def _list_images(path: Path) -> tuple[TarImage, ...]:
                 keys.setdefault(key, []).append(suffix)
                 if suffix in _IMAGE_SUFFIXES:
                     if key in images:
-                        raise DataError(f"{path}: {key} has two images; give each image a key of its own")
+                        raise DataError(f"{path}: {key} has two images; give each image another key")
                     images[key] = member.offset_data, member.size
                 elif suffix == "cls" or (suffix == "json" and key not in labels):
-                    _read_label(path, tar, member, key, suffix, labels)
+                    stream.seek(member.offset_data)
+                    _read_label(path, stream.read(min(member.size, _MAX_LABEL_BYTES)), member, key, suffix, labels)
             _require_end(path, tar)
     except (tarfile.TarError, OSError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -218,18 +219,15 @@ def _list_images(path: Path) -> tuple[TarImage, ...]:
 
 def _key_and_suffix(name: str) -> tuple[str, str]:
     """Return ('a/0001', 'jpg') for 'a/0001.jpg': the key ends at the first dot of the file's name."""
-    path = PurePosixPath(name)
-    stem, _, suffix = path.name.partition(".")
-    return ("" if not stem else str(path.with_name(stem))), suffix.lower()
+    folder, slash, file = name.removeprefix("./").rpartition("/")
+    stem, _, suffix = file.partition(".")
+    return f"{folder}{slash}{stem}" if stem else "", suffix.lower()
 
 
 def _read_label(
-    path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo, key: str, suffix: str, labels: dict[str, int]
+    path: Path, text: bytes, member: tarfile.TarInfo, key: str, suffix: str, labels: dict[str, int]
 ) -> None:
-    """Set labels[key] to the label in a member. JSON without a label is ignored, because it may be a caption."""
-    stream = tar.extractfile(member)
-    assert stream is not None, "the member is a regular file"
-    text = stream.read(_MAX_LABEL_BYTES)
+    """Set labels[key] to the label in the text of a member. JSON without one is ignored: it may be a caption."""
     try:
         if suffix == "cls":
             label = int(text.decode("ascii"))

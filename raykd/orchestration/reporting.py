@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,8 @@ from rich.console import Console
 
 from raykd.atomic import replacing
 from raykd.config.damage import damaged
-from raykd.data.load import load_dataset
+from raykd.orchestration.data_storage import with_packs
+from raykd.orchestration.options import Options, dataset_of
 from raykd.orchestration.progress import log
 from raykd.report.stats.summary import Report
 from raykd.spec.stages import ROLES
@@ -36,7 +38,8 @@ def evaluate_and_report(
         if folder.status() == "done" and not is_tested(folder):
             run, name = recorded_run(folder), folder.path.name
             log(console, f"evaluating {name} on the test split")
-            dataset = load_dataset(run.data.name, data_folder, run.data.image_size, results / ".data")
+            options = with_packs([run.data], Options(results, data_folder), partial(log, console))
+            dataset = dataset_of(run.data, options)
             require_same_data(name, run.data_identity, dataset)
             compute = folder.require_record().compute
             device = best_device() if compute.device.startswith("cuda") else torch.device("cpu")

@@ -1,10 +1,6 @@
 """Run experiments: check their plans, train on Ray, evaluate and report. One call, one exit code."""
 
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -14,6 +10,7 @@ from raykd.cluster.progress_record import note_results
 from raykd.data.load import keep_decoded
 from raykd.data.types import Dataset
 from raykd.errors import ConfigError, Interrupted, RunFailed, plural
+from raykd.orchestration.data_storage import with_packs
 from raykd.orchestration.options import Options, dataset_of
 from raykd.orchestration.parallel_runs import Slots
 from raykd.orchestration.progress import Progress, log
@@ -21,6 +18,7 @@ from raykd.orchestration.reporting import write_report
 from raykd.orchestration.run_queue import Job, JobStatus, State, max_concurrent, plan_jobs
 from raykd.orchestration.run_states import RunStates
 from raykd.orchestration.session import ray_session
+from raykd.orchestration.stop_signals import stop_signals
 from raykd.spec.experiment import Experiment, Workers
 from raykd.spec.plan import Plan, Run, make_plan
 from raykd.store.run_store import RunStore
@@ -31,9 +29,6 @@ from raykd.training.teacher.choose import PlannedCache, TeacherChoice, choose_te
 from raykd.training.teacher.import_check import describe_import
 from raykd.training.teacher.imported import read_import_check, require_import_fits
 from raykd.training.teacher.load import is_full
-
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # the last is Slurm's signal before the time limit
-SAME_SIGNAL_S = 2.0  # one scancel can reach a process twice
 
 
 def require_together(experiments: Sequence[Experiment]) -> None:
@@ -50,6 +45,12 @@ def require_together(experiments: Sequence[Experiment]) -> None:
         raise ConfigError(
             "workers differ between experiments on one Ray cluster; set the same for all, or run them separately"
         )
+
+
+def prepared(experiments: Sequence[Experiment], options: Options, console: Console) -> Options:
+    """Return `options` with the packs of the experiments' data and their loader threads. Missing packs are written."""
+    used = [experiment.data for experiment in experiments]
+    return with_packs(used, replace(options, loaders=experiments[0].workers.loaders), partial(log, console), console)
 
 
 def plans_of(experiments: Sequence[Experiment], options: Options) -> list[tuple[Plan, Dataset]]:
@@ -101,7 +102,7 @@ def run_experiments(
 
     Raises Interrupted, or RunFailed with the jobs that failed.
     """
-    options = replace(options, loaders=experiments[0].workers.loaders)
+    options = prepared(experiments, options, console)
     plans = plans_of(experiments, options)
     store = RunStore(options.results)
     runs = [run for plan, _ in plans for run in plan.runs]
@@ -244,27 +245,6 @@ def _record_failures(statuses: list[JobStatus], store: RunStore) -> None:
                 is_known = recorded == "failed" and record.reason == reason
                 failure = record.failure if is_known else "outside"
                 folder.write_record(replace(record, status="failed", reason=reason, failure=failure))
-
-
-@contextmanager
-def stop_signals() -> Iterator[threading.Event]:
-    """Set the event at the first of STOP_SIGNALS, upon which runs save and stop. A later signal ends the command."""
-    stopped, stopped_at = threading.Event(), 0.0
-
-    def stop(number: int, frame: object) -> None:
-        nonlocal stopped_at
-        if not stopped.is_set():
-            stopped.set()
-            stopped_at = time.monotonic()
-        elif time.monotonic() - stopped_at > SAME_SIGNAL_S:
-            raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
-    try:
-        yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def raise_for(statuses: list[JobStatus]) -> None:

@@ -17,12 +17,13 @@ from raykd.data.types import Dataset
 from raykd.errors import Interrupted, RunFailed, plural
 from raykd.orchestration.confirm import confirm, is_confirmed, winner_of
 from raykd.orchestration.options import Options
-from raykd.orchestration.run_experiments import as_filled, plan_of, run_experiments, stop_signals, teacher_choice_of
+from raykd.orchestration.run_experiments import as_filled, plan_of, prepared, run_experiments, teacher_choice_of
 from raykd.orchestration.run_queue import JobStatus
 from raykd.orchestration.run_states import RunStates
 from raykd.orchestration.search_identity import SearchCommand
 from raykd.orchestration.session import ray_session
 from raykd.orchestration.space_check import check_search
+from raykd.orchestration.stop_signals import stop_signals
 from raykd.provenance import hardware, source, versions
 from raykd.spec.experiment import Experiment
 from raykd.spec.plan import Plan
@@ -40,7 +41,7 @@ def search(experiment: Experiment, options: Options, console: Console) -> None:
     Raises ConfigError for a space that cannot be searched and for another search of the same name, Interrupted after a
     signal, and RunFailed if every trial or a run that confirms a configuration failed.
     """
-    options = replace(options, loaders=experiment.workers.loaders)
+    options = prepared([experiment], options, console)
     command = SearchCommand(experiment, options, console)
     plan, dataset = plan_of(experiment, options)  # finds all configuration errors before Ray starts
     identity = check_search(experiment, plan, dataset, options)

@@ -159,7 +159,17 @@ def _trainer(queue: Any, slot: int, slots: Slots, options: Options, storage: Pat
     The first replacement requests a job, and the queue returns the job that the slot had.
     """
     results, data_folder = options.results.absolute(), options.data_folder.absolute()
-    worker = WorkerConfig(queue, slot, results, data_folder, slots.cpus, slots.gpus, slots.may_shrink, options.loaders)
+    worker = WorkerConfig(
+        queue,
+        slot,
+        results,
+        data_folder,
+        slots.cpus,
+        slots.gpus,
+        slots.may_shrink,
+        options.loaders,
+        tuple((key, pack and pack.absolute()) for key, pack in options.packs),
+    )
     return TorchTrainer(
         work,
         train_loop_config=vars(worker),  # plain values, for which the controller need not import torch

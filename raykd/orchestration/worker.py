@@ -24,7 +24,7 @@ import torch
 
 from raykd.errors import RESUME, Interrupted, RaykdError, RunFailed, is_environment_error
 from raykd.orchestration.metrics import export
-from raykd.orchestration.options import Options, dataset_of
+from raykd.orchestration.options import DataKey, Options, dataset_of
 from raykd.orchestration.retry import is_retried
 from raykd.orchestration.run_queue import Job, State
 from raykd.orchestration.worker_link import ANSWER_S, QueueLink
@@ -50,7 +50,7 @@ CHUNKS = 16  # one part of a logit cache is split into these; with several worke
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """The configuration of a slot's workers. queue: the actor's handle. threads, loaders, gpus: for each worker."""
+    """The configuration of a slot's workers. queue: the actor's handle. threads, gpus: for each worker."""
 
     queue: Any
     slot: int
@@ -60,10 +60,11 @@ class WorkerConfig:
     gpus: float
     may_shrink: bool
     loaders: int | None = None
+    packs: tuple[tuple[DataKey, Path | None], ...] = ()
 
     @property
     def options(self) -> Options:
-        return Options(self.results, self.data_folder, loaders=self.loaders)
+        return Options(self.results, self.data_folder, loaders=self.loaders, packs=self.packs)
 
 
 def work(config: dict[str, Any]) -> None:

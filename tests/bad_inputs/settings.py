@@ -66,7 +66,7 @@ SETTINGS: dict[str | tuple[str, ...], tuple[str, ...]] = {
     "student=none": ("'none' cannot stand for Recipe", "which has the fields"),
     "teacher_source=disk": ("teacher_source=disk", "one of auto, live, cache"),
     "cached_classes=0": ("cached_classes = 0", "at least 1, all, or none"),
-    "cached_classes=many": ("cached_classes=many", "a whole number or one of all or none"),
+    "cached_classes=many": ("cached_classes=many", "an integer or one of all or none"),
     "cached_classes=70000": ("cached_classes = 70000", "at most 65,536"),
     ("cached_classes=16", "method=dkd", "teacher_source=cache"): ("cached_classes = 16", "set it to all"),
     ("teacher_source=cache", "method=at"): ("teacher_source = 'cache'", "use live or auto"),

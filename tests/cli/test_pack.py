@@ -12,10 +12,10 @@ from rich.console import Console
 from small_images import encoded, write_folder
 
 from raykd.cli import parser
-from raykd.cli.pack import PackProgress
 from raykd.data.load import load_dataset
 from raykd.data.pack import ShardRecord
 from raykd.data.shard_writer import WrittenShard
+from raykd.orchestration.packing import PackProgress
 
 ROOT = Path(__file__).parents[2]
 
@@ -94,7 +94,7 @@ def _children(pid: int) -> list[int]:
 
 def test_the_progress_counts_the_images_of_this_attempt_for_its_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("raykd.cli.pack.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("raykd.orchestration.packing.time.monotonic", lambda: now[0])
     console = Console(record=True, width=100, file=io.StringIO())
     progress = PackProgress(10_000, console)
     shard = WrittenShard("", ShardRecord("train-00000.arrow", 2_000, 1), 0, {}, (), (), "")

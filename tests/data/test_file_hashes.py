@@ -25,7 +25,7 @@ def later(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def forget(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Return a function that forgets what this process has hashed, as another process would not know it."""
+    """Return a function that forgets what this process has hashed, as in another process."""
     return lambda: monkeypatch.setattr(file_hashes, "_of_places", {})
 
 

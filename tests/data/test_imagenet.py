@@ -1,15 +1,17 @@
-"""ImageNet in its three layouts, and Tiny ImageNet in its own."""
+"""ImageNet in its three layouts, and Tiny ImageNet as published."""
 
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from packed_layouts import pack_small
 from small_images import encoded, write_folder, write_parquet, write_tiny_imagenet, write_webdataset
 
 from raykd.cli import parser
 from raykd.data import imagenet
 from raykd.data.load import find_source, list_datasets, load_dataset
+from raykd.data.pack import Pack
 from raykd.errors import DataError
 
 DIGITS = Path(__file__).parents[2] / "experiments" / "digits.py"
@@ -44,6 +46,8 @@ def test_imagenet_is_tested_on_its_validation_split_with_the_published_statistic
     (note,) = data.notes
     assert "is the test split, because there is no 'test'" in note
     assert list_datasets(tmp_path) == ("imagenet",)
+    packed = Pack(pack_small("imagenet", tmp_path)).record
+    assert packed.statistics == (imagenet.MEAN, imagenet.STD) and packed.notes == data.notes
 
 
 def test_imagenet_without_a_layout_lists_the_layouts(tmp_path: Path) -> None:
@@ -56,7 +60,7 @@ def test_imagenet_without_a_layout_lists_the_layouts(tmp_path: Path) -> None:
         load_dataset("imagenet", tmp_path, 16)
 
 
-def test_tiny_imagenet_is_read_in_its_own_layout(tmp_path: Path) -> None:
+def test_tiny_imagenet_is_read_as_published(tmp_path: Path) -> None:
     place = write_tiny_imagenet(tmp_path / "tiny-imagenet-200")
     data = load_dataset("tiny_imagenet", tmp_path)
     assert data.class_names == ("goldfish, Carassius auratus", "tabby, tabby cat") and data.image_size == 64

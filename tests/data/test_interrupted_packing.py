@@ -241,6 +241,17 @@ def test_a_pack_without_some_rows_has_another_identity_than_its_parquet_files(tm
     assert load_dataset("packed:pack", tmp_path).identity != whole
 
 
+def test_a_shard_may_lose_all_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "MAX_UNIT_IMAGES", 1)
+    place = write_folder(tmp_path / "insects", 2, 1)
+    (place / "train/ant/001.png").write_bytes(b"x")
+    pack_small("folder:insects", tmp_path, PackOptions(skip_damaged=1))
+    packed = load_dataset("packed:pack", tmp_path)
+    (place / "train/ant/001.png").unlink()
+    whole = load_dataset("folder:insects", tmp_path)
+    assert packed.train.pixels.equal(whole.train.pixels) and packed.identity == whole.identity
+
+
 def test_a_class_that_loses_all_images_is_an_error(tmp_path: Path) -> None:
     place = write_folder(tmp_path / "insects", 2, 1)
     for file in (place / "train/bee").iterdir():

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from raykd.data.dataset_names import without_path
+from raykd.data.dataset_names import plain_name, without_path
 from raykd.data.load import find_folder, load_dataset
 from raykd.data.types import Dataset, Split
 from raykd.errors import ConfigError, DataError
@@ -93,3 +93,17 @@ def test_split_refuses_other_types_and_shapes() -> None:
 )
 def test_published_name_has_no_path(name: str, published: str) -> None:
     assert without_path(name) == published
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("folder:/mine/flowers/", "flowers"),
+        ("parquet:flowers/small", "small"),
+        ("imagenet", "imagenet"),
+        ("folder:..", "folder"),
+        ("webdataset:.", "webdataset"),
+    ],
+)
+def test_a_pack_has_the_last_name_of_the_path_of_its_source(name: str, folder: str) -> None:
+    assert plain_name(name) == folder

@@ -43,6 +43,13 @@ def test_a_pack_has_the_pixels_labels_and_identity_of_its_source(tmp_path: Path,
     assert "packed:pack" in list_datasets(tmp_path)
 
 
+def test_a_shard_has_several_record_batches(tmp_path: Path) -> None:
+    write_folder(tmp_path / "insects", 100, 1)
+    opened = Pack(pack_small("folder:insects", tmp_path))
+    assert [shard.num_images for shard in opened.record.train] == [300]
+    assert_equal_images(load_dataset("packed:pack", tmp_path), load_dataset("folder:insects", tmp_path))
+
+
 @pytest.mark.parametrize("make", LAYOUTS)
 def test_statistics_are_those_of_the_images_in_memory_at_their_size(tmp_path: Path, make: Callable) -> None:
     name = make(tmp_path)

@@ -162,7 +162,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "no label": (shard(a_png=IMAGE), r"train-0000\.tar: a has no label; add a\.cls, or a\.json"),
     "webp": (shard(a_webp=IMAGE, a_cls=b"1"), r"a has a label and no \.jpg, .* but \.webp; convert the image"),
     "a label alone": (shard(a_cls=b"1"), r"a has a label and no \.jpg, \.jpeg or \.png, but nothing else"),
-    "two images": (shard(a_png=IMAGE, a_jpg=IMAGE, a_cls=b"1"), r"a has two images; give each image a key of its own"),
+    "two images": (shard(a_png=IMAGE, a_jpg=IMAGE, a_cls=b"1"), r"a has two images; give each image another key"),
     "no images": (shard(a_txt=b"a cat"), r"train-0000\.tar: has no images; it requires KEY\.jpg and KEY\.cls"),
     "text label": (shard(a_png=IMAGE, a_cls=b"cat"), r"the label in a\.cls is b'cat', not an integer from 0"),
     "negative label": (shard(a_png=IMAGE, a_cls=b"-1"), r"a\.cls has label -1; leave images without a label out"),

@@ -16,14 +16,13 @@ from raykd.errors import ConfigError, Interrupted, RunFailed
 from raykd.orchestration.options import Options
 from raykd.orchestration.parallel_runs import Slots
 from raykd.orchestration.run_experiments import (
-    STOP_SIGNALS,
     raise_for,
     run_experiments,
     run_to_completion,
-    stop_signals,
 )
 from raykd.orchestration.run_queue import Job, JobStatus, RunQueue, State, plan_jobs
 from raykd.orchestration.run_states import RunStates
+from raykd.orchestration.stop_signals import STOP_SIGNALS, stop_signals
 from raykd.spec.experiment import Workers
 from raykd.spec.plan import make_plan
 from raykd.store.run_store import RunStore
@@ -82,7 +81,7 @@ def test_first_signal_requests_a_stop_and_its_duplicate_does_nothing(number: sig
 
 @pytest.mark.parametrize("number", STOP_SIGNALS, ids=lambda number: number.name)
 def test_later_signal_ends_the_command(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raykd.orchestration.run_experiments.SAME_SIGNAL_S", 0.0)
+    monkeypatch.setattr("raykd.orchestration.stop_signals.SAME_SIGNAL_S", 0.0)
     with pytest.raises(KeyboardInterrupt), stop_signals():
         os.kill(os.getpid(), signal.SIGUSR2)
         os.kill(os.getpid(), number)

@@ -11,15 +11,18 @@ from nightly import nightly_except, nightly_unless
 from small_runs import CPU, digits, recipe, run_of, teacher_of
 
 from raykd.data.augmentation import Augmentation
-from raykd.methods import KD, RKD, Method
+from raykd.methods import KD, RKD, FeatureKD, Method
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
+from raykd.outputs import Outputs
 from raykd.spec.experiment import CACHEABLE
 from raykd.spec.plan import Run
 from raykd.spec.recipe import AdamW
+from raykd.store.records import TopClasses
 from raykd.training.compute import Compute
 from raykd.training.cuda_graph import DeviceSteps, EagerSteps
 from raykd.training.teacher.sources import CachedTeacher, Teacher
+from raykd.training.teacher.sparse_rows import RowLayout
 from raykd.training.training_step import TrainState, make_train_state
 
 WAYS = nightly_except([DeviceSteps], [EagerSteps, DeviceSteps])  # a GPU takes DeviceSteps where it can
@@ -68,6 +71,16 @@ def test_every_method_keeps_to_the_gpu(method: Method, way: Callable[[TrainState
     assert take_steps(training_of(run), way) > 0
     if run.teacher is not None and method.needs <= CACHEABLE:
         assert take_steps(training_of(run, cached(run)), way) > 0
+
+
+@pytest.mark.parametrize("width", nightly_except([0], [0, 128]))
+def test_top_classes_are_restored_on_the_gpu(width: int) -> None:
+    run = run_by(FeatureKD() if width else KD())
+    layout = RowLayout(10, width, kept=3)
+    num_views, num_images = run.data.views.count, len(digits().train.labels)
+    rows = layout.encode(Outputs(torch.randn(num_images * num_views, 10), torch.randn(num_images * num_views, width)))
+    teacher = CachedTeacher(rows, num_views, "", width, TopClasses(3, 10))
+    assert take_steps(training_of(run, teacher), DeviceSteps) > 0
 
 
 AUGMENTATIONS = {

@@ -13,7 +13,7 @@ from small_runs import CPU, NO_WEIGHTS, digits, experiment, recipe, run_of, trai
 from torch import Tensor, nn
 
 from raykd import models
-from raykd.data.views import ViewRenderer
+from raykd.data.renderers import make_renderer
 from raykd.errors import Interrupted, RunFailed
 from raykd.models import ImageModel
 from raykd.models.resnet_cifar import ResNet
@@ -77,7 +77,7 @@ def filling(tmp_path: Path) -> Filling:
 def test_filled_logits_equal_the_teachers_logits_of_each_view(filling: Filling) -> None:
     assert sum(filling.filler.fill(part) for part in range(3)) == 200 * NUM_VIEWS == filling.teacher.seen
     assert torch.equal(filling.cache.filled(), filling.expected())
-    renderer = ViewRenderer(digits().train.images, filling.wanted.data.views)
+    renderer = make_renderer(digits().train.images, filling.wanted.data.views, CPU)
     index, view = filling.expected().nonzero().unbind(1)
     with torch.no_grad():
         live = filling.teacher(renderer.render(index[::7], view[::7])).logits
@@ -91,7 +91,7 @@ def test_filled_embeddings_equal_the_teachers_embeddings_of_each_view(filling: F
     filler = Filler(wanted, digits(), cache, filling.teacher, choose_compute(CPU, "fp32"))
     assert sum(filler.fill(part) for part in range(3)) == 200 * NUM_VIEWS
     index, view = filling.expected().nonzero().unbind(1)
-    images = ViewRenderer(digits().train.images, wanted.data.views).render(index[::7], view[::7])
+    images = make_renderer(digits().train.images, wanted.data.views, CPU).render(index[::7], view[::7])
     with torch.no_grad():
         live: Outputs = filling.teacher(images)
     assert live.embedding is not None
@@ -105,7 +105,7 @@ def test_filled_top_classes_are_those_of_the_teachers_logits_of_each_view(fillin
     filler = Filler(wanted, digits(), cache, filling.teacher, choose_compute(CPU, "fp32"))
     assert sum(filler.fill(part) for part in range(3)) == 200 * NUM_VIEWS
     index, view = filling.expected().nonzero().unbind(1)
-    images = ViewRenderer(digits().train.images, wanted.data.views).render(index[::7], view[::7])
+    images = make_renderer(digits().train.images, wanted.data.views, CPU).render(index[::7], view[::7])
     with torch.no_grad():
         live = filling.teacher(images).logits
     found = cache.key.layout.decode(cache.rows()[(index * NUM_VIEWS + view)[::7]]).logits

@@ -9,7 +9,7 @@ from small_runs import CPU, NO_WEIGHTS, digits, experiment, recipe, train
 
 from raykd import models
 from raykd.data.loader import Batch
-from raykd.data.views import ViewRenderer
+from raykd.data.renderers import make_renderer
 from raykd.errors import Interrupted, RunFailed
 from raykd.methods import KD, FeatureKD
 from raykd.methods.kd import kd_loss
@@ -72,7 +72,7 @@ def test_kd_from_top_classes_differs_from_live_kd_by_no_more_than_the_recorded_e
     monkeypatch.setattr(fill, "SAMPLE_EVERY", 1)
     run, live, cache = teachers_of(store, tmp_path, method=KD(alpha=0.1, temperature=temperature))
     index, view = cache.filled().nonzero().unbind(1)
-    images = ViewRenderer(digits().train.images, run.data.views).render(index, view)
+    images = make_renderer(digits().train.images, run.data.views, CPU).render(index, view)
     batch = Batch(images, digits().train.labels[index], index, view)
     student = models.build(run.model, images_of(digits()), seed=3).eval()
     with torch.no_grad():

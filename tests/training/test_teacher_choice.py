@@ -325,6 +325,8 @@ def test_cache_of_crops_counts_the_views_per_image(tmp_path: Path) -> None:
     assert found.reason == "logit cache with all 30 views per image instead of 300 teacher passes (703 KiB)"
     key = found.cache.key(digits(), "")
     assert (key.min_crop_area, key.views_per_image, key.num_views) == (0.3, 30, 30)
+    nearly = decided(tmp_path, data=replace(CROPS, views_per_image=5), student=recipe(epochs=12))
+    assert nearly is not None and "with 4.7 of 5 views per image instead of 12" in nearly.reason, "not 5 of 5"
     few = decided(tmp_path, data=data, student=recipe(epochs=20), seeds=(0, 7))
     assert few is not None and few.cache is not None and few.cache.epochs == ((0, 20), (7, 20))
     assert few.reason.startswith("logit cache with 22 of 30 views per image instead of 40 teacher passes")
@@ -338,8 +340,10 @@ def test_more_than_128_classes_are_stored_as_their_top_16(tmp_path: Path) -> Non
     assert found.cache.key(many_classes(), "").size_bytes == size
     assert found.reason == (
         f"logit cache with all 18 views per image instead of 60 teacher passes ({size / 2**20:.0f} MiB, top 16 of 200 "
-        "classes)"
+        "classes); at temperature 4 the classes that are not kept get too much probability, at 1 exactly theirs"
     )
+    exact = decided_on_many_classes(tmp_path, method=KD(temperature=1.0))
+    assert exact.reason.endswith("top 16 of 200 classes)")
 
 
 def test_up_to_128_classes_are_all_stored(tmp_path: Path) -> None:

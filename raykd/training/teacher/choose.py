@@ -152,8 +152,9 @@ def choose_teacher(
     if experiment.teacher_source == "live" or (experiment.teacher_source == "auto" and reason):
         live = _describe_live(epochs, len(teachers), reason or "teacher_source = live")
         return TeacherChoice(None, f"{live}; {other_runs}" if embedding_cache else live, embedding_cache)
-    saving = _describe_cached(cache, key, num_views, _describe_passes(epochs, len(teachers)), caches)
-    return TeacherChoice(cache, "; ".join(filter(None, (saving, other_runs))), embedding_cache)
+    saving = _describe_cached(cache, key, num_views, _describe_passes(epochs, len(teachers)))
+    error = _describe_error(experiment, key, caches)
+    return TeacherChoice(cache, "; ".join(filter(None, (saving, error, other_runs))), embedding_cache)
 
 
 def _describe_passes(epochs: Sequence[tuple[int, int]], num_teachers: int) -> tuple[str, str]:
@@ -167,18 +168,27 @@ def _describe_live(epochs: Sequence[tuple[int, int]], num_teachers: int, reason:
     return f"live, {passes} per image{each}: {reason}"
 
 
-def _describe_cached(cache: PlannedCache, key: CacheKey, num_views: float, live: tuple[str, str], caches: Path) -> str:
-    """Return what the cache holds, what it replaces, its size, and its error if that was measured before."""
-    share = "all" if cache.holds_all_views else f"{num_views:.0f} of"
+def _describe_cached(cache: PlannedCache, key: CacheKey, num_views: float, live: tuple[str, str]) -> str:
+    """Return what the cache holds, what it replaces, and its size. num_views: those that are filled, on average."""
+    rounded = f"{num_views:.0f}" if round(num_views) < key.num_views else f"{num_views:.1f}"
+    share = "all" if cache.holds_all_views else f"{rounded} of"
     parts = [_format_size(key.size_bytes)]
     if key.cached_classes is not None:
         parts.append(f"top {key.cached_classes} of {key.num_classes:,} classes")
     parts += ["embeddings included"] if key.embedding_width else []
     saving = f"logit cache with {share} {plural(key.num_views, 'view')} per image instead of {''.join(live)}"
-    error = ""
-    if key.cached_classes is not None and key.teacher_sha256 and LogitCache.exists(caches, key):
-        error = LogitCache(caches, key).describe_error()
-    return "; ".join(filter(None, (f"{saving} ({', '.join(parts)})", error)))
+    return f"{saving} ({', '.join(parts)})"
+
+
+def _describe_error(experiment: Experiment, key: CacheKey, caches: Path) -> str:
+    """Return the error of a cache of the top classes, or what to expect before it is measured; '' if all are kept."""
+    if key.cached_classes is None:
+        return ""
+    if key.teacher_sha256 and LogitCache.exists(caches, key) and (error := LogitCache(caches, key).describe_error()):
+        return error
+    highest = max(experiment.temperatures)
+    expected = f"at temperature {highest:g} the classes that are not kept get too much probability, at 1 exactly theirs"
+    return expected if highest > 1 else ""
 
 
 def _num_shown(experiment: Experiment, dataset: Dataset, epochs: int) -> float:

@@ -6,8 +6,9 @@ The processes ignore Ctrl-C, which their parent handles, and end with their pare
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor
+from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from threading import Thread
@@ -15,23 +16,30 @@ from threading import Thread
 from raykd.data.shard_writer import ShardTask, WrittenShard, write_shard
 from raykd.errors import RunFailed
 
+KILLED = (
+    "a process that packs images was killed, perhaps for its memory; {remedy}, and rerun the same command, which keeps "
+    "the complete shards"
+)
+POLL_S = 1.0  # how long to wait for a shard before looking whether to stop
 
-def write_in_processes(tasks: Sequence[ShardTask], num_processes: int) -> Iterator[WrittenShard]:
-    """Yield the shard of each task when it is written.
 
-    Raises what `write_shard` raises, after the shards in work are done. RunFailed if a process is killed.
+def write_in_processes(
+    tasks: Sequence[ShardTask], num_processes: int, should_stop: Callable[[], bool] = lambda: False
+) -> Iterator[WrittenShard]:
+    """Yield the shard of each task when it is written, until `should_stop` returns true.
+
+    Raises what `write_shard` raises; RunFailed if a process is killed.
     """
     context = multiprocessing.get_context("forkserver")  # a fork of this process would copy its threads' locks
     context.set_forkserver_preload([write_shard.__module__])  # imported once, and not by each process
     with ProcessPoolExecutor(min(num_processes, len(tasks)), context, _end_with_parent) as pool:
         try:
-            for written in as_completed([pool.submit(write_shard, task) for task in tasks]):
-                yield written.result()
+            left = {pool.submit(write_shard, task) for task in tasks}
+            while left and not should_stop():
+                done, left = wait_for(left, POLL_S, FIRST_COMPLETED)
+                yield from (written.result() for written in done)
         except BrokenProcessPool as error:
-            raise RunFailed(
-                "a process that packs images was killed, perhaps for its memory; give fewer --jobs and rerun the same "
-                "command, which keeps the shards that are written"
-            ) from error
+            raise RunFailed(KILLED.format(remedy="give fewer --jobs")) from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

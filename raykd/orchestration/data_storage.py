@@ -1,0 +1,110 @@
+"""Where a command reads its images: from memory, or from a pack on disk, which is written if there is none.
+
+The driver decides once, and its workers follow (`Options.packs`), because other nodes may have more or less memory.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from raykd.config.codec import read_record
+from raykd.data import dataset_names
+from raykd.data.image_packing import PackOptions
+from raykd.data.load import find_source
+from raykd.data.memory import available_bytes
+from raykd.data.pack import RECORD, PackRecord
+from raykd.data.pack_writer import PackPlan, plan_pack
+from raykd.data.sources import Source
+from raykd.data.storage import StorageChoice, choose_storage, decoded_size
+from raykd.errors import ConfigError, DataError
+from raykd.orchestration.options import Options, data_key
+from raykd.orchestration.packing import write_pack
+from raykd.spec.experiment import Data
+from raykd.store.run_store import RunStore
+
+
+def with_packs(
+    used: Iterable[Data], options: Options, log: Callable[[str], None], console: Console | None = None
+) -> Options:
+    """Return `options` with the packs of those data sets among `used` that are read from disk.
+
+    Data that `options` already has is not examined again.
+
+    log: receives why images are read from memory or disk. console: shows the progress of packing. Without it,
+    ConfigError is raised for a data set that has to be packed first.
+    """
+    packs = dict(options.packs)
+    for data in used:
+        if data_key(data) in packs or _is_in_memory_only(data):
+            continue
+        choice, found = _choose(data, options)
+        log(f"{data.name}: {choice.reason}")
+        if choice.storage == "memory":
+            packs[data_key(data)] = None
+            continue
+        pack = found if isinstance(found, Path) else _pack_of(data.name, found, options, log, console)
+        packs[data_key(data)] = pack
+    return replace(options, packs=tuple(packs.items()))
+
+
+def _is_in_memory_only(data: Data) -> bool:
+    """Return whether the data set is one of those that cannot be packed. Raises ConfigError if it would have to be."""
+    if data.name != "digits" and not dataset_names.is_cifar(data.name):
+        return False
+    in_memory = f"requires images on disk, and those of {data.name} are always in memory"
+    data.require(data.storage != "disk", "storage", f"{in_memory}; use auto")
+    data.require(data.min_crop_area is None, "min_crop_area", f"{in_memory}; use student.augmentation.crop_area")
+    return True
+
+
+def _choose(data: Data, options: Options) -> tuple[StorageChoice, Path | Source]:
+    """Return where the images are read from, and their pack, or the source that a pack would be written from."""
+    if dataset_names.kind_of(data.name) == "packed":
+        pack = dataset_names.folder_of(data.name, options.data_folder)
+        record = read_record(PackRecord, pack / RECORD)
+        if record is None:
+            raise DataError(f"{pack}: is no packed data set; write one with: python -m raykd pack NAME")
+        num_images = sum(shard.num_images for shard in (*record.train, *record.test))
+        return _choice(data, num_images, data.image_size or record.square_size or 0), pack
+    source = find_source(data.name, options.data_folder)
+    return _choice(data, sum(source.num_images), decoded_size(source, data.image_size)), source
+
+
+def _choice(data: Data, num_images: int, image_size: int) -> StorageChoice:
+    return choose_storage(data.storage, num_images, image_size, data.min_crop_area is not None, available_bytes())
+
+
+def _pack_of(name: str, source: Source, options: Options, log: Callable[[str], None], console: Console | None) -> Path:
+    """Return the folder of the pack of `source` below the results, after writing it if necessary."""
+    place = hashlib.sha256(str(source.place.resolve()).encode("utf-8", "surrogateescape")).hexdigest()
+    folder = options.decoded / f"{dataset_names.plain_name(name)}-{place[:8]}.pack"
+    plan = _planned(source, folder, log, may_replace=console is not None)
+    if plan is not None and plan.is_written:
+        return folder
+    if plan is None or console is None:
+        raise ConfigError(
+            f"{name}: its images are decoded in each step and have to be packed first; run the experiment without "
+            f"--plan, or pack them for all experiments: python -m raykd pack {name}"
+        )
+    RunStore(options.results).require_writable()
+    log(f"packing {name} into {folder}; 'python -m raykd pack {name}' packs it for all results folders")
+    write_pack(plan, console)
+    return folder
+
+
+def _planned(source: Source, folder: Path, log: Callable[[str], None], may_replace: bool) -> PackPlan | None:
+    """Return the plan of the pack in `folder`; None if another version of the files is packed there and is kept."""
+    try:
+        return plan_pack(source, folder, PackOptions())
+    except DataError:
+        if not (folder / RECORD).is_file():
+            raise
+    if not may_replace:
+        return None
+    log(f"{folder}: its files have changed since they were packed; packing them again")
+    shutil.rmtree(folder)
+    return plan_pack(source, folder, PackOptions())

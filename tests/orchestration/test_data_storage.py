@@ -1,0 +1,132 @@
+"""Whether a command reads its images from memory or from a pack, and when it packs them."""
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from small_images import encoded, write_folder
+
+from raykd.data.load import load_dataset
+from raykd.data.pack_writer import plan_pack
+from raykd.data.packed_images import PackedImages
+from raykd.errors import ConfigError, DataError
+from raykd.orchestration import data_storage
+from raykd.orchestration.data_storage import with_packs
+from raykd.orchestration.options import Options, data_key, dataset_of
+from raykd.spec.experiment import Data
+
+DATA = Data("folder:insects", val_images=6, image_size=24, crop_padding=0)
+ON_DISK = replace(DATA, storage="disk")
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> Options:
+    write_folder(tmp_path / "data" / "insects")
+    return Options(tmp_path / "results", tmp_path / "data")
+
+
+@pytest.fixture
+def lines() -> list[str]:
+    return []
+
+
+def packed(data: Data, options: Options, lines: list[str]) -> Options:
+    return with_packs([data], options, lines.append, Console(file=io.StringIO()))
+
+
+def test_small_data_is_decoded_into_memory_and_the_log_says_why(options: Options, lines: list[str]) -> None:
+    chosen = packed(DATA, options, lines)
+    assert chosen.packs == ((data_key(DATA), None),)
+    assert dataset_of(DATA, chosen).train.is_in_memory
+    assert lines[0].startswith("folder:insects: images are decoded into memory: 24 images of 24x24 pixels take ")
+    assert not options.results.exists()
+
+
+def test_data_that_does_not_fit_is_packed_once_below_the_results(
+    options: Options, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data_storage, "available_bytes", lambda: 100_000)  # 24 images have 41,472 bytes
+    chosen = packed(DATA, options, lines)
+    ((_, pack),) = chosen.packs
+    assert pack is not None and pack.parent == options.decoded and (pack / "pack.json").is_file()
+    assert "more than a quarter of 0.0001 GB that are free" in lines[0] and lines[1].startswith(
+        "packing folder:insects"
+    )
+    written = {path: path.stat().st_mtime_ns for path in pack.iterdir()}
+    assert packed(DATA, options, lines) == chosen and len(lines) == 3
+    assert {path: path.stat().st_mtime_ns for path in pack.iterdir()} == written
+
+
+def test_images_on_disk_and_in_memory_are_the_same_data_set(options: Options, lines: list[str]) -> None:
+    on_disk = dataset_of(ON_DISK, packed(ON_DISK, options, lines))
+    in_memory = load_dataset(DATA.name, options.data_folder, DATA.image_size)
+    assert not on_disk.train.is_in_memory
+    assert on_disk.identity == in_memory.identity and on_disk.class_names == in_memory.class_names
+    assert on_disk.train.images[0:18].equal(in_memory.train.pixels)
+    assert on_disk.train.labels.equal(in_memory.train.labels)
+
+
+def test_files_that_changed_are_packed_again(options: Options, lines: list[str]) -> None:
+    before = dataset_of(ON_DISK, packed(ON_DISK, options, lines)).identity
+    (options.data_folder / "insects" / "train" / "bee" / "new.png").write_bytes(encoded(77))
+    dataset_of.__globals__["_open_once"].cache_clear()  # as in another process
+    changed = dataset_of(ON_DISK, packed(ON_DISK, options, lines))
+    assert changed.identity != before and len(changed.train) == 19
+    assert any("its files have changed since they were packed; packing them again" in line for line in lines)
+
+
+def test_a_plan_never_packs_and_names_the_command_that_does(options: Options, lines: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"folder:insects: .*have to be packed first; .*raykd pack folder:insects$"):
+        with_packs([ON_DISK], options, lines.append)
+    assert not options.results.exists()
+    chosen = packed(ON_DISK, options, lines)
+    assert with_packs([ON_DISK], options, lines.append) == chosen
+    (options.data_folder / "insects" / "test" / "bee" / "000.png").write_bytes(encoded(78))
+    with pytest.raises(ConfigError, match="have to be packed first"):
+        with_packs([ON_DISK], options, lines.append)
+
+
+def test_a_pack_is_read_from_memory_or_disk_by_its_size(
+    options: Options, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack = options.data_folder / "packed" / "insects"
+    plan = plan_pack(data_storage.find_source(DATA.name, options.data_folder), pack, data_storage.PackOptions())
+    data_storage.write_pack(plan, Console(file=io.StringIO()), jobs=1)
+    named = replace(DATA, name="packed:insects")
+    assert packed(named, options, lines).packs == ((data_key(named), None),)
+    monkeypatch.setattr(data_storage, "available_bytes", lambda: 100_000)
+    chosen = packed(named, options, lines)
+    assert chosen.packs == ((data_key(named), pack),)
+    dataset = dataset_of(named, replace(chosen, loaders=3))
+    assert isinstance(dataset.train.images, PackedImages) and dataset.train.images.threads.count == 3
+    with pytest.raises(DataError, match=r"is no packed data set; write one with: python -m raykd pack NAME"):
+        packed(replace(DATA, name="packed:other"), options, lines)
+
+
+def test_choices_of_one_command_are_made_once(options: Options, lines: list[str]) -> None:
+    chosen = with_packs(
+        [DATA, replace(DATA, val_images=3), ON_DISK], options, lines.append, Console(file=io.StringIO())
+    )
+    assert len(chosen.packs) == 2 and sum("decoded" in line for line in lines) == 2
+    count = len(lines)
+    assert packed(DATA, chosen, lines) == chosen and len(lines) == count
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            Data("cifar10", storage="disk"),
+            "storage = 'disk' in Data: requires images on disk, and those of cifar10 are",
+        ),
+        (
+            Data("digits", image_size=8, crop_padding=0, min_crop_area=0.5),
+            r"min_crop_area = 0.5 in Data: requires images on disk, .*use student\.augmentation\.crop_area",
+        ),
+    ],
+)
+def test_small_built_in_data_cannot_be_on_disk(data: Data, message: str, options: Options, lines: list[str]) -> None:
+    with pytest.raises(ConfigError, match=message):
+        packed(data, options, lines)
