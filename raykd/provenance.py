@@ -6,6 +6,8 @@ The checksums show whether a file was damaged or replaced. Imports no torch.
 import hashlib
 import json
 import platform
+import shlex
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
@@ -14,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from raykd.config import fingerprint
+from raykd.errors import flattened
 
 PACKAGES = ("torch", "torchvision", "timm", "ray", "optuna", "pyarrow", "numpy", "transformers")
+MAX_COMMAND = 1000  # characters
 AT_REST_S = 2.0  # seconds; a file changed more recently may change again within the resolution of its time stamps
 
 
@@ -72,6 +76,12 @@ def git_revision(git: Path) -> str | None:
         return next((line.split()[0] for line in packed if line.endswith(f" {name}")), None)
     except OSError:  # not a checkout, or a worktree, whose .git is a file
         return None
+
+
+def command_line() -> str:
+    """Return the command that started this process, quoted for a shell: 'python experiments/digits.py'."""
+    words = [word.encode("utf-8", "replace").decode() for word in sys.orig_argv[1:]]
+    return flattened(shlex.join(["python", *words]), MAX_COMMAND)
 
 
 def file_sha256(path: Path) -> str:

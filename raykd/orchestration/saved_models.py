@@ -2,16 +2,20 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from raykd import models
 from raykd.atomic import write_json
-from raykd.data.load import load_dataset
+from raykd.data.types import Dataset
 from raykd.errors import ConfigError
+from raykd.orchestration.data_storage import with_packs
+from raykd.orchestration.options import Options, dataset_of
 from raykd.orchestration.progress import log
-from raykd.spec.experiment import Experiment
+from raykd.spec.experiment import Data, Experiment
 from raykd.spec.stages import REPORT_KEYS, ROLES, STAGES, Stage
 from raykd.training.compute import best_device, choose_compute
 from raykd.training.evaluate import evaluate
@@ -57,10 +61,11 @@ def _accuracy(file: Path, experiment: Experiment, stage: Stage, data_folder: Pat
     header = read_header(file)
     if header is not None:
         _require_classifier(header.model, file)
-        dataset = load_dataset(header.data, data_folder, header.images.size)
+        data = replace(experiment.data, name=header.data, image_size=header.images.size)
+        dataset = _dataset_of(data, file.parent, data_folder, console)
         model = load_model(file)
     else:
-        dataset = load_dataset(experiment.data.name, data_folder, experiment.data.image_size)
+        dataset = _dataset_of(experiment.data, file.parent, data_folder, console)
         recipe = experiment.teacher if stage == "teacher" else experiment.student
         configuration = models.find(recipe.model)
         _require_classifier(configuration, file)
@@ -68,6 +73,10 @@ def _accuracy(file: Path, experiment: Experiment, stage: Stage, data_folder: Pat
     compute = choose_compute(best_device(), "fp32")  # a weights file does not record a precision
     log(console, f"evaluating {file.name} on {len(dataset.test)} test images")
     return evaluate(model.to(compute.device), dataset.test, compute).top1 / 100
+
+
+def _dataset_of(data: Data, results: Path, data_folder: Path, console: Console) -> Dataset:
+    return dataset_of(data, with_packs([data], Options(results, data_folder), partial(log, console)))
 
 
 def _require_classifier(model: models.Model, file: Path) -> None:

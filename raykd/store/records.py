@@ -237,6 +237,7 @@ class PlanRecord:
     stages: Mapping[Stage, tuple[str, ...]] = field(default_factory=dict)
     comparison: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # runs by method, if several are compared
     experiment: Mapping[str, Any] = field(default_factory=dict)  # to_dict(experiment)
+    command: str = ""  # the last command that planned these runs, as typed in a shell
 
     @property
     def names(self) -> set[str]:

@@ -13,6 +13,7 @@ from raykd.atomic import make_folder
 from raykd.config import to_dict
 from raykd.config.codec import write_record
 from raykd.errors import ConfigError
+from raykd.provenance import command_line
 from raykd.spec.plan import Plan, Run
 from raykd.spec.stages import Stage
 from raykd.store.locked_folder import acquire, lock_at
@@ -89,6 +90,7 @@ class RunStore:
                 {**before.stages, **planned},
                 comparison,
                 to_dict(plan.experiment, results_only=True),
+                command_line(),
             )
             write_record(path, after)
         return before.names - after.names

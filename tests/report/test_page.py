@@ -1,11 +1,17 @@
 """The text of the page: escaped, self-contained, complete and reproducible."""
 
+import hashlib
+import html
 import re
+from base64 import b64encode
 from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from report_files import contents
 
+from raykd.report import render
 from raykd.report.build import build
 
 
@@ -31,12 +37,22 @@ def page(two_families) -> str:
 
 
 def test_names_with_markup_are_escaped(page):
-    tags = {tag for tag, _ in Tags(page).tags}
-    assert tags.isdisjoint({"script", "img", "i", "u", "s", "iframe", "object", "link"})
+    tags = [tag for tag, _ in Tags(page).tags]
+    assert tags.count("script") == 1, "the one that sorts tables"
+    assert set(tags).isdisjoint({"img", "i", "u", "s", "iframe", "object", "link"})
     text = Tags(page).text
     for hostile in ("v<i>t", "<script>alert(1)</script> & [31mred second line", "<b>2</b>", "<img src=x>"):
         assert hostile in text
     assert "\x1b" not in page
+
+
+def test_the_only_script_that_may_run_is_the_one_of_the_package(page):
+    """The policy of the page allows a script by the hash of its text."""
+    (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    assert script == (Path(render.__file__).parent / "sort_tables.js").read_text(encoding="utf-8")
+    digest = b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)
+    assert policy == f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
 
 
 def test_the_page_loads_nothing(page):
@@ -56,7 +72,7 @@ def test_every_link_has_a_target(page, two_families):
         if href.startswith("#"):
             assert href[1:] in ids
         else:
-            assert (two_families.page.parent / href).resolve().exists()
+            assert (two_families.page.parent / unquote(href)).resolve().exists()
     for labels in (attribute["aria-labelledby"] or "" for attribute in attributes if "aria-labelledby" in attribute):
         assert set(labels.split()) <= set(ids)
 
@@ -91,3 +107,43 @@ def test_a_family_without_runs_has_a_page(results):
     text = Tags(build(results.root).page.read_text(encoding="utf-8")).text
     assert "teacher-net-s0-ab12: not started" in text
     assert "No seed has both" in text
+
+
+def test_a_run_links_to_its_folder_unless_it_has_not_started(page):
+    links = [attributes["href"] or "" for tag, attributes in Tags(page).tags if tag == "a"]
+    assert "../cnn/distilled-net-s2-ab12/" in links
+    assert "../v%3Ci%3Et/baseline-net-s2-ab12/" in links
+    assert not [link for link in links if "img" in link]
+
+
+def origin_of(page: Path) -> str:
+    """Return the text at the top of a page about its newest run, commands and revisions."""
+    content = page.read_text(encoding="utf-8").split('<dl class="origin">')[1].split("</dl>")[0]
+    return html.unescape(" ".join(re.sub("<[^>]*>", " ", content).split()))
+
+
+def test_the_top_of_the_page_has_the_newest_run_the_commands_and_the_revisions(results):
+    names = [
+        results.run("cnn", "baseline", 0, 80.0, ended="2026-03-01T00:30:00+02:00"),
+        results.run("cnn", "baseline", 1, 80.0, ended="2026-02-28T22:59:59+00:00", git={"revision": "fedcba"}),
+        results.run("cnn", "baseline", 2, None, status="running", ended=None, git={}),
+    ]
+    command = "python experiments/x.py --set 'data.name=<b>'"
+    results.write("cnn/plan.json", {"family": "cnn", "stages": {"baseline": names}, "command": command})
+    assert origin_of(build(results.root).page) == (
+        f"newest run 2026-02-28 22:59:59 UTC {names[1]} command {command} "
+        "git revision 0123456789 (1 run), fedcba (1 run), not recorded (1 run)"
+    )
+
+
+def test_commands_of_several_families_name_their_families(results):
+    for family, command in {"cnn": "python a.py", "vit": "python b.py", "mlp": "python a.py"}.items():
+        run = results.run(family, "baseline")
+        results.write(f"{family}/plan.json", {"family": family, "stages": {"baseline": [run]}, "command": command})
+    origin = origin_of(build(results.root).page)
+    assert " command python a.py cnn, mlp command python b.py vit git revision 0123456789" in origin
+
+
+def test_a_page_of_a_plan_without_a_command_shows_none(results):
+    results.plan("cnn", baseline=[results.run("cnn", "baseline")])
+    assert "<dt>command</dt>" not in build(results.root).page.read_text(encoding="utf-8")

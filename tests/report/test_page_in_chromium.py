@@ -1,4 +1,4 @@
-"""The page in a real browser: no console messages, complete figures, fits a phone, two themes."""
+"""The page in a real browser: no console messages, complete figures, fits a phone, two themes, sorted tables."""
 
 import re
 import shutil
@@ -12,7 +12,7 @@ from raykd.report.stats.summary import Report
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [pytest.mark.nightly, pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")]
 
-# The page forbids scripts, so a page with the page in a frame measures it.
+# The page forbids other scripts, so a page with the page in a frame measures it.
 FRAME = """<!doctype html><iframe src="{page}" style="width:400px; height:900px; border:0"></iframe>
 <p id="measured"></p><script>
 document.querySelector("iframe").onload = event => {{
@@ -88,3 +88,49 @@ def test_the_page_fits_400_px_in_both_themes(page, tmp_path):
 def test_every_figure_is_whole_on_a_phone(page, tmp_path):
     figures = measure(page, tmp_path)[-1]
     assert sorted(figures) == sorted(f"{heading} whole" for heading in FIGURES[page.parent.name])
+
+
+SORT = """<!doctype html><iframe src="{page}" style="width:1200px; height:900px; border:0"></iframe>
+<p id="measured"></p><script>
+document.querySelector("iframe").onload = event => {{
+  const page = event.target.contentDocument;
+  const found = [];
+  const click = (table, column) => {{
+    const heading = table.tHead.rows[0].cells[column], button = heading.querySelector("button");
+    button.focus();
+    if (page.activeElement !== button) found.push("not focused");
+    button.click();
+    const cells = [...table.tBodies[0].rows].map(row => row.cells[column].textContent.trim());
+    found.push(`${{heading.getAttribute("aria-sort")}}: ${{cells.join(", ")}}`);
+  }};
+  const stages = page.querySelector("[aria-label='Stages of cnn'] table");
+  for (const column of [1, 1, 1, 3, 4]) click(stages, column);
+  click(page.querySelector("[aria-label='Runs of v<i>t'] table"), 6);
+  found.push(stages.querySelectorAll("[aria-sort]").length);
+  measured.textContent = found.join("|");
+}};
+</script>"""
+
+
+def test_a_heading_sorts_its_table_by_numbers_with_missing_values_last(two_families, tmp_path):
+    """Ascending, descending, then as it was; '1 min 00 s' and '11.17 M' by their size; the button takes the focus."""
+    page = two_families.page.read_text(encoding="utf-8")
+    changed = (
+        page.replace(">78.0 k<", ">950.0 k<", 1)
+        .replace(">1 min 00 s<", ">1 h 00 min<", 1)
+        .replace(">1 min 00 s<", ">59.0 s<", 1)
+    )
+    (tmp_path / "page.html").write_text(changed, encoding="utf-8")
+    (tmp_path / "frame.html").write_text(SORT.format(page=(tmp_path / "page.html").as_uri()), encoding="utf-8")
+    dom = browse(tmp_path / "frame.html", tmp_path / "profile").stdout
+    match = re.search(r'id="measured">([^<]+)<', dom)
+    assert match
+    assert match[1].split("|") == [
+        "ascending: 88.00 ± 1.00, 89.17 ± 0.76, 95.00",
+        "descending: 95.00, 89.17 ± 0.76, 88.00 ± 1.00",
+        "null: 95.00, 88.00 ± 1.00, 89.17 ± 0.76",
+        "ascending: 78.0 k, 950.0 k, 11.17 M",
+        "ascending: 59.0 s, 1 min 00 s, 1 h 00 min",
+        "ascending: 82.00, 83.00, 93.00" + 4 * ", \N{EN DASH}",
+        "1",
+    ]

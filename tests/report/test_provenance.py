@@ -3,12 +3,15 @@
 import json
 
 import pytest
+from finished_results import copy_to
 
+from raykd.cli.experiment_file import load_experiment
 from raykd.errors import RaykdError
 from raykd.provenance import identity_of
 from raykd.report.read.collect import collect
 from raykd.report.read.provenance import configurations_of, flatten, origins_of, warnings_of
 from raykd.report.stats.summary import summarize
+from raykd.spec.overrides import override_all
 
 
 def family_of(results, baseline=None, distilled=None):
@@ -58,10 +61,10 @@ def test_compared_students_with_other_fields_than_the_baseline_are_a_warning(res
     """Methods with the same difference share one warning, which names each."""
     epochs = {name: {"config": {"recipe": {"epochs": count}}} for name, count in (("dkd", 4), ("crd", 4), ("sp", 5))}
     family = comparison_family(results, kd={"config": {"recipe": {"epochs": 3}}}, **epochs)
-    about_epochs = [line for line in warnings_of(family) if "recipe.epochs" in line]
+    about_epochs = [line for line in warnings_of(family) if "student.epochs" in line]
     assert about_epochs == [
-        "baseline and 'dkd', 'crd' students differ in recipe.epochs: 3 against 4",
-        "baseline and 'sp' student differ in recipe.epochs: 3 against 5",
+        "baseline and 'dkd', 'crd' students differ in student.epochs: 3 against 4",
+        "baseline and 'sp' student differ in student.epochs: 3 against 5",
     ]
 
 
@@ -83,12 +86,12 @@ def test_compared_students_of_a_retrained_teacher_are_a_warning(results):
 
 def test_students_with_different_recipes_are_a_warning(results):
     family = family_of(results, {"config": {"recipe": {"epochs": 200}}}, {"config": {"recipe": {"epochs": 240}}})
-    assert warnings_of(family) == ("baseline and distilled student differ in recipe.epochs: 200 against 240",)
+    assert warnings_of(family) == ("baseline and distilled student differ in student.epochs: 200 against 240",)
 
 
 def test_a_field_of_only_one_student_is_a_warning(results):
     family = family_of(results, {"config": {"recipe": {"mixup": None}}}, {"config": {"recipe": {"mixup": {"p": 1}}}})
-    assert warnings_of(family) == ("baseline and distilled student differ in recipe.mixup.p: unset against 1",)
+    assert warnings_of(family) == ("baseline and distilled student differ in student.mixup.p: unset against 1",)
 
 
 def test_different_runs_of_one_stage_are_a_warning(results):
@@ -144,7 +147,28 @@ def test_another_host_or_an_imported_teacher_is_no_warning(results):
 
 def test_configurations_are_side_by_side_with_the_seeds_in_one_cell(results):
     configurations = configurations_of(family_of(results))
-    assert configurations["recipe.seed"] == {"teacher": (), "baseline": ("0", "1"), "distilled": ("0", "1")}
+    assert configurations["student.seed"] == {"teacher": (), "baseline": ("0", "1"), "distilled": ("0", "1")}
+
+
+def test_configurations_have_the_paths_and_values_of_set(tmp_path):
+    """Together they make another experiment the one that trained the runs."""
+    (family,) = collect(copy_to(tmp_path))
+    experiment = load_experiment(tmp_path / "tiny.py")
+    identities = {"student.model.kind", "teacher.model.kind", "data_identity", "initial", "imported"}
+    rows = configurations_of(family)
+    assert {"data.name", "teacher.epochs", "student.optimizer", "method.temperature", "teacher_seed"} <= rows.keys()
+    shown = {path: values["distilled"] or values["teacher"] for path, values in rows.items() if path not in identities}
+    other = override_all(experiment, [("teacher.epochs", "7"), ("student.optimizer", "adamw"), ("method", "dkd")])
+    assert other != experiment
+    assert override_all(other, [(path, value) for path, (value,) in shown.items()]) == experiment
+
+
+def test_the_recorded_teacher_of_a_student_is_in_the_teachers_column(results):
+    config = {"recipe": {"epochs": 3}, "teacher": {"recipe": {"epochs": 9}, "seed": 4, "imported": {"path": "a.pth"}}}
+    rows = configurations_of(family_of(results, distilled={"config": config}))
+    assert rows["student.epochs"] == {"teacher": (), "baseline": ("3",), "distilled": ("3",)}
+    assert rows["teacher.epochs"] == {"teacher": ("9",), "baseline": (), "distilled": ()}
+    assert rows["teacher_seed"]["teacher"] == ("4",) and rows["teacher_checkpoint"]["teacher"] == ("a.pth",)
 
 
 def test_a_run_without_git_is_shown_as_not_recorded(results):

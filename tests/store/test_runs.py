@@ -20,6 +20,7 @@ from raykd.config import from_dict
 from raykd.config.codec import read_checked_json
 from raykd.errors import ConfigError, RunFailed
 from raykd.spec.plan import Run, make_plan
+from raykd.store.records import read_plan
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 
@@ -168,6 +169,14 @@ def test_plan_file_keeps_the_stages_that_were_not_planned(tmp_path: Path) -> Non
     written = json.loads((tmp_path / "small" / "plan.json").read_text(encoding="utf-8"))
     assert written["family"] == "small"
     assert written["stages"] == {"teacher": both.stages["teacher"], "baseline": baseline.stages["baseline"]}
+
+
+def test_plan_file_has_the_command_that_planned_it_quoted_for_a_shell(tmp_path: Path, monkeypatch) -> None:
+    command = ["/usr/bin/python3.11", "-m", "raykd", "distill", "--set", "data.name=folder:my images", "--alpha\udcff"]
+    monkeypatch.setattr("sys.orig_argv", command)
+    RunStore(tmp_path).write_plan(make_plan(experiment(seeds=(0,)), digits(), NO_WEIGHTS, ("baseline",)))
+    written = read_plan(tmp_path / "small" / "plan.json").command
+    assert written == "python -m raykd distill --set 'data.name=folder:my images' '--alpha?'"
 
 
 def test_missing_results_folder_is_accepted_and_not_made(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def _read_family(path: Path) -> Family:
     for method, method_runs in compared.items():
         _refuse_mixed(path, f"comparison of '{method}'", method_runs)
     published = published_pairs().get(plan.experiment.get("published", ""))
-    return Family(folder.name, runs, compared, published)
+    return Family(folder.name, runs, compared, published, plan.command)
 
 
 def _read_run(path: Path, stage: Stage) -> RunResult:

@@ -14,6 +14,7 @@ from raykd.config import dotted
 from raykd.errors import flattened
 from raykd.provenance import identity_of
 from raykd.report.read.records import Family, RunResult
+from raykd.report.read.set_paths import set_path
 from raykd.spec.stages import STAGES, Stage
 from raykd.store.records import RunRecord
 
@@ -24,8 +25,22 @@ FieldValues = dict[str, dict[str, tuple[str, ...]]]
 
 
 def configurations_of(family: Family) -> FieldValues:
-    """Return the configuration of each stage; for distilled students, that of the default method."""
-    return _side_by_side({stage: family.stage(stage) for stage in STAGES})
+    """Return the configuration of each stage, by the paths of --set; for distilled students, of the default method.
+
+    The teacher that a distilled run records is part of the teacher's column.
+    """
+    rows: FieldValues = {}
+    for recorded, values_of in _side_by_side({stage: family.stage(stage) for stage in STAGES}).items():
+        for stage in STAGES:
+            values, (column, path) = values_of[stage], set_path(recorded, stage)
+            *above, last = recorded.split(".")
+            is_only_kind = last == "kind" and values == (above[-1],)  # data.kind is always 'data'
+            if values and path and not is_only_kind:
+                row = rows.setdefault(path, dict.fromkeys(STAGES, ()))
+                row[column] = tuple(dict.fromkeys((*row[column], *values)))
+    sections = ("data", "teacher", "student", "method")
+    places = {name: place for place, name in enumerate(sections)}
+    return dict(sorted(rows.items(), key=lambda row: places.get(row[0].split(".")[0], len(sections))))
 
 
 def origins_of(family: Family, stages: Collection[Stage] = STAGES) -> dict[str, Counter[str]]:
@@ -62,7 +77,7 @@ def distilled_runs(family: Family) -> dict[str, tuple[RunResult, ...]]:
 
 
 def _warnings_of_field(path: str, values_of: Mapping[str, tuple[str, ...]]) -> list[str]:
-    """Return warnings about one field. Students must share all fields except teacher and method."""
+    """Return warnings about one recorded field. Students must share all fields except teacher and method."""
     section, last = path.split(".")[0], path.split(".")[-1]
     if last in ("seed", "path") or section in ("teacher", "teacher_seeds"):  # files are identified by their sha256
         return []
@@ -70,8 +85,10 @@ def _warnings_of_field(path: str, values_of: Mapping[str, tuple[str, ...]]) -> l
         return []
     if path == "recipe.model.classifier":  # left out where nothing trains it; the report names the linear probe
         return []
+    in_students = set_path(path, "baseline")[1]
     warnings = [
-        f"the {name} runs differ in {path}: {', '.join(values)}"
+        f"the {name} runs differ in {set_path(path, 'teacher')[1] if name == 'teacher' else in_students}: "
+        f"{', '.join(values)}"
         for name, values in values_of.items()
         if len(values) > 1
     ]
@@ -84,7 +101,8 @@ def _warnings_of_field(path: str, values_of: Mapping[str, tuple[str, ...]]) -> l
     baseline = ", ".join(values_of["baseline"]) or "unset"
     for values, names in differing.items():
         students = f"{', '.join(names)} student{'' if len(names) == 1 else 's'}"
-        warnings.append(f"baseline and {students} differ in {path}: {baseline} against {', '.join(values) or 'unset'}")
+        against = ", ".join(values) or "unset"
+        warnings.append(f"baseline and {students} differ in {in_students}: {baseline} against {against}")
     return warnings
 
 

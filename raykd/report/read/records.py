@@ -86,13 +86,15 @@ class RunResult:
 class Family:
     """A plan and its runs in the plan's order. compared: distilled runs by method, if several are compared.
 
-    published: the pair of networks whose published accuracies are shown, None for none.
+    published: the pair of networks whose published accuracies are shown, None for none. command: the last command that
+    planned the runs, '' if it is not recorded.
     """
 
     name: str
     runs: tuple[RunResult, ...]
     compared: Mapping[str, tuple[RunResult, ...]] = field(default_factory=dict)
     published: PublishedPair | None = None
+    command: str = ""
 
     @property
     def all_runs(self) -> tuple[RunResult, ...]:

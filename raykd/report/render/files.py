@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from raykd.report.read.provenance import flatten
 from raykd.report.read.records import RunResult
 from raykd.report.stats.comparison import Comparison
+from raykd.report.stats.imbalance import Imbalance
 from raykd.report.stats.paired_interval import PairedGain, Spread
 from raykd.report.stats.summary import FamilySummary
 from raykd.spec.stages import REPORT_KEYS
@@ -138,6 +139,7 @@ def _summary_of(summary: FamilySummary) -> dict[str, Any]:
         "gain": None if summary.gain is None else _gain_of(summary.gain),
         "gains": {name: _gain_of(gain) for name, gain in summary.gains.items()},
         "comparison": None if summary.comparison is None else _comparison_of(summary.comparison),
+        "imbalance": None if summary.imbalance is None else _imbalance_of(summary.imbalance),
         "missing": summary.missing,
         "warnings": summary.warnings,
     }
@@ -173,6 +175,16 @@ def _comparison_of(comparison: Comparison) -> dict[str, Any]:
             }
             for pair in pairs
         ],
+    }
+
+
+def _imbalance_of(imbalance: Imbalance) -> dict[str, Any]:
+    """Return the images of each class by split, and the metrics with equal weight for each class."""
+    return {
+        "classes": imbalance.classes,
+        "counts": _as_json(imbalance.counts),
+        "spreads": _as_json(imbalance.spreads),
+        "gains": {name: _gain_of(gain) for name, gain in imbalance.gains.items()},
     }
 
 

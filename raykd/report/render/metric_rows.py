@@ -4,8 +4,9 @@ Both are {row: {column: text}}; '-' stands for a number that is not known.
 """
 
 from raykd.report import wording
-from raykd.report.stats.metrics import METRICS
+from raykd.report.stats.metrics import BALANCED_METRICS, METRICS
 from raykd.report.stats.summary import FamilySummary, StageSummary
+from raykd.spec.stages import STAGES
 
 COST_COLUMNS = ("parameters", "GFLOPs", "latency (ms)", "images/s", "GPU time", "energy")
 COST_EXPLANATION = "latency: median [p10, p90] for one image; images/s: in batches of 256; one multiply-add is 2 FLOPs"
@@ -14,13 +15,20 @@ Cells = dict[str, dict[str, str]]
 
 
 def metric_cells(summary: FamilySummary) -> Cells:
-    """Return mean ± standard deviation of each stage and the paired gain, for each test metric that a stage has."""
+    """Return mean ± standard deviation of each stage and the paired gain, for each test metric that a stage has.
+
+    For data with unequal classes, metrics with equal weight for each class follow.
+    """
     cells: Cells = {}
     for name, metric in METRICS.items():
         spreads = {stage.stage: stage.top1 if name == "top1" else stage.metrics.get(name) for stage in summary.stages}
         if any(spreads.values()):
             row = {stage: wording.mean_std(spread, metric.decimals) for stage, spread in spreads.items()}
             cells[metric.name_with_unit] = {**row, "gain": wording.gain(summary.gains.get(name), metric.decimals)}
+    if imbalance := summary.imbalance:
+        for name, metric in BALANCED_METRICS.items():
+            row = {stage: wording.mean_std(imbalance.spreads[name].get(stage), metric.decimals) for stage in STAGES}
+            cells[metric.name_with_unit] = {**row, "gain": wording.gain(imbalance.gains.get(name), metric.decimals)}
     return cells
 
 

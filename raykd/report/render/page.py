@@ -1,4 +1,4 @@
-"""The report's page: one HTML file with all numbers and figures that requires neither internet access nor scripts.
+"""The report's page: one HTML file with all numbers and figures that opens offline; a script only sorts its tables.
 
 A search has one line here and its own page, see search_page.py.
 """
@@ -9,6 +9,7 @@ from raykd.report import search_wording, wording
 from raykd.report.figures.metrics import draw_metrics
 from raykd.report.figures.stages import draw_comparison, draw_stages
 from raykd.report.figures.tradeoff import draw_tradeoffs
+from raykd.report.read.page_origin import page_origin
 from raykd.report.read.provenance import configurations_of, origins_of
 from raykd.report.read.search_records import SearchSummary
 from raykd.report.render.comparison_lines import lines_under
@@ -24,6 +25,7 @@ def render_page(summaries: tuple[FamilySummary, ...], searches: tuple[SearchSumm
     page = template("page.html.j2").render(
         sections=[_section(f"family-{number}", summary) for number, summary in enumerate(summaries)],
         searches=searches,
+        origin=page_origin([summary.family for summary in summaries]),
         stages=STAGES,
         wording=wording,
         search_wording=search_wording,

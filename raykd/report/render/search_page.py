@@ -1,4 +1,4 @@
-"""A search's page and the files beside it; the page requires neither internet access nor scripts.
+"""A search's page and the files beside it; the page opens offline, and a script only sorts its tables.
 
 <results>/report/<family>-<name>/  index.html  trials.parquet  trials.csv  summary.json
 """

@@ -34,6 +34,11 @@ METRICS = {
     "knn_top1": Metric("k-NN top-1", "%", 2),
     "teacher_kl": Metric("KL to teacher", "nats", 4, lower_is_better=True),
 }
+# Metrics with equal weight for each class, shown for data with unequal classes, see imbalance.py.
+BALANCED_METRICS = {
+    "balanced_accuracy": Metric("balanced accuracy", "%", 2),
+    "macro_f1": Metric("macro-F1", "%", 2),
+}
 PAIRED_METRICS = ("top1", "top5", "nll", "ece", "brier")  # a baseline has no teacher to agree with
 
 # What a search optimizes, see raykd/spec/search.py.

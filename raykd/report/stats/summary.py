@@ -10,6 +10,7 @@ from raykd.report.read.records import Family, RunResult
 from raykd.report.read.search_records import SearchSummary
 from raykd.report.stats import pooled
 from raykd.report.stats.comparison import Comparison, compare
+from raykd.report.stats.imbalance import Imbalance, imbalance_of
 from raykd.report.stats.metrics import METRICS, PAIRED_METRICS
 from raykd.report.stats.paired_interval import PairedGain, Spread, paired_gain, pairs_of, spread_of
 from raykd.spec.stages import STAGES, Stage
@@ -47,7 +48,10 @@ class StageSummary:
 
 @dataclass(frozen=True)
 class FamilySummary:
-    """The report's numbers for one plan. gains: by metric, for the metrics that both students have."""
+    """The report's numbers for one plan. gains: by metric, for the metrics that both students have.
+
+    imbalance: only for data with unequal classes.
+    """
 
     family: Family
     stages: tuple[StageSummary, ...]
@@ -55,6 +59,7 @@ class FamilySummary:
     missing: tuple[str, ...]
     warnings: tuple[str, ...]
     comparison: Comparison | None = None
+    imbalance: Imbalance | None = None
 
     @property
     def gain(self) -> PairedGain | None:
@@ -115,6 +120,7 @@ def summarize(family: Family, more_warnings: tuple[str, ...] = ()) -> FamilySumm
             *(warning for run in family.all_runs for warning in run.warnings),
         ),
         compare(family),
+        imbalance_of(family),
     )
 
 

@@ -1,0 +1,51 @@
+"""Where the numbers of a whole report come from: its newest run, the git revisions and the commands.
+
+All of it is read from the run folders, so the same folders make the same page, whenever it is written.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from raykd.errors import flattened
+from raykd.report.read.records import Family, RunResult
+
+
+@dataclass(frozen=True)
+class PageOrigin:
+    """newest: the run that ended last, with its family; None if none has started. date: when it ended, in UTC.
+
+    revisions: {git revision: number of runs}. commands: {command: names of the families that it planned last}.
+    """
+
+    newest: tuple[str, RunResult] | None
+    date: str
+    revisions: Counter[str]
+    commands: dict[str, tuple[str, ...]]
+
+
+def page_origin(families: Sequence[Family]) -> PageOrigin:
+    """Return the origin of a report on `families`."""
+    started = [(family.name, run) for family in families for run in family.all_runs if run.record]
+    newest = max(started, key=lambda named: (_time(named[1]), named[0], named[1].name), default=None)
+    revisions = Counter(_revision(run) for _, run in started)
+    commands: dict[str, tuple[str, ...]] = {}
+    for family in families:
+        if family.command:
+            commands[family.command] = (*commands.get(family.command, ()), family.name)
+    return PageOrigin(newest, _time(newest[1]) if newest else "", revisions, commands)
+
+
+def _time(run: RunResult) -> str:
+    """Return when a run ended, or started if it has not ended: '2026-01-02 03:04:05 UTC'."""
+    recorded = (run.record.ended or run.record.started) if run.record else ""
+    try:
+        return datetime.fromisoformat(recorded).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except ValueError:
+        return flattened(recorded)
+
+
+def _revision(run: RunResult) -> str:
+    revision = run.record.git.get("revision") if run.record else None
+    return flattened(revision or "not recorded")

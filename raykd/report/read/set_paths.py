@@ -1,0 +1,33 @@
+"""The fields that a run records, by the paths with which --set changes them in an experiment.
+
+    recipe.epochs          of a teacher      teacher.epochs
+    recipe.epochs          of a student      student.epochs
+    method.kind                              method
+    teacher.recipe.epochs  of a student      teacher.epochs, in the teacher's column
+    imported.path          of a teacher      teacher_checkpoint
+
+The class of a network (model.kind) and the identities of data and weights (data_identity, initial, imported) cannot be
+set and keep their names.
+"""
+
+from raykd.spec.stages import Stage
+
+# Fields of the teacher that a distilled run records, which say nothing about it beyond its own runs.
+_REDUNDANT = ("kind", "family", "stage", "method", "teacher", "teacher_seeds", "cached_classes")
+
+
+def set_path(recorded: str, stage: Stage) -> tuple[Stage, str]:
+    """Return the stage whose configuration a recorded field is, and its path for --set; '' for a redundant field.
+
+    recorded: the field's dotted path in the configuration of a run of `stage`.
+    """
+    section, _, rest = recorded.partition(".")
+    if section == "teacher":
+        redundant = rest.split(".")[0] in _REDUNDANT
+        return "teacher", "" if redundant else "teacher_seed" if rest == "seed" else set_path(rest, "teacher")[1]
+    if section == "recipe":
+        role = "teacher" if stage == "teacher" else "student"
+        recorded = f"{role}.{rest}"
+    if recorded == "imported.path":
+        return stage, "teacher_checkpoint"
+    return stage, recorded if recorded.endswith(".model.kind") else recorded.removesuffix(".kind")

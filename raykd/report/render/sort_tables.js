@@ -1,0 +1,39 @@
+
+// Sorts a table by the heading that is clicked: ascending, descending, then as it was. Missing values stay last.
+const UNITS = {k: 1e3, M: 1e6, kJ: 1e3, kWh: 3.6e6, min: 60, h: 3600};
+const NUMBER = /^[<\u2248(+]*\s*(-?[\d.]+(?:e[+-]?\d+)?)(?: (k|M|kJ|kWh|min|h)\b(?: (\d+) (min|s)\b)?)?/;
+
+// '+1.23 [0.45, 2.01]', '3 of 5', '11.17 M', '1 h 07 min' and '41.2 kJ' as numbers; NaN for other text.
+function numberIn(text) {
+  const match = NUMBER.exec(text.replaceAll(",", "").replace("\u2212", "-"));
+  if (!match) return NaN;
+  const [, value, unit, rest, smallUnit] = match;
+  return value * (UNITS[unit] ?? 1) + (rest ? rest * (UNITS[smallUnit] ?? 1) : 0);
+}
+
+function order(left, right) {
+  const [a, b] = [numberIn(left), numberIn(right)];
+  return isNaN(a) || isNaN(b) ? left.localeCompare(right, "en", {numeric: true}) : a - b;
+}
+
+for (const table of document.querySelectorAll("table")) {
+  const body = table.tBodies[0], rows = [...body.rows], headings = [...table.tHead.rows[0].cells];
+  headings.forEach((heading, column) => {
+    const button = document.createElement("button");
+    button.append(...heading.childNodes);
+    heading.append(button);
+    const textOf = row => row.cells[column]?.textContent.trim() ?? "";
+    const isMissing = row => ["", "\u2013"].includes(textOf(row));
+    button.addEventListener("click", () => {
+      const state = {null: "ascending", ascending: "descending"}[heading.getAttribute("aria-sort")];
+      headings.forEach(other => other.removeAttribute("aria-sort"));
+      const sorted = [...rows];
+      if (state) {
+        heading.setAttribute("aria-sort", state);
+        const sign = state === "ascending" ? 1 : -1;
+        sorted.sort((a, b) => isMissing(a) - isMissing(b) || sign * order(textOf(a), textOf(b)));
+      }
+      body.append(...sorted);
+    });
+  });
+}
