@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from raykd.data import dataset_names
 from raykd.data.load import load_dataset
 from raykd.data.node_copy import copy_to_node
 from raykd.data.pack import RECORD
 from raykd.data.packed_dataset import open_packed
+from raykd.data.square_statistics import with_exact_statistics
 from raykd.data.types import Dataset
 from raykd.spec.experiment import Data
 from raykd.spec.stages import STAGES, Stage
@@ -56,15 +58,23 @@ def dataset_of(data: Data, options: Options) -> Dataset:
     checks of an experiment.
     """
     pack = dict(options.packs).get(data_key(data))
-    if pack is not None:
-        return _open_once(pack, data.name, data.image_size, data.center_crop, options.loaders)
-    return _load_once(data.name, options.data_folder, data.image_size, options.decoded)
+    if pack is None:
+        return _load_once(data.name, options.data_folder, data.image_size, options.decoded)
+    has_one_normalization = data.min_crop_area is not None or dataset_names.kind_of(data.name) in ("packed", "imagenet")
+    exact = None if has_one_normalization else options.decoded
+    return _open_once(pack, data.name, data.image_size, data.center_crop, options.loaders, exact)
 
 
 @cache
-def _open_once(pack: Path, name: str, image_size: int | None, center_crop: float, loaders: int | None) -> Dataset:
-    """Open a pack, or its copy on this node."""
-    return open_packed(copy_to_node(pack / RECORD, os.environ), name, image_size, center_crop, loaders)
+def _open_once(
+    pack: Path, name: str, image_size: int | None, center_crop: float, loaders: int | None, exact: Path | None
+) -> Dataset:
+    """Open a pack, or its copy on this node.
+
+    exact: the folder with the mean and std that the same images have in memory; None for those of the pack.
+    """
+    dataset = open_packed(copy_to_node(pack / RECORD, os.environ), name, image_size, center_crop, loaders)
+    return dataset if exact is None else with_exact_statistics(dataset, exact)
 
 
 @cache

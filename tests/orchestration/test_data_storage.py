@@ -68,6 +68,20 @@ def test_images_on_disk_and_in_memory_are_the_same_data_set(options: Options, li
     assert on_disk.train.labels.equal(in_memory.train.labels)
 
 
+@pytest.mark.parametrize("image_size", [24, 80])
+def test_images_on_disk_are_normalized_as_in_memory(options: Options, lines: list[str], image_size: int) -> None:
+    data = replace(ON_DISK, image_size=image_size)
+    chosen = packed(data, options, lines)
+    in_memory = load_dataset(data.name, options.data_folder, image_size)
+    for _ in range(2):  # computed, and read
+        on_disk = dataset_of(data, chosen)
+        assert (on_disk.mean, on_disk.std, on_disk.notes) == (in_memory.mean, in_memory.std, in_memory.notes)
+    assert len(list(options.decoded.glob("statistics-*.json"))) == 1
+    crops = replace(DATA, image_size=image_size, min_crop_area=0.5)
+    dataset_of(crops, packed(crops, options, lines))
+    assert len(list(options.decoded.glob("statistics-*.json"))) == 1, "random crops are on disk only"
+
+
 def test_files_that_changed_are_packed_again(options: Options, lines: list[str]) -> None:
     before = dataset_of(ON_DISK, packed(ON_DISK, options, lines)).identity
     (options.data_folder / "insects" / "train" / "bee" / "new.png").write_bytes(encoded(77))
