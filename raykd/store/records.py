@@ -35,7 +35,7 @@ Failure = Literal["diverged", "rejected", "out of memory", "code", "outside"]  #
 class TopClasses:
     """The classes that a logit cache keeps, and the error of the logits that are restored from them.
 
-    kept: number of classes with the teacher's logits, of num_classes. probability: of the kept classes, mean over views.
+    kept: classes with the teacher's logits, of num_classes. probability: of the kept classes, mean over views.
     kl: mean KL(teacher || restored) at the measured temperature that is nearest to that of the run's method. Both are
     None if nothing was measured. See training/teacher/sparse_rows.py.
     """
