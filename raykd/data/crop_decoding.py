@@ -34,6 +34,10 @@ _SEQUENTIAL_FRAMES, _PROGRESSIVE_FRAME = (0xC0, 0xC1), 0xC2
 _START_OF_SCAN, _EXIF_OR_XMP, _FILL = 0xDA, 0xE1, 0xFF
 _MARGIN = 4  # rows decoded below a crop: its last rows are interpolated from the color of the rows below
 _REDUCTIONS = (8, 4, 2)
+_UPRIGHT = 1  # the EXIF orientation of an image that is stored as it is shown
+_QUARTER_TURNS = (5, 6, 7, 8)  # orientations that exchange height and width
+_MIRRORED = (2, 4, 5, 7)  # orientations that mirror the image before it is turned
+_QUARTERS_TO_THE_LEFT = {1: 0, 2: 0, 3: 2, 4: 2, 5: 1, 6: 3, 7: 3, 8: 1}  # quarter turns by orientation
 _COLOR_CHANNELS = (1, 3)  # of JPEGs that simplejpeg decodes like Pillow; CMYK has 4
 
 
@@ -106,16 +110,16 @@ def crop(decoded: Decoded, box: Box, view: np.ndarray) -> None:
 def _decode_jpeg(encoded: bytearray, size: tuple[int, int], num_rows: int, reduction: int) -> Decoded | None:
     """Decode the first `num_rows` rows of a JPEG; None for other files, and for JPEGs that only Pillow can decode."""
     header = _read_header(encoded)
-    if header is None or header.size != size:
+    if header is None:
         return None
-    if header.has_metadata:
-        stripped = strip_metadata(bytes(encoded))
-        if stripped.orientation != 1:
-            return None
-    if header.is_sequential and num_rows < size[0]:
+    orientation = strip_metadata(bytes(encoded)).orientation if header.has_metadata else _UPRIGHT
+    height, width = size if orientation not in _QUARTER_TURNS else size[::-1]
+    if header.size != (height, width):
+        return None
+    if orientation == _UPRIGHT and header.is_sequential and num_rows < height:
         encoded[header.size_at : header.size_at + 2] = num_rows.to_bytes(2, "big")
-        size = num_rows, size[1]
-    height, width = (ceil(length / reduction) for length in size)
+        height = num_rows
+    height, width = ceil(height / reduction), ceil(width / reduction)
     limits = {} if reduction == 1 else {"min_height": height, "min_width": width}
     try:
         # Not strict: the rows that are left out would be reported as damage. Damage has another checksum in the pack.
@@ -123,7 +127,14 @@ def _decode_jpeg(encoded: bytearray, size: tuple[int, int], num_rows: int, reduc
         pixels = simplejpeg.decode_jpeg(encoded, "RGB", strict=False, buffer=buffer, **limits)
     except ValueError:
         return None
-    return Decoded(pixels, reduction) if pixels.shape[:2] == (height, width) else None
+    return Decoded(_turn(pixels, orientation), reduction) if pixels.shape[:2] == (height, width) else None
+
+
+def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn and mirror uint8 [h, w, 3] as an EXIF orientation requires, without a copy."""
+    if orientation in _MIRRORED:
+        pixels = pixels[:, ::-1]
+    return np.rot90(pixels, _QUARTERS_TO_THE_LEFT[orientation])
 
 
 class _Header(NamedTuple):

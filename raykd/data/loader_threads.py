@@ -14,7 +14,7 @@ from threading import Barrier
 import torch
 from torch import Tensor
 
-MAX_PART = 8  # images that a thread decodes before it takes the next part
+MAX_PART = 8  # images that a thread decodes as one part of a batch
 
 
 class LoaderThreads:
@@ -79,7 +79,7 @@ def _limit_torch_to_one_thread(pool: ThreadPoolExecutor, count: int) -> None:
     """Make torch compute in each of the pool's threads alone, instead of with a team of threads for each of them.
 
     torch passes the number that was set last to threads that start later, so it is set again at the end. A thread
-    receives that number when it first asks for it.
+    reads that number when it first computes, so each of these does that first.
     """
     num_threads, all_started = torch.get_num_threads(), Barrier(count)
 

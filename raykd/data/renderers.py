@@ -31,8 +31,8 @@ Request = tuple[Tensor, Tensor]  # index and view, int64 [B] each
 class Renderer(Protocol):
     """Renders views of images on a device.
 
-    views: those that are rendered. is_on_host: whether the CPU decodes the images, which takes index and view there:
-    these are then CPU tensors. waited_s: the seconds that callers have waited for images so far.
+    views: the set from which views are rendered. is_on_host: whether the CPU decodes the images; index and view are
+    then CPU tensors, else they are on the device. waited_s: the seconds that callers have waited for images so far.
     """
 
     is_on_host: bool

@@ -85,6 +85,18 @@ def test_a_crop_has_the_pixels_of_the_whole_image_decoded_by_pillow(file: str, b
     assert (view_of(FILES[file], BOXES[box], side) == expected_view(FILES[file], BOXES[box], side)).all()
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_jpeg_is_turned_as_its_exif_requires_even_at_a_reduced_size(orientation: int) -> None:
+    encoded = encode(smooth(40, 30).resize((320, 240), Image.Resampling.BICUBIC), quality=95, exif=exif(orientation))
+    height, width = size_of(encoded)
+    whole = Box(0, 0, height, width, False)
+    decoded = decode_for_crops("it", memoryview(encoded), (height, width), [whole], 241)
+    assert decoded.reduction == 1 and (decoded.pixels == decode_whole("", encoded)).all()
+    reduced = decode_for_crops("it", memoryview(encoded), (height, width), [whole], 60)
+    small = np.asarray(Image.fromarray(decode_whole("", encoded)).reduce(4)).astype(int)
+    assert reduced.reduction == 4 and abs(reduced.pixels - small).mean() < 3
+
+
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
 def test_any_number_of_decoded_rows_leaves_the_rows_of_the_crop_unchanged(subsampling: int) -> None:
     encoded = encode(smooth(40, 64, seed=1), subsampling=subsampling)

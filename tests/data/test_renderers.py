@@ -285,3 +285,14 @@ def test_every_epoch_shows_new_crops_without_a_count_of_views(images: PackedImag
     endless, two = (loader(images, views=replace(CROPS, count=count)) for count in (None, 2))
     assert len({int(view) for epoch in range(4) for batch in endless.epoch(epoch) for view in batch.view}) == 4 * 32
     assert {int(view) for batch in two.epoch(0) for view in batch.view} == {0, 1}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("views", [PADDED, CROPS])
+def test_cuda_shows_the_same_batches_through_pinned_memory(images: PackedImages, views: Views | CropViews) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    runs = [loader(images, views=views, augmentation=EVERYTHING, device=device) for device in ("cpu", "cuda")]
+    for on_cpu, on_gpu in zip(*(run.epoch(1) for run in runs), strict=True):
+        assert on_gpu.images.is_cuda
+        assert all(torch.equal(one, other.cpu()) for one, other in zip(tensors(on_cpu), tensors(on_gpu), strict=True))

@@ -22,12 +22,12 @@ from search_folders import (
 
 from raykd.errors import RaykdError
 from raykd.report.read.search_summary import summarize_searches
-from raykd.report.search_wording import certainty
+from raykd.report.search_wording import certainty, cost_lines
 from raykd.report.stats.confirmation import winner_gains
 from raykd.report.stats.importances import importances_of
 from raykd.report.stats.paired_interval import least_gain
 from raykd.spec.search import Search, choice, loguniform, uniform
-from raykd.store.records import ComputeRecord
+from raykd.store.records import ComputeRecord, TopClasses
 from raykd.store.study import SearchFolder
 
 
@@ -335,6 +335,15 @@ def test_a_live_teacher_is_reported_as_live(tmp_path):
     search = Search(space=SPACE, trials=1, grace_epochs=1)
     live = Outcome("done", learning_curve(80, 9), run={"compute": ComputeRecord("cpu", "fp32", 2, teacher="live")})
     assert make_search(tmp_path, search, lambda _: live).summary().cost.teacher.source == "live"
+
+
+def test_trials_that_read_the_top_classes_are_reported_with_their_number(tmp_path):
+    search = Search(space=SPACE, trials=1, grace_epochs=1)
+    compute = ComputeRecord("cpu", "fp32", 2, teacher="cache", top_classes=TopClasses(16, 1000))
+    cached = Outcome("done", learning_curve(80, 9), run={"compute": compute})
+    cost = make_search(tmp_path, search, lambda _: cached).summary().cost
+    assert cost.teacher.top_classes == TopClasses(16, 1000)
+    assert cost_lines(cost)[-1].startswith("The teacher's logits of the top 16 of 1,000 classes were cached")
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,27 @@
 """Runs on images on disk: resumed to the same bits, equal to runs in memory, and with the time that they waited."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import children
 import pytest
-from packed_runs import CASES, in_memory, make_pack, on_disk, run_of_case, train
+from packed_runs import CASES, NUM_TRAIN, in_memory, make_pack, on_disk, run_of_case, train
 from resume_cases import Kill, arm, outcome
-from small_runs import CPU
+from small_runs import CPU, recipe
 
+from raykd import models
+from raykd.data.packed_images import PackedImages
 from raykd.errors import DataError, Interrupted
 from raykd.store.run_folder import RunFolder
 from raykd.training.compute import choose_compute, why_not_graph
 from raykd.training.final_evaluation import evaluate_on_test
+from raykd.training.group import SINGLE_WORKER
+from raykd.training.model_file import images_of
+from raykd.training.probe import bank_of, evaluate_neighbors, fit_probe
+from raykd.training.teacher.import_check import check_import
+from raykd.training.training_step import validation_of
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +93,31 @@ def test_test_metrics_are_the_same_on_disk_and_in_memory(pack: Path, tmp_path: P
         evaluate_on_test(run_of_case(case, dataset), RunFolder(folder), dataset, choose_compute(CPU, "fp32"))
         results[name] = [(folder / file).read_text(encoding="utf-8") for file in ("val.json", "test.json")]
     assert results["disk"] == results["memory"]
+
+
+def test_validation_images_on_disk_are_not_decoded_before_they_are_evaluated(
+    pack: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, data = on_disk(pack, "padded squares"), CASES["padded squares"]["data"]
+    monkeypatch.setattr(PackedImages, "_square", lambda *_: pytest.fail("decoded an image"))
+    for rank in range(2):
+        group = replace(SINGLE_WORKER, rank=rank, size=2)
+        assert len(validation_of(data, dataset, CPU, group)) == 6
+    assert len(bank_of(data, dataset, CPU).images) == NUM_TRAIN - 12
+
+
+def test_probe_neighbors_and_import_check_are_the_same_on_disk_and_in_memory(pack: Path) -> None:
+    data, compute = CASES["padded squares"]["data"], choose_compute(CPU, "fp32")
+    results: list[list[object]] = []
+    for dataset in (on_disk(pack, "padded squares"), in_memory(pack)):
+        model = models.build(recipe().model, images_of(dataset), seed=0)
+        model.request({"embedding"})
+        probe = fit_probe(model, data, dataset, compute)
+        val = validation_of(data, dataset, CPU)
+        neighbors = evaluate_neighbors(model, bank_of(data, dataset, CPU), val, compute)
+        results.append([probe.penalty, probe.neighbors_top1(dataset.test, compute), neighbors])
+        results[-1].append(check_import(probe.model, data, dataset, compute, is_probe=True))
+    assert results[0] == results[1]
 
 
 def test_the_wait_for_images_on_disk_is_reported_and_recorded(pack: Path, tmp_path: Path) -> None:
