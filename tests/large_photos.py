@@ -32,7 +32,7 @@ def write_photos(place: Path, num_images: int, size: tuple[int, int]) -> None:
 
     size: width and height.
     """
-    photos = [_photo(number, size) for number in range(NUM_DIFFERENT)]
+    photos = [photo(number, size) for number in range(NUM_DIFFERENT)]
     for split, count in (("train", num_images), ("test", num_images // 10)):
         for label in range(NUM_CLASSES):
             (place / split / f"class{label}").mkdir(parents=True)
@@ -44,7 +44,7 @@ def write_photos(place: Path, num_images: int, size: tuple[int, int]) -> None:
             path.write_bytes(photo[:2] + segment + photo[2:])
 
 
-def _photo(number: int, size: tuple[int, int]) -> bytes:
+def photo(number: int, size: tuple[int, int]) -> bytes:
     """Return a JPEG of waves, whose direction and color show its class."""
     draw = np.random.default_rng(number)
     rows, columns = np.mgrid[0 : size[1], 0 : size[0]] / size[0]

@@ -162,6 +162,9 @@ class TrainLoader:
 
     def batch(self, order: EpochOrder, positions: slice | Tensor) -> Batch:
         """Return the batch at `positions` in `order`: a slice, or int64 [B] on the loader's device."""
+        if order.draws is None:  # index and view are gathered once: each gather is a launch on a GPU
+            index, view = order.index[positions], order.view[positions]
+            return Batch(self.renderer.render(index, view), order.labels[positions], index, view)
         return self._finish(order, positions, self.renderer.render(*_request(order.rendered, positions)))
 
     def positions(self, step: Tensor) -> Tensor:

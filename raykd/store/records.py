@@ -4,7 +4,7 @@
     val.json        Metrics              search.json      SearchRecord
     test.json       Metrics              confirmed.json   ConfirmationRecord
     costs.json      Costs                cache.json       CacheRecord
-    usage/N.json    UsageFile            sampled.json     RestoreError
+    usage/N.json    UsageFile            sampled.json     RestoredSample
 
 Accuracies are in percent, times in seconds, epochs count from 0. `problem()` returns why the values of a file are
 inconsistent, or ''. Imports no torch.
@@ -33,10 +33,11 @@ Failure = Literal["diverged", "rejected", "out of memory", "code", "outside"]  #
 
 @dataclass(frozen=True)
 class TopClasses:
-    """What a teacher's logits are that were restored from the top classes, see training/teacher/sparse_rows.py.
+    """The classes that a logit cache keeps, and the error of the logits that are restored from them.
 
-    kept: classes whose logits are the teacher's. num_classes: all of them. probability: mean probability of the kept
-    classes. kl: mean KL(teacher || restored) at `temperature`, that of the run's method. Both are None if unknown.
+    kept: classes with the teacher's logits, of num_classes. probability: of the kept classes, mean over views.
+    kl: mean KL(teacher || restored) at the measured temperature that is nearest to that of the run's method. Both are
+    None if nothing was measured. See training/teacher/sparse_rows.py.
     """
 
     kept: int
@@ -382,8 +383,8 @@ class SampleSum:
 
 
 @dataclass(frozen=True)
-class RestoreError:
-    """sampled.json of a logit cache of the top classes: the cost of restoring all logits, from a sample of rows.
+class RestoredSample:
+    """sampled.json of a logit cache of the top classes: the error of the restored logits in a sample of its rows.
 
     probability: of the kept classes. kl: KL(teacher || restored) in nats, by temperature as text.
     """
@@ -392,9 +393,10 @@ class RestoreError:
     kl: Mapping[str, SampleSum]
 
     def problem(self) -> str:
-        is_known = bool(self.kl) and all(re.fullmatch(r"[0-9.e+-]+", name) and float(name) > 0 for name in self.kl)
-        return "" if is_known else "the names in field 'kl' are not temperatures"
+        is_number = re.compile(r"\d+(\.\d+)?(e[+-]?\d+)?").fullmatch
+        are_known = bool(self.kl) and all(is_number(name) and float(name) > 0 for name in self.kl)
+        return "" if are_known else "the names in field 'kl' are not temperatures"
 
-    def __add__(self, other: "RestoreError") -> "RestoreError":
+    def __add__(self, other: "RestoredSample") -> "RestoredSample":
         kl = {**self.kl, **other.kl} | {name: self.kl[name] + other.kl[name] for name in self.kl.keys() & other.kl}
-        return RestoreError(self.probability + other.probability, kl)
+        return RestoredSample(self.probability + other.probability, kl)

@@ -11,7 +11,7 @@ from raykd.config.codec import read_record, write_checked_json
 from raykd.config.damage import DamagedFile
 from raykd.errors import ConfigError, RunFailed
 from raykd.outputs import Outputs
-from raykd.store.records import RestoreError, SampleSum, TopClasses
+from raykd.store.records import RestoredSample, SampleSum, TopClasses
 from raykd.training.teacher.cache import CacheKey, LogitCache
 
 IMAGES, VIEWS, CLASSES, KEPT = 20, 18, 200, 3
@@ -39,8 +39,8 @@ def all_of(num_images: int) -> Tensor:
     return torch.ones(num_images, VIEWS, dtype=torch.bool)
 
 
-def measured(total: float, num_rows: int = 2, temperature: str = "4") -> RestoreError:
-    return RestoreError(SampleSum(num_rows, 0.5 * num_rows), {temperature: SampleSum(num_rows, total)})
+def measured(total: float, num_rows: int = 2, temperature: str = "4") -> RestoredSample:
+    return RestoredSample(SampleSum(num_rows, 0.5 * num_rows), {temperature: SampleSum(num_rows, total)})
 
 
 def test_imagenet_with_30_crops_and_the_top_16_classes_takes_the_bytes_that_the_docs_promise() -> None:
@@ -129,7 +129,7 @@ def test_error_is_the_mean_over_all_samples(tmp_path: Path) -> None:
     assert cache.top_classes(4.0) == TopClasses(KEPT, CLASSES)
     for sample in (measured(0.2), measured(1.0, num_rows=6), measured(3.0, temperature="1")):
         cache.add_sample(sample)
-    assert LogitCache(tmp_path, KEY).sampled() == RestoreError(
+    assert LogitCache(tmp_path, KEY).sampled() == RestoredSample(
         SampleSum(10, 5.0), {"4": SampleSum(8, 1.2), "1": SampleSum(2, 3.0)}
     )
     assert cache.top_classes(4.0) == TopClasses(KEPT, CLASSES, 0.5, 0.15, 4.0)
@@ -156,6 +156,7 @@ def test_rows_of_all_classes_have_no_error(tmp_path: Path) -> None:
         {"probability": {"num_rows": 0, "total": 0.0}, "kl": {"4": {"num_rows": 1, "total": 0.0}}},
         {"probability": {"num_rows": 1, "total": 0.5}, "kl": {}},
         {"probability": {"num_rows": 1, "total": 0.5}, "kl": {"hot": {"num_rows": 1, "total": 0.5}}},
+        {"probability": {"num_rows": 1, "total": 0.5}, "kl": {"e+1": {"num_rows": 1, "total": 0.5}}},
         {"probability": {"num_rows": 1, "total": 0.5}, "kl": {"4": {"num_rows": 1, "total": -0.5}}},
     ],
 )
@@ -163,4 +164,4 @@ def test_impossible_error_is_refused_with_the_remedy(content: dict[str, object],
     path = LogitCache(tmp_path, KEY).folder / "sampled.json"
     write_checked_json(path, content)
     with pytest.raises(DamagedFile, match=r"sampled\.json' is damaged: .*; remove it; the logit cache .* stays valid"):
-        read_record(RestoreError, path)
+        read_record(RestoredSample, path)

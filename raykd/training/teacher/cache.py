@@ -42,7 +42,7 @@ from raykd.data.sampling import Balanced, Draw
 from raykd.data.views import Views
 from raykd.errors import ConfigError, RunFailed
 from raykd.store.locked_folder import acquire, lock_at
-from raykd.store.records import CacheRecord, RestoreError, TopClasses
+from raykd.store.records import CacheRecord, RestoredSample, TopClasses
 from raykd.training.teacher.sparse_rows import RowLayout
 
 ITEM_BYTES = 2
@@ -175,13 +175,13 @@ class LogitCache:
             entries = self._entries(first, merged, present | added)
             _write_at(self._bitmap_path, first * self._entry_bytes, entries.tobytes())
 
-    def add_sample(self, sample: RestoreError) -> None:
+    def add_sample(self, sample: RestoredSample) -> None:
         """Add the sums of more rows to those in `sampled`."""
         with self._locked():
             write_record(self._sampled_path, sample if (before := self.sampled()) is None else before + sample)
 
     def describe_error(self) -> str:
-        """Return what restoring the rows costs, in words; '' if it was not measured."""
+        """Return the error of the restored rows, in words; '' if it was not measured."""
         if (error := self.sampled()) is None:
             return ""
         kl = ", ".join(f"{error.kl[name].mean:.2g} at temperature {name}" for name in sorted(error.kl, key=float))
@@ -201,9 +201,9 @@ class LogitCache:
         probability = min(1.0, error.probability.mean)
         return TopClasses(kept, self.key.num_classes, probability, error.kl[name].mean, float(name))
 
-    def sampled(self) -> RestoreError | None:
-        """Return what restoring rows of the top classes costs; None without such rows. Raises DamagedFile."""
-        return read_record(RestoreError, self._sampled_path)
+    def sampled(self) -> RestoredSample | None:
+        """Return the sums over the sampled rows of the top classes; None without any. Raises DamagedFile."""
+        return read_record(RestoredSample, self._sampled_path)
 
     def _read(self, first: int, num_images: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return rows [n, V, W], and masks of intact rows, bool [n, V], and damaged images, bool [n]."""

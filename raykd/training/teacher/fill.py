@@ -19,7 +19,7 @@ from raykd.data.types import Dataset
 from raykd.errors import Interrupted
 from raykd.outputs import Outputs
 from raykd.spec.plan import train_val_indices
-from raykd.store.records import RestoreError, SampleSum
+from raykd.store.records import RestoredSample, SampleSum
 from raykd.training.compute import Compute, configure_process
 from raykd.training.inference_batch import with_largest_batch_size
 from raykd.training.teacher.cache import ITEM_BYTES, LogitCache, visited_views
@@ -33,7 +33,7 @@ BATCH_SIZE = {"cpu": 256, "cuda": 2048}  # views; more is not faster on 2 cores
 # each new batch size, and the last batch of a piece has any size. On a CPU the padding would only cost time.
 FIXED_SHAPE = {"cpu": False, "cuda": True}
 IN_FLIGHT = {"cpu": 1, "cuda": 2}  # batches that are computed before the oldest one is read
-SAMPLE_EVERY = 64  # rows of the top classes per row whose error is measured, which costs no pass of the teacher
+SAMPLE_EVERY = 64  # the error of the top classes is measured on one of so many rows, without a pass of the teacher
 
 
 class Filler:
@@ -78,7 +78,7 @@ class Filler:
         return done
 
     def describe_error(self) -> str:
-        """Return what the cache's rows cost that keep the top classes, in words; '' for rows of all classes."""
+        """Return the error of a cache of the top classes, in words; '' for a cache of all classes."""
         return self._cache.describe_error()
 
     def _fill_piece(self, first: int, missing: Tensor, should_stop: Callable[[], bool]) -> int:
@@ -158,7 +158,7 @@ class Filler:
             return
         probability, *kl = (SampleSum(self._num_sampled, total) for total in self._sums.tolist())
         names = [f"{temperature:g}" for temperature in self._temperatures]
-        self._cache.add_sample(RestoreError(probability, dict(zip(names, kl, strict=True))))
+        self._cache.add_sample(RestoredSample(probability, dict(zip(names, kl, strict=True))))
         self._sums, self._num_sampled = torch.zeros_like(self._sums), 0
 
 
