@@ -14,6 +14,8 @@ from threading import Barrier
 import torch
 from torch import Tensor
 
+from raykd.errors import RunFailed
+
 MAX_PART = 8  # images that a thread decodes as one part of a batch
 
 
@@ -21,7 +23,7 @@ class LoaderThreads:
     """`count` threads, which start with the first batch. None stands for as many as torch computes with.
 
     They end with this object or with the process, after the images that they are decoding. waited_s: the seconds that
-    callers have waited for images so far.
+    callers have waited for images so far. Raises RunFailed if the system refuses to start so many.
     """
 
     def __init__(self, count: int | None) -> None:
@@ -88,6 +90,11 @@ def _limit_torch_to_one_thread(pool: ThreadPoolExecutor, count: int) -> None:
         torch.get_num_threads()
         torch.set_num_threads(1)
 
-    for future in [pool.submit(limit) for _ in range(count)]:
+    try:
+        started = [pool.submit(limit) for _ in range(count)]
+    except RuntimeError as error:  # the system refuses another thread
+        all_started.abort()  # or those that have started would wait forever
+        raise RunFailed(f"workers.loaders = {count}: {error}; set it to fewer threads") from error
+    for future in started:
         future.result()
     torch.set_num_threads(num_threads)

@@ -22,7 +22,7 @@ from raykd.data.packed_images import PackedImages
 from raykd.data.renderers import PackedRenderer, make_renderer
 from raykd.data.types import Split
 from raykd.data.views import ViewRenderer, Views
-from raykd.errors import ConfigError, DataError
+from raykd.errors import ConfigError, DataError, RunFailed
 
 NUM_IMAGES, SIZE = 37, 16
 ENCODED = [
@@ -205,19 +205,23 @@ def test_closing_the_iterator_cancels_what_was_started(folder: Path, monkeypatch
     assert time.monotonic() - start < 1.5, "only parts that a thread had begun were finished"
 
 
-def test_threads_end_with_their_object(folder: Path) -> None:
-    def num_loaders() -> int:
-        return sum(thread.name.startswith("raykd-loader") for thread in threading.enumerate())
+def loader_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("raykd-loader")}
 
-    before = num_loaders()
-    images = packed(folder, threads=3)
+
+def all_end(threads: set[threading.Thread]) -> bool:
+    for thread in threads:
+        thread.join(timeout=5)
+    return not any(thread.is_alive() for thread in threads)
+
+
+def test_threads_end_with_their_object(folder: Path) -> None:
+    before, images = loader_threads(), packed(folder, threads=3)
     _ = images[:5]
-    assert num_loaders() == before + 3
+    started = loader_threads() - before
+    assert len(started) == 3
     del images
-    deadline = time.monotonic() + 5
-    while num_loaders() > before and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert num_loaders() == before
+    assert all_end(started)
 
 
 def test_torch_computes_in_one_thread_within_a_loader_thread_only() -> None:
@@ -232,6 +236,22 @@ def test_torch_computes_in_one_thread_within_a_loader_thread_only() -> None:
         assert set(seen[:-1]) == {1} and seen[-1] == torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(num_threads)
+
+
+def test_a_refused_thread_is_one_line_and_leaves_no_thread_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, left, before = threading.Thread.start, iter([True] * 2), loader_threads()
+
+    def refuse_the_third(thread: threading.Thread) -> None:
+        if not next(left, False):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse_the_third)
+        threads = LoaderThreads(3)
+        with pytest.raises(RunFailed, match=r"workers.loaders = 3: can't start new thread; set it to fewer threads"):
+            threads.start(torch.empty(1, 1, 1, 3), 1, lambda first, end: None)
+    assert all_end(loader_threads() - before)
 
 
 def loader(images: PackedImages | Tensor, **changes: object) -> TrainLoader:
