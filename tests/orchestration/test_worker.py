@@ -3,17 +3,19 @@
 import json
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from small_runs import digits, run_of
+from small_runs import digits, recipe, run_of, train
 from written_records import record_of
 
 from raykd.errors import Interrupted, RunFailed
 from raykd.orchestration.run_queue import Job, State
 from raykd.store.run_store import RunStore
 from raykd.training.group import SINGLE_WORKER, Group
+from raykd.training.teacher.choose import PlannedCache
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
@@ -44,12 +46,13 @@ def do(
     link: FakeLink | None = None,
     queue: object = None,
     gpus: float = 0,
+    cache: PlannedCache | None = None,
 ) -> tuple[State, str]:
     from raykd.orchestration.worker import WorkerConfig, _do  # here: it imports Ray, which `cluster` must do first
 
     config = WorkerConfig(queue, 0, results, Path("no-data-here"), threads=1, gpus=gpus, may_shrink=False)
     link = link or FakeLink()
-    _do(Job(kind, RUN), config, group, link)  # type: ignore[arg-type]
+    _do(Job(kind, RUN, cache=cache), config, group, link)  # type: ignore[arg-type]
     (ended,) = link.ended
     return ended
 
@@ -141,6 +144,16 @@ def test_worker_for_which_others_wait_reports_to_the_queue_and_ends(
     assert link.noted[0].startswith("RuntimeError: Connection closed by peer\n")
     train(Interrupted("stopped after epoch 3"))
     assert len(link.ended) == 1, "only the first worker reports a stop, and no worker ends"
+
+
+def test_filled_part_of_top_classes_reports_the_error_of_the_cache(cluster: str, tmp_path: Path) -> None:
+    """The last part of a cache thus reports that of the whole; one of all classes has none to report."""
+    teacher, store = run_of("teacher", teacher=recipe(epochs=1)), RunStore(tmp_path)
+    train(teacher, store.folder(teacher))
+    planned = PlannedCache((teacher,), teacher.data, "fp32", ((0, 1),), False, 1, cached_classes=3)
+    state, reason = do("fill", tmp_path, cache=planned)
+    assert state is State.DONE and reason.startswith("the kept classes have ")
+    assert do("fill", tmp_path, cache=replace(planned, cached_classes=None)) == (State.DONE, "")
 
 
 def test_stop_is_not_a_failure(fails) -> None:
