@@ -1,7 +1,7 @@
 """Decode an image for random crops of it, and resize the crops.
 
-    decode    simplejpeg, whose pixels are Pillow's. Rows below the lowest crop are not decoded. If all crops are at
-              least 2 (4, 8) times as large as the views, the image is decoded at 1/2 (1/4, 1/8) of its size: an inverse
+    decode    simplejpeg, whose pixels are Pillow's. Rows below the lowest crop are not decoded. For a crop that is at
+              least 2 (4, 8) times as large as the view, the image is decoded at 1/2 (1/4, 1/8) of its size: an inverse
               cosine transform of fewer coefficients, which averages like a resize.
     resize    bilinear, antialiased: torch's kernel for uint8 with channels-last strides. Its pixels differ from
               Pillow's by one gray level at most.
@@ -77,16 +77,22 @@ class Decoded(NamedTuple):
     reduction: int = 1
 
 
+def reduction_of(box: Box, side: int) -> int:
+    """Return 8, 4, 2 or 1: an image is decoded at 1 / reduction of its size for this crop and views of `side` pixels.
+
+    It depends on nothing else, so a view has the same pixels whichever other views are decoded with it.
+    """
+    return next((number for number in _REDUCTIONS if min(box.height, box.width) >= number * side), 1)
+
+
 def decode_for_crops(
-    where: str, encoded: memoryview, size: tuple[int, int], boxes: Sequence[Box], side: int
+    where: str, encoded: memoryview, size: tuple[int, int], boxes: Sequence[Box], reduction: int
 ) -> Decoded:
-    """Decode what the crops `boxes` show of an image, for views of `side` pixels per side.
+    """Decode what the crops `boxes` show of an image, whose `reduction_of` they share.
 
     size: H and W, which the pack recorded.
     Raises DataError, which begins with `where`, for an image that cannot be decoded or has another size.
     """
-    shortest = min(min(box.height, box.width) for box in boxes)
-    reduction = next((number for number in _REDUCTIONS if shortest >= number * side), 1)
     num_rows = min(size[0], max(box.top + box.height for box in boxes) + _MARGIN)
     decoded = _decode_jpeg(bytearray(encoded), size, num_rows, reduction)
     if decoded is None:

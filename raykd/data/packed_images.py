@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from raykd.data.crop_decoding import Box, Decoded, crop, decode_for_crops
+from raykd.data.crop_decoding import Box, Decoded, crop, decode_for_crops, reduction_of
 from raykd.data.crop_views import Boxes
 from raykd.data.image_decoding import TargetSize, decode, middle_square
 from raykd.data.loader_threads import LoaderThreads, PendingPixels
@@ -84,7 +84,7 @@ class PackedImages:
         return self.threads.start(squares, len(rows), fill)
 
     def start_crops(self, indices: Tensor, num_crops: Tensor, boxes: Boxes, pin_memory: bool = False) -> PendingPixels:
-        """Start to decode random crops: num_crops[b] of image indices[b], int64 [B] on the CPU, each decoded once.
+        """Start to decode random crops: num_crops[b] of image indices[b], int64 [B] on the CPU.
 
         boxes: of all crops, image by image.
         """
@@ -104,15 +104,21 @@ class PackedImages:
         return torch.empty((count, size, size, 3), dtype=torch.uint8, pin_memory=pin_memory)
 
     def _crops(self, row: int, boxes: Sequence[Box], pixels: np.ndarray) -> None:
-        """Write the crops `boxes` of one image to uint8 [len(boxes), S, S, 3]."""
+        """Write the crops `boxes` of one image to uint8 [n, S, S, 3], decoding it once for each `reduction_of` them."""
         where, encoded = self._rows.read(row)
-        if self._raw_size is None:
-            height, width = self._rows.sizes[row].tolist()
-            decoded = decode_for_crops(where, encoded, (height, width), boxes, self._target.image_size)
-        else:
+        if self._raw_size is not None:
             decoded = Decoded(self._unpack(encoded))
-        for box, view in zip(boxes, pixels, strict=True):
-            crop(decoded, box, view)
+            for box, view in zip(boxes, pixels, strict=True):
+                crop(decoded, box, view)
+            return
+        height, width = self._rows.sizes[row].tolist()
+        reductions = [reduction_of(box, self._target.image_size) for box in boxes]
+        for reduction in set(reductions):
+            chosen = [number for number, other in enumerate(reductions) if other == reduction]
+            shown = [boxes[number] for number in chosen]
+            decoded = decode_for_crops(where, encoded, (height, width), shown, reduction)
+            for number in chosen:
+                crop(decoded, boxes[number], pixels[number])
 
     def _square(self, row: int) -> np.ndarray:
         where, encoded = self._rows.read(row)

@@ -48,7 +48,7 @@ class Renderer(Protocol):
     def render(self, index: Tensor, view: Tensor) -> Tensor:
         """Return view[b] of image index[b]: uint8 [B, 3, S, S], channels-last, on the device.
 
-        index, view: int64 [B]. Images are decoded once for equal neighbors in `index`.
+        index, view: int64 [B]. Equal neighbors in `index` are read once.
         """
         ...
 

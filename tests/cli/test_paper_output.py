@@ -4,35 +4,29 @@ import pytest
 from finished_results import copy_to
 
 from raykd.cli import parser
+from raykd.report.build import read_report, tables_text
 
 
 def report(folder, *arguments: str) -> int:
     return parser.entry(["report", "--results", str(folder), *arguments])
 
 
-def test_stdout_has_nothing_but_the_tables(tmp_path, capfd):
+def test_stdout_has_nothing_but_the_tables_also_while_figures_are_saved(tmp_path, capfd):
     results = copy_to(tmp_path)
-    assert report(results, "--format", "csv") == 0
+    assert report(results, "--format", "csv", "--figures", "pdf", "--figures", "svg") == 0
     printed = capfd.readouterr()
     assert printed.out.startswith("family,row,stage,") and len(printed.out.splitlines()) == 4
     assert "| distilled |" in printed.err and f"report: {results}" in printed.err
-
-
-def test_output_writes_the_tables_that_stdout_would_have(tmp_path, capfd):
-    results = copy_to(tmp_path)
-    assert report(results, "--format", "latex") == 0
-    printed = capfd.readouterr().out
-    assert report(results, "--format", "latex", "--output", str(tmp_path / "tables.tex")) == 0
-    assert capfd.readouterr().out == ""
-    assert (tmp_path / "tables.tex").read_text(encoding="utf-8") == printed
-    assert printed.startswith(r"% These tables need \usepackage{booktabs}.")
-
-
-def test_figures_are_saved_in_every_format_that_is_named(tmp_path):
-    results = copy_to(tmp_path)
-    assert report(results, "--figures", "pdf", "--figures", "svg") == 0
     saved = {path.name for path in (results / "report" / "figures").iterdir()}
     assert {"tiny-top1.pdf", "tiny-top1.svg", "all-latency.pdf"} <= saved
+
+
+def test_output_writes_the_tables_to_a_file_and_nothing_to_stdout(tmp_path, capfd):
+    results, file = copy_to(tmp_path), tmp_path / "tables.tex"
+    file.write_text("old")
+    assert report(results, "--format", "latex", "--output", str(file)) == 0
+    assert capfd.readouterr().out == ""
+    assert file.read_text(encoding="utf-8") == tables_text(read_report(results), "latex")
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import simplejpeg
 import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from raykd.data.crop_decoding import Box, crop, decode_for_crops
+from raykd.data.crop_decoding import Box, crop, decode_for_crops, reduction_of
 from raykd.data.image_decoding import decode_whole
 from raykd.errors import DataError
 
@@ -66,7 +67,8 @@ def size_of(encoded: bytes) -> tuple[int, int]:
 
 def view_of(encoded: bytes, box: Box, side: int = SIDE) -> np.ndarray:
     view = np.zeros((side, side, 3), dtype=np.uint8)
-    crop(decode_for_crops("it", memoryview(encoded), size_of(encoded), [box], side), box, view)
+    reduction = reduction_of(box, side)
+    crop(decode_for_crops("it", memoryview(encoded), size_of(encoded), [box], reduction), box, view)
     return view
 
 
@@ -90,27 +92,34 @@ def test_a_jpeg_is_turned_as_its_exif_requires_even_at_a_reduced_size(orientatio
     encoded = encode(smooth(40, 30).resize((320, 240), Image.Resampling.BICUBIC), quality=95, exif=exif(orientation))
     height, width = size_of(encoded)
     whole = Box(0, 0, height, width, False)
-    decoded = decode_for_crops("it", memoryview(encoded), (height, width), [whole], 241)
+    decoded = decode_for_crops("it", memoryview(encoded), (height, width), [whole], 1)
     assert decoded.reduction == 1 and (decoded.pixels == decode_whole("", encoded)).all()
-    reduced = decode_for_crops("it", memoryview(encoded), (height, width), [whole], 60)
+    reduced = decode_for_crops("it", memoryview(encoded), (height, width), [whole], 4)
     small = np.asarray(Image.fromarray(decode_whole("", encoded)).reduce(4)).astype(int)
     assert reduced.reduction == 4 and abs(reduced.pixels - small).mean() < 3
 
 
-@pytest.mark.parametrize("subsampling", [0, 1, 2])
-def test_any_number_of_decoded_rows_leaves_the_rows_of_the_crop_unchanged(subsampling: int) -> None:
-    encoded = encode(smooth(40, 64, seed=1), subsampling=subsampling)
-    whole = decode_whole("", encoded)
-    for bottom in range(1, 65):
-        decoded = decode_for_crops("it", memoryview(encoded), (64, 40), [Box(0, 0, bottom, 40, False)], 64)
-        assert len(decoded.pixels) == min(64, bottom + 4)
-        assert (decoded.pixels[:bottom] == whole[:bottom]).all(), bottom
+@pytest.mark.parametrize("reduction", [1, 2, 4, 8])
+@pytest.mark.parametrize("subsampling", ["444", "422", "420", "440", "411"])
+def test_the_number_of_decoded_rows_leaves_the_rows_of_the_crop_unchanged(subsampling: str, reduction: int) -> None:
+    pixels = np.ascontiguousarray(smooth(40, 136, seed=1))
+    encoded = memoryview(simplejpeg.encode_jpeg(pixels, colorsubsampling=subsampling))
+    whole = decode_for_crops("it", encoded, (136, 40), [Box(0, 0, 136, 40, False)], reduction).pixels
+    if reduction == 1:
+        assert (whole == decode_whole("", bytes(encoded))).all()
+    for bottom in range(1, 137):
+        decoded = decode_for_crops("it", encoded, (136, 40), [Box(0, 0, bottom, 40, False)], reduction).pixels
+        num_rows = round(bottom / reduction)
+        assert (decoded[:num_rows] == whole[:num_rows]).all(), bottom
+    first = decode_for_crops("it", encoded, (136, 40), [Box(0, 0, 8, 40, False)], reduction).pixels
+    assert len(first) < len(whole)
 
 
 @pytest.mark.parametrize(("shortest", "reduction"), [(63, 2), (64, 4), (127, 4), (128, 8), (31, 1), (32, 2)])
 def test_a_large_crop_is_decoded_at_a_reduced_size(shortest: int, reduction: int) -> None:
     box = Box(3, 5, shortest, shortest + 9, False)
-    decoded = decode_for_crops("it", memoryview(encode(smooth(300, 200))), (200, 300), [box], SIDE)
+    assert reduction_of(box, SIDE) == reduction
+    decoded = decode_for_crops("it", memoryview(encode(smooth(300, 200))), (200, 300), [box], reduction)
     assert decoded.reduction == reduction
     assert decoded.pixels.shape[1] == -(-300 // reduction)
 
@@ -124,18 +133,13 @@ def test_a_reduced_image_shows_the_same_crop_up_to_rounding(reduction: int) -> N
     assert abs(error).mean() < 2
 
 
-def test_the_largest_reduction_suits_the_smallest_of_several_crops() -> None:
-    encoded, boxes = encode(smooth(300, 200)), [Box(0, 0, 180, 180, False), Box(0, 0, 40, 40, False)]
-    assert decode_for_crops("it", memoryview(encoded), (200, 300), boxes, SIDE).reduction == 2
-
-
 def test_an_image_that_cannot_be_decoded_is_named() -> None:
     encoded = FILES["4:2:0"]
     for damaged in (encoded[:200], b"\xff\xd8\xff" + bytes(100), b"no image", b"\xff\xd8\xff\xc0"):
         with pytest.raises(DataError, match=r"^row 3 (is|of)"):
-            decode_for_crops("row 3", memoryview(damaged), (90, 120), [BOXES["all"]], SIDE)
+            decode_for_crops("row 3", memoryview(damaged), (90, 120), [BOXES["all"]], 1)
 
 
 def test_an_image_of_another_size_than_the_index_has_is_named() -> None:
     with pytest.raises(DataError, match=r"^row 3 is 120x90 pixels instead of 120x91"):
-        decode_for_crops("row 3", memoryview(FILES["4:2:0"]), (91, 120), [Box(0, 0, 91, 91, False)], SIDE)
+        decode_for_crops("row 3", memoryview(FILES["4:2:0"]), (91, 120), [Box(0, 0, 91, 91, False)], 1)

@@ -119,6 +119,18 @@ def test_crops_are_a_function_of_index_and_view(images: PackedImages) -> None:
     assert together.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_a_crop_has_the_same_pixels_whichever_crops_of_the_image_are_decoded_with_it(tmp_path: Path) -> None:
+    """Crops of large images are decoded at a reduced size, as each one requires by itself."""
+    images = packed(write_pack(tmp_path, [encoded(seed, (150, 110), "JPEG") for seed in range(3)], ENCODED[:1]))
+    index, view = torch.arange(3).repeat_interleave(8), torch.arange(24)
+    renderer = PackedRenderer(images, CROPS)
+    boxes = CROPS.boxes(index, view, images.sizes(index))
+    shortest = torch.minimum(boxes.height, boxes.width) // SIZE
+    assert {2, 4} <= set(shortest.tolist()), "crops of both reductions"
+    alone = torch.cat([renderer.render(index[[row]], view[[row]]) for row in range(len(index))])
+    assert renderer.render(index, view).equal(alone)
+
+
 def test_mirrored_crops_are_mirror_images(images: PackedImages) -> None:
     index = torch.arange(NUM_IMAGES)
     view = CROPS.draw(0, 0, index)
@@ -132,7 +144,7 @@ def test_mirrored_crops_are_mirror_images(images: PackedImages) -> None:
 
 
 @pytest.mark.parametrize("views", [PADDED, CROPS])
-def test_equal_neighbors_are_decoded_once(
+def test_equal_neighbors_are_read_once(
     images: PackedImages, views: Views | CropViews, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[int] = []

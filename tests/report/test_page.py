@@ -136,6 +136,11 @@ def test_the_top_of_the_page_has_the_newest_run_the_commands_and_the_revisions(r
     )
 
 
+def test_a_time_that_is_no_time_is_shown_as_it_is(results):
+    results.plan("cnn", baseline=[results.run("cnn", "baseline", ended="<b>noon</b>\n")])
+    assert origin_of(build(results.root).page).startswith("newest run <b>noon</b> baseline-net-s0-ab12")
+
+
 def test_commands_of_several_families_name_their_families(results):
     for family, command in {"cnn": "python a.py", "vit": "python b.py", "mlp": "python a.py"}.items():
         run = results.run(family, "baseline")

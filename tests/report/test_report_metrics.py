@@ -222,5 +222,5 @@ def test_the_page_has_all_metrics(results):
     write_family(results)
     page = render_page(read_report(results.root).summaries).decode()
     assert all(f'<th scope="row">{name}</th>' in page for name in ("NLL (nats)", "calibration error", "agreement (%)"))
-    assert "Exact tests, two-sided: sign p = 0.25" in page
+    assert "Exact tests, two-sided: sign p\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}0.25" in page
     assert "2 [1.5, 3]" in page and "Measured on NVIDIA H100, bf16. Latency: median [p10, p90]" in page

@@ -2,6 +2,7 @@
 
 import re
 import zlib
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -33,8 +34,10 @@ def test_every_figure_of_the_page_is_saved_in_each_format(saved):
 
 
 def test_saved_figures_are_the_same_bytes_each_time_without_dates(saved, two_families):
-    again = {path.name: content for path, content in figure_files(two_families, ("pdf", "svg")).items()}
-    assert again == saved
+    smaller = replace(two_families, summaries=two_families.summaries[1:])
+    again = {path.name: content for path, content in figure_files(smaller, ("pdf", "svg")).items()}
+    of_family = {name for name in again if name.startswith("v<i>t-")}
+    assert len(of_family) == 2 * len(OF_FAMILY) and all(again[name] == saved[name] for name in of_family)
     assert not [name for name, content in saved.items() if b"Date" in content or b"<dc:date" in content]
 
 
