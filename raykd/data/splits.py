@@ -84,11 +84,13 @@ def stratified_subset(labels: Tensor, num: int, seed: int) -> Tensor:
 def _choose(labels: Tensor, num: int, stream: int, seed: int) -> Tensor:
     """Return bool [N], True for num images."""
     labels = labels.cpu()
-    hashes = hash64(stream, seed, torch.arange(len(labels)))
+    by_hash = hash64(stream, seed, torch.arange(len(labels))).argsort(stable=True)
+    order = by_hash[labels[by_hash].argsort(stable=True)]  # by class, and by hash in each class
+    sizes = torch.bincount(labels)
+    place_in_class = torch.arange(len(labels)) - (sizes.cumsum(0) - sizes)[labels[order]]
+    quotas = torch.tensor(_quotas(sizes.tolist(), num))
     chosen = torch.zeros(len(labels), dtype=torch.bool)
-    for label, quota in enumerate(_quotas(torch.bincount(labels).tolist(), num)):
-        indices = (labels == label).nonzero().flatten()
-        chosen[indices[hashes[indices].argsort(stable=True)[:quota]]] = True
+    chosen[order[place_in_class < quotas[labels[order]]]] = True
     return chosen
 
 
