@@ -114,7 +114,7 @@ class Augmenter:
         """
         pixels = views.permute(0, 2, 3, 1)
         for technique, tensors in zip(self._techniques, draws.techniques, strict=True):
-            pixels = technique.apply(pixels, [tensor[..., positions].flatten(-2) for tensor in tensors])
+            pixels = technique.apply(pixels, [_at(tensor, positions).flatten(-2) for tensor in tensors])
         if self._mixing is None:
             return pixels.permute(0, 3, 1, 2), None
         mixing = [tensor[positions] for tensor in draws.mixing]
@@ -122,3 +122,8 @@ class Augmenter:
         pixels = self._mixing.apply(images, partners, mixing)
         partner_labels = self._labels[draws.index[1, positions]]
         return pixels.permute(0, 3, 1, 2), Mixed(partner_labels, share=mixing[0])
+
+
+def _at(tensor: Tensor, positions: slice | Tensor) -> Tensor:
+    """Return `tensor`, [..., n], at some positions. RandAugment also has draws on the CPU."""
+    return tensor[..., positions if isinstance(positions, slice) else positions.to(tensor.device)]

@@ -28,6 +28,7 @@ _DEGENERATES = {
 }
 # The code of an operation is 2 * its index, + 1 for its negative.
 OPERATIONS = ("identity", *_GEOMETRIC, *_DEGENERATES, "posterize", "solarize", "autocontrast", "equalize")
+_Function = Callable[[Tensor, Tensor], Tensor]  # images, codes -> images
 _ROUNDING = 1e-9  # pixels: above the rounding error of any processor's sine, so that all select the same pixel
 
 
@@ -38,32 +39,41 @@ class RandAugment:
         self._count, self._strength = count, magnitude / MAX_MAGNITUDE
         self._sources = _sources(self._strength, height, width).to(device)
         bits, threshold = 8 - round(4 * self._strength), 255 * (1 - self._strength)
-        blends = {name: partial(self._blend, degenerate) for name, degenerate in _DEGENERATES.items()}
-        self._functions: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-            **blends,
+        functions: dict[str, _Function] = {
+            "identity": lambda images, _: images,
+            **dict.fromkeys(_GEOMETRIC, self._transform),
+            **{name: partial(self._blend, degenerate) for name, degenerate in _DEGENERATES.items()},
             "posterize": lambda images, _: image_operations.posterize(images, bits),
             "solarize": lambda images, _: image_operations.solarize(images, threshold),
             "autocontrast": lambda images, _: image_operations.autocontrast(images),
             "equalize": lambda images, _: image_operations.equalize(images),
         }
+        self._functions = list(dict.fromkeys(functions.values()))
+        # The number of the function of each code, on the CPU and on the device.
+        self._numbers = torch.tensor([self._functions.index(functions[name]) for name in OPERATIONS for _ in (1, -1)])
+        self._numbers_on_device = self._numbers.to(device)
 
     def draw(self, keys: Tensor) -> tuple[Tensor, ...]:
         """Draw (codes, codes on the CPU), int64 [count, *keys.shape].
 
-        The CPU must know which images to gather; a copy at every step would wait for the GPU.
+        The CPU must know how many images each operation changes; a copy at every step would wait for the GPU.
         """
         slot = torch.arange(self._count, device=keys.device).view(-1, *[1] * keys.dim())
         codes = uniform_int(hash64(OPERATION, keys, slot), 2 * len(OPERATIONS))
         return codes, codes.cpu()
 
     def apply(self, pixels: Tensor, draws: Sequence[Tensor]) -> Tensor:
-        """Apply the operations with codes [count, k], in order, to uint8 [k, H, W, 3], which are overwritten."""
+        """Apply the operations with codes [count, k], in order, to uint8 [k, H, W, 3], which are overwritten.
+
+        The device sorts the images by function, and the CPU counts them, so that nothing is copied between them.
+        """
         for codes, codes_on_cpu in zip(*draws, strict=True):
-            operation = codes_on_cpu // 2
-            is_geometric = (operation >= 1) & (operation <= len(_GEOMETRIC))
-            _change(pixels, is_geometric, codes, self._transform)
-            for name, function in self._functions.items():
-                _change(pixels, operation == OPERATIONS.index(name), codes, function)
+            order = self._numbers_on_device[codes].argsort()
+            counts = self._numbers[codes_on_cpu].bincount(minlength=len(self._functions)).tolist()
+            for function, chosen in zip(self._functions[1:], order.split(counts)[1:], strict=True):  # without identity
+                if len(chosen):
+                    changed = function(pixels.index_select(0, chosen), codes.index_select(0, chosen))
+                    pixels.index_copy_(0, chosen, changed)
         return pixels
 
     def _transform(self, images: Tensor, codes: Tensor) -> Tensor:
@@ -72,13 +82,6 @@ class RandAugment:
     def _blend(self, degenerate: Callable[[Tensor], Tensor], images: Tensor, codes: Tensor) -> Tensor:
         factor = torch.where(codes % 2 == 1, 1 - 0.9 * self._strength, 1 + 0.9 * self._strength).float()
         return image_operations.blend(images, degenerate(images), factor)
-
-
-def _change(pixels: Tensor, is_chosen: Tensor, codes: Tensor, function: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """Overwrite the images for which `is_chosen`, bool [k] on the CPU, with function(images, codes)."""
-    chosen = is_chosen.nonzero().flatten().to(pixels.device, non_blocking=True)
-    if len(chosen):
-        pixels.index_copy_(0, chosen, function(pixels.index_select(0, chosen), codes.index_select(0, chosen)))
 
 
 def _sources(strength: float, height: int, width: int) -> Tensor:

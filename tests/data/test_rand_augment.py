@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 from PIL.Image import Resampling, Transform
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torchvision.transforms import functional as transforms
 from torchvision.transforms.autoaugment import _apply_op  # the operations of its RandAugment, without the random choice
 
@@ -37,6 +40,31 @@ def ours(name: str, magnitude: int, negative: bool, images: Tensor | None = None
     augment = RandAugment(1, magnitude, *images.shape[1:3], "cpu")
     codes = torch.full((1, len(images)), 2 * OPERATIONS.index(name) + negative)
     return augment.apply(images.clone(), (codes, codes))
+
+
+class Copies(TorchDispatchMode):
+    """Records copies to another device and reads of values by the host."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        results = func(*args, **(kwargs or {}))
+        devices = {x.device.type for x in tree_leaves((args, results)) if isinstance(x, Tensor) and x.ndim}
+        if len(devices) > 1:
+            self.names.append(str(func))
+        return results
+
+
+def test_nothing_is_copied_between_the_cpu_and_the_device_when_images_are_augmented() -> None:
+    """On torch's meta device, whose tensors have no values that a host could read."""
+    augment, keys = RandAugment(2, 9, SIDE, SIDE, "meta"), hash64(AUGMENT, torch.arange(200))
+    codes, on_cpu = RandAugment(2, 9, SIDE, SIDE, "cpu").draw(keys)
+    pixels = torch.empty(200, SIDE, SIDE, 3, dtype=torch.uint8, device="meta")
+    with Copies() as copies:
+        augment.apply(pixels, (codes.to("meta"), on_cpu))
+    assert copies.names == ["aten._to_copy.default"], "only the copy of the codes, which the test makes"
 
 
 def of_pillow(change: Callable[[Image.Image], Image.Image], images: Tensor | None = None) -> Tensor:
