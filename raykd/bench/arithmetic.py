@@ -27,7 +27,7 @@ def achieved_flops_per_s(family: Family, device: torch.device, step_s: float) ->
 
 def matrix_product(compute: Compute) -> float:
     """Return the median FLOP/s of a large square matrix product."""
-    side, dtype = SIDE[compute.device.type], torch.bfloat16 if compute.precision == "bf16" else torch.float32
+    side, dtype = SIDE[compute.device.type], compute.half or torch.float32
     a, b = (torch.randn(side, side, device=compute.device).to(dtype) for _ in range(2))
     times = []
     for _ in range(REPEATS + 1):  # the first one warms up

@@ -22,6 +22,7 @@ from raykd.orchestration.stop_signals import stop_signals
 from raykd.spec.experiment import Experiment, Workers
 from raykd.spec.plan import Plan, Run, make_plan
 from raykd.store.run_store import RunStore
+from raykd.training.compute import device_for, require_precision
 from raykd.training.final_evaluation import is_tested
 from raykd.training.networks import Networks
 from raykd.training.repair import repair_weights
@@ -226,10 +227,17 @@ def _run(
 
         jobs = jobs_on(None)
         slots = slots_of(workers, sum(job.kind != "evaluate" for job in jobs), max_concurrent(jobs))
+        _require_precisions(jobs, slots)
         log(console, f"{slots}; dashboard {dashboard or 'off'}")
         log(console, "starting workers, which takes 10 to 20 seconds")
         with scrape_targets(options.results), Progress(console) as progress:
             return run_jobs(jobs_on(slots), slots, options, progress.show, should_stop, final_jobs)
+
+
+def _require_precisions(jobs: Sequence[Job], slots: Slots) -> None:
+    """Raise ConfigError if a run without a GPU requires one for its precision."""
+    for run in [job.run for job in jobs if job.kind == "train" and not slots.gpus]:
+        require_precision(run.recipe.precision, run.role, device_for(slots.gpus))
 
 
 def _record_failures(statuses: list[JobStatus], store: RunStore) -> None:

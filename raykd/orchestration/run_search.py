@@ -32,6 +32,7 @@ from raykd.store.records import SearchRecord
 from raykd.store.run_folder import now
 from raykd.store.run_store import RunStore
 from raykd.store.study import SearchStudy, SearchTrial, best_first, num_ended
+from raykd.training.compute import device_for, require_precision
 from raykd.training.teacher.choose import PlannedCache, teacher_identity
 
 
@@ -114,6 +115,8 @@ def _run_round(
     left = search.num_trials - num_ended(study.trials())
     num_concurrent = min(left, search.max_concurrent or left)
     slots = slots_of(command.experiment.workers, num_concurrent, num_concurrent)
+    if not slots.gpus:
+        require_precision(command.experiment.student.precision, "student", device_for(slots.gpus))
     command.log(f"{plural(search.num_trials, 'trial')}, {left} of them left; {slots}")
     command.log("starting workers, which takes 5 to 10 seconds")
     folder.update(cpus=slots.cpus * slots.workers, gpus=slots.gpus * slots.workers)

@@ -194,6 +194,9 @@ class Experiment(Config):
             images = f"{role}.batch_size = {recipe.batch_size}{passes if recipe.gradient_accumulation > 1 else ''}"
             is_equal = recipe.images_per_pass % self.workers.count == 0
             self.workers.require(is_equal, "count", f"cannot share {images} equally")
+            has_tf32 = recipe.precision != "tf32" or self.workers.gpus != 0
+            no_gpu = f"requires a GPU, and workers.gpus = 0; set {role}.precision to auto or fp32"
+            recipe.require(has_tf32, "precision", no_gpu)
         if self.search is not None:
             self._check_search(self.search)
 

@@ -138,10 +138,9 @@ class NamedOptimizer(Optimizer):
     def make(self, groups: Sequence[Mapping[str, Any]], on_gpu: bool = False) -> torch.optim.Optimizer:
         """Return the optimizer of parameter `groups`. on_gpu: prefer kernels that a CUDA graph can capture."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
-        known = parameters_of(self.optimizer_class)
         fast: dict[str, bool] = {}
         if on_gpu and self.is_capturable:  # torch's loop over single tensors reads a learning rate from the device
-            fast = {"capturable": True, "fused" if "fused" in known else "foreach": True}
+            fast = {"capturable": True, "fused" if self.is_fused else "foreach": True}
         return self.optimizer_class([dict(group) for group in groups], **self.tuned, **values, **fast)
 
     @property
@@ -154,6 +153,11 @@ class NamedOptimizer(Optimizer):
         """Whether a CUDA graph can capture a step: the class is torch's, and never reads a number from the device."""
         is_known = self.name not in _NOT_CAPTURED and not self.name.startswith(TIMM)
         return is_known and "capturable" in parameters_of(self.optimizer_class)
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether a GPU updates all weights with one kernel, which can itself skip an update of infinite gradients."""
+        return self.is_capturable and "fused" in parameters_of(self.optimizer_class)
 
     @classmethod
     def title(cls) -> str:

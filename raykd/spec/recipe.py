@@ -87,8 +87,9 @@ class Recipe(Config):
     batch_size: Annotated[int, AtMost(MAX_BATCH)] = 128  # images per update, over all workers of the run
     label_smoothing: float = 0.0  # in [0, 1); applied to the labels' cross-entropy
     clip_gradient_norm: float | None = None  # largest L2 norm of the gradient; None for no clipping
-    # For matrix products and convolutions. 'auto': bf16 if the hardware supports it, else fp32; run.json records which.
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    # For matrix products and convolutions, see docs/training.md. 'auto': bf16 if the hardware supports it, else fp16 on
+    # a GPU with tensor cores, else fp32; run.json records which.
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
     channels_last: bool = True  # memory format of convolutions: faster on GPUs with tensor cores
     compile: bool = False  # torch.compile; takes 10 to 60 s before the first step
     # How a training step is launched on a GPU. 'eager': one kernel at a time. 'graph': one CUDA graph of the whole

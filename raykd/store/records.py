@@ -23,7 +23,7 @@ from raykd.spec.stages import Stage
 Percent = Annotated[float, Between(0, 100)]
 Fraction = Annotated[float, Between(0, 1 + 1e-9)]
 NonNegative = Annotated[float, Between(0)]
-Precision = Literal["fp32", "bf16"]  # precision of matrix products and convolutions
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]  # of matrix products and convolutions, see training/compute.py
 TeacherSource = Literal["live", "cache"]
 EndState = Literal["done", "pruned", "failed"]  # end of a search's trial; a pruned trial was stopped early
 END_STATES: tuple[EndState, ...] = get_args(EndState)

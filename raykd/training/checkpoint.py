@@ -35,6 +35,7 @@ class Progress:
     run: its fingerprint. seconds: training time over all resumes. best_val_top1: in percent, -1 before the first epoch.
     waited_s: the part of the finished epochs' time in which steps waited for images on disk.
     peak_memory_bytes: the maximum over all resumes; 0 if unknown.
+    loss_scale: the state of the loss scaler of a run in fp16 (loss_scale.py).
     """
 
     epoch: int = 0
@@ -47,6 +48,7 @@ class Progress:
     run: str = ""
     peak_memory_bytes: int = 0
     waited_s: float = 0.0
+    loss_scale: dict[str, float] | None = None
 
 
 def save_checkpoint(

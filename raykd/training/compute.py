@@ -6,8 +6,8 @@
 import ctypes
 import os
 import platform
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -27,20 +27,50 @@ KEEP_MEMORY = {_M_MMAP_THRESHOLD: 1 << 30, _M_TRIM_THRESHOLD: (1 << 31) - 1, _M_
 # The values that glibc's adaptive limits reach in a process that uses large tensors.
 GLIBC_DEFAULT = {_M_MMAP_THRESHOLD: 32 << 20, _M_TRIM_THRESHOLD: 64 << 20, _M_TOP_PAD: 128 << 10}
 _NATIVE_BF16 = {"avx512_bf16", "amx_bf16", "bf16"}  # the last is ARM's
+_TENSOR_CORES, _BF16_AND_TF32 = (7, 0), (8, 0)  # compute capability of Volta and of Ampere
+_HALF_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 EVALUATION_BATCH = {"cpu": 512, "cuda": 2048}  # images; inference keeps no activations, and larger is not faster
 
 
 @dataclass(frozen=True)
 class Compute:
-    """The device, `precision` ('fp32' or 'bf16' in matrix products and convolutions) and CPU `threads` of a run."""
+    """The device, the `precision` of matrix products and convolutions, and the CPU `threads` of a run.
+
+    precision: 'fp32' is float32 without TF32, which torch uses by default for convolutions on Ampere GPUs and later.
+    'tf32' rounds the factors of float32 products to 11 significant bits there. 'bf16' and 'fp16' compute products in
+    bfloat16 or float16 by autocast, the rest in float32; fp16 also scales the loss (loss_scale.py).
+    """
 
     device: torch.device
     precision: Precision
     threads: int
 
-    def autocast(self) -> torch.autocast:
-        """Return a context in which matrix products and convolutions are computed in `precision`."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+    @property
+    def half(self) -> torch.dtype | None:
+        """The type of 16 bits that autocast computes in; None without autocast."""
+        return _HALF_TYPES.get(self.precision)
+
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        """Compute matrix products and convolutions in `precision` inside the context."""
+        enabled = self.half is not None
+        with self.float32_products(), torch.autocast(self.device.type, self.half or torch.bfloat16, enabled):
+            yield
+
+    @contextmanager
+    def float32_products(self) -> Iterator[None]:
+        """Use TF32 on GPUs inside the context, forward and backward, if and only if `precision` is 'tf32'.
+
+        These flags exist in every torch from 2.7 on. Where torch also has `fp32_precision`, they set it too. After a
+        setting by `fp32_precision` alone, torch refuses to read the flags, which torch.compile does.
+        """
+        matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+        before = matmul.allow_tf32, cudnn.allow_tf32
+        matmul.allow_tf32 = cudnn.allow_tf32 = self.precision == "tf32"
+        try:
+            yield
+        finally:  # for the process's next run
+            matmul.allow_tf32, cudnn.allow_tf32 = before
 
     def __str__(self) -> str:
         where = "GPU" if self.device.type == "cuda" else plural(self.threads, "thread")
@@ -50,18 +80,33 @@ class Compute:
 def choose_compute(device: torch.device, precision: str, threads: int | None = None) -> Compute:
     """Return how to compute on `device`.
 
-    precision: 'auto' for bf16 if the hardware supports it, else fp32. threads: None for torch's setting.
+    precision: 'auto' for bf16 if the hardware supports it, else fp16 on a GPU with tensor cores, else fp32.
+    threads: None for torch's setting.
     """
     if precision == "auto":
-        precision = "bf16" if has_bf16(device) else "fp32"
+        slower = "fp16" if _is_capable(device, _TENSOR_CORES) else "fp32"
+        precision = "bf16" if has_bf16(device) else slower
     return Compute(device, cast(Precision, precision), threads or torch.get_num_threads())
 
 
 def has_bf16(device: torch.device) -> bool:
     """Return whether the hardware multiplies bfloat16: an Ampere GPU or later, a CPU with AVX512-BF16 or AMX."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    return bool(_cpu_flags() & _NATIVE_BF16)
+    return _is_capable(device, _BF16_AND_TF32) or (device.type == "cpu" and bool(_cpu_flags() & _NATIVE_BF16))
+
+
+def require_precision(precision: str, role: str, device: torch.device) -> None:
+    """Raise ConfigError if `device` cannot train in the precision of the recipe `role`: it has no TF32."""
+    if precision == "tf32" and not _is_capable(device, _BF16_AND_TF32):
+        used = f"the {gpu_name(device)} has none" if device.type == "cuda" else "this run trains on the CPU"
+        raise ConfigError(
+            f"{role}.precision = tf32: requires a GPU with TF32 (Ampere or later), and {used}; "
+            f"set {role}.precision to auto or fp32"
+        )
+
+
+def _is_capable(device: torch.device, capability: tuple[int, int]) -> bool:
+    """Return whether `device` is a GPU of this compute capability or a later one."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= capability
 
 
 def configure_process(device: torch.device) -> None:
@@ -150,10 +195,12 @@ def why_not_graph(run: Run, compute: Compute, num_workers: int, is_on_disk: bool
     if is_on_disk:
         return "images on disk are decoded by the CPU"
     if run.recipe.augmentation.randaugment:
-        return "RandAugment groups images by operation on the CPU"
+        return "each operation of RandAugment changes another number of images in each step"
     optimizer = run.recipe.optimizer
     if isinstance(optimizer, NamedOptimizer) and not optimizer.is_capturable:
         return f"the optimizer {optimizer.name} may read numbers from the GPU"
+    if compute.precision == "fp16" and isinstance(optimizer, NamedOptimizer) and not optimizer.is_fused:
+        return f"fp16 with the optimizer {optimizer.name} reads from the GPU whether to skip an update"
     if run.method.is_custom and run.recipe.step == "auto":
         return "a custom method may differ between steps; if it does not, set student.step=graph"
     return ""

@@ -45,7 +45,7 @@ def loses_gpu(error: BaseException) -> bool:
 def out_of_memory_message(run: Run, error: BaseException) -> str:
     """Return one line for an out-of-memory error in the training of `run`, with fields that reduce memory."""
     role, recipe = run.role, run.recipe
-    use_bf16 = "" if recipe.precision == "bf16" else f", set {role}.precision=bf16"
+    use_bf16 = "" if recipe.precision in ("bf16", "fp16") else f", set {role}.precision=bf16"
     detail = ". ".join(one_line(str(error)).split(". ")[:2]).rstrip(".") or type(error).__name__
     return (
         f"out of memory with {role}.batch_size = {recipe.batch_size}: lower it{use_bf16}, raise "

@@ -29,6 +29,7 @@ from raykd.training.evaluate import Evaluation, evaluate
 from raykd.training.failure import classify_failure, rejecting_configuration
 from raykd.training.group import SINGLE_WORKER, Group, per_worker_parts
 from raykd.training.hooks import NO_HOOKS, EpochReport, Hooks
+from raykd.training.loss_scale import require_scale
 from raykd.training.memory import peak_bytes, reset_peak
 from raykd.training.optim import learning_rate
 from raykd.training.probe import evaluate_neighbors
@@ -105,6 +106,8 @@ def train_epochs(training: TrainState, folder: RunFolder, hooks: Hooks) -> Itera
     if checkpoint := training.group.on_first(lambda: read_checkpoint(folder.checkpoint, training.run.fingerprint)):
         checkpoint.restore(training.objective, training.optimizer)
         training.progress, training.best = checkpoint.progress, checkpoint.best
+        if checkpoint.progress.loss_scale is not None:
+            training.scaler.load_state_dict(checkpoint.progress.loss_scale)
     training.progress.run = training.run.fingerprint
     training.parallelize()
     saver = _Checkpointer(training, folder, hooks.checkpoint_every_s)
@@ -149,6 +152,7 @@ def _run_steps(
         if stop:
             raise Interrupted(f"stopped after epoch {epoch}, step {step}; rerun the same command to resume")
     means = steps.sums.means(epoch, num_steps)  # before the time is read, since it waits for the device
+    require_scale(training.scaler, epoch)
     num_images = (num_steps - first_step) * training.run.recipe.batch_size
     seconds, waited_s = max(time.monotonic() - start_time, 1e-9), renderer.waited_s - waited_before_s
     progress.waited_s += waited_s
@@ -221,6 +225,7 @@ class _Checkpointer:
         self.count_seconds()
         training, progress = self._training, self._training.progress
         if training.group.is_first:
+            progress.loss_scale = training.scaler.state_dict() or None
             if progress.history:
                 self._folder.write_history(progress.history)
             save_checkpoint(self._folder.checkpoint, training.objective, training.optimizer, training.best, progress)

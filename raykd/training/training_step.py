@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 from torch.func import functional_call
 from torch.nn.parallel import DistributedDataParallel
 
@@ -29,6 +30,7 @@ from raykd.training.checkpoint import Progress
 from raykd.training.compute import Compute, why_not_graph
 from raykd.training.group import SINGLE_WORKER, Group
 from raykd.training.half_weights import HalfWeights
+from raykd.training.loss_scale import make_scaler, zero_momentum
 from raykd.training.model_file import images_of, load_into
 from raykd.training.objective import Objective
 from raykd.training.optim import make_optimizer
@@ -47,7 +49,8 @@ class TrainState:
     classifier.
     omitted: terms of the method that are not computed, because student or teacher has no classifier.
     parallel: the compiled or DDP objective, set by `parallelize`.
-    casts_together: whether a captured step casts all weights to bfloat16 with one kernel, by half_weights.
+    casts_together: whether a captured step casts all weights to 16 bits with one kernel, by half_weights.
+    scaler: of the loss, for fp16; see loss_scale.py.
     best: the weights of the best epoch so far.
     """
 
@@ -66,6 +69,10 @@ class TrainState:
     half_weights: HalfWeights | None = None
     progress: Progress = field(default_factory=Progress)
     best: dict[str, Tensor] = field(default_factory=dict)
+    scaler: GradScaler = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.scaler = make_scaler(self.compute)
 
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:
@@ -91,8 +98,9 @@ class TrainState:
             module = cast(nn.Module, torch.compile(objective))
         has_unused_parameters = not self.run.model.classifier  # such as those of the norm after the last feature map
         self.parallel = self.group.wrap(module, self.compute.device, has_unused_parameters)
-        if self.casts_together and self.uses_cuda_graph and self.compute.precision == "bf16" and not recipe.compile:
-            self.half_weights = HalfWeights(objective.student, "student")
+        half = self.compute.half
+        if self.casts_together and self.uses_cuda_graph and half is not None and not recipe.compile:
+            self.half_weights = HalfWeights(objective.student, "student", half)
 
     def term_weights(self, epoch: int) -> dict[str, float]:
         """Return the weights of the loss terms that are computed in `epoch`."""
@@ -117,10 +125,12 @@ class TrainState:
         teacher = {"live": ", live teacher", "cache": ", cached teacher"}.get(self.teacher.source, "")
         if top := self.teacher.top_classes:
             teacher += f", top {top.kept} of {top.num_classes:,} classes"
+        is_fallback = self.run.recipe.precision == "auto" and self.compute.precision == "fp16"
+        precision = " (auto: this GPU has no bf16)" if is_fallback else ""
         step, reason = self.run.recipe.step, self._why_not_graph
         is_expected = step == "graph" or (step == "auto" and self.compute.device.type == "cuda")
         no_graph = f", no CUDA graph: {reason}" if is_expected else ""
-        return f"{self.compute}{teacher}{no_graph if reason else ', one CUDA graph per step'}"
+        return f"{self.compute}{precision}{teacher}{no_graph if reason else ', one CUDA graph per step'}"
 
     def step(self, batch: Batch, weights: Mapping[str, float | Tensor]) -> dict[str, Tensor]:
         """Take one optimizer step and return the unweighted terms and the loss, still on the device.
@@ -136,8 +146,10 @@ class TrainState:
         if passes > 1:
             terms = {name: torch.stack([result[name] for result in results]).mean(0) for name in terms}
         if self.run.recipe.clip_gradient_norm is not None:
+            self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.objective.parameters(), self.run.recipe.clip_gradient_norm)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         if self.objective.average is not None:
             self.objective.average.update(self.objective.student.network)
         return terms
@@ -149,12 +161,13 @@ class TrainState:
         """
         passes = self.run.recipe.gradient_accumulation
         skips_sync = isinstance(self.parallel, DistributedDataParallel) and not is_last
-        with cast(DistributedDataParallel, self.parallel).no_sync() if skips_sync else nullcontext():
+        synchronized = cast(DistributedDataParallel, self.parallel).no_sync() if skips_sync else nullcontext()
+        with synchronized, self.compute.float32_products():  # also for the backward pass
             with self.compute.autocast():
                 teacher = self.teacher(part)
                 terms = self._terms(part.images, Targets(part.labels, part.index, part.mixed), teacher)
             loss = torch.stack([weight * terms[name] for name, weight in weights.items()]).sum()
-            (loss / passes if passes > 1 else loss).backward()
+            self.scaler.scale(loss / passes if passes > 1 else loss).backward()
             if isinstance(self.objective.adapter, Memory):
                 self.objective.adapter.remember(self.group.gather)
         return {name: term.detach() for name, term in (terms | {"loss": loss}).items()}
@@ -227,6 +240,8 @@ def make_train_state(
         objective = objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     val = validation_of(run.data, dataset, device, group)
     optimizer = make_optimizer(objective, run.recipe.optimizer, fused=device.type == "cuda")
+    if compute.precision == "fp16":
+        zero_momentum(optimizer)
     bank = None if run.model.classifier else bank_of(run.data, dataset, device)
     return TrainState(run, compute, objective, optimizer, loader, val, teacher, group, bank, omitted_terms(run))
 

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from small_runs import experiment
+from small_runs import experiment, recipe, run_of
 
 from raykd.data.load import load_dataset
 from raykd.errors import ConfigError, Interrupted, RunFailed
 from raykd.orchestration.options import Options
 from raykd.orchestration.parallel_runs import Slots
 from raykd.orchestration.run_experiments import (
+    _require_precisions,
     raise_for,
     run_experiments,
     run_to_completion,
@@ -117,3 +118,10 @@ def test_failure_takes_precedence_over_interruption() -> None:
     with pytest.raises(RunFailed):
         raise_for(statuses(State.FAILED, State.STOPPED, State.SKIPPED, State.WAITING))
     raise_for(statuses(State.DONE, State.DONE, State.DONE, State.DONE))
+
+
+def test_tf32_is_refused_by_a_cluster_without_gpus() -> None:
+    jobs = [Job("train", run_of("baseline", student=recipe(precision="tf32")))]
+    _require_precisions(jobs, Slots(1, 1, 1.0, 1, 1))
+    with pytest.raises(ConfigError, match=r"^student\.precision = tf32: requires a GPU"):
+        _require_precisions(jobs, Slots(1, 1, 0.0, 1, 1))

@@ -40,7 +40,7 @@ from raykd.spec.search import Search, uniform
         (Recipe(), {"batch_size": 0}),
         (Recipe(), {"label_smoothing": 1}),
         (Recipe(), {"clip_gradient_norm": 0}),
-        (Recipe(), {"precision": "fp16"}),
+        (Recipe(), {"precision": "fp8"}),
         (KD(), {"alpha": 1.1}),
         (KD(), {"temperature": 0}),
         (FeatureKD(), {"feature_weight": -1}),

@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from raykd.training.compute import Compute
+from raykd.training.loss_scale import make_scaler
 from raykd.training.training_step import TrainState
 
 GPU = torch.device("cuda")
@@ -50,6 +51,8 @@ class Launches(TorchDispatchMode):
 class CountingOptimizer:
     """Replace a fused optimizer, whose kernel has no fake implementation, by one launch, and reset the gradients."""
 
+    _step_supports_amp_scaling = True  # as torch's fused optimizers: GradScaler then passes scale and decision
+
     def __init__(self, module: nn.Module) -> None:
         self.param_groups: list[dict[str, Any]] = [{"params": [*module.parameters()], "lr": 0.1}]
 
@@ -77,6 +80,7 @@ def on_fake_gpu(training: TrainState, precision: str) -> Iterator[Launches]:
         mode,
         Launches() as launches,
     ):
+        training.scaler = make_scaler(training.compute)
         yield launches
 
 

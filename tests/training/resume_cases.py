@@ -100,6 +100,10 @@ _CASES: dict[str, tuple[Stage, dict[str, Any]]] = {
             "student": recipe(model=ResNet((1, 2, 1, 1), 8), optimizer=AdamW(lr=1e-2)),
         },
     ),
+    "resnet, fp16, clipping, averaged, accumulated": (
+        "distilled",
+        {"student": recipe(precision="fp16", clip_gradient_norm=1.0, ema_decay=0.7, gradient_accumulation=5)},
+    ),
 }
 CASES = tuple(_CASES)
 FAST_CASES = (

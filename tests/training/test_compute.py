@@ -14,6 +14,8 @@ from raykd.store.run_folder import RunFolder
 from raykd.training import compute
 from raykd.training.compute import GLIBC_DEFAULT, KEEP_MEMORY, choose_compute, set_malloc
 
+NAMED = ["fp32", "tf32", "bf16", "fp16"]
+
 
 @pytest.mark.parametrize(
     ("flags", "precision"),
@@ -28,11 +30,14 @@ from raykd.training.compute import GLIBC_DEFAULT, KEEP_MEMORY, choose_compute, s
 def test_auto_is_bf16_where_the_cpu_has_it(flags: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compute, "_cpu_flags", lambda: frozenset(flags.split()))
     assert choose_compute(CPU, "auto").precision == precision
-    assert [choose_compute(CPU, asked).precision for asked in ("fp32", "bf16")] == ["fp32", "bf16"]
+    assert [choose_compute(CPU, asked).precision for asked in NAMED] == NAMED
 
 
-@pytest.mark.parametrize(("capability", "precision"), [((7, 0), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")])
-def test_auto_is_bf16_from_ampere_on(
+@pytest.mark.parametrize(
+    ("capability", "precision"),
+    [((6, 1), "fp32"), ((7, 0), "fp16"), ((7, 5), "fp16"), ((8, 0), "bf16"), ((9, 0), "bf16")],
+)
+def test_auto_is_bf16_from_ampere_on_and_fp16_on_older_gpus_with_tensor_cores(
     capability: tuple[int, int], precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)

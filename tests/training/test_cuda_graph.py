@@ -21,7 +21,12 @@ from raykd.store.run_folder import RunFolder
 from raykd.training import cuda_graph, training_step
 from raykd.training.compute import choose_compute, why_not_graph
 
-QUICK_RECIPES = ("vit, adamw, dropout", "everything augmented", "averaged, accumulated, balanced")
+QUICK_RECIPES = (
+    "vit, adamw, dropout",
+    "everything augmented",
+    "averaged, accumulated, balanced",
+    "resnet, fp16, clipping, averaged, accumulated",
+)
 GPU = replace(choose_compute(CPU, "fp32"), device=torch.device("cuda"))
 
 

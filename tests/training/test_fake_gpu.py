@@ -27,6 +27,7 @@ from raykd.training.training_step import TrainState, make_train_state
 
 WAYS = nightly_except([DeviceSteps], [EagerSteps, DeviceSteps])  # a GPU takes DeviceSteps where it can
 MOST_LAUNCHES = {"kd": 200, "rkd": 250}
+MORE_LAUNCHES = {"bf16": 0, "fp16": 22}  # 10 of the loss scaling, 12 copies for cuDNN's batch norm
 
 
 def run_by(method: Method, **changes: Any) -> Run:
@@ -117,18 +118,19 @@ def test_every_augmentation_that_a_graph_can_hold_keeps_to_the_gpu(name: str, wa
     ],
     ids=["vit", "timm", "clipping", "averaged, accumulated, balanced"],
 )
-@pytest.mark.parametrize("precision", nightly_except(["bf16"], ["fp32", "bf16"]))
+@pytest.mark.parametrize("precision", nightly_except(["bf16", "fp16"], ["fp32", "tf32", "bf16", "fp16"]))
 def test_every_kind_of_network_keeps_to_the_gpu(
     changes: dict[str, Any], way: Callable[[TrainState], Any], precision: str
 ) -> None:
     assert take_steps(training_of(run_by(KD(), **changes)), way, precision) > 0
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize("method", [KD(), RKD()], ids=lambda method: method.kind)
-def test_a_step_of_a_resnet_8_has_few_launches(method: Method) -> None:
+def test_a_step_of_a_resnet_8_has_few_launches(method: Method, precision: str) -> None:
     run = run_by(method)
-    launches = take_steps(training_of(run, cached(run)), DeviceSteps)
-    assert 100 < launches <= MOST_LAUNCHES[method.kind]
+    launches = take_steps(training_of(run, cached(run)), DeviceSteps, precision)
+    assert 100 < launches <= MOST_LAUNCHES[method.kind] + MORE_LAUNCHES[precision]
 
 
 def test_a_value_that_the_host_reads_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

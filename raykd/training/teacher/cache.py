@@ -102,7 +102,7 @@ class LogitCache:
     def __init__(self, caches: Path, key: CacheKey, precision: str = "") -> None:
         """Open the cache of `key` below the folder `caches`, or create it empty.
 
-        precision: recorded when the cache is created, 'fp32' or 'bf16'. Every later filler computes in
+        precision: recorded when the cache is created, as in Compute. Every later filler computes in
         `self.precision`, so that all rows are rounded alike.
 
         Raises ConfigError if the files belong to another key or are truncated.

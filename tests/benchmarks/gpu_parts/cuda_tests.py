@@ -60,12 +60,12 @@ def measure(part: Part, setting: Setting) -> None:
         part.figure(f"augmentation {name}", lambda a=augmentation: compare_augmentation(device, dataset, a))
     part.figure("evaluate", lambda: compare_evaluation(device, dataset))
     part.figure("fill", lambda: compare_filling(device, dataset, setting.folder))
-    for precision in ("fp32", "bf16"):
+    for precision in ("fp32", "bf16", "fp16"):
         for step in ("eager", "graph"):
             part.figure(
                 f"resume {precision} {step}",
                 lambda p=precision, s=step: compare_resume(device, dataset, p, s),
-                cuda=precision == "bf16" or step == "graph",
+                cuda=precision != "fp32" or step == "graph",
             )
     for method, source in method_sources():
         part.figure(f"step {method.kind} {source}", lambda m=method, s=source: compare_step(device, dataset, m, s))
