@@ -78,12 +78,16 @@ class Group:
         return values[0]
 
     def broadcast_flags(self, *flags: bool) -> tuple[bool, ...]:
-        """Return the first worker's flags, so that all stop, or save, at the same step."""
+        """Return the first worker's flags, so that all make the same decisions."""
+        return tuple(map(bool, self.broadcast_numbers(*flags)))
+
+    def broadcast_numbers(self, *numbers: int) -> tuple[int, ...]:
+        """Return the first worker's numbers, which fit in int64."""
         if self.size == 1:
-            return flags
-        decided = torch.tensor(flags, dtype=torch.uint8)
-        dist.broadcast(decided, src=0, group=self.processes)
-        return tuple(map(bool, decided.tolist()))
+            return numbers
+        sent = torch.tensor(numbers, dtype=torch.int64)
+        dist.broadcast(sent, src=0, group=self.processes)
+        return tuple(sent.tolist())
 
     def gather(self, tensor: Tensor) -> Tensor:
         """Return [W, *], the tensors [*] of all workers by rank, so that sums have the same order everywhere."""

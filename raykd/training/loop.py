@@ -8,9 +8,10 @@ result is bit-identical to that of an uninterrupted one. The loop does not depen
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from math import isfinite, nan
 
 import torch
@@ -20,6 +21,7 @@ from raykd.errors import Interrupted, RaykdError, RunDiverged, RunFailed
 from raykd.spec.plan import Run
 from raykd.store.records import Best
 from raykd.store.run_folder import RunFolder
+from raykd.training.agreement import Agreement
 from raykd.training.best_epoch import keep_if_best, why_stopped
 from raykd.training.checkpoint import read_checkpoint, save_checkpoint
 from raykd.training.compute import configure_process
@@ -111,11 +113,11 @@ def train_epochs(training: TrainState, folder: RunFolder, hooks: Hooks) -> Itera
     training.progress.run = training.run.fingerprint
     training.parallelize()
     saver = _Checkpointer(training, folder, hooks.checkpoint_every_s)
-    steps = make_steps(training)
+    steps, agreement = make_steps(training), Agreement(training.group, training.compute.device)
     for epoch in range(training.progress.epoch, training.run.recipe.epochs):
         if why_stopped(training.run.recipe, training.progress.history):
             break
-        means, speed = _run_steps(training, steps, epoch, saver, hooks)
+        means, speed = _run_steps(training, steps, epoch, saver, partial(agreement.decide, hooks.should_stop))
         yield _finish_epoch(training, epoch, means, speed, saver)
     saver.save()
 
@@ -129,9 +131,12 @@ class _Speed:
 
 
 def _run_steps(
-    training: TrainState, steps: Steps, epoch: int, saver: "_Checkpointer", hooks: Hooks
+    training: TrainState, steps: Steps, epoch: int, saver: "_Checkpointer", decide: Callable[..., tuple[bool, ...]]
 ) -> tuple[dict[str, float], _Speed]:
-    """Train the remaining steps of `epoch`. Return the mean of each loss term and of top1, and the speed."""
+    """Train the remaining steps of `epoch`. Return the mean of each loss term and of top1, and the speed.
+
+    decide: return whether to stop after this step, and whether the argument is true; see agreement.py.
+    """
     progress, num_steps, renderer = training.progress, training.loader.steps_per_epoch, training.loader.renderer
     start_time, first_step, waited_before_s = time.monotonic(), progress.step, renderer.waited_s
     seeds = step_seeds(training.run.seed, epoch, num_steps, training.group.rank)
@@ -144,7 +149,7 @@ def _run_steps(
         generator.manual_seed(seeds[step])
         steps.run_step(step)
         progress.step = step + 1
-        stop, save = training.group.broadcast_flags(hooks.should_stop(), saver.is_due())
+        stop, save = decide(saver.is_due)
         if stop or save:
             steps.sums.require_finite(epoch)
             progress.sums = steps.sums.to_json()

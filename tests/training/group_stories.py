@@ -19,6 +19,7 @@ from raykd.models.vit_cifar import ViT
 from raykd.spec.plan import Run
 from raykd.spec.recipe import AdamW
 from raykd.store.run_folder import RunFolder
+from raykd.training import agreement
 from raykd.training.group import Group, default_group
 from raykd.training.hooks import EpochReport, Hooks
 from raykd.training.loop import fit
@@ -50,8 +51,11 @@ RUNS: dict[str, Run] = {
     "resnet, batch norm over all": run_of(
         "distilled", method=FeatureKD(alpha=0.3), student=recipe(sync_batch_norm=True)
     ),
+    "six epochs": run_of("baseline", student=recipe(model=VIT, epochs=6)),
+    "resnet, fp16": run_of("baseline", student=recipe(precision="fp16", clip_gradient_norm=1.0, epochs=1)),
 }
 STOP_AT = 6  # steps, of 12: in the middle of the second epoch
+STOP_AT_MESSAGE = 3  # of messages after steps 1, 2 and 18: in the middle of the fifth of six epochs
 
 
 def train(name: str, folder: RunFolder, group: Group, should_stop: Callable[[], bool] = lambda: False) -> None:
@@ -66,14 +70,14 @@ def train(name: str, folder: RunFolder, group: Group, should_stop: Callable[[], 
             file.writelines(json.dumps([report.epoch, report.terms, report.val_top1]) + "\n" for report in reports)
 
 
-def interrupted(name: str, folder: RunFolder, group: Group) -> str:
-    """Train until the first worker stops at STOP_AT; return each worker's message."""
-    num_steps = 0
+def interrupted(name: str, folder: RunFolder, group: Group, stop_at: int = STOP_AT) -> str:
+    """Train until the first worker stops when it is asked for the `stop_at`-th time; return each worker's message."""
+    num_asked = 0
 
     def should_stop() -> bool:
-        nonlocal num_steps
-        num_steps += 1
-        return group.is_first and num_steps == STOP_AT
+        nonlocal num_asked
+        num_asked += 1
+        return group.is_first and num_asked == stop_at
 
     try:
         train(name, folder, group, should_stop)
@@ -90,8 +94,16 @@ def main(rank: int, size: int, folder: Path) -> None:
         message = interrupted("resnet", RunFolder(folder / "resnet-cut"), group)
         train("resnet", RunFolder(folder / "resnet-cut"), group)
         message_vit = interrupted("vit", RunFolder(folder / "vit-cut"), group)
+        agreement.MOST_STEPS["cpu"], agreement.EVERY_S = 16, 1e9
+        rarely = interrupted("six epochs", RunFolder(folder / "six-epochs-cut"), group, STOP_AT_MESSAGE)
+        train("six epochs", RunFolder(folder / "six-epochs-cut"), group)
         odd = group.subgroup(25)
-        result = {"messages": [message, message_vit], "odd": [odd.size, odd.is_member], "even": group.subgroup(50).size}
+        result = {
+            "messages": [message, message_vit],
+            "rarely": rarely,
+            "odd": [odd.size, odd.is_member],
+            "even": group.subgroup(50).size,
+        }
         (folder / f"done-{rank}.json").write_text(json.dumps(result))
 
 

@@ -146,6 +146,15 @@ def test_interrupted_run_of_two_workers_ends_with_the_same_bits(together: Path) 
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+def test_workers_that_agree_every_16_steps_stop_after_one_step_and_resume_to_the_same_bits(together: Path) -> None:
+    found = [json.loads((together / f"done-{rank}.json").read_text())["rarely"] for rank in (0, 1)]
+    assert found == ["stopped after epoch 4, step 1; rerun the same command to resume"] * 2
+    cut, straight = RunFolder(together / "six-epochs-cut"), RunFolder(together / "six epochs")
+    assert curve(cut) == curve(straight) and cut.best.read_bytes() == straight.best.read_bytes()
+    ours, theirs = load_file(cut.checkpoint), load_file(straight.checkpoint)
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
 @pytest.mark.parametrize("name", ["resnet", "resnet, averaged"])
 def test_validation_is_of_the_weights_and_statistics_that_are_saved(name: str, together: Path) -> None:
     folder, run = RunFolder(together / name), RUNS[name]
