@@ -37,11 +37,11 @@ def write_photos(place: Path, num_images: int, size: tuple[int, int]) -> None:
         for label in range(NUM_CLASSES):
             (place / split / f"class{label}").mkdir(parents=True)
         for number in range(count):
-            photo = photos[number % NUM_DIFFERENT]
+            content = photos[number % NUM_DIFFERENT]
             comment = f"{split} {number}".encode()
             segment = b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment
             path = place / split / f"class{number % NUM_DIFFERENT % NUM_CLASSES}" / f"{number:06d}.jpg"
-            path.write_bytes(photo[:2] + segment + photo[2:])
+            path.write_bytes(content[:2] + segment + content[2:])
 
 
 def photo(number: int, size: tuple[int, int]) -> bytes:

@@ -21,6 +21,12 @@ class LimitedMemory:
         return ["/bin/sh", "-c", 'echo $$ > "$0" && exec "$@"', str(self.folder / "cgroup.procs"), *words]
 
     @property
+    def peak_bytes(self) -> int | None:
+        """The most memory that the group has used, cached files included; None on kernels that do not record it."""
+        files = (self.folder / name for name in ("memory.peak", "memory.max_usage_in_bytes"))
+        return next((int(file.read_text()) for file in files if file.exists()), None)
+
+    @property
     def num_killed(self) -> int:
         """The number of processes that the kernel killed because they did not fit."""
         events = next(path for name in ("memory.events", "memory.oom_control") if (path := self.folder / name).exists())

@@ -9,7 +9,7 @@ from PIL import Image
 
 from raykd.data.dataset_names import folder_of, kind_of
 from raykd.data.load import find_source
-from raykd.data.packed_dataset import open_pack
+from raykd.data.pack import Pack
 
 WIDTH, HEIGHT = 500, 375  # pixels, the usual size in ImageNet
 QUALITY = 88  # of the JPEGs, which have 48 KB on average
@@ -31,7 +31,7 @@ def first_images(name: str, folder: Path, num_images: int) -> list[bytes]:
     Raises ConfigError and DataError for a data set that does not exist or is not stored as encoded images.
     """
     if kind_of(name) == "packed":
-        rows = open_pack(folder_of(name, folder)).train
+        rows = Pack(folder_of(name, folder)).train
         return [bytes(rows.read(index)[1]) for index in range(min(num_images, len(rows)))]
     train, _ = find_source(name, folder).units()
     return [image.encoded for image in islice((image for unit in train for image in unit.images()), num_images)]

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from raykd.cli.benchmark import ORIGIN
 from raykd.data import cifar
-from raykd.data.dataset_names import folder_of, is_only_looked_for, kind_of
+from raykd.data.dataset_names import folder_of, is_user_provided, kind_of
 from raykd.data.load import find_dataset, find_source
 from raykd.errors import ConfigError, DataError
 from raykd.models import Model, hf_files
@@ -38,7 +38,7 @@ def _fetch_data(name: str, folder: Path, console: Console) -> None:
     """Download CIFAR. Other images are only looked for, since raykd does not know their origin or may not copy them."""
     if name == "digits":
         return
-    if is_only_looked_for(name):
+    if is_user_provided(name):
         look_for = find_dataset if kind_of(name) == "packed" else find_source
         look_for(name, folder)
         console.print(f"{name} is in {folder_of(name, folder)}", highlight=False)

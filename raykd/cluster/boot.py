@@ -29,7 +29,7 @@ from raykd.cluster.job_details import JobDetails, differences, read_details
 from raykd.cluster.job_folder import job_folder
 from raykd.cluster.ports import find_ports
 from raykd.cluster.preemption import StepWatch, preempt_mode, save_time_s
-from raykd.cluster.progress_record import MAX_STALLED, ProgressRecord, fingerprint
+from raykd.cluster.progress_record import MAX_STALLED, ProgressRecord, progress_digest
 from raykd.cluster.ray_cluster import ClusterConfig, RayCluster
 from raykd.cluster.ray_start import driver_environment, module_command, ray_environment
 from raykd.cluster.ray_variables import start_timeout_s
@@ -139,7 +139,7 @@ def _refusal(record: ProgressRecord, cause: str, end: _JobEnd) -> str:
     if cause == "preempted: CANCEL":
         return "Slurm preempted it and cancels preempted jobs here (PreemptMode=CANCEL)"
     saves_by_itself = not end.was_killed and end.results is None  # the user's program, whose progress is unknown
-    progress = fingerprint(end.results)
+    progress = progress_digest(end.results)
     num_stalled = 0 if cause.startswith("preempted") or saves_by_itself else record.num_stalled(progress)
     record.write(progress, num_stalled)
     if num_stalled < MAX_STALLED:
@@ -156,7 +156,7 @@ def _run_on_cluster(driver: Sequence[str], config: ClusterConfig, log: JobLog, s
     for restarts_left in range(MAX_RAY_RESTARTS, -1, -1):
         with RayCluster(config, log.write) as cluster:
             address = cluster.wait_until_up(signals.check)
-            environment = driver_environment(config.environment, address) | {progress_record.VARIABLE: str(note)}
+            environment = driver_environment(config.environment, address) | {progress_record.RESULTS_NOTE: str(note)}
             command = driver or _serve_command(allocation)
             _announce(config, command, log)
             try:
@@ -169,7 +169,7 @@ def _run_on_cluster(driver: Sequence[str], config: ClusterConfig, log: JobLog, s
                 continue
             end.was_killed = code < 0
             end.code = exit_code(code, was_interrupted=bool(signals.received))
-            end.has_lost_nodes, end.results = bool(cluster.lost), progress_record.noted_results(note)
+            end.has_lost_nodes, end.results = bool(cluster.lost), progress_record.read_results_note(note)
             log.write(f"driver ended {{after}} with exit code {end.code}")
             break
     log.write("Ray down {after}")

@@ -1,8 +1,8 @@
 """Whether a job that is restarted again and again makes progress in training.
 
-A command of the job notes the results folder that it trains into (`note_results`). The batch script fingerprints the
-progress in that folder and compares it from restart to restart. The record is a file in the submit directory, and
-exists only while the job waits for a restart.
+A command of the job notes the results folder that it trains into (`note_results`). The batch script hashes the progress
+in that folder and compares the hash from restart to restart. The record is a file in the submit directory. It exists
+from the first requeue until the job ends without another requeue.
 """
 
 import hashlib
@@ -17,18 +17,18 @@ from raykd.atomic import write_json
 
 MAX_STALLED = 2  # restarts without a new training step, after which the job stops
 MAX_HEADER_BYTES = 100_000_000  # the limit in the definition of the safetensors format
-VARIABLE = "RAYKD_RESULTS_NOTE"  # a file in the job's private folder
+RESULTS_NOTE = "RAYKD_RESULTS_NOTE"  # environment variable: the path of a file in the job's private folder
 _TRAINING_FIELDS = {"intermediate_value", "datetime_complete"}  # in Optuna's lines about an epoch or a trial's end
 
 
 def note_results(results: Path, environ: Mapping[str, str] = os.environ) -> None:
     """Note the results folder for the batch script; outside a job, do nothing."""
-    if path := environ.get(VARIABLE):
+    if path := environ.get(RESULTS_NOTE):
         with suppress(OSError):  # it must not end the training
             Path(path).write_text(str(results.absolute()), encoding="utf-8")
 
 
-def noted_results(path: Path) -> Path | None:
+def read_results_note(path: Path) -> Path | None:
     """Return the results folder that is noted in the file `path`, or None."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -37,7 +37,7 @@ def noted_results(path: Path) -> Path | None:
     return Path(text) if text else None
 
 
-def fingerprint(results: Path | None) -> str:
+def progress_digest(results: Path | None) -> str:
     """Return a digest that changes with each saved step of the work, and with nothing else; '' if there is none."""
     if results is None or not results.is_dir():
         return ""

@@ -101,7 +101,7 @@ def ray_environment(
     """
     shared = without_ray(without_step_requests(environ))
     search_path = [str(root), *filter(None, [environ.get("PYTHONPATH")])]
-    staged = {node_copy.VARIABLE: str(staging.packs_path)} if staging else {}
+    staged = {node_copy.NODE_DATA: str(staging.packs_path)} if staging else {}
     if staging and staging.data_path:
         staged["RAYKD_DATA"] = str(staging.data_path)
     private = private_environment(folder.path) | {"PYTHONPATH": os.pathsep.join(search_path)}

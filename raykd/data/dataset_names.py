@@ -37,7 +37,7 @@ def is_cifar(name: str) -> bool:
     return name in CIFAR
 
 
-def is_only_looked_for(name: str) -> bool:
+def is_user_provided(name: str) -> bool:
     """Return whether raykd does not download the images of `name`, but reads them from a folder of the user."""
     return name in FOLDERS or kind_of(name) in CUSTOM_KINDS
 
@@ -65,7 +65,7 @@ def plain_name(name: str) -> str:
 def folder_of(name: str, data_folder: Path | None) -> Path:
     """Return the folder that holds the images of `name`. For CIFAR and digits it is the data folder itself.
 
-    Of several names of a folder it is the first one that exists, else the first.
+    If a data set has several folder names, return the first folder that exists, else the first one.
 
     Raises DataError if that depends on the data folder and `data_folder` is None.
     """

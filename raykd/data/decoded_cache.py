@@ -47,7 +47,8 @@ def read(path: Path, identity: str) -> tuple[Split, Split] | None:
 def write(path: Path, identity: str, splits: tuple[Split, Split]) -> None:
     """Write (train, test) to `path`: to a temporary file that is flushed and renamed, so that no reader sees a part.
 
-    Of several writers the first wins: on NFS, replacing a complete file would invalidate the others' maps.
+    Of several writers the first wins: on NFS, replacing a complete file would invalidate the memory maps of other
+    processes.
     """
     with suppress(*_UNREADABLE):
         _map(path, identity)

@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from raykd.provenance import file_sha256
 
-VARIABLE = "RAYKD_NODE_DATA"
+NODE_DATA = "RAYKD_NODE_DATA"
 _FREE_SHARE = 0.9  # of the free space that a copy may fill
 _GB = 1e9
 _log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ def copy_to_node(record: Path, environ: Mapping[str, str]) -> Path:
 
     It is read in place without RAYKD_NODE_DATA, without space for it, or if it cannot be copied, which is logged.
     """
-    place, pack = environ.get(VARIABLE), record.parent
+    place, pack = environ.get(NODE_DATA), record.parent
     if not place or not record.is_file():
         return pack
     copy = Path(place) / f"{pack.name}-{file_sha256(record)[:16]}"

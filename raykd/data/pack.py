@@ -106,9 +106,7 @@ class Pack:
 
         Raises DataError, with the command that packs again, if files are missing, cut short or damaged.
         """
-        record = read_record(PackRecord, folder / RECORD)
-        if record is None:
-            raise DataError(f"{folder}: has no {RECORD}; it is no packed data set, or packing it was interrupted")
+        record = read_pack_record(folder)
         self.folder, self.record = folder, record
         for shard in (*record.train, *record.test):
             self._require_size(folder / shard.file, shard.num_bytes)
@@ -202,6 +200,16 @@ class _Rows:
             return None
         encoded = self._data[self._offsets[row] : self._offsets[row + 1]]
         return encoded if zlib.crc32(encoded) == self._checksums[row] else None
+
+
+def read_pack_record(folder: Path) -> PackRecord:
+    """Return the record of the pack in `folder`. Raises DataError if there is no complete pack, or it is damaged."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; pack a data set with: python -m raykd pack NAME")
+    record = read_record(PackRecord, folder / RECORD)
+    if record is None:
+        raise DataError(f"{folder}: has no {RECORD}; it is no packed data set, or packing it was interrupted")
+    return record
 
 
 def pack_again(folder: Path) -> str:

@@ -1,7 +1,7 @@
 """Pack a data set: plan its shards, write them in any processes, and finish the pack.
 
     plan = plan_pack(find_source("folder:flowers", data), folder, PackOptions(shorter_side=256))
-    pack(plan, run_units=partial(map, write_shard))
+    pack(plan, run_tasks=partial(map, write_shard))
 
 An interrupted pack is resumed by the same call: shards that are complete, and of the same files and options, are kept.
 Processes on several nodes may write different shards of one plan side by side. The order and the number of processes
@@ -63,12 +63,12 @@ class PackPlan:
 
     @cached_property
     def key(self) -> str:
-        """Hex; differs for other files, versions of files, or options."""
+        """A hex digest that differs for other files, other versions of files, or other options."""
         return hashlib.sha256(" ".join(task.key for task in self.tasks).encode()).hexdigest()
 
 
 def plan_pack(source: Source, folder: Path, options: PackOptions) -> PackPlan:
-    """Return the plan of a pack in `folder`, which is not written yet.
+    """Return the plan of a pack in `folder`. Writes nothing.
 
     Raises DataError if the folder holds another pack, or anything else.
     """
@@ -84,7 +84,7 @@ def plan_pack(source: Source, folder: Path, options: PackOptions) -> PackPlan:
             f"{folder}: holds a pack of other files, other versions of them, or other options; remove it to pack "
             "again, or give --to another folder"
         )
-    others = [path.name for path in folder.iterdir() if not _is_of_pack(path)] if folder.is_dir() else []
+    others = [path.name for path in folder.iterdir() if not _belongs_to_pack(path)] if folder.is_dir() else []
     if others:
         raise DataError(f"{folder}: has {min(others)}, which is no file of a pack; give --to a new or empty folder")
     return plan
@@ -94,23 +94,23 @@ def _tasks(split: str, units: Sequence[Unit], folder: Path, options: PackOptions
     return tuple(ShardTask(folder, f"{split}-{i:05d}.arrow", unit, options) for i, unit in enumerate(units))
 
 
-def _is_of_pack(path: Path) -> bool:
+def _belongs_to_pack(path: Path) -> bool:
     return path.name == RECORD or bool(_FILE.fullmatch(path.name))
 
 
 def pack(
-    plan: PackPlan, run_units: Runner, report: Callable[[WrittenShard, bool], None] = lambda written, is_new: None
+    plan: PackPlan, run_tasks: Runner, report: Callable[[WrittenShard, bool], None] = lambda written, is_new: None
 ) -> PackRecord:
     """Write what is missing of a pack, and return its record.
 
-    run_units: yields the result of `write_shard` for each task. report: receives each shard, and whether it is new.
+    run_tasks: yields the result of `write_shard` for each task. report: receives each shard, and whether it is new.
     Raises DataError for too little space, before anything is written, and for damaged images.
     """
     record = _complete(plan)
     if record is not None:
         return record
     try:
-        return _pack(plan, run_units, report)
+        return _pack(plan, run_tasks, report)
     except FileNotFoundError:  # another process may have completed the same pack, and removed what is not needed then
         record = _complete(plan)
         if record is None:
@@ -127,14 +127,14 @@ def _complete(plan: PackPlan) -> PackRecord | None:
     return record
 
 
-def _pack(plan: PackPlan, run_units: Runner, report: Callable[[WrittenShard, bool], None]) -> PackRecord:
+def _pack(plan: PackPlan, run_tasks: Runner, report: Callable[[WrittenShard, bool], None]) -> PackRecord:
     written = {task.file: found for task in plan.tasks if (found := read_written(task))}
     missing = [task for task in plan.tasks if task.file not in written]
     if outdated := sum(task.path.exists() for task in missing):
         _log.warning("%s: %s of other files or options are packed again", plan.folder, plural(outdated, "shard"))
     require_space(plan.folder, missing, plan.options)
     num_damaged = 0
-    for shard, is_new in _all_shards(written.values(), run_units(missing) if missing else iter(())):
+    for shard, is_new in _all_shards(written.values(), run_tasks(missing) if missing else iter(())):
         written[shard.shard.file] = shard
         num_damaged += len(shard.damaged)
         if num_damaged > plan.options.skip_damaged:
@@ -158,7 +158,8 @@ def _raise_damaged(plan: PackPlan, written: dict[str, WrittenShard]) -> None:
 def finish_pack(plan: PackPlan, written: Sequence[WrittenShard]) -> PackRecord:
     """Write the index and pack.json, and remove what only unfinished packs have. written: in the order of the tasks.
 
-    Raises DataError for what only all images together show: equal files, dark images, or classes without images.
+    Raises DataError for errors that are visible only in the whole data set: files with equal content, too many dark
+    images, or classes without training images.
     """
     index = _read_index(plan)
     record = _record_of(plan, written, index)
@@ -215,7 +216,7 @@ def _record_of(plan: PackPlan, written: Sequence[WrittenShard], index: pa.Table)
 
 
 def _require_classes(plan: PackPlan, train: pa.Table) -> None:
-    """Raise DataError if all training images of a class were left out, or if one split has none."""
+    """Raise DataError if all training images of a class were left out."""
     present = set(train["label"].unique().to_pylist())
     absent = [name for label, name in enumerate(plan.source.class_names) if label not in present]
     if absent:
@@ -223,7 +224,10 @@ def _require_classes(plan: PackPlan, train: pa.Table) -> None:
 
 
 def _content(plan: PackPlan, written: Sequence[WrittenShard]) -> tuple[str, tuple[str, ...]]:
-    """Return the identity of the source's files, '' if it is that of the images, and notes about shared files."""
+    """Return the identity of the source's files and notes about shared files.
+
+    The identity is '' if the images are hashed instead of the files.
+    """
     files, digests = [], []
     for tasks, shards in ((plan.train, written[: len(plan.train)]), (plan.test, written[len(plan.train) :])):
         hashed = [(task.unit.file, shard) for task, shard in zip(tasks, shards, strict=True)]
@@ -266,6 +270,6 @@ def _remove_unfinished(plan: PackPlan) -> None:
     """Remove the files that only an unfinished pack needs, and shards of an earlier plan."""
     kept = {task.file for task in plan.tasks} | {INDEX, RECORD, SKIPPED}
     for path in plan.folder.iterdir():
-        if path.name not in kept and _is_of_pack(path) and not path.name.startswith("."):
+        if path.name not in kept and _belongs_to_pack(path) and not path.name.startswith("."):
             path.unlink(missing_ok=True)
     remove_leftovers(plan.folder)

@@ -28,7 +28,7 @@ def find(place: Path, image_size: int | None) -> StoredDataset:
     image_size: pixels per side; None if all images of the pack are squares of one size.
     Raises DataError for no pack, a damaged one, or images of several sizes.
     """
-    pack = open_pack(place)
+    pack = Pack(place)
     record, size = pack.record, size_of(pack, image_size)
 
     def decode() -> tuple[Split, Split]:
@@ -53,19 +53,12 @@ def open_packed(
         loaders: threads that decode images; None for as many as torch computes with when the first one is decoded.
     Raises DataError for no pack, a damaged one, or images of several sizes without image_size.
     """
-    pack = open_pack(place)
+    pack = Pack(place)
     record, size = pack.record, size_of(pack, image_size)
     target, threads, (mean, std) = TargetSize(size, center_crop=center_crop), LoaderThreads(loaders), record.statistics
     train, test = (Split(_images_of(rows, record, target, threads), rows.labels) for rows in (pack.train, pack.test))
     notes = (*record.notes, *constant_channels(mean, std))
     return Dataset(name, train, test, record.class_names, mean, std, identity_of(pack, size), notes)
-
-
-def open_pack(place: Path) -> Pack:
-    """Open the pack in the folder `place`. Raises DataError for no pack and a damaged one."""
-    if not place.is_dir():
-        raise DataError(f"{place}: no such folder; pack a data set with: python -m raykd pack NAME")
-    return Pack(place)
 
 
 def size_of(pack: Pack, image_size: int | None) -> int:

@@ -4,8 +4,8 @@
     <pack>/train-00000.index         the rows of index.arrow, until the pack is complete
     <pack>/train-00000.json          a WrittenShard, until then; written last, so the shard with it is complete
 
-Files are written under unique names, flushed and renamed. A process that is killed loses the shards in work, and the
-same task writes the same bytes again.
+Files are written under unique names, flushed and renamed. A process that is killed loses the shards in progress, and
+the same task writes the same bytes again.
 """
 
 import hashlib
@@ -60,8 +60,9 @@ class Maximum:
 class WrittenShard:
     """A shard that is complete.
 
-    key: of the task. index_checksum: CRC-32 of the file with the index's rows. sums: by the side of the squares, in
-    pixels. file_sha256: hex, of the file that the unit begins, '' for none.
+    key: the key of the task. index_checksum: CRC-32 of the file with the index's rows. sums: by the side of the
+    squares, in pixels. file_sha256: SHA-256, in hex, of the file whose first images are in this shard; '' if there is
+    none.
     """
 
     key: str
@@ -98,7 +99,7 @@ class ShardTask:
 
     @property
     def key(self) -> str:
-        """Hex; differs if the shard would have other bytes, or is of another version of its files."""
+        """A hex digest that differs if the shard would have other bytes, or if its source files have changed."""
         return hashlib.sha256(f"{self.unit.key} {self.options.key}".encode()).hexdigest()
 
     def is_within_limit(self, damaged: tuple[DamagedImage, ...]) -> bool:

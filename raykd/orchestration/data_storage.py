@@ -11,12 +11,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from raykd.config.codec import read_record
 from raykd.data import dataset_names
 from raykd.data.image_packing import PackOptions
 from raykd.data.load import find_source
 from raykd.data.memory import available_bytes
-from raykd.data.pack import RECORD, PackRecord
+from raykd.data.pack import RECORD, read_pack_record
 from raykd.data.pack_writer import PackPlan, plan_pack
 from raykd.data.sources import Source
 from raykd.data.storage import StorageChoice, choose_storage, decoded_size
@@ -65,9 +64,7 @@ def _choose(data: Data, options: Options) -> tuple[StorageChoice, Path | Source]
     """Return where the images are read from, and their pack, or the source that a pack would be written from."""
     if dataset_names.kind_of(data.name) == "packed":
         pack = dataset_names.folder_of(data.name, options.data_folder)
-        record = read_record(PackRecord, pack / RECORD)
-        if record is None:
-            raise DataError(f"{pack}: is no packed data set; write one with: python -m raykd pack NAME")
+        record = read_pack_record(pack)
         num_images = sum(shard.num_images for shard in (*record.train, *record.test))
         return _choice(data, num_images, data.image_size or record.square_size or 0), pack
     source = find_source(data.name, options.data_folder)

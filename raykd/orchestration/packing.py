@@ -32,7 +32,7 @@ def write_pack(plan: PackPlan, console: Console, jobs: int | None = None) -> Pac
     """
     with stop_signals() as stopped, PackProgress(plan.num_images, console) as progress:
 
-        def run_units(tasks: Sequence[ShardTask]) -> Iterator[WrittenShard]:
+        def run_tasks(tasks: Sequence[ShardTask]) -> Iterator[WrittenShard]:
             """Yield the written shards, until a signal comes."""
             num_left = len(tasks)
             for written in _runner_of(tasks, jobs, stopped.is_set)(tasks):
@@ -41,7 +41,7 @@ def write_pack(plan: PackPlan, console: Console, jobs: int | None = None) -> Pac
             if num_left:
                 raise Interrupted("stopped while packing; complete shards are kept; rerun the same command to resume")
 
-        return pack(plan, run_units, progress.report)
+        return pack(plan, run_tasks, progress.report)
 
 
 def _runner_of(tasks: Sequence[ShardTask], jobs: int | None, should_stop: Callable[[], bool]) -> Runner:

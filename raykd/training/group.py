@@ -51,7 +51,7 @@ class Group:
     rank: int = 0
     size: int = 1
     may_shrink: bool = False
-    processes: Any = None  # torch's process group of these workers; None for the default group
+    process_group: Any = None  # torch's process group of these workers; None for the default group
 
     @property
     def is_first(self) -> bool:
@@ -68,13 +68,13 @@ class Group:
         size = max(count for count in range(1, self.size + 1) if batch_size % count == 0)
         if size == self.size and not self.may_shrink:
             return self
-        return replace(self, size=size, processes=_processes(size) if size > 1 else None)
+        return replace(self, size=size, process_group=_process_group(size) if size > 1 else None)
 
     def on_first(self, make: Callable[[], Value]) -> Value:
         """Call `make` on the first worker and return its result on all workers."""
         values: list[Any] = [make() if self.is_first else None]
         if self.size > 1:
-            dist.broadcast_object_list(values, src=0, group=self.processes)
+            dist.broadcast_object_list(values, src=0, group=self.process_group)
         return values[0]
 
     def broadcast_flags(self, *flags: bool) -> tuple[bool, ...]:
@@ -86,7 +86,7 @@ class Group:
         if self.size == 1:
             return numbers
         sent = torch.tensor(numbers, dtype=torch.int64)
-        dist.broadcast(sent, src=0, group=self.processes)
+        dist.broadcast(sent, src=0, group=self.process_group)
         return tuple(sent.tolist())
 
     def gather(self, tensor: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ class Group:
         if self.size == 1:
             return tensor[None]
         parts = [torch.empty_like(tensor) for _ in range(self.size)]
-        dist.all_gather(parts, tensor, group=self.processes)
+        dist.all_gather(parts, tensor, group=self.process_group)
         return torch.stack(parts)
 
     def gather_with_grad(self, tensor: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ class Group:
         """Copy the first worker's buffers (batch norm's running statistics), which are checkpointed, to all workers."""
         if self.size > 1:
             for buffer in module.buffers():
-                dist.broadcast(buffer, src=0, group=self.processes)
+                dist.broadcast(buffer, src=0, group=self.process_group)
 
     def wrap(self, module: nn.Module, device: torch.device, has_unused_parameters: bool = False) -> nn.Module:
         """Return `module` in DDP: gradients averaged over workers, initial weights and buffers of the first worker.
@@ -125,7 +125,7 @@ class Group:
         return DistributedDataParallel(
             module,
             device_ids=devices,
-            process_group=self.processes,
+            process_group=self.process_group,
             find_unused_parameters=has_unused_parameters,
             **_NO_SYNC,
         )
@@ -176,7 +176,7 @@ def default_group(may_shrink: bool = False) -> Group:
 
 
 @cache
-def _processes(size: int) -> Any:
+def _process_group(size: int) -> Any:
     """Return torch's process group of the first `size`. All processes must call this, members or not."""
     return dist.new_group(range(size), timeout=STUCK)
 

@@ -3,7 +3,8 @@
     mean = sum over workers and images of x / n        variance = sum of (x - mean)^2 / n
 
 torch's SyncBatchNorm supports GPUs only. This one consists of plain tensor operations and also runs on a CPU, so it can
-be tested there. It costs two messages of C numbers per layer and direction, and is therefore optional.
+be tested there. It costs two all-reduces of C numbers per layer in each forward and each backward pass, and is
+therefore optional.
 """
 
 from typing import Any
@@ -16,35 +17,35 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from raykd.errors import ConfigError
 
 
-def synchronize_batch_norm(module: nn.Module, processes: Any) -> None:
-    """Make every batch norm in `module` synchronize over `processes` (torch's process group; None for all).
+def synchronize_batch_norm(module: nn.Module, process_group: Any) -> None:
+    """Make every batch norm in `module` synchronize over `process_group` (None for all processes).
 
     Raises ConfigError for other kinds of batch norm, such as timm's layers with a fused activation.
     """
     for child in module.modules():
         if type(child) is nn.BatchNorm2d:
             child.__class__ = SyncBatchNorm2d
-            child.processes = processes  # type: ignore[assignment]
+            child.process_group = process_group  # type: ignore[assignment]
         elif isinstance(child, _BatchNorm) and not isinstance(child, SyncBatchNorm2d):
             raise ConfigError(
-                f"sync_batch_norm = true: the model's {type(child).__name__} cannot be shared by workers; "
-                "set it to false, or use one worker per run"
+                f"sync_batch_norm = true: the statistics of the model's {type(child).__name__} cannot be synchronized "
+                "over workers; set it to false, or use one worker per run"
             )
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
     """Batch norm of [B, C, H, W], where B is a worker's share. In evaluation mode it is nn.BatchNorm2d."""
 
-    processes: Any = None
+    process_group: Any = None
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
         x = input.float()
-        count = x.numel() // x.shape[1] * dist.get_world_size(self.processes)
-        mean: Tensor = _SumOverWorkers.apply(x.sum((0, 2, 3)), self.processes) / count
+        count = x.numel() // x.shape[1] * dist.get_world_size(self.process_group)
+        mean: Tensor = _SumOverWorkers.apply(x.sum((0, 2, 3)), self.process_group) / count
         centered = x - mean[:, None, None]
-        variance: Tensor = _SumOverWorkers.apply(centered.square().sum((0, 2, 3)), self.processes) / count
+        variance: Tensor = _SumOverWorkers.apply(centered.square().sum((0, 2, 3)), self.process_group) / count
         assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
         assert self.num_batches_tracked is not None
         self.num_batches_tracked += 1
@@ -58,14 +59,14 @@ class _SumOverWorkers(torch.autograd.Function):
     """A sum over workers, whose gradient is the sum of all workers' gradients."""
 
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor, processes: Any) -> Tensor:
-        ctx.processes = processes
+    def forward(ctx: Any, tensor: Tensor, process_group: Any) -> Tensor:
+        ctx.process_group = process_group
         total = tensor.clone()
-        dist.all_reduce(total, group=processes)
+        dist.all_reduce(total, group=process_group)
         return total
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         total = gradients[0].clone()
-        dist.all_reduce(total, group=ctx.processes)
+        dist.all_reduce(total, group=ctx.process_group)
         return total, None

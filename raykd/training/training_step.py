@@ -88,7 +88,7 @@ class TrainState:
         """Copy the first worker's state to all workers, and prepare compiled, distributed or captured steps."""
         recipe, objective = self.run.recipe, self.objective
         if recipe.sync_batch_norm and self.group.size > 1:
-            synchronize_batch_norm(objective, self.group.processes)
+            synchronize_batch_norm(objective, self.group.process_group)
         module: nn.Module = objective
         if recipe.compile:  # before DDP wraps it: DDP then overlaps its communication with the whole backward pass
             torch.compiler.reset()  # Dynamo compiles a function at most eight times, and a process may train many runs

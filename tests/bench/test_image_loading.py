@@ -75,7 +75,7 @@ def test_images_of_a_data_set_are_its_first_ones_packed_or_not(tmp_path: Path) -
 
 def test_a_data_set_with_fewer_images_than_a_batch_is_refused(tmp_path: Path) -> None:
     write_folder(tmp_path / "bugs")
-    with pytest.raises(ConfigError, match=r"--data folder:bugs: has 18 images, and 64 are required"):
+    with pytest.raises(ConfigError, match=r"--data folder:bugs: has 18 images, and 128 are required"):
         benchmark_data("folder:bugs", tmp_path, 1, lambda line: None)
 
 

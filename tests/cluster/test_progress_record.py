@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from raykd.cluster.progress_record import ProgressRecord, fingerprint
+from raykd.cluster.progress_record import ProgressRecord, progress_digest
 from raykd.spec.search import Search, uniform
 from raykd.store.study import SearchFolder, SearchStudy
 from raykd.training.checkpoint import Progress, save_checkpoint
@@ -19,21 +19,21 @@ def save(results: Path, epoch: int, step: int, seconds: float = 0.0) -> None:
     save_checkpoint(path, model, torch.optim.SGD(model.parameters()), {}, Progress(epoch, step, seconds))
 
 
-def test_each_new_step_changes_the_fingerprint(tmp_path: Path) -> None:
-    fingerprints = [fingerprint(tmp_path)]
+def test_each_new_step_changes_the_digest(tmp_path: Path) -> None:
+    digests = [progress_digest(tmp_path)]
     for epoch, step in ((0, 1), (0, 2), (1, 0)):
         save(tmp_path, epoch, step)
-        fingerprints.append(fingerprint(tmp_path))
-    assert len(set(fingerprints)) == 4
+        digests.append(progress_digest(tmp_path))
+    assert len(set(digests)) == 4
 
 
 def test_saving_the_same_step_again_is_no_progress(tmp_path: Path) -> None:
     save(tmp_path, 0, 1)
-    before = fingerprint(tmp_path)
+    before = progress_digest(tmp_path)
     save(tmp_path, 0, 1, seconds=5.0)
     (tmp_path / "run" / "run.json").write_text("{}")
     os.utime(tmp_path / "run" / "checkpoint" / "last.safetensors", (1, 1))
-    assert fingerprint(tmp_path) == before
+    assert progress_digest(tmp_path) == before
 
 
 def test_a_resumed_search_makes_progress_only_with_new_epochs_and_trials(tmp_path: Path) -> None:
@@ -44,17 +44,17 @@ def test_a_resumed_search_makes_progress_only_with_new_epochs_and_trials(tmp_pat
     )
     folder.path.mkdir()
     number = SearchStudy(folder, search, default_configuration).start_trial().number
-    before, size = fingerprint(tmp_path), folder.journal.stat().st_size
+    before, size = progress_digest(tmp_path), folder.journal.stat().st_size
 
     resumed = SearchStudy(folder, search, default_configuration)
     resumed.resume_trial(number)
-    assert fingerprint(tmp_path) == before and folder.journal.stat().st_size > size
+    assert progress_digest(tmp_path) == before and folder.journal.stat().st_size > size
     resumed.report_value(number, 1, 50.0)
-    after_last_epoch = fingerprint(tmp_path)
+    after_last_epoch = progress_digest(tmp_path)
     resumed.report_value(number, 1, 50.0)  # the last epoch is judged once more
-    assert after_last_epoch != before and fingerprint(tmp_path) == after_last_epoch
+    assert after_last_epoch != before and progress_digest(tmp_path) == after_last_epoch
     resumed.finish_trial(number, "done", [50.0])
-    assert fingerprint(tmp_path) != after_last_epoch
+    assert progress_digest(tmp_path) != after_last_epoch
 
 
 @pytest.mark.parametrize(
@@ -68,10 +68,10 @@ def test_a_resumed_search_makes_progress_only_with_new_epochs_and_trials(tmp_pat
     ],
 )
 def test_other_saved_work_is_progress(tmp_path: Path, name: str) -> None:
-    before = fingerprint(tmp_path)
+    before = progress_digest(tmp_path)
     (tmp_path / name).parent.mkdir(parents=True)
     (tmp_path / name).write_text("done")
-    assert fingerprint(tmp_path) != before
+    assert progress_digest(tmp_path) != before
 
 
 def test_restarts_without_progress_are_counted_until_there_is_progress(tmp_path: Path) -> None:

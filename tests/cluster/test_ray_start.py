@@ -102,10 +102,10 @@ def test_processes_read_staged_data_and_copy_packed_data_beside_it() -> None:
     staging = Staging(Path("/local/rk-1000-4711-files-0"), data=Path("/home/ada/data"))
     shared = ray_environment({"RAYKD_DATA": "/home/ada/data"}, FOLDER, Path("/"), staging=staging)
     assert shared["RAYKD_DATA"] == "/local/rk-1000-4711-files-0/data"
-    assert shared[node_copy.VARIABLE] == "/local/rk-1000-4711-files-0/packs"
+    assert shared[node_copy.NODE_DATA] == "/local/rk-1000-4711-files-0/packs"
     code_only = ray_environment({"RAYKD_DATA": "data"}, FOLDER, Path("/"), staging=Staging(Path("/local/x"), Path("/")))
-    assert (code_only["RAYKD_DATA"], code_only[node_copy.VARIABLE]) == ("data", "/local/x/packs")
-    assert node_copy.VARIABLE not in ray_environment({}, FOLDER, Path("/"))
+    assert (code_only["RAYKD_DATA"], code_only[node_copy.NODE_DATA]) == ("data", "/local/x/packs")
+    assert node_copy.NODE_DATA not in ray_environment({}, FOLDER, Path("/"))
 
 
 def test_health_checks_are_shorter_on_several_nodes() -> None:

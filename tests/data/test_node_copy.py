@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from raykd.data import node_copy
-from raykd.data.node_copy import VARIABLE, copy_to_node
+from raykd.data.node_copy import NODE_DATA, copy_to_node
 
 
 class Usage(NamedTuple):
@@ -28,7 +28,7 @@ def pack(tmp_path: Path) -> Path:
 
 
 def test_a_pack_is_copied_once_and_read_from_the_copy(pack: Path, tmp_path: Path) -> None:
-    environ = {VARIABLE: str(tmp_path / "node" / "packs")}
+    environ = {NODE_DATA: str(tmp_path / "node" / "packs")}
     copy = copy_to_node(pack / "pack.json", environ)
     assert copy.parent == tmp_path / "node" / "packs" and copy.name.startswith("birds-")
     assert {file.name: file.read_text() for file in copy.iterdir()} == {
@@ -39,7 +39,7 @@ def test_a_pack_is_copied_once_and_read_from_the_copy(pack: Path, tmp_path: Path
 
 
 def test_another_pack_of_the_same_name_has_its_copy(pack: Path, tmp_path: Path) -> None:
-    environ = {VARIABLE: str(tmp_path / "packs")}
+    environ = {NODE_DATA: str(tmp_path / "packs")}
     before = copy_to_node(pack / "pack.json", environ)
     (pack / "pack.json").write_text("packed again")
     after = copy_to_node(pack / "pack.json", environ)
@@ -47,20 +47,20 @@ def test_another_pack_of_the_same_name_has_its_copy(pack: Path, tmp_path: Path) 
 
 
 def test_without_a_scratch_space_a_pack_is_read_in_place(pack: Path) -> None:
-    assert copy_to_node(pack / "pack.json", {}) == copy_to_node(pack / "pack.json", {VARIABLE: ""}) == pack
+    assert copy_to_node(pack / "pack.json", {}) == copy_to_node(pack / "pack.json", {NODE_DATA: ""}) == pack
 
 
 def test_a_pack_that_does_not_fit_is_read_in_place_and_logged(
     pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(100, 60, 40))
-    assert copy_to_node(pack / "pack.json", {VARIABLE: str(tmp_path / "packs")}) == pack
+    assert copy_to_node(pack / "pack.json", {NODE_DATA: str(tmp_path / "packs")}) == pack
     assert f"{pack} is read in place: it has 0.0 GB, and 0.0 GB are free" in caplog.text
     assert [entry.suffix for entry in (tmp_path / "packs").iterdir()] in ([".lock"], [])
 
 
 def test_an_interrupted_copy_is_made_again(pack: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    environ = {VARIABLE: str(tmp_path / "packs")}
+    environ = {NODE_DATA: str(tmp_path / "packs")}
     copy = copy_to_node(pack / "pack.json", environ)
     temporary = copy.rename(copy.with_name(f".{copy.name}"))
     (temporary / "index.arrow").unlink()
@@ -77,6 +77,6 @@ def test_a_disk_that_fills_meanwhile_leaves_no_part_behind(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(shutil, "copytree", fail)
-    assert copy_to_node(pack / "pack.json", {VARIABLE: str(tmp_path / "packs")}) == pack
+    assert copy_to_node(pack / "pack.json", {NODE_DATA: str(tmp_path / "packs")}) == pack
     assert "cannot be copied" in caplog.text and "No space left on device" in caplog.text
     assert not [entry for entry in (tmp_path / "packs").iterdir() if entry.is_dir()]

@@ -115,7 +115,7 @@ def test_a_pack_is_read_from_memory_or_disk_by_its_size(
     assert chosen.packs == ((data_key(named), pack),)
     dataset = dataset_of(named, replace(chosen, loaders=3))
     assert isinstance(dataset.train.images, PackedImages) and dataset.train.images.threads.count == 3
-    with pytest.raises(DataError, match=r"is no packed data set; write one with: python -m raykd pack NAME"):
+    with pytest.raises(DataError, match=r"no such folder; pack a data set with: python -m raykd pack NAME"):
         packed(replace(DATA, name="packed:other"), options, lines)
 
 

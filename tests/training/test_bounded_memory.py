@@ -61,6 +61,8 @@ def check(folder: Path, num_images: int, size: tuple[int, int], limit: int, kill
         seconds = train(folder / "data", folder / "undisturbed", group, [])
         train(folder / "data", folder / "killed", group, [fraction * seconds for fraction in kills])
         assert group.num_killed == 0
+        print(f"{decoded_bytes(num_images, size):,} bytes decoded, limit {limit:,}, peak {group.peak_bytes or 0:,}")
+        print(f"{seconds:.0f} s undisturbed")
     assert results_of(folder / "killed") == results_of(folder / "undisturbed")
 
 

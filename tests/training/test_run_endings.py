@@ -28,7 +28,7 @@ class Bad:
     def __init__(self, run: Run, epoch: int, step: int, value: float) -> None:
         self.teacher, self.value, self.calls = teacher_of(run), value, 0
         self.first_bad = 1 + 4 * epoch + step  # 4 steps an epoch
-        self.identity, self.source = self.teacher.identity, self.teacher.source
+        self.identity, self.source, self.top_classes = self.teacher.identity, self.teacher.source, None
 
     def __call__(self, batch: Batch) -> Outputs:
         outputs = self.teacher(batch)
