@@ -23,7 +23,7 @@ from raykd.errors import RaykdError
 
 LOCAL_PORT = 8265  # on the user's machine
 TIMEOUT_S = 120.0
-CLUSTER_VARIABLES = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT")  # how to reach the cluster; no requests
+CLUSTER_VARIABLES = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT")  # they name the cluster and the credentials
 CTRL_C = 128 + signal.SIGINT
 SRUN_REPEATS = re.compile(r"Exited with exit code|Exit \d+|Force Terminated")  # lines that repeat the exit code
 

@@ -1,7 +1,8 @@
 """SHA-256 of a data set's files, kept in the cache folder, so that a second start reads no image.
 
-    <cache>/hashes-<16 digits of the place>.arrow    path, state and SHA-256 of each file below the place
+    <cache>/hashes-<16 hex digits>.arrow    path, state and SHA-256 of each file below one place
 
+The digits begin the SHA-256 of the place's resolved path.
 The state of a file is its size, inode, and the times of its last changes. A file with another state is hashed again. A
 file that changed less than AT_REST_S before it was hashed is not kept, because it may change again within the
 resolution of its time stamps. The cache can always be rebuilt: a damaged file is ignored, and one that cannot be
@@ -42,7 +43,7 @@ class FileState(NamedTuple):
         return cls(status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
 
     def is_at_rest(self, time_ns: int) -> bool:
-        """Return whether the file's last change is long enough before `time_ns` to be seen in the time stamps."""
+        """Return whether the last change is so long before `time_ns` that any later one would alter the time stamps."""
         return time_ns - max(self.mtime_ns, self.ctime_ns) >= AT_REST_S * 1e9
 
 
@@ -111,12 +112,13 @@ class FileHashes:
         return cache / f"hashes-{hashlib.sha256(resolved).hexdigest()[:16]}.arrow"
 
 
-_of_places: dict[Path, FileHashes] = {}  # of this process: a file is hashed once, before the cache folder exists
+# Kept in this process, so that a file is hashed once even before the cache folder exists.
+_hashes_by_place: dict[Path, FileHashes] = {}
 
 
 def hashes_of(place: Path, cache: Path | None) -> FileHashes:
     """Return the hashes of the files below `place`, with those in the folder `cache`, which need not exist."""
-    hashes = _of_places.setdefault(place.absolute(), FileHashes(place.absolute()))
+    hashes = _hashes_by_place.setdefault(place.absolute(), FileHashes(place.absolute()))
     if cache is not None:
         hashes.read(cache)
     return hashes
@@ -124,5 +126,5 @@ def hashes_of(place: Path, cache: Path | None) -> FileHashes:
 
 def write_all(cache: Path) -> None:
     """Write all hashes of this process to the folder `cache`."""
-    for hashes in _of_places.values():
+    for hashes in _hashes_by_place.values():
         hashes.write(cache)

@@ -42,7 +42,11 @@ _ORIGINS: dict[Stage, str] = {
 
 
 def model_card(run: FinishedRun, form: ExportFormat, checksums: dict[str, str], difference: float) -> str:
-    """Return the card. checksums: SHA-256 of each exported file; difference: of its output from the run's."""
+    """Return the card.
+
+    checksums: SHA-256 of each exported file. difference: the largest difference between the outputs of the export and
+    of the run, as a fraction of the run's largest output.
+    """
     model = run.header.model
     timm_name, timm_arguments = architecture_of(run) if isinstance(model, Timm | ViT) else ("", {})
     built_in, arguments = model.construction(len(run.header.classes)) if isinstance(model, BuiltInModel) else (None, {})
@@ -62,7 +66,8 @@ def model_card(run: FinishedRun, form: ExportFormat, checksums: dict[str, str], 
         hf_config=model.config_of(run.model.network) if isinstance(model, HuggingFace) else {},
         built_in=built_in,
         built_in_arguments=arguments,
-        logits=".logits" if isinstance(model, BuiltInModel | HuggingFace) else "",  # of what the network returns
+        # The attribute of the network's output that holds the logits; '' if the output is the logits.
+        logits=".logits" if isinstance(model, BuiltInModel | HuggingFace) else "",
         torch_version=torch.__version__,
         network=_network_of(run),
         code=code_of(run).rstrip(),

@@ -85,7 +85,8 @@ def _pack_of(name: str, source: Source, options: Options, log: Callable[[str], N
     if plan is None or console is None:
         raise ConfigError(
             f"{name}: its images are decoded in each step and have to be packed first; run the experiment without "
-            f"--plan, or pack them for all experiments: python -m raykd pack {name}"
+            f"--plan, or pack them for all experiments with 'python -m raykd pack {name}' and --set "
+            f"data.name=packed:{dataset_names.plain_name(name)}"
         )
     RunStore(options.results).require_writable()
     log(f"packing {name} into {folder}; 'python -m raykd pack {name}' packs it for all results folders")

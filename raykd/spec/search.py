@@ -172,7 +172,7 @@ class Search(Config):
             value = getattr(self, name)
             self.require(value is None or value >= 1, name, "must be at least 1, or none")
         is_plain = re.fullmatch(r"[a-z][a-z0-9_-]*", self.name) is not None
-        self.require(is_plain, "name", "must be a short name of a-z, 0-9, _ and -: it becomes a folder")
+        self.require(is_plain, "name", "must begin with a-z and have only a-z, 0-9, _ and -: it becomes a folder")
         example = "name at least one field, such as 'method.alpha': uniform(0, 1)"
         self.require(len(self.space) >= 1, "space", example)
         self.require(len(self.space) <= MAX_FIELDS, "space", f"must name at most {MAX_FIELDS} fields")

@@ -19,7 +19,7 @@ NUM_IMAGES = 8  # one batch if it is smaller; more than two images, since terms 
 def require_valid_terms(
     run: Run, labels: Tensor, student: Outputs, teacher: Outputs, adapter: nn.Module | None
 ) -> None:
-    """Raise ConfigError unless the terms of the run's method are finite scalars that depend on the student.
+    """Raise ConfigError unless the terms of the run's method are finite scalars, and one depends on the student.
 
     labels: int64 [N], of the data set's training split. student, teacher: outputs of a few images, on the CPU.
     """
@@ -40,9 +40,8 @@ def require_valid_terms(
     if not isinstance(terms, Mapping):
         raise ConfigError(f"{subject} returns {shown(terms)}; it must return a dict from names to tensors")
     for name, term in terms.items():
-        if problem := _problem_of(name, term):
-            detail = f"computed on {plural(num_images, 'image')} with untrained models"
-            raise ConfigError(f"{subject} returns '{name}' {problem}; {detail}")
+        if problem := _problem_of(name, term, num_images):
+            raise ConfigError(f"{subject} returns '{name}'{problem}")
     _require_weighted_terms(method, run.recipe.epochs, set(terms))
     if not any(term.requires_grad for term in terms.values()):
         raise ConfigError(f"{subject} returns no term that depends on the student, so nothing would be distilled")
@@ -78,17 +77,18 @@ def _terms_of(method: Method, student: Outputs, teacher: Outputs, targets: Targe
         return method.terms(student, teacher, targets, adapter)
 
 
-def _problem_of(name: str, term: object) -> str:
-    """Return what is wrong with one term, or ''."""
+def _problem_of(name: str, term: object, num_images: int) -> str:
+    """Return what is wrong with one term and the remedy, to follow its name, or ''."""
     if name in STANDARD_TERMS:
-        return "which raykd computes for every method; rename the term"
+        return ", which raykd computes for every method; rename the term"
     if not isinstance(term, Tensor):
-        return f"as {shown(term)}; it must be a tensor"
+        return f" as {shown(term)}; it must be a tensor"
     if term.shape != () or not term.is_floating_point():
-        return f"as a tensor {term.dtype} of shape {list(term.shape)}; it must be one float, the mean over the batch"
+        return f" as a tensor {term.dtype} of shape {list(term.shape)}; it must be one float, the mean over the batch"
     if term.is_meta:
-        return "as a tensor without data; it must be computed from the outputs"
-    return "" if bool(term.isfinite()) else f"as {term.item()}; it must be finite"
+        return " as a tensor without data; it must be computed from the outputs"
+    where = f"on {plural(num_images, 'image')} with untrained models"
+    return "" if bool(term.isfinite()) else f" as {term.item()} {where}; it must be finite"
 
 
 def _require_weighted_terms(method: Method, epochs: int, terms: set[str]) -> None:

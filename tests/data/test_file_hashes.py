@@ -26,7 +26,7 @@ def later(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def forget(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Return a function that forgets what this process has hashed, as in another process."""
-    return lambda: monkeypatch.setattr(file_hashes, "_of_places", {})
+    return lambda: monkeypatch.setattr(file_hashes, "_hashes_by_place", {})
 
 
 @pytest.fixture

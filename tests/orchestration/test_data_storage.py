@@ -92,7 +92,7 @@ def test_files_that_changed_are_packed_again(options: Options, lines: list[str])
 
 
 def test_a_plan_never_packs_and_names_the_command_that_does(options: Options, lines: list[str]) -> None:
-    with pytest.raises(ConfigError, match=r"folder:insects: .*have to be packed first; .*raykd pack folder:insects$"):
+    with pytest.raises(ConfigError, match=r"folder:insects: .*have to be packed first; .*data\.name=packed:insects$"):
         with_packs([ON_DISK], options, lines.append)
     assert not options.results.exists()
     chosen = packed(ON_DISK, options, lines)
