@@ -64,13 +64,12 @@ class Compute:
         These flags exist in every torch from 2.7 on. Where torch also has `fp32_precision`, they set it too. After a
         setting by `fp32_precision` alone, torch refuses to read the flags, which torch.compile does.
         """
-        matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-        before = matmul.allow_tf32, cudnn.allow_tf32
-        matmul.allow_tf32 = cudnn.allow_tf32 = self.precision == "tf32"
+        before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = self.precision == "tf32"
         try:
             yield
         finally:  # for the process's next run
-            matmul.allow_tf32, cudnn.allow_tf32 = before
+            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
     def __str__(self) -> str:
         where = "GPU" if self.device.type == "cuda" else plural(self.threads, "thread")
