@@ -131,8 +131,9 @@ def is_path(text: str) -> bool:
 
 
 def load_class(location: str, noun: str, example: str) -> Any:
-    """Return what 'my_file.py:MyClass' names, of any type. noun: 'method' or 'network'; example: in messages.
+    """Return the object that 'my_file.py:MyClass' names, which may have any type.
 
+    noun: 'method' or 'network'. example: shown in messages.
     Raises ConfigError, with file, line and error, if it cannot be loaded.
     """
     file, _, name = location.rpartition(":")

@@ -6,7 +6,8 @@
     view'     = view selected by key'                      independent of the partner's own view in this epoch
 
 Every technique draws from the keys alone, so enabling one does not change the others' draws. Like views, pixels are
-thus a function of (seed, epoch, index) and of the run's images, not of batches, workers, or a random stream.
+thus a function of (seed, epoch, index), with balanced sampling also of the number of the draw, and of the run's images.
+They do not depend on batches, workers or a random stream.
 
 Shapes: n images in an epoch, B in a batch; P = 1, or 2 with partners.
 """
@@ -63,8 +64,8 @@ class Augmenter:
     """Draws the partners of images, and augments rendered views.
 
     size: height and width of a view. indices: int64 [n], the images that a run trains on, from which partners are
-    drawn. labels: int64 [N], of all. mean: of the training pixels by channel, as fractions of 255: the color of cutout.
-    All tensors are on one device.
+    drawn. labels: int64 [N], of the whole training split. mean: of the training pixels by channel, as fractions of 255:
+    the color of cutout. All tensors are on one device.
     """
 
     def __init__(
@@ -91,9 +92,9 @@ class Augmenter:
         if augmentation.mixes:
             self._mixing = Mixing(augmentation.mixup, augmentation.cutmix, *size, device)
 
-    def draw(self, seed: int, epoch: int, index: Tensor, view: Tensor, place: Tensor | None = None) -> Draws:
-        """Draw for images `index` with the views `view`, int64 [n] each. place: as in Views.draw."""
-        counters = (seed, epoch, index) if place is None else (seed, epoch, index, place)
+    def draw(self, seed: int, epoch: int, index: Tensor, view: Tensor, draw_number: Tensor | None = None) -> Draws:
+        """Draw for images `index` with the views `view`, int64 [n] each. draw_number: as in Views.draw."""
+        counters = (seed, epoch, index) if draw_number is None else (seed, epoch, index, draw_number)
         keys = [hash64(AUGMENT, *counters)]
         images, views, mixing = [index], [view], ()
         if self._mixing is not None:

@@ -42,12 +42,12 @@ class CropViews:
     flip: bool
     count: int | None = None
 
-    def draw(self, seed: int, epoch: int, index: Tensor, place: Tensor | None = None) -> Tensor:
+    def draw(self, seed: int, epoch: int, index: Tensor, draw_number: Tensor | None = None) -> Tensor:
         """Return the view of each image in an epoch: int64 in 0 .. count - 1, or below 2^63 without a count.
 
         The arguments are those of `Views.draw`.
         """
-        return self.from_bits(hash64(VIEW, seed, epoch, index, *(() if place is None else (place,))))
+        return self.from_bits(hash64(VIEW, seed, epoch, index, *(() if draw_number is None else (draw_number,))))
 
     def from_bits(self, bits: Tensor) -> Tensor:
         """Return the view that each 64 random bits select, int64 in the range of `draw`, in any shape."""

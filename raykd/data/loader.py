@@ -5,7 +5,7 @@
     draws = hash(seed, epoch, index)             random numbers of an Augmentation, see augmenter.py
 
 With balanced sampling an epoch may show an image several times, so both hashes also include the number of the draw
-(`Draw.place` in sampling.py).
+(`Draw.number` in sampling.py).
 
 There is no state, so a run that resumes at (epoch, step) reads the same bytes as an uninterrupted run, and W workers
 together read what one worker reads.
@@ -156,8 +156,8 @@ class TrainLoader:
     def order(self, epoch: int) -> EpochOrder:
         """Return the order of `epoch`, computed for all steps together: a step is then some slices and one gather."""
         drawn = self._sampler.draw(self.seed, epoch)
-        view = self.views.draw(self.seed, epoch, drawn.index, drawn.place)
-        draws = self._augmenter.draw(self.seed, epoch, drawn.index, view, drawn.place) if self._augmenter else None
+        view = self.views.draw(self.seed, epoch, drawn.index, drawn.number)
+        draws = self._augmenter.draw(self.seed, epoch, drawn.index, view, drawn.number) if self._augmenter else None
         return EpochOrder(drawn.index, view, self._labels[drawn.index], draws)
 
     def batch(self, order: EpochOrder, positions: slice | Tensor) -> Batch:

@@ -57,7 +57,7 @@ def require_regular_file(path: Path) -> FileVersion:
 
 
 def walk(folder: Path, suffixes: Collection[str], ancestors: tuple[tuple[int, int], ...] = ()) -> Iterator[Path]:
-    """Yield every entry below `folder` that is neither hidden nor a folder, following links.
+    """Yield every entry below `folder` that is no folder, following links, without hidden entries and leftovers.
 
     suffixes: of files, in lower case; a folder with such a suffix is yielded, to be refused. ancestors: device and
     inode of each folder on the way down to `folder`.
@@ -70,7 +70,7 @@ def walk(folder: Path, suffixes: Collection[str], ancestors: tuple[tuple[int, in
         raise DataError(f"{folder}: is a link to a folder above it, so that its files never end; remove the link")
     for entry in _entries(folder):
         path = folder / entry.name
-        # The entry of a link would raise for one that cannot be followed, and that of a file is known without a call.
+        # DirEntry.is_dir raises for a link that cannot be followed. For other entries it makes no system call.
         is_folder = path.is_dir() if entry.is_symlink() else entry.is_dir()
         if is_folder and path.suffix.lower() not in suffixes:
             yield from walk(path, suffixes, (*ancestors, key))

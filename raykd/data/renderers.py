@@ -105,8 +105,8 @@ class PackedRenderer:
             while started:
                 yield started.popleft().wait()
         finally:
-            for views in started:
-                views.cancel()
+            for batch in started:
+                batch.cancel()
 
     def _start(self, index: Tensor, view: Tensor) -> "_Batch":
         index, view = index.cpu(), view.cpu()

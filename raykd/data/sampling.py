@@ -1,11 +1,12 @@
 """The images of an epoch: each one once, or each class equally often, as a function of (seed, epoch).
 
     shuffle     the images in a random order
-    balanced    place p of n shows class (p + offset) mod K, of K classes, and a random image of that class, drawn with
-                replacement; the places are in a random order
+    balanced    draw p of n shows class (p + offset) mod K, of K classes, and a random image of that class, drawn with
+                replacement; the draws are in a random order
 
 A balanced epoch has as many images as a shuffled one, so images of small classes are shown several times, and those of
-large ones not in every epoch. Each time an image is shown it has another view and augmentation, drawn for its place.
+large ones not in every epoch. Each time an image is shown it has another view and augmentation, which depend on the
+number of the draw.
 """
 
 from dataclasses import dataclass
@@ -21,10 +22,10 @@ Sampling = Literal["shuffle", "balanced"]
 
 @dataclass(frozen=True)
 class Draw:
-    """The images of an epoch in order, int64 [n]. place: numbers repeated images; None if no image is repeated."""
+    """The images of an epoch in order, int64 [n]. number: of each draw; None if no image is repeated."""
 
     index: Tensor
-    place: Tensor | None = None
+    number: Tensor | None = None
 
 
 class Shuffled:
@@ -51,11 +52,11 @@ class Balanced:
 
     def draw(self, seed: int, epoch: int) -> Draw:
         device, num_classes = self._by_class.device, len(self._counts)
-        place = permutation(seed, epoch, len(self._by_class), device)
+        number = permutation(seed, epoch, len(self._by_class), device)
         offset = uniform_int(hash64(SAMPLE, seed, epoch), num_classes).to(device)  # so that no class is always favored
-        classes = (place + offset) % num_classes
-        chosen = uniform_int(hash64(SAMPLE, seed, epoch, place), self._counts[classes])
-        return Draw(self._by_class[self._first[classes] + chosen], place)
+        classes = (number + offset) % num_classes
+        chosen = uniform_int(hash64(SAMPLE, seed, epoch, number), self._counts[classes])
+        return Draw(self._by_class[self._first[classes] + chosen], number)
 
 
 def sampler_of(sampling: Sampling, indices: Tensor, labels: Tensor) -> Shuffled | Balanced:

@@ -37,14 +37,14 @@ class Views:
         """The number of views of an image: (2p + 1)^2, twice that with flip."""
         return (2 * self.crop_padding + 1) ** 2 * (1 + self.flip)
 
-    def draw(self, seed: int, epoch: int, index: Tensor, place: Tensor | None = None) -> Tensor:
+    def draw(self, seed: int, epoch: int, index: Tensor, draw_number: Tensor | None = None) -> Tensor:
         """Return the view of each image in an epoch: int64 in 0 .. count - 1, in index's shape.
 
         Args: index is int64, of images of the training split, on any device. The result does not depend on the
-            batch, its order, the number of workers, or the step at which a run resumed. place: in index's shape, of
-            images that an epoch may show several times, each time in another view; None if it shows each once.
+            batch, its order, the number of workers, or the step at which a run resumed. draw_number: in index's
+            shape, of images that an epoch may show several times, each time in another view; None if it shows each once.
         """
-        return self.from_bits(hash64(VIEW, seed, epoch, index, *(() if place is None else (place,))))
+        return self.from_bits(hash64(VIEW, seed, epoch, index, *(() if draw_number is None else (draw_number,))))
 
     def from_bits(self, bits: Tensor) -> Tensor:
         """Return the view that each 64 random bits select, int64 in 0 .. count - 1, in any shape."""

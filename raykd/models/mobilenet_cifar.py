@@ -1,6 +1,6 @@
 """MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381) as in the CIFAR-100 tables of distillation papers.
 
-`mobilenet_v2` has half of the published channels and a stem of stride 2, so images of 32x32 end as maps of 2x2.
+`mobilenet_v2` has half of the published channels and a stem of stride 2, so 32x32 images end as 2x2 feature maps.
 Modules have the names of RepDistiller's models/mobilenetv2.py, so its checkpoints load unchanged.
 """
 
@@ -13,7 +13,7 @@ from raykd.config import AtMost
 from raykd.models.model import BuiltInModel, Construction
 from raykd.outputs import Outputs
 
-# Channels at width 1, number of blocks, and stride of the first block. Only the other groups expand their input.
+# Channels at width 1, number of blocks, and stride of the first block. All groups but the first expand their input.
 GROUPS = ((16, 1, 1), (24, 2, 1), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1))
 STAGES = (1, 2, 4, 6)  # the groups whose outputs are feature maps
 STEM, EMBEDDING = 32, 1280  # channels at width 1
@@ -61,7 +61,7 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2Network(nn.Module):
-    """Normalized pixels [B, 3, H, W] to Outputs; features are the maps of four groups, embedding [B, 1280 or more]."""
+    """Normalized pixels [B, 3, H, W] to Outputs; features: of four groups; embedding: [B, 1280 or more]."""
 
     def __init__(self, width: float, expansion: int, num_classes: int) -> None:
         super().__init__()

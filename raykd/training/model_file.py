@@ -29,7 +29,10 @@ def images_of(dataset: Dataset) -> ImageSpec:
 
 @dataclass(frozen=True)
 class TrainingSplit:
-    """The part of a training split of `num_images` that trained the weights. The other fields are those of `Data`."""
+    """The part of a training split of `num_images` that trained the weights.
+
+    data_identity: as in Dataset. The other fields are those of `Data`.
+    """
 
     data_identity: str
     num_images: int

@@ -94,7 +94,8 @@ def _draw_classes(summary: FamilySummary, key: str) -> Drawing | None:
         f"{names[label]} " + ", ".join(f"{stage.stage} {wording.mean_std(stage.class_top1[label])}" for stage in stages)
         for label in classes
     )
-    caption = f"Means over seeds, the lowest of {stages[-1].stage} first.{_left_out(stages[-1])}"
+    order = f"Classes are in ascending order of their accuracy in the stage '{stages[-1].stage}'."
+    caption = f"Means over seeds. {order}{_left_out(stages[-1])}"
     return Drawing(figure, key, "Test top-1 of each class, in percent", f"{described}.", caption)
 
 
@@ -126,7 +127,7 @@ def _draw_confusion(summary: FamilySummary, key: str) -> Drawing | None:
     return Drawing(
         figure,
         key,
-        f"Confusion of the {stage.stage}, in percent of a class",
+        f"Confusion matrix of the stage '{stage.stage}', in percent of each class",
         f"Most common: {worst}.",
         caption + _left_out(stage),
     )

@@ -287,7 +287,7 @@ def visited_views(
     for seed, count in epochs.items():
         for epoch in range(count):
             drawn = Draw(indices) if sampler is None else sampler.draw(seed, epoch)
-            is_visited[drawn.index * num_views + views.draw(seed, epoch, drawn.index, drawn.place)] = True
+            is_visited[drawn.index * num_views + views.draw(seed, epoch, drawn.index, drawn.number)] = True
     return is_visited.view(num_images, num_views)
 
 

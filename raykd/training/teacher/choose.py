@@ -48,8 +48,8 @@ class PlannedCache:
     computes in the same. epochs: ((seed, epochs), ...) whose views are filled, unless `holds_all_views`. num_parts:
     number of jobs that fill it. embedding_width: 0 for a cache of logits alone. min_needs: a run reads the cache only
     if its method needs at least these outputs. is_balanced: whether epochs show each class equally often.
-    cached_classes: the classes whose logits a row keeps; None for all. temperatures: those at which the error of such a
-    cache is measured.
+    cached_classes: the number of classes whose logits a row keeps; None for all. temperatures: those at which the error
+    of such a cache is measured.
     """
 
     teachers: tuple[Run, ...]
@@ -187,12 +187,12 @@ def _describe_error(experiment: Experiment, key: CacheKey, caches: Path) -> str:
     if key.teacher_sha256 and LogitCache.exists(caches, key) and (error := LogitCache(caches, key).describe_error()):
         return error
     highest = max(experiment.temperatures)
-    expected = f"at temperature {highest:g} the classes that are not kept get too much probability, at 1 exactly theirs"
+    expected = f"at temperature {highest:g} the classes that are not kept get too much probability in total"
     return expected if highest > 1 else ""
 
 
 def _num_shown(experiment: Experiment, dataset: Dataset, epochs: int) -> float:
-    """Return the expected number of distinct views per image of the students' `epochs`, of different seeds.
+    """Return the expected number of distinct views per image that students see in `epochs` epochs, summed over seeds.
 
     Balanced epochs show images of small classes often and those of large ones rarely. If trials differ in their
     sampling, it is the number of all views.
@@ -209,7 +209,7 @@ def _num_shown(experiment: Experiment, dataset: Dataset, epochs: int) -> float:
 
 
 def _num_views(experiment: Experiment) -> int:
-    """Return the views of each image, where their number is finite."""
+    """Return the number of views of each image, which must be finite."""
     count = experiment.data.views.count
     assert count is not None, "without a number of views there is no cache to plan"
     return count
@@ -264,7 +264,7 @@ def _max_epochs_by_seed(epochs: Sequence[tuple[int, int]]) -> dict[int, int]:
 
 
 def _plan_cache(plan: Plan, dataset: Dataset, by_seed: dict[int, int], needs: frozenset[Need]) -> PlannedCache:
-    """Plan the cache of what runs `needs`, for the views of {seed: epochs}."""
+    """Plan a cache that holds the outputs `needs`. by_seed: {seed: epochs}, whose views are filled."""
     experiment = plan.experiment
     count = _num_views(experiment)
     num_views = _num_shown(experiment, dataset, sum(by_seed.values()))
