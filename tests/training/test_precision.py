@@ -213,7 +213,8 @@ def test_sgd_whose_first_update_is_skipped_takes_the_next_as_its_first(fused: bo
     networks[1].load_state_dict(networks[0].state_dict())
     for network, gradients in zip(networks, ([float("inf"), 0.25, 0.5], [0.25, 0.5]), strict=True):
         optimizer, scaler = torch.optim.SGD(network.parameters(), 0.1, 0.9, fused=fused), GradScaler("cpu", 4.0)
-        zero_momentum(optimizer)
+        if network is networks[0]:
+            zero_momentum(optimizer)
         for gradient in gradients:
             optimizer.zero_grad()
             scaler.scale(network.weight.sum() * gradient).backward()
