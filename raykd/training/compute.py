@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 
@@ -61,19 +61,32 @@ class Compute:
     def float32_products(self) -> Iterator[None]:
         """Use TF32 on GPUs inside the context, forward and backward, if and only if `precision` is 'tf32'.
 
-        These flags exist in every torch from 2.7 on. Where torch also has `fp32_precision`, they set it too. After a
-        setting by `fp32_precision` alone, torch refuses to read the flags, which torch.compile does.
+        `allow_tf32` exists in every torch from 2.7 on. Where torch also has `fp32_precision`, it sets both.
         """
-        before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+        before = _float32_settings()
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = self.precision == "tf32"
         try:
             yield
         finally:  # for the process's next run
-            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+            for owner, name, value in before:
+                setattr(owner, name, value)
 
     def __str__(self) -> str:
         where = "GPU" if self.device.type == "cuda" else plural(self.threads, "thread")
         return f"{self.precision}, {where}"
+
+
+def _float32_settings() -> list[tuple[Any, str, Any]]:
+    """Return the settings of float32 products on GPUs as (owner, attribute, value), in the order to restore them.
+
+    torch refuses to read `allow_tf32`, as torch.compile does, while `fp32_precision` alone has been set.
+    """
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    if not hasattr(cudnn, "conv"):  # before torch 2.9
+        return [(part, "allow_tf32", part.allow_tf32) for part in (matmul, cudnn)]
+    pairs = (matmul, matmul), (cudnn, cudnn.conv)  # allow_tf32 sets fp32_precision too, so it comes first
+    flags = [(owner, "allow_tf32", part.fp32_precision == "tf32") for owner, part in pairs]
+    return [*flags, *((part, "fp32_precision", part.fp32_precision) for part in (matmul, cudnn.conv, cudnn.rnn))]
 
 
 def choose_compute(device: torch.device, precision: str, threads: int | None = None) -> Compute:

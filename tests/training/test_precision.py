@@ -32,8 +32,14 @@ def tf32_flags() -> tuple[bool, bool]:
     return bool(torch.backends.cuda.matmul.allow_tf32), torch.backends.cudnn.allow_tf32
 
 
+@pytest.mark.parametrize("has_fp32_precision", [True, False])
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_only_tf32_rounds_float32_products_and_the_process_is_left_as_it_was(precision: Precision) -> None:
+def test_only_tf32_rounds_float32_products_and_the_process_is_left_as_it_was(
+    precision: Precision, has_fp32_precision: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not has_fp32_precision:  # as in torch before 2.9
+        monkeypatch.delattr(type(torch.backends.cudnn), "conv", raising=False)
+        assert not hasattr(torch.backends.cudnn, "conv")
     before, compute = tf32_flags(), Compute(CPU, precision, 1)
     with compute.autocast():
         assert tf32_flags() == (precision == "tf32",) * 2
@@ -44,6 +50,23 @@ def test_only_tf32_rounds_float32_products_and_the_process_is_left_as_it_was(pre
     with pytest.raises(ZeroDivisionError), compute.autocast():
         raise ZeroDivisionError
     assert tf32_flags() == before
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="torch before 2.9 has no fp32_precision")
+def test_a_process_that_set_fp32_precision_itself_can_train_and_keeps_its_setting() -> None:
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    try:
+        matmul.fp32_precision = "tf32"
+        with pytest.raises(RuntimeError, match="mix of the legacy and new APIs"):
+            assert matmul.allow_tf32
+        with Compute(CPU, "fp32", 1).autocast():
+            assert tf32_flags() == (False, False)
+        assert matmul.fp32_precision == "tf32" and tf32_flags() == (True, True)
+    finally:
+        matmul.allow_tf32 = False
+        matmul.fp32_precision = before
+    assert tf32_flags() == (False, True), "torch's defaults"
 
 
 def test_forward_and_backward_of_each_run_of_a_process_have_its_precision(
@@ -190,7 +213,8 @@ def test_sgd_whose_first_update_is_skipped_takes_the_next_as_its_first(fused: bo
     networks[1].load_state_dict(networks[0].state_dict())
     for network, gradients in zip(networks, ([float("inf"), 0.25, 0.5], [0.25, 0.5]), strict=True):
         optimizer, scaler = torch.optim.SGD(network.parameters(), 0.1, 0.9, fused=fused), GradScaler("cpu", 4.0)
-        zero_momentum(optimizer)
+        if network is networks[0]:
+            zero_momentum(optimizer)
         for gradient in gradients:
             optimizer.zero_grad()
             scaler.scale(network.weight.sum() * gradient).backward()
