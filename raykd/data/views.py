@@ -42,7 +42,7 @@ class Views:
 
         Args: index is int64, of images of the training split, on any device. The result does not depend on the
             batch, its order, the number of workers, or the step at which a run resumed. draw_number: in index's
-            shape, of images that an epoch may show several times, each time in another view; None if it shows each once.
+            shape, of images that an epoch may show several times, each time in another view; None without repeats.
         """
         return self.from_bits(hash64(VIEW, seed, epoch, index, *(() if draw_number is None else (draw_number,))))
 
