@@ -33,6 +33,7 @@ def write_pack(
     with pa.OSFile(str(folder / pack.INDEX), "wb") as file, pa.ipc.new_file(file, pack.INDEX_SCHEMA) as writer:
         writer.write_table(table)
     values: dict[str, Any] = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25), "content": "", "kind": "folder"}
+    values["index_checksum"] = zlib.crc32((folder / pack.INDEX).read_bytes())
     record = pack.PackRecord(version=pack.VERSION, class_names=CLASSES, encoding=encoding, **shards, **values | fields)
     write_record(folder / pack.RECORD, record)
     return folder

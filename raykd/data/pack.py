@@ -54,10 +54,11 @@ class PackRecord:
 
     version: of the format. kind: the kind of the source, such as 'folder', which decides how `content` and the images'
     SHA-256 become the identity of the data set. content: hex, of the source's files, '' if the images' SHA-256 suffice.
-    encoding: 'original' bytes, 'jpeg' if they were encoded again, or 'raw', which are uint8 [S, S, 3]. shorter_side:
-    pixels, if images were resized. quality: of the JPEG encoder. square_size: pixels per side if all images are squares
-    of one size. mean, std: of the training pixels, as fractions of 255. num_skipped: damaged images that were left out.
-    source_key: hex, of the names, sizes and times of change of the source's files and of the options of packing.
+    index_checksum: CRC-32 of index.arrow. encoding: 'original' bytes, 'jpeg' if they were encoded again, or 'raw',
+    which are uint8 [S, S, 3]. shorter_side: pixels, if images were resized. quality: of the JPEG encoder. square_size:
+    pixels per side if all images are squares of one size. mean, std: of the training pixels, as fractions of 255.
+    num_skipped: damaged images that were left out. source_key: hex, of the names, sizes and times of change of the
+    source's files and of the options of packing.
     """
 
     version: int
@@ -66,6 +67,7 @@ class PackRecord:
     class_names: tuple[str, ...]
     train: tuple[ShardRecord, ...]
     test: tuple[ShardRecord, ...]
+    index_checksum: int
     encoding: Literal["original", "jpeg", "raw"]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -129,7 +131,10 @@ class Pack:
         path = self.folder / INDEX
         try:
             with pa.memory_map(str(path)) as source:
-                table = pa.ipc.open_file(source).read_all()
+                content = source.read_buffer()
+                if zlib.crc32(content) != self.record.index_checksum:
+                    raise ValueError("it does not match its checksum")
+                table = pa.ipc.open_file(content).read_all()
             labels, *sides = (
                 torch.from_numpy(table[name].to_numpy().astype(np.int64)) for name in ("label", "height", "width")
             )
@@ -214,4 +219,4 @@ def read_pack_record(folder: Path) -> PackRecord:
 
 def pack_again(folder: Path) -> str:
     """Return the remedy for a damaged pack."""
-    return f"remove the folder '{folder}' and pack the data set again: python -m raykd pack"
+    return f"remove the folder '{folder}' and pack the data set again: python -m raykd pack NAME"

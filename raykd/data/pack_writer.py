@@ -11,6 +11,7 @@ change no byte.
 import hashlib
 import logging
 import re
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,11 +20,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from raykd.atomic import remove_leftovers, replacing, write_bytes
+from raykd.atomic import remove_leftovers, write_bytes
 from raykd.config.codec import read_record, write_record
 from raykd.data import image_decoding
 from raykd.data.image_packing import PackOptions
-from raykd.data.pack import INDEX, INDEX_SCHEMA, RECORD, VERSION, PackRecord
+from raykd.data.pack import INDEX, INDEX_SCHEMA, RECORD, VERSION, Pack, PackRecord
 from raykd.data.pack_space import require_space
 from raykd.data.shard_writer import ShardTask, WrittenShard, read_written, too_many_damaged
 from raykd.data.sources import Source, Unit, content_identity, notes_on_shared_files, require_different
@@ -119,10 +120,14 @@ def pack(
 
 
 def _complete(plan: PackPlan) -> PackRecord | None:
-    """Return the record if the pack is complete, without the files that only unfinished packs have, else None."""
+    """Return the record if the pack is complete, without the files that only unfinished packs have, else None.
+
+    Raises DataError for a complete pack that is damaged.
+    """
     record = read_record(PackRecord, plan.folder / RECORD)
     if record is None or record.source_key != plan.key:
         return None
+    Pack(plan.folder)
     _remove_unfinished(plan)
     return record
 
@@ -162,13 +167,9 @@ def finish_pack(plan: PackPlan, written: Sequence[WrittenShard]) -> PackRecord:
     images, or classes without training images.
     """
     index = _read_index(plan)
-    record = _record_of(plan, written, index)
-    with (
-        replacing(plan.folder / INDEX) as aside,
-        pa.OSFile(str(aside), "wb") as sink,
-        pa.ipc.new_file(sink, INDEX_SCHEMA) as writer,
-    ):
-        writer.write_table(index)
+    content = _encoded(index)
+    record = _record_of(plan, written, index, zlib.crc32(content))
+    write_bytes(plan.folder / INDEX, content)
     damaged = [image for shard in written for image in shard.damaged]
     if damaged:
         text = "".join(f"{image.where}: {image.reason}\n" for image in damaged)
@@ -186,7 +187,15 @@ def _read_index(plan: PackPlan) -> pa.Table:
     return pa.concat_tables(parts).combine_chunks()
 
 
-def _record_of(plan: PackPlan, written: Sequence[WrittenShard], index: pa.Table) -> PackRecord:
+def _encoded(index: pa.Table) -> bytes:
+    """Return the content of index.arrow."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, INDEX_SCHEMA) as writer:
+        writer.write_table(index)
+    return sink.getvalue().to_pybytes()
+
+
+def _record_of(plan: PackPlan, written: Sequence[WrittenShard], index: pa.Table, index_checksum: int) -> PackRecord:
     source, options = plan.source, plan.options
     train, test = written[: len(plan.train)], written[len(plan.train) :]
     for split in (train, test):
@@ -203,6 +212,7 @@ def _record_of(plan: PackPlan, written: Sequence[WrittenShard], index: pa.Table)
         class_names=source.class_names,
         train=tuple(shard.shard for shard in train),
         test=tuple(shard.shard for shard in test),
+        index_checksum=index_checksum,
         encoding=options.encoding,
         mean=mean,
         std=std,

@@ -36,14 +36,16 @@ class Torchvision(SubmoduleModel):
         known = models.list_models(module=models)
         if self.name not in known:
             hint = did_you_mean(self.name, known, numbered=True)
-            raise ConfigError(f"unknown torchvision model '{self.name}': it has {len(known)} classifiers{hint}")
+            raise ConfigError(
+                f"unknown torchvision model '{self.name}': torchvision has {len(known)} classifiers{hint}"
+            )
 
     @property
     def label(self) -> str:
         return f"torchvision-{self.name}"
 
     def pretrained_spec(self, images: ImageSpec) -> ImageSpec:
-        """Return `images`; with weights, with the mean and std of torchvision's default weights."""
+        """Return `images`. If the model has weights, mean and std are those of torchvision's default weights."""
         from torchvision import models
 
         if not self.weights:

@@ -22,7 +22,7 @@ POOLED_AT = 64  # pixels per side from which the last block's input is pooled to
 
 @dataclass(frozen=True)
 class VGG(BuiltInModel):
-    """depth: the name's number of layers, which for 11 to 19 counts two linear layers that this form does not have."""
+    """depth: the name's number of layers, which counts two linear layers that this form does not have."""
 
     kind: ClassVar[str] = "vgg"
     depth: Depth = 8
@@ -37,7 +37,7 @@ class VGG(BuiltInModel):
 
 
 class VGGNetwork(nn.Module):
-    """Normalized pixels [B, 3, H, W] to Outputs; features are the maps of blocks 1 to 4, embedding [B, 512]."""
+    """Normalized pixels [B, 3, H, W] to Outputs; features: those of blocks 1 to 4, embedding [B, 512]."""
 
     block0: nn.Sequential
     block1: nn.Sequential

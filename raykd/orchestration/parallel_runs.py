@@ -21,7 +21,7 @@ class Slots:
     """`count` runs side by side, each trained by `workers` processes.
 
     cpus: CPUs of one worker, also its number of threads. gpus: GPUs of one worker, may be a fraction. min_workers: the
-    number of workers with which a run continues when a node is lost.
+    smallest number of workers with which a run continues when a node is lost.
     """
 
     count: int

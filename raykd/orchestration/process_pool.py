@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor
 from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from threading import Thread
 
@@ -31,8 +32,10 @@ def write_in_processes(
     Raises what `write_shard` raises; RunFailed if a process is killed.
     """
     context = multiprocessing.get_context("forkserver")  # a fork of this process would copy its threads' locks
+    before = set(multiprocessing.active_children())
     context.set_forkserver_preload([write_shard.__module__])  # imported once, and not by each process
     with ProcessPoolExecutor(min(num_processes, len(tasks)), context, _end_with_parent) as pool:
+        _start_forkserver()
         try:
             left = {pool.submit(write_shard, task) for task in tasks}
             while left and not should_stop():
@@ -42,6 +45,18 @@ def write_in_processes(
             raise RunFailed(KILLED.format(remedy="give fewer --jobs")) from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+            # The interpreter would wait for the shards in progress, which the same command writes again.
+            for process in set(multiprocessing.active_children()) - before:
+                process.kill()
+
+
+def _start_forkserver() -> None:
+    """Start the server that forks the processes. Ctrl-C, which a terminal sends to it too, must not end it."""
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _end_with_parent() -> None:

@@ -87,7 +87,7 @@ def checked_plan(experiment: Experiment, dataset: Dataset, options: Options, net
 
 
 def teacher_choice_of(plan: Plan, dataset: Dataset, states: RunStates, options: Options) -> TeacherChoice | None:
-    """Return how the distilled runs left of `plan` get their teacher's logits; None if there are none."""
+    """Return the teacher source of the plan's unfinished distilled runs; None if there are no such runs."""
     store = RunStore(options.results)
     teachers = [store.folder(run) for run in plan.runs if run.stage == "teacher"]
     if not teachers:

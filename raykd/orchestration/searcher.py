@@ -25,7 +25,8 @@ MAX_OUTSIDE = 3  # after this many failures outside of the configuration, no mor
 class StudySearcher(Searcher):
     """Return trials of the study to Tune, and record their results in the study.
 
-    The config of a trial is {number, configuration, reported}; reported: epochs whose results Tune has already.
+    The config of a trial is {number, configuration, reported}. reported: the number of epochs whose results Tune
+    already has.
     """
 
     def __init__(self, study: SearchStudy, search: Search, is_stopping: Callable[[], bool]) -> None:

@@ -44,7 +44,7 @@ class GpuIsShared(NoEnergy):
 
 @contextmanager
 def record_usage(path: Path, device: torch.device, gpus: float, is_started: bool = False) -> Iterator[None]:
-    """Add a piece to the file `path` for the time inside. If it cannot be written, that is logged and no error.
+    """Add a piece to the file `path` for the time inside. If the file cannot be written, this is logged.
 
     is_started: whether the run was partly trained before; required of the first worker only.
     """

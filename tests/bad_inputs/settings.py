@@ -86,7 +86,7 @@ SETTINGS: dict[str | tuple[str, ...], tuple[str, ...]] = {
     "student.epochs=1__0": ("student.epochs=1__0", "an integer"),
     "student.epochs=\N{ARABIC-INDIC DIGIT THREE}": ("student.epochs=", "an integer"),
     "student.compile=maybe": ("student.compile=maybe", "true or false"),
-    "student.precision=fp16": ("student.precision=fp16", "one of auto, fp32, bf16"),
+    "student.precision=fp8": ("student.precision=fp8", "one of auto, fp32, tf32, bf16, fp16"),
     "teacher_seeds=one": ("teacher_seeds=one", "an integer"),
     "seeds=0,,1": ("seeds=0,,1", "values separated by commas"),
     "seeds=0\n1": ("seeds=0\\n1", "values separated by commas"),

@@ -217,3 +217,22 @@ def test_impossible_options_are_refused(fields: dict[str, int], message: str) ->
 def test_what_has_no_image_files_cannot_be_packed(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name}: has no image files that can be packed; name one of folder:PLACE, "):
         plan_of(name, tmp_path)
+
+
+@pytest.mark.parametrize("position", [0.3, 0.5, 0.9])
+def test_a_changed_byte_of_the_index_is_refused(tmp_path: Path, position: float) -> None:
+    write_folder(tmp_path / "insects")
+    folder = pack_small("folder:insects", tmp_path, PackOptions())
+    content = bytearray((folder / "index.arrow").read_bytes())
+    content[int(position * len(content))] ^= 1
+    (folder / "index.arrow").write_bytes(content)
+    with pytest.raises(DataError, match=r"index\.arrow: is damaged \(it does not match its checksum\); remove"):
+        Pack(folder)
+
+
+def test_packing_over_a_damaged_pack_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    write_folder(tmp_path / "insects")
+    folder = pack_small("folder:insects", tmp_path, PackOptions())
+    (folder / "train-00000.arrow").unlink()
+    with pytest.raises(DataError, match=r"train-00000\.arrow: cannot be read .*remove the folder"):
+        pack_small("folder:insects", tmp_path, PackOptions())

@@ -21,8 +21,8 @@ def trials_table(summary: SearchSummary) -> pa.Table:
     """Return one row per trial that was started: its configuration by dotted path, and its metrics.
 
     The metrics are null if the trial is not done.
-    seconds: of training, estimated where the trial recorded none. device_seconds: times its GPUs, or its CPUs without
-    a GPU. top1 is in percent.
+    seconds: training time, estimated if the trial recorded none. device_seconds: seconds times the trial's number of
+    GPUs, or of CPUs if it has no GPU. val_top1 is in percent.
     """
     trials = summary.trials
     fields = {

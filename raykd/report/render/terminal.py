@@ -130,7 +130,7 @@ def _metric_parts(summary: FamilySummary) -> Iterator[Table | str]:
 
 
 def _comparison_table(family: str, comparison: Comparison) -> Table:
-    """Return a row for each method, the best first."""
+    """Return a table with one row per method, the best first."""
     table = _plain_table(f"{flattened(family)}: methods on the test split")
     longest = max(len(flattened(method.name)) for method in comparison.methods)
     table.add_column("method", overflow="fold", width=min(max(longest, len("method")), METHOD_WIDTH))
