@@ -3,7 +3,8 @@
     open_packed(place, "packed:imagenet-256", image_size=224, center_crop=0.875, loaders=8)    a Dataset on disk
     find(place, image_size=32)                                                                 a StoredDataset to decode
 
-The identity of a pack of original bytes is that of its source at the same image size. Images that were encoded again are other images, except for squares of raw pixels at their size.
+The identity of a pack of original bytes is that of its source at the same image size. Images that were encoded again
+are other images, except for squares of raw pixels at their size.
 """
 
 import hashlib
