@@ -37,8 +37,8 @@ class Method(Config):
     reads_labels: ClassVar[bool] = True
     # The terms that depend on the student's or the teacher's logits, left out if one has none; None if unknown.
     logit_terms: ClassVar[frozenset[str] | None] = None
-    # Whether the loss keeps its meaning with logits that a logit cache restored from the top classes: the probabilities
-    # of these are the teacher's, and all other classes have the same. See training/teacher/sparse_rows.py.
+    # Whether the loss keeps its meaning with logits that a logit cache restored from the top classes. These have the
+    # teacher's probabilities, and all other classes share the rest equally. See training/teacher/sparse_rows.py.
     works_with_top_classes: ClassVar[bool] = False
     min_batch_size: ClassVar[int] = 1  # the smallest batch, over all workers, for which the terms are defined
     drawn_per_worker: ClassVar[str] = ""  # a description of random numbers that each worker draws separately
