@@ -53,7 +53,7 @@ class Data(Config):
 
     kind: ClassVar[str] = "data"
     name: str = "cifar10"  # a name of data/dataset_names.py, such as 'folder:PATH' for custom images
-    val_images: int = 5_000  # held out of the training split for validation, in equal proportion from each class
+    val_images: int = 5_000  # taken from the training split for validation, in equal proportion from each class
     train_images: int | None = None  # how many of the others the teacher trains on; None for all
     student_images: int | None = None  # how many of the teacher's images the students train on; None for all
     image_size: Annotated[int | None, AtMost(MAX_SIDE)] = None  # side in pixels to resize to; None: no resizing
