@@ -99,7 +99,10 @@ def report_errors_in_one_line() -> None:
 
 
 def make_experiment_parser(families: Sequence[str], pairs: Sequence[str] = ()) -> ArgumentParser:
-    """Return the parser of an experiment file with experiments of these families. pairs: of a benchmark."""
+    """Return the parser of an experiment file with experiments of these families.
+
+    pairs: the pairs TEACHER:STUDENT of a benchmark, which are selected instead of families.
+    """
     text = "Run this experiment. Runs that are done are not repeated."
     parser = ArgumentParser(description=text, epilog=EXIT_CODES)
     _add_folders(parser)
@@ -203,7 +206,9 @@ def _add_pack(commands: Any) -> None:
     pack.add_argument("--to", metavar="FOLDER", help=text)
     text = "reduce larger images to a shorter side of N pixels, and encode them as JPEG; default: keep all bytes"
     pack.add_argument("--resize", type=int, metavar="N", help=text)
-    pack.add_argument("--quality", type=int, default=95, metavar="Q", help="of these JPEGs, 1 to 100; default: 95")
+    pack.add_argument(
+        "--quality", type=int, default=95, metavar="Q", help="quality of these JPEGs, 1 to 100; default: 95"
+    )
     text = "store the pixels of the middle squares at NxN, which need no decoding"
     pack.add_argument("--raw", type=int, metavar="N", help=text)
     text = "leave out up to N damaged images, and list them in skipped.txt; default: 0"
@@ -238,7 +243,7 @@ def _add_export(commands: Any) -> None:
 
 
 def _add(commands: Any, name: str, text: str, *add_options: Callable[[ArgumentParser], None]) -> ArgumentParser:
-    """Return the parser of a new command. add_options: functions that add what several commands have."""
+    """Return the parser of a new command. add_options: functions that add the options that several commands share."""
     command: ArgumentParser = commands.add_parser(name, help=text, description=text, epilog=EXIT_CODES)
     for add in add_options:
         add(command)
