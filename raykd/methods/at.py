@@ -23,7 +23,11 @@ from raykd.outputs import Outputs, Targets
 
 @dataclass(frozen=True)
 class AttentionTransfer(StageMethod):
-    """`weight` of the term; `p` >= 1, the power that makes large activations count more."""
+    """Attention transfer of the stages' attention maps.
+
+    weight: weight of the AT term, 0 or more. p: the power of the activations, 1 or more; large activations count more
+    with a larger p. The other fields are those of StageMethod.
+    """
 
     kind: ClassVar[str] = "at"
     paper: ClassVar[str] = "arXiv:1612.03928"

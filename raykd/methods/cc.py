@@ -22,7 +22,11 @@ from raykd.outputs import Outputs, Targets
 
 @dataclass(frozen=True)
 class CorrelationCongruence(FeatureMethod):
-    """`weight` of the term; `dimensions` of the space that both embeddings are projected to."""
+    """Correlation congruence of projected embeddings.
+
+    weight: weight of the CC term, 0 or more. dimensions: width of the projections. The other fields are those of
+    FeatureMethod.
+    """
 
     kind: ClassVar[str] = "cc"
     paper: ClassVar[str] = "arXiv:1904.01802"

@@ -26,9 +26,9 @@ from raykd.outputs import Outputs, Targets
 
 @dataclass(frozen=True)
 class DeiT(AlphaWeighted):
-    """temperature is None for hard labels (the teacher's prediction), or a number > 0 for soft targets.
+    """Train the distillation token with the teacher's prediction.
 
-    alpha: see AlphaWeighted.
+    temperature: None for hard labels, or a number > 0 for soft targets. alpha: see AlphaWeighted.
     """
 
     kind: ClassVar[str] = "deit"
@@ -39,8 +39,8 @@ class DeiT(AlphaWeighted):
 
     def check(self) -> None:
         super().check()
-        is_soft = self.temperature is None or self.temperature > 0
-        self.require(is_soft, "temperature", "must be greater than 0, such as the paper's 3; or none, for hard labels")
+        is_valid = self.temperature is None or self.temperature > 0
+        self.require(is_valid, "temperature", "must be greater than 0, such as the paper's 3; or none, for hard labels")
 
     def supervised_logits(self, student: Outputs) -> Tensor:
         class_head, _ = student.heads

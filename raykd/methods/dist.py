@@ -29,7 +29,10 @@ EPSILON = 1e-8  # the authors' value, added to the product of both norms
 
 @dataclass(frozen=True)
 class DIST(Method):
-    """beta is the weight of the relations between classes, gamma of those between the images of a batch."""
+    """beta is the weight of `inter`, the relations between classes, and gamma of `intra`, those between images.
+
+    temperature > 0 softens both outputs. ce_weight: weight of the labels' cross-entropy. Weights are 0 or more.
+    """
 
     kind: ClassVar[str] = "dist"
     paper: ClassVar[str] = "arXiv:2205.10536"
@@ -87,8 +90,8 @@ def _correlation(student: Tensor, teacher: Tensor, epsilon: float) -> Tensor:
     x, x_length, x_varies = _centered(student)
     y, y_length, y_varies = _centered(teacher)
     varies = x_varies & y_varies
-    product = (x_length * y_length + epsilon).where(varies, 1.0)
-    return torch.where(varies, (x * y).sum(1) / product, 0.0)
+    denominator = (x_length * y_length + epsilon).where(varies, 1.0)
+    return torch.where(varies, (x * y).sum(1) / denominator, 0.0)
 
 
 def _centered(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -21,7 +21,10 @@ from raykd.outputs import Outputs, Targets
 
 @dataclass(frozen=True)
 class EmbeddingRegression(FeatureMethod):
-    """weight >= 0 of the `distance` ('cosine' or 'mse') between the projected embedding and the teacher's."""
+    """Regression of the teacher's embedding by a linear projection of the student's.
+
+    weight: weight of the distance, 0 or more. distance: 'cosine' or 'mse'. The other fields are those of FeatureMethod.
+    """
 
     kind: ClassVar[str] = "embedding"
     paper: ClassVar[str] = "arXiv:2312.06709"

@@ -23,7 +23,10 @@ from raykd.outputs import Outputs, Targets
 
 @dataclass(frozen=True)
 class FeatureKD(KD):
-    """KD plus a `distance` ('mse' or 'cosine') between embeddings with weight `feature_weight` >= 0."""
+    """KD plus a distance between embeddings.
+
+    distance: 'mse' or 'cosine'. feature_weight: weight of the distance, 0 or more. The other fields are those of KD.
+    """
 
     kind: ClassVar[str] = "feature_kd"
     paper: ClassVar[str] = "arXiv:1412.6550"

@@ -29,7 +29,10 @@ _EPSILON = 1e-7  # the authors' value
 
 @dataclass(frozen=True)
 class LogitStandardization(Method):
-    """KD of standardized logits with weight `weight`; temperature > 0 softens them."""
+    """KD of standardized logits.
+
+    temperature > 0 softens the logits. weight, ce_weight: weights of the KD term and of the labels' cross-entropy.
+    """
 
     kind: ClassVar[str] = "logit_standardization"
     paper: ClassVar[str] = "arXiv:2403.01427"
@@ -54,7 +57,7 @@ class LogitStandardization(Method):
 
 @dataclass(frozen=True)
 class StandardizedDKD(DKD):
-    """DKD of standardized logits; `weight` multiplies alpha and beta."""
+    """DKD of standardized logits. weight: factor of alpha and beta, 0 or more. The other fields are those of DKD."""
 
     kind: ClassVar[str] = "standardized_dkd"
     paper: ClassVar[str] = "arXiv:2403.01427"

@@ -26,7 +26,10 @@ _EPSILON = 1e-12  # the authors' value, the default of F.normalize
 
 @dataclass(frozen=True)
 class SimilarityPreserving(StageMethod):
-    """`weight` of the term, on the similarities between the images of a batch."""
+    """Regression of the teacher's similarities between the images of a batch.
+
+    weight: weight of the SP term, 0 or more. The other fields are those of StageMethod.
+    """
 
     kind: ClassVar[str] = "sp"
     paper: ClassVar[str] = "arXiv:1907.09682"

@@ -28,7 +28,11 @@ MIN_VARIANCE = 1e-5
 
 @dataclass(frozen=True)
 class VID(StageMethod):
-    """`weight` of the term; `initial_variance` of every channel, above 1e-5."""
+    """Variational information distillation of feature maps.
+
+    weight: weight of the VID term, 0 or more. initial_variance: of every channel, above 1e-5. The other fields are
+    those of StageMethod.
+    """
 
     kind: ClassVar[str] = "vid"
     paper: ClassVar[str] = "arXiv:1904.05835"
@@ -54,7 +58,7 @@ class VID(StageMethod):
 
 
 class Prediction(nn.Module):
-    """Predict a teacher's map from the student's: a mean for each position, a variance for each channel."""
+    """Predict a teacher's map from the student's: a mean for each element, and a variance for each channel."""
 
     def __init__(self, student_channels: int, teacher_channels: int, initial_variance: float) -> None:
         super().__init__()
@@ -63,7 +67,7 @@ class Prediction(nn.Module):
             layers += [nn.ReLU(), nn.Conv2d(teacher_channels, teacher_channels, 1, bias=False)]
         self.mean = nn.Sequential(*layers)
         above = initial_variance - MIN_VARIANCE
-        # The inverse of softplus, whose value is then `above`.
+        # The inverse of softplus, so that softplus(spread) is `above`.
         self.spread = nn.Parameter(torch.full((teacher_channels,), above + log(-expm1(-above))))
 
     @property

@@ -20,7 +20,11 @@ MAX_LAYERS = 6 * MAX_DEPTH + 2
 
 @dataclass(frozen=True)
 class CifarResNet(BuiltInModel):
-    """depth: 6n + 2 layers. width: channels of the first stage, doubled at each stage. stem: channels before it."""
+    """A ResNet with three stages of basic blocks.
+
+    depth: 6n + 2 layers. width: channels of the first stage, doubled at each stage. stem: channels before it.
+    weights: a file to start from, or ''.
+    """
 
     kind: ClassVar[str] = "cifar_resnet"
     depth: Annotated[int, AtMost(MAX_LAYERS)] = 20

@@ -24,7 +24,10 @@ MIN_WIDTH = 8
 
 @dataclass(frozen=True)
 class FourStages(BuiltInModel):
-    """blocks: number per stage. width: stage s has width * 2**s channels. weights: a file to start from, or ''."""
+    """Base of the ResNets with four stages.
+
+    blocks: number per stage. width: stage s has width * 2**s channels. weights: a file to start from, or ''.
+    """
 
     blocks: Annotated[tuple[int, ...], AtMost(MAX_DEPTH)] = (2, 2, 2, 2)
     width: Annotated[int, AtMost(MAX_WIDTH)] = 64
@@ -38,7 +41,7 @@ class FourStages(BuiltInModel):
 
 @dataclass(frozen=True)
 class ResNet(FourStages):
-    """Two 3x3 convolutions in each block. Fields: see FourStages."""
+    """A ResNet with two 3x3 convolutions in each block. Fields: see FourStages."""
 
     kind: ClassVar[str] = "resnet"
 

@@ -28,7 +28,11 @@ V2_CHANNELS = {  # channels of the three stages and of the embedding, by size
 
 @dataclass(frozen=True)
 class ShuffleNetV1(BuiltInModel):
-    """width: channels of the first stage, doubled at each stage. groups: groups of each 1x1 convolution."""
+    """ShuffleNet V1.
+
+    width: channels of the first stage, doubled at each stage. groups: groups of each 1x1 convolution.
+    weights: a file to start from, or ''.
+    """
 
     kind: ClassVar[str] = "shufflenet_v1"
     width: Annotated[int, AtMost(MAX_WIDTH)] = 240
@@ -52,7 +56,7 @@ class ShuffleNetV1(BuiltInModel):
 
 @dataclass(frozen=True)
 class ShuffleNetV2(BuiltInModel):
-    """size: the published sizes, by which channels grow."""
+    """ShuffleNet V2. size: a published size, see V2_CHANNELS. weights: a file to start from, or ''."""
 
     kind: ClassVar[str] = "shufflenet_v2"
     size: Literal["0.5x", "1x", "1.5x", "2x"] = "1x"
@@ -67,7 +71,7 @@ class ShuffleNetV2(BuiltInModel):
 
 
 def shuffle(x: Tensor, groups: int) -> Tensor:
-    """Interleave the channels of `groups` groups of [B, C, H, W]: channel c / groups of each group in turn."""
+    """Interleave the groups of channels of [B, C, H, W]: the first channel of each group, then the second, ..."""
     batch, channels, height, width = x.shape
     return x.view(batch, groups, channels // groups, height, width).transpose(1, 2).reshape(x.shape)
 
@@ -152,7 +156,7 @@ class BlockV2(nn.Module):
 
 
 class DownBlockV2(nn.Module):
-    """Both branches see all channels and halve the resolution; their outputs are concatenated and shuffled."""
+    """Both branches receive all channels and halve the resolution; their outputs are concatenated and shuffled."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()

@@ -19,7 +19,11 @@ STEM = 16  # channels before the first stage
 
 @dataclass(frozen=True)
 class WideResNet(BuiltInModel):
-    """depth: 6n + 4 layers. factor: stage s has 16 * factor * 2**s channels. dropout: inside each block."""
+    """A wide ResNet with three stages of pre-activation blocks.
+
+    depth: 6n + 4 layers. factor: stage s has 16 * factor * 2**s channels. dropout: probability, inside each block.
+    weights: a file to start from, or ''.
+    """
 
     kind: ClassVar[str] = "wide_resnet"
     depth: Annotated[int, AtMost(6 * MAX_DEPTH + 4)] = 16
@@ -64,7 +68,7 @@ class PreActivationBlock(nn.Module):
 
 
 class Stage(nn.Module):
-    """The blocks of a stage; the first one has the stride. A separate module, because the published names have it."""
+    """The blocks of a stage; the first one has the stride. The published names require a separate module."""
 
     def __init__(self, num_blocks: int, in_channels: int, channels: int, stride: int, dropout: float) -> None:
         super().__init__()
