@@ -1,6 +1,7 @@
 """The commands, with parsed arguments. Those for a running Slurm job are in job_commands.py."""
 
 import os
+import shlex
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -10,16 +11,23 @@ from typing import Any
 from rich.console import Console
 
 from raykd.cli.benchmark import selected_pairs, with_published_teacher
-from raykd.cli.experiment_file import EXPERIMENTS, Flag, apply_settings, load_experiment, load_experiments
+from raykd.cli.experiment_file import Flag, apply_settings, load_experiment, load_experiments
+from raykd.cli.options import parser_of
 from raykd.cli.paper_output import require_paper_flags, write_tables
 from raykd.cluster.ray_variables import address_in, start_timeout_s
-from raykd.errors import ConfigError, plural
+from raykd.errors import COMMAND, ConfigError, plural
 from raykd.methods import KD, AlphaWeighted, FeatureKD
 from raykd.models.hf_files import PREFIX as HF_PREFIX
 from raykd.spec.experiment import Experiment
 from raykd.spec.stages import STAGES, Stage
 
-DEFAULT_FILES = (EXPERIMENTS / "distill_cnn.py", EXPERIMENTS / "distill_vit.py")
+DEFAULT_EXPERIMENTS = ("distill_cnn", "distill_vit")
+
+
+def run(arguments: Namespace) -> None:
+    experiments = load_experiments(arguments.experiment)
+    parser = parser_of(experiments, f"{COMMAND} run {shlex.quote(arguments.experiment)}")
+    run_experiment_file(experiments, parser.parse_args(arguments.arguments))
 
 
 def run_experiment_file(experiments: Sequence[Experiment], arguments: Namespace) -> None:
@@ -116,7 +124,7 @@ def report(arguments: Namespace) -> None:
     require_paper_flags(arguments)
     options = _options(arguments)
     if arguments.models_dir:
-        files = arguments.file or DEFAULT_FILES
+        files = arguments.file or DEFAULT_EXPERIMENTS
         experiments = apply_settings([one for file in files for one in load_experiments(file)], arguments.settings)
         report_models(Path(arguments.models_dir), experiments, options.data_folder, Console())
     elif given := [*arguments.file, *(f"--set {setting}" for setting in arguments.settings)]:
@@ -131,7 +139,7 @@ def report(arguments: Namespace) -> None:
 def prefetch(arguments: Namespace) -> None:
     from raykd.cli.prefetch import fetch
 
-    files = arguments.file or DEFAULT_FILES
+    files = arguments.file or DEFAULT_EXPERIMENTS
     experiments = [experiment for file in files for experiment in load_experiments(file)]
     options = _options(arguments)
     fetch(apply_settings(experiments, arguments.settings), options.data_folder, options.weights_folder, Console())
@@ -206,6 +214,7 @@ def doctor(arguments: Namespace) -> None:
 
 
 COMMANDS: dict[str, Callable[[Namespace], None]] = {
+    "run": run,
     "train-teacher": partial(train, "teacher", "teacher"),
     "train-student": partial(train, "student", "baseline"),
     "distill": distill,
@@ -254,7 +263,7 @@ def _show_searches(results: Path) -> None:
 
     summaries = summarize_searches(results)
     if not summaries:
-        raise ConfigError(f"no search under '{results}'; start one with python -m raykd tune experiments/tune_cnn.py")
+        raise ConfigError(f"no search under '{results}'; start one with {COMMAND} tune experiments/tune_cnn.py")
     print("\n".join(render_search(summary) for summary in summaries), end="")
 
 
@@ -268,7 +277,7 @@ def _options(arguments: Namespace, stages: Sequence[Stage] = STAGES) -> Any:
 def _experiment_of(arguments: Namespace, model: str | None) -> Experiment:
     """Return the experiment that has the recipe of a single stage. Stages of one experiment share their runs."""
     family = "vit" if model and ("vit" in model or "deit" in model) else "cnn"
-    return load_experiment(arguments.experiment or EXPERIMENTS / f"distill_{family}.py")
+    return load_experiment(arguments.experiment or f"distill_{family}")
 
 
 def _with_teacher_model(flags: list[Flag]) -> list[Flag]:
