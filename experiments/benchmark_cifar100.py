@@ -33,7 +33,7 @@ experiment = Experiment(
         raykd.CRD(),
     ),
 )
-experiments = benchmark_experiments(experiment, light_network_lr=0.01)  # of MobileNets and ShuffleNets
+experiments = benchmark_experiments(experiment, light_network_lr=0.01)  # for MobileNets and ShuffleNets
 
 if __name__ == "__main__":
     main(*experiments)

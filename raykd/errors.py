@@ -101,9 +101,10 @@ def one_line(text: str) -> str:
 
 
 def flattened(text: str, most: int = MAX_REASON) -> str:
-    """Return `text` for the report: white space and unprintable characters become single spaces, and a long end "...".
+    """Return `text` for the report, with single spaces for white space and unprintable characters.
 
-    `one_line` keeps such characters readable as escape sequences, for messages about a value; a table needs the width.
+    A text of more than `most` characters ends in "...". `one_line` returns escape sequences instead, which show the
+    characters of a value in a message.
     """
     flat = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     return flat if len(flat) <= most else f"{flat[: most - 3]}..."

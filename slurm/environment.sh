@@ -39,4 +39,4 @@ if [[ ! -x $venv/bin/python && -z ${RAYKD_VENV:-} && -x .venv/bin/python ]]; the
 fi
 [[ -x $venv/bin/python ]] || fail "no Python at $venv/bin/python; run 'make env VENV=$venv' in a clone of raykd, or export RAYKD_VENV"
 export VIRTUAL_ENV=$venv PATH="$venv/bin:$PATH"
-unset PYTHONHOME PYTHONPLATLIBDIR PYTHONSAFEPATH # of another Python, with which this one would not find its library or raykd
+unset PYTHONHOME PYTHONPLATLIBDIR PYTHONSAFEPATH # set for another Python; this one would not find its library or raykd

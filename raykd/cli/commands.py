@@ -1,4 +1,7 @@
-"""The commands, with parsed arguments. Those for a running Slurm job are in job_commands.py."""
+"""The commands, each a function of its parsed arguments; parser.py has their flags and help texts.
+
+Commands for a running Slurm job are in job_commands.py.
+"""
 
 import os
 import shlex
@@ -125,10 +128,12 @@ def report(arguments: Namespace) -> None:
     options = _options(arguments)
     if arguments.models_dir:
         files = arguments.file or DEFAULT_EXPERIMENTS
-        experiments = apply_settings([one for file in files for one in load_experiments(file)], arguments.settings)
+        experiments = apply_settings(
+            [experiment for file in files for experiment in load_experiments(file)], arguments.settings
+        )
         report_models(Path(arguments.models_dir), experiments, options.data_folder, Console())
     elif given := [*arguments.file, *(f"--set {setting}" for setting in arguments.settings)]:
-        raise ConfigError(f"{given[0]}: a report on runs reads their plans; leave it out, or give --models-dir DIR")
+        raise ConfigError(f"{given[0]}: a report on runs reads their plans; leave it out, or add --models-dir DIR")
     else:
         console = Console(stderr=bool(arguments.format))  # stdout has nothing but the tables
         built = evaluate_and_report(options.results, options.data_folder, console, arguments.figures)
@@ -275,13 +280,19 @@ def _options(arguments: Namespace, stages: Sequence[Stage] = STAGES) -> Any:
 
 
 def _experiment_of(arguments: Namespace, model: str | None) -> Experiment:
-    """Return the experiment that has the recipe of a single stage. Stages of one experiment share their runs."""
+    """Return the experiment of a single-stage command: that of --experiment, or the default for the family of `model`.
+
+    Commands for different stages reuse each other's runs if they have the same experiment.
+    """
     family = "vit" if model and ("vit" in model or "deit" in model) else "cnn"
     return load_experiment(arguments.experiment or f"distill_{family}")
 
 
 def _with_teacher_model(flags: list[Flag]) -> list[Flag]:
-    """Return `flags`, with the teacher's model if its weights are from a folder of transformers, which has both."""
+    """Return `flags`, with teacher.model added if --teacher-checkpoint names a folder of transformers.
+
+    Such a folder has the model and its weights.
+    """
     paths = {flag.path for flag in flags}
     folders = [flag for flag in flags if flag.path == "teacher_checkpoint" and flag.value.startswith(HF_PREFIX)]
     return flags + [Flag(flag.text, "teacher.model", flag.value) for flag in folders if "teacher.model" not in paths]

@@ -26,7 +26,7 @@ def load_experiments(file: str | Path) -> tuple[Experiment, ...]:
     file = find_experiment(file)
     subject = f"experiment file '{file}'"
     path = require_file("experiment file", file, f"'{COMMAND} experiments' lists the bundled ones")
-    if b"\0" in path.read_bytes():  # Python 3.11 would run what is before it
+    if b"\0" in path.read_bytes():  # Python 3.11 would run the lines before them
         raise ConfigError(f"{subject} has null bytes, so it is not Python source; copy it again")
     sys.path.insert(0, str(path.parent.absolute()))  # like `python FILE`: one experiment may import another
     try:
@@ -35,7 +35,7 @@ def load_experiments(file: str | Path) -> tuple[Experiment, ...]:
             names = runpy.run_path(str(path))
             return tuple(_experiments_among(names, subject))
     finally:
-        with suppress(ValueError):  # unless the file itself has removed it
+        with suppress(ValueError):  # the file itself may have removed it
             sys.path.remove(str(path.parent.absolute()))
 
 

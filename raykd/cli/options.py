@@ -21,7 +21,8 @@ def parser_of(experiments: "Sequence[Experiment]", prog: str) -> Parser:
 def make_experiment_parser(families: Sequence[str], pairs: Sequence[str] = (), prog: str | None = None) -> Parser:
     """Return the parser of the options of experiments with these families.
 
-    pairs: of a benchmark. prog: the beginning of the command; None for the name of the running program.
+    pairs: the pairs TEACHER:STUDENT of a benchmark, which are selected instead of families. prog: the beginning of the
+    command; None for the name of the running program.
     """
     parser = Parser(prog=prog, description="Run this experiment. Runs that are done are not repeated.")
     add_folders(parser)

@@ -217,7 +217,9 @@ def _add_pack(commands: Any) -> None:
     pack.add_argument("--to", metavar="FOLDER", help=text)
     text = "reduce larger images to a shorter side of N pixels, and encode them as JPEG; default: keep all bytes"
     pack.add_argument("--resize", type=int, metavar="N", help=text)
-    pack.add_argument("--quality", type=int, default=95, metavar="Q", help="of these JPEGs, 1 to 100; default: 95")
+    pack.add_argument(
+        "--quality", type=int, default=95, metavar="Q", help="quality of these JPEGs, 1 to 100; default: 95"
+    )
     text = "store the pixels of the middle squares at NxN, which need no decoding"
     pack.add_argument("--raw", type=int, metavar="N", help=text)
     text = "leave out up to N damaged images, and list them in skipped.txt; default: 0"

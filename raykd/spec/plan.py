@@ -27,7 +27,7 @@ from raykd.spec.experiment import CACHEABLE, MAX_CLASSES, PRETRAINED, Data, Expe
 from raykd.spec.recipe import Recipe
 from raykd.spec.stages import STAGES, Stage
 
-# Raise it when a change to the code changes the result of an unchanged configuration: old runs are then repeated.
+# Increase it when a change to the code changes the result of an unchanged configuration: old runs are then repeated.
 RESULT_VERSION = 2
 
 
@@ -95,7 +95,7 @@ class Run(Config):
 class Plan:
     """The runs of one experiment, each after its teachers.
 
-    cached_classes: the classes that the rows of its logit cache keep; None for all.
+    cached_classes: how many classes each row of its logit cache keeps; None for all.
     """
 
     experiment: Experiment
@@ -179,7 +179,7 @@ def _teachers(experiment: Experiment, dataset: Dataset, weights_folder: Path) ->
 
 
 def _imported(experiment: Experiment, weights_folder: Path) -> WeightsFile | None:
-    """Return the teacher's final weights, if it is not trained here: one without a classifier never is."""
+    """Return the weights of an imported teacher, else None. A teacher without a classifier must be imported."""
     model = experiment.teacher.model
     assert isinstance(model, Model)
     if experiment.teacher_checkpoint == PRETRAINED:
@@ -218,7 +218,7 @@ def _check_cached_classes(experiment: Experiment, dataset: Dataset) -> None:
 def _cached_classes(experiment: Experiment, method: Method, kept: int | None) -> int | None:
     """Return how many classes a logit cache keeps for runs with `method`; None for all, or if they never read one.
 
-    Other than a cache of all logits, which rounds them, one of the top classes changes the result.
+    A cache of the top classes changes the result. A cache of all classes only rounds the logits.
     """
     is_live = experiment.teacher_source == "live" or experiment.why_never_cached or not method.needs <= CACHEABLE
     return None if is_live or not method.works_with_top_classes else kept
