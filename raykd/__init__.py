@@ -87,5 +87,5 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'raykd' has no name '{name}'")
     module = import_module(_MODULE_OF[name])
     if name == "main" and sys._getframe(1).f_globals.get("__name__") == "__main__":
-        module.report_errors_in_one_line()  # `python FILE`: the file's own lines run before it calls main()
+        module.report_errors_in_one_line()  # `python FILE`: the file's lines run before it calls main()
     return getattr(module, name)

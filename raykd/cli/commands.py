@@ -174,7 +174,7 @@ def bench(arguments: Namespace) -> None:
     if bool(arguments.student) != bool(arguments.teacher):
         raise ConfigError("bench: --student and --teacher name a pair of models; give both, or neither")
     if arguments.student and arguments.family:
-        raise ConfigError("bench: --family times raykd's own pairs; leave it out beside --student and --teacher")
+        raise ConfigError("bench: --family times raykd's pairs; leave it out beside --student and --teacher")
     if arguments.data is not None and (arguments.family or arguments.student or arguments.device != "cpu"):
         raise ConfigError("bench: --data times the loading of images on the CPU; leave out models and --device")
     device = device_for(arguments.device == "cuda")
