@@ -23,16 +23,12 @@ from raykd.outputs import Outputs, Targets
 
 @dataclass(frozen=True)
 class AttentionTransfer(StageMethod):
-    """Attention transfer of the stages' attention maps.
-
-    weight: weight of the AT term, 0 or more. p: the power of the activations, 1 or more; large activations count more
-    with a larger p. The other fields are those of StageMethod.
-    """
+    """The student imitates where in an image the teacher's stages are active."""
 
     kind: ClassVar[str] = "at"
     paper: ClassVar[str] = "arXiv:1612.03928"
-    weight: float = 1000.0
-    p: float = 2.0
+    weight: float = 1000.0  # weight of the attention term, 0 or more
+    p: float = 2.0  # power of the activations, 1 or more; larger values emphasize large activations
 
     def check(self) -> None:
         super().check()

@@ -28,15 +28,12 @@ from raykd.outputs import Outputs, Targets
 
 @dataclass(frozen=True)
 class FitNets(StageMethod):
-    """Regression of the teacher's feature maps (hints).
-
-    weight: weight of the hint term, 0 or more. The other fields are those of StageMethod.
-    """
+    """A regressor of the student's feature map of a stage imitates the teacher's feature map (the hint)."""
 
     kind: ClassVar[str] = "fitnets"
     paper: ClassVar[str] = "arXiv:1412.6550"
     stages: tuple[int, ...] = (1,)
-    weight: float = 100.0
+    weight: float = 100.0  # weight of the hint, 0 or more
 
     def weights(self, epoch: int) -> dict[str, float]:
         return super().weights(epoch) | {"fitnets": self.weight}

@@ -20,15 +20,11 @@ MAX_STAGES = 4  # a ResNet has four, so stages of different kinds of models are 
 
 @dataclass(frozen=True)
 class Timm(Model):
-    """An image model of timm.
-
-    name: the name in timm. weights: '', 'pretrained' or a file; with weights, images are normalized by timm's mean and
-    std. `feature_stages` selects the feature maps.
-    """
+    """An image model of timm. With weights, it normalizes by timm's mean and std. `feature_stages` selects its maps."""
 
     kind: ClassVar[str] = "timm"
-    name: str = "vit_tiny_patch16_224"
-    weights: str = ""
+    name: str = "vit_tiny_patch16_224"  # name in timm
+    weights: str = ""  # 'pretrained', or a file to start from; empty for random weights
 
     def check(self) -> None:
         import timm
