@@ -30,13 +30,13 @@ _MAX_LABEL = 60  # characters, in folder names
 
 @dataclass(frozen=True, repr=False)
 class HuggingFace(SubmoduleModel):
-    """A classifier of transformers, with the folder's image size, unless `input_size` is set.
+    """An image classifier of transformers. With weights, it normalizes by the folder's mean and std.
 
-    With weights, it normalizes by the folder's mean and std.
+    Its images have the size that the folder states, unless `input_size` is set.
     """
 
     kind: ClassVar[str] = "hf"
-    # a folder or a cached repository; it becomes the JSON text of what was read (hf_files.py)
+    # a folder or a cached repository; it is replaced by the JSON text of its content (hf_files.py)
     repository: Annotated[str, AtMost(_MAX_CONTENT)] = by_name("", hf_files.read_repository)
     weights: str = ""  # 'pretrained' for those of the folder, or a file to start from; empty for random weights
 

@@ -49,7 +49,7 @@ class Model(Config):
     std: tuple[float, ...] = skip_if_default(())
     # pixels per side, to which views are resized on the device; 0 for the data's size
     input_size: Annotated[int, AtMost(MAX_SIDE)] = skip_if_default(0)
-    # whether the network computes logits; without, it is built for 0 classes, as in timm, and returns logits [B, 0]
+    # whether the network computes logits; if not, it is built for 0 classes, as in timm, and returns logits [B, 0]
     classifier: bool = skip_if_default(True)
 
     def __post_init__(self) -> None:

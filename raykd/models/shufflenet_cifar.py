@@ -55,7 +55,7 @@ class ShuffleNetV2(BuiltInModel):
     """Half of the channels pass through a block, and the channels are shuffled after it."""
 
     kind: ClassVar[str] = "shufflenet_v2"
-    size: Literal["0.5x", "1x", "1.5x", "2x"] = "1x"  # the published sizes, by which channels grow
+    size: Literal["0.5x", "1x", "1.5x", "2x"] = "1x"  # a published size, which sets the channels of each stage
     weights: str = ""  # a file to start from; empty for random weights
 
     @property
