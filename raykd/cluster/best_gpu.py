@@ -28,7 +28,7 @@ UNTYPED_GPUS = re.compile(r"gpu(?::(\d+))?")
 
 @dataclass(frozen=True)
 class GpuType:
-    """A type of GPU in the partition. free: the free GPUs of each usable node. num_total: on all nodes."""
+    """A type of GPU in the partition. free: free GPUs of each node, 0 if it is unusable. num_total: on all nodes."""
 
     name: str
     free: tuple[int, ...]
@@ -86,7 +86,7 @@ def _require_file(experiment: Sequence[str]) -> None:
 
 
 def _sinfo(partition: str) -> str:
-    """Return a line for each node, with fields separated by '|'. Raises ConfigError."""
+    """Return a line for each node, with fields separated by '|'. Raises ConfigError if Slurm lists none."""
     columns = ",".join(f"{column}:|" for column in COLUMNS)
     command = ["sinfo", "--Node", "--noheader", f"--partition={partition}", f"--Format={columns}"]
     try:

@@ -26,7 +26,7 @@ from raykd.store.locked_folder import lock_at
 
 TIMEOUT_S = 30
 CUDA_13_DRIVER = 580  # the first NVIDIA driver that runs CUDA 13, for which torch is built from 2.11
-MIN_FREE_GB = 5.0  # checkpoints and best weights of the experiment's 14 runs, and decoded images
+MIN_FREE_GB = 5.0  # checkpoints and best weights of the 14 runs of cnn_and_vit.py, and decoded images
 MAX_CLOCK_SKEW_S = 5.0
 LARGEST_JOB_ID = 2**26 - 1  # Slurm's highest id, which gives the longest folder name
 NO_CLUSTER = "configuration source"  # in the errors of Slurm's commands without slurm.conf and a server

@@ -38,7 +38,10 @@ MEGABYTE = 1e6
 
 @dataclass(frozen=True)
 class Staging:
-    """folder: the same path on every node. repository, data: the sources, or None if not staged."""
+    """The files that a job stages, and the folder for them.
+
+    folder: the same path on every node. repository, data: the folders that are copied, None for one that is not.
+    """
 
     folder: Path
     repository: Path | None = None

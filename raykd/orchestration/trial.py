@@ -71,9 +71,9 @@ MIN_RESOURCES: dict[str, float] = {"memory": 2**20}
 class TrialContext:
     """The context that all trials of a search share.
 
-    folder: of the search. threads, gpus: for each of a trial's `workers`. cache: the logit cache that trials read, None
-    for a live teacher. stop: the actor that requests a stop. started_in: the folder that relative paths of the
-    experiment start from; Tune runs a trial in another working directory.
+    folder: the search's folder. threads, gpus: for each of a trial's `workers`. cache: the logit cache that trials
+    read, None for a live teacher. stop: the actor that requests a stop. started_in: the folder from which relative
+    paths of the experiment start; Tune runs a trial in another working directory.
     """
 
     experiment: Experiment
@@ -214,7 +214,8 @@ def model_metrics(run: Run, dataset: Dataset, metrics: Collection[str], device: 
 def result_of(rows: Sequence[Mapping[str, float]], epochs: int, fixed: Mapping[str, float]) -> dict[str, Any]:
     """Return the result for Tune after the epochs in `rows`, with the validation metrics of the best one.
 
-    rows: of the history; a repeated epoch changes nothing. epochs: of the whole run. fixed: its `model_metrics`.
+    rows: rows of the history; a repeated epoch changes nothing. epochs: number of epochs of the whole run. fixed: its
+    `model_metrics`.
     """
     best, last = best_row(rows), rows[-1]
     return {

@@ -30,7 +30,7 @@ def run_trials(
 ) -> dict[int, str]:
     """Train the trials that are left, until all have ended or `should_stop` returns true. The study has their states.
 
-    make_trainable: return the function that Tune calls for each trial; its argument is the actor that requests a stop.
+    make_trainable: returns the function that Tune calls for each trial; its argument is the actor that requests a stop.
 
     Returns why trials are unfinished for a cause outside of their configuration, by number.
     """
