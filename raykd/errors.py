@@ -8,7 +8,9 @@ Exit codes: 0 done, 1 a run failed, 2 an error of the user, 75 interrupted (reru
 
 import errno
 import re
+import shutil
 import stat
+import sys
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -19,6 +21,20 @@ from typing import Any
 MAX_SHOWN = 100  # characters of a value in a message: a line on a terminal stays readable
 MAX_REASON = 300  # characters of another library's message
 RESUME = "what was saved is kept; remove the cause and rerun the same command"
+
+
+def _command() -> str:
+    """Return how the commands in messages begin: as this process was started, 'raykd' or 'python -m raykd'.
+
+    A process that was started otherwise, such as `python experiments/digits.py`, looks for the script on PATH.
+    """
+    program = Path((sys.argv or [""])[0])
+    if program.name == "__main__.py" and program.parent.name == "raykd":
+        return "python -m raykd"
+    return "raykd" if program.name == "raykd" or shutil.which("raykd") else "python -m raykd"
+
+
+COMMAND = _command()
 
 # ---- Errors ----
 

@@ -4,6 +4,7 @@ Commands for a running Slurm job are in job_commands.py.
 """
 
 import os
+import shlex
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -13,15 +14,22 @@ from typing import Any
 from rich.console import Console
 
 from raykd.cli.benchmark import selected_pairs, with_published_teacher
-from raykd.cli.experiment_file import EXPERIMENTS, Flag, apply_settings, load_experiment, load_experiments
+from raykd.cli.experiment_file import Flag, apply_settings, load_experiment, load_experiments
+from raykd.cli.options import parser_of
 from raykd.cli.paper_output import require_paper_flags, write_tables
-from raykd.errors import ConfigError, plural
+from raykd.errors import COMMAND, ConfigError, plural
 from raykd.methods import KD, AlphaWeighted, FeatureKD
 from raykd.models.hf_files import PREFIX as HF_PREFIX
 from raykd.spec.experiment import Experiment
 from raykd.spec.stages import STAGES, Stage
 
-DEFAULT_FILES = (EXPERIMENTS / "distill_cnn.py", EXPERIMENTS / "distill_vit.py")
+DEFAULT_EXPERIMENTS = ("distill_cnn", "distill_vit")
+
+
+def run(arguments: Namespace) -> None:
+    experiments = load_experiments(arguments.experiment)
+    parser = parser_of(experiments, f"{COMMAND} run {shlex.quote(arguments.experiment)}")
+    run_experiment_file(experiments, parser.parse_args(arguments.arguments))
 
 
 def run_experiment_file(experiments: Sequence[Experiment], arguments: Namespace) -> None:
@@ -112,7 +120,7 @@ def report(arguments: Namespace) -> None:
     require_paper_flags(arguments)
     options = _options(arguments)
     if arguments.models_dir:
-        files = arguments.file or DEFAULT_FILES
+        files = arguments.file or DEFAULT_EXPERIMENTS
         experiments = apply_settings(
             [experiment for file in files for experiment in load_experiments(file)], arguments.settings
         )
@@ -129,7 +137,7 @@ def report(arguments: Namespace) -> None:
 def prefetch(arguments: Namespace) -> None:
     from raykd.cli.prefetch import fetch
 
-    files = arguments.file or DEFAULT_FILES
+    files = arguments.file or DEFAULT_EXPERIMENTS
     experiments = [experiment for file in files for experiment in load_experiments(file)]
     options = _options(arguments)
     fetch(apply_settings(experiments, arguments.settings), options.data_folder, options.weights_folder, Console())
@@ -159,7 +167,7 @@ def bench(arguments: Namespace) -> None:
     if bool(arguments.student) != bool(arguments.teacher):
         raise ConfigError("bench: --student and --teacher name a pair of models; give both, or neither")
     if arguments.student and arguments.family:
-        raise ConfigError("bench: --family times raykd's own pairs; leave it out beside --student and --teacher")
+        raise ConfigError("bench: --family times raykd's pairs; leave it out beside --student and --teacher")
     if arguments.data is not None and (arguments.family or arguments.student or arguments.device != "cpu"):
         raise ConfigError("bench: --data times the loading of images on the CPU; leave out models and --device")
     device = device_for(arguments.device == "cuda")
@@ -204,6 +212,7 @@ def doctor(arguments: Namespace) -> None:
 
 
 COMMANDS: dict[str, Callable[[Namespace], None]] = {
+    "run": run,
     "train-teacher": partial(train, "teacher", "teacher"),
     "train-student": partial(train, "student", "baseline"),
     "distill": distill,
@@ -238,7 +247,7 @@ def _show_searches(results: Path) -> None:
 
     summaries = summarize_searches(results)
     if not summaries:
-        raise ConfigError(f"no search under '{results}'; start one with python -m raykd tune experiments/tune_cnn.py")
+        raise ConfigError(f"no search under '{results}'; start one with {COMMAND} tune experiments/tune_cnn.py")
     print("\n".join(render_search(summary) for summary in summaries), end="")
 
 
@@ -255,7 +264,7 @@ def _experiment_of(arguments: Namespace, model: str | None) -> Experiment:
     Commands for different stages reuse each other's runs if they have the same experiment.
     """
     family = "vit" if model and ("vit" in model or "deit" in model) else "cnn"
-    return load_experiment(arguments.experiment or EXPERIMENTS / f"distill_{family}.py")
+    return load_experiment(arguments.experiment or f"distill_{family}")
 
 
 def _with_teacher_model(flags: list[Flag]) -> list[Flag]:

@@ -1,17 +1,18 @@
 """Commands for a running Slurm job, typed on the cluster's login node. Each runs as a step of that job."""
 
-from argparse import REMAINDER, ArgumentParser, Namespace
+from argparse import REMAINDER, Namespace
 from collections.abc import Callable
 
-from raykd.errors import ConfigError
+from raykd.cli.argument_parser import Parser
+from raykd.errors import COMMAND, ConfigError
 
 JOB_COMMANDS = ("submit", "status", "logs", "stop", "dashboard")  # implemented in raykd/cluster/head_client.py
 
 
-def add_job_commands(add_command: Callable[[str, str], ArgumentParser]) -> None:
+def add_job_commands(add_command: Callable[[str, str], Parser]) -> None:
     """Add JOB_COMMANDS to the command line. add_command: makes the parser of a command from its name and help."""
 
-    def add(name: str, text: str, job_argument: str = "--job") -> ArgumentParser:
+    def add(name: str, text: str, job_argument: str = "--job") -> Parser:
         command = add_command(name, text)
         nargs = None if job_argument.startswith("-") else "?"
         text = "the Slurm job (default: the only running job of raykd)"
@@ -39,7 +40,7 @@ def run_job_command(arguments: Namespace) -> None:
     values = dict(vars(arguments))
     command, job = values.pop("command"), values.pop("job")
     if command == "submit" and not values["experiment"]:
-        raise ConfigError("submit requires an experiment file: python -m raykd submit experiments/tune_cnn.py")
+        raise ConfigError(f"submit requires an experiment file: {COMMAND} submit experiments/tune_cnn.py")
     if job is None:
         job = only_job()
     if command == "dashboard":

@@ -35,7 +35,7 @@ def fetch(experiments: Sequence[Experiment], data_folder: Path, weights_folder: 
 
 
 def _fetch_data(name: str, folder: Path, console: Console) -> None:
-    """Download CIFAR. For another data set, print its folder, since raykd knows no origin that it may copy.
+    """Download CIFAR. For another data set, print its folder: its origin is unknown, or raykd may not copy it.
 
     Raises DataError if that folder is missing.
     """

@@ -45,7 +45,10 @@ def address_in(environ: Mapping[str, str]) -> str | None:
 
 
 def without_ray(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return a copy of `environ` without RAY_* variables, except those that RAYKD_RAY_* variables set."""
+    """Return a copy of `environ` without RAY_* variables, except those that RAYKD_RAY_* variables set.
+
+    It has the `proxy_exceptions` of this machine.
+    """
     kept = {name: value for name, value in environ.items() if not name.startswith(PREFIX)}
     passed_on = {name.removeprefix("RAYKD_"): value for name, value in environ.items() if name.startswith(PASSED_ON)}
     settings = {name: value for name, value in passed_on.items() if not name.startswith(_NOT_PASSED_ON)}

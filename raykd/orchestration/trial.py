@@ -4,7 +4,7 @@ A failure of the configuration itself (NaN, out of memory, an error in a custom 
 any other failure (a full disk, a locked folder) the trial stays unfinished, and the search trains it again. Tune sees
 an error only if the worker dies: another worker then resumes the trial from its checkpoint.
 
-A trial with several workers starts a TorchTrainer. The trial's own process then reserves no CPU and no GPU, and Tune
+A trial with several workers starts a TorchTrainer. The trial's process then reserves no CPU and no GPU, and Tune
 does not count those of its workers, so the search limits the concurrent trials to as many as fit: two trials that each
 held half of their workers would wait for each other forever.
 """

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from raykd.config import Config, fingerprint, not_fingerprinted, skip_if_default, to_dict
-from raykd.data.splits import stratified_holdout, stratified_subset
+from raykd.data.splits import stratified_split, stratified_subset
 from raykd.data.types import Dataset
 from raykd.errors import ConfigError, plural
 from raykd.methods import CrossEntropy, Method
@@ -281,7 +281,7 @@ def _check_classes(data: Data, dataset: Dataset) -> None:
     smallest = int(torch.bincount(labels, minlength=dataset.num_classes).min())
     if smallest * (len(labels) - data.val_images) >= len(labels):
         return  # each class contributes in proportion, to within one image, so at least one of its images remains
-    train, _ = stratified_holdout(labels, data.val_images, data.split_seed)
+    train, _ = stratified_split(labels, data.val_images, data.split_seed)
     train_images_per_class = torch.bincount(labels[train], minlength=dataset.num_classes).tolist()
     if 0 in train_images_per_class:
         name = dataset.class_names[train_images_per_class.index(0)]
@@ -350,7 +350,7 @@ def train_val_indices(data: Data, labels: Tensor) -> tuple[Tensor, Tensor]:
 
     The validation indices depend on val_images and split_seed alone, so teacher and students share them.
     """
-    train, val = stratified_holdout(labels, data.val_images, data.split_seed)
+    train, val = stratified_split(labels, data.val_images, data.split_seed)
     for num_images in (data.train_images, data.student_images):
         if num_images is not None:
             train = train[stratified_subset(labels[train], num_images, data.split_seed)]
