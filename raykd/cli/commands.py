@@ -3,10 +3,12 @@
 Commands for a running Slurm job are in job_commands.py.
 """
 
+import json
 import os
 import shlex
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -98,6 +100,24 @@ def _feature_kd(experiment: Experiment) -> FeatureKD:
 def plan(arguments: Namespace) -> None:
     flags = _flags(arguments, {"--teacher-source": "teacher_source"})
     _plan(apply_settings(load_experiments(arguments.file), arguments.settings, flags), arguments)
+
+
+def list_fields(arguments: Namespace) -> None:
+    """Print the fields of an experiment; of the default one, if none is named."""
+    from raykd.cli.field_list import field_lines, print_fields
+
+    named = load_experiments(arguments.file) if arguments.file else (Experiment(family="experiment"),)
+    experiments = apply_settings(named, arguments.settings)
+    prefixes = [f"{experiment.family}." if len(experiments) > 1 else "" for experiment in experiments]
+    lines = [
+        line
+        for experiment, prefix in zip(experiments, prefixes, strict=True)
+        for line in field_lines(experiment, prefix)
+    ]
+    if arguments.json:
+        print(json.dumps([asdict(line) for line in lines], indent=1))
+    else:
+        print_fields(lines)
 
 
 def tune(arguments: Namespace) -> None:
@@ -218,6 +238,7 @@ COMMANDS: dict[str, Callable[[Namespace], None]] = {
     "distill": distill,
     "tune": tune,
     "plan": plan,
+    "fields": list_fields,
     "report": report,
     "prefetch": prefetch,
     "pack": pack,

@@ -186,6 +186,11 @@ def _add_tune_and_plan(commands: Any) -> None:
     plan.add_argument("file", metavar="experiments/X.py")
     for command in (tune, plan):
         add_teacher_source(command)
+    text = "list the fields that --set takes, with their types, values and defaults"
+    list_fields = _add(commands, "fields", text, add_settings)
+    text = "experiment whose values are listed; default: an experiment without changes"
+    list_fields.add_argument("file", nargs="?", metavar="NAME|FILE", help=text)
+    list_fields.add_argument("--json", action="store_true", help="print a JSON list instead of a table")
 
 
 def _add_report_and_prefetch(commands: Any) -> None:

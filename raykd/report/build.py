@@ -29,9 +29,9 @@ def build(results: Path, figure_formats: Sequence[FigureFormat] = ()) -> Report:
 
     index.html  summary.json  runs.parquet  runs.csv  confusion.parquet
 
-    figure_formats: of the figures that are also written as files, see figures/saved.py.
+    figure_formats: formats in which the figures are also written as files, see figures/saved.py.
 
-    Raises what `load` raises; then nothing is written.
+    Raises what `load` raises, and then writes nothing.
     """
     report = load(results)
     runs = files.runs_table(report.summaries)

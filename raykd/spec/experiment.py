@@ -117,7 +117,7 @@ class Workers(Config):
     """The processes that share the batches of one run (DDP), and the resources of each."""
 
     kind: ClassVar[str] = "workers"
-    count: Annotated[int, AtMost(10_000)] = not_fingerprinted(1)
+    count: Annotated[int, AtMost(10_000)] = not_fingerprinted(1)  # processes that share the batches of a run
     min_count: int | None = not_fingerprinted(None)  # workers that suffice to continue without a lost node; None: all
     # CPUs per worker. None: proportional to its GPUs; without GPUs an equal share of the node's CPUs, at most 16.
     cpus: Annotated[int | None, AtMost(10_000)] = not_fingerprinted(None)
@@ -145,12 +145,12 @@ class Experiment(Config):
 
     kind: ClassVar[str] = "experiment"
     family: Annotated[str, AtMost(64)] = ""  # name of the results' folder: a-z, 0-9 and _
-    data: Data = Data()
-    teacher: Recipe = Recipe("resnet18")
+    data: Data = Data()  # the data set, its split and its views
+    teacher: Recipe = Recipe("resnet18")  # recipe of the teacher
     student: Recipe = Recipe("resnet8")  # recipe of the baselines and the distilled students
-    method: Method = KD()
+    method: Method = KD()  # how the students distill
     seeds: Seeds = (0, 1, 2)  # seeds of the students
-    teacher_seed: Seed = 0
+    teacher_seed: Seed = 0  # seed of the teacher
     # Weights to import instead of training a teacher: 'FILE', 'FILE#KEY', 'pretrained' for those of the library that
     # names the teacher's model, with their classifier, or the 'hf:FOLDER' of the teacher's model.
     teacher_checkpoint: str | None = by_name(None, hf_files.with_absolute_path)
@@ -160,8 +160,8 @@ class Experiment(Config):
     # How many classes of each view a logit cache keeps, those with the largest logits; the others share the rest of the
     # probability equally. 'all' keeps all. None: all of up to 128 classes, else 16 if the method works with these.
     cached_classes: Annotated[int | Literal["all"] | None, AtMost(MAX_CLASSES)] = skip_if_default(None)
-    workers: Workers = Workers()
-    search: Search | None = not_fingerprinted(None)
+    workers: Workers = Workers()  # processes of one run, and their resources
+    search: Search | None = not_fingerprinted(None)  # of hyperparameters; None for none
     # Other methods, each distilled with the same seeds from the same teacher and compared with `method`.
     compare: Annotated[tuple[Method, ...], MaxLength(100)] = not_fingerprinted(())
     teacher_seeds: Seeds = ()  # seeds of several teachers, whose mean logits are distilled; () for one teacher

@@ -84,8 +84,8 @@ class SGD(Optimizer):
 
     kind: ClassVar[str] = "sgd"
     lr: float = 0.1
-    momentum: float = 0.9  # in [0, 1)
-    weight_decay: float = 5e-4  # 0 or more
+    momentum: float = 0.9  # of the velocity, in [0, 1)
+    weight_decay: float = 5e-4  # L2 penalty on the weights, 0 or more
     nesterov: bool = False  # Nesterov momentum; requires momentum above 0
 
     if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class AdamW(Optimizer):
 
     kind: ClassVar[str] = "adamw"
     lr: float = 1e-3
-    weight_decay: float = 0.05  # 0 or more
+    weight_decay: float = 0.05  # decoupled from the gradient, 0 or more
     beta1: float = 0.9  # decay of the gradient's moving average, in [0, 1)
     beta2: float = 0.999  # decay of the squared gradient's moving average, in [0, 1)
 

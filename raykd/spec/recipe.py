@@ -40,7 +40,7 @@ class MultiStep(Config):
     # In ascending order. Each is a number of epochs, or a fraction of them if below 1: 1/2 of 300 epochs is 150. With
     # fractions, a recipe keeps its shape when it is trained for fewer epochs.
     milestones: Annotated[tuple[float, ...], AtMost(MAX_EPOCHS), MaxLength(1000)] = (0.5, 0.75)
-    gamma: float = 0.1  # in (0, 1)
+    gamma: float = 0.1  # factor of the learning rate at each milestone, in (0, 1)
 
     def check(self) -> None:
         is_rising = all(a < b for a, b in zip(self.milestones, self.milestones[1:], strict=False))
@@ -79,13 +79,13 @@ class Recipe(Config):
     """The training of one model."""
 
     kind: ClassVar[str] = "recipe"
-    model: str | Model = by_name("resnet18", models.find)  # a key of raykd.models.MODELS, 'timm:NAME', or a Model
-    epochs: Annotated[int, AtMost(MAX_EPOCHS)] = 200
-    # SGD(...), AdamW(...), Optimizer("timm:lamb", lr=0.005), or the name of one with its defaults
+    model: str | Model = by_name("resnet18", models.find)  # a Model, or a name that `raykd models` lists
+    epochs: Annotated[int, AtMost(MAX_EPOCHS)] = 200  # passes over the training images
+    # sgd, adamw, or another of torch.optim or timm, such as rmsprop or timm:lamb
     optimizer: Optimizer = by_name(SGD(), find_optimizer)
-    schedule: MultiStep | Cosine | Constant = MultiStep()
+    schedule: MultiStep | Cosine | Constant = MultiStep()  # of the learning rate
     batch_size: Annotated[int, AtMost(MAX_BATCH)] = 128  # images per update, over all workers of the run
-    label_smoothing: float = 0.0  # in [0, 1); applied to the labels' cross-entropy
+    label_smoothing: float = 0.0  # in [0, 1), of the labels' cross-entropy
     clip_gradient_norm: float | None = None  # largest L2 norm of the gradient; None for no clipping
     # For matrix products and convolutions, see docs/training.md. 'auto': bf16 if the hardware supports it, else fp16 on
     # a GPU with tensor cores, else fp32; run.json records which.

@@ -136,7 +136,7 @@ def test_run_of_several_families_accepts_family(tmp_path, capsys) -> None:
     assert "run cnn_and_vit --help'" in error
 
 
-@pytest.mark.parametrize("command", [["plan"], ["tune"], ["prefetch"], ["train-teacher", "--experiment"]])
+@pytest.mark.parametrize("command", [["plan"], ["tune"], ["fields"], ["prefetch"], ["train-teacher", "--experiment"]])
 def test_every_command_accepts_a_name_and_suggests_the_nearest(command, capsys) -> None:
     assert parser.entry([*command, "tune_cnm"]) == 2
     error = capsys.readouterr().err
