@@ -46,10 +46,12 @@ if TYPE_CHECKING:
     from raykd.models.wide_resnet import WideResNet
     from raykd.outputs import Outputs, Targets
     from raykd.spec.benchmark import benchmark_experiments
+    from raykd.spec.callback import Callback, RunInfo, RunOutcome
     from raykd.spec.experiment import Data, Experiment, Workers
     from raykd.spec.optimizers import SGD, AdamW, Optimizer
     from raykd.spec.recipe import Constant, Cosine, MultiStep, Recipe
     from raykd.spec.search import Search, choice, integer, loguniform, uniform
+    from raykd.training.hooks import EpochReport
 
 __version__ = "0.1.0"
 
@@ -72,10 +74,12 @@ _NAMES = {
     "raykd.models.wide_resnet": "WideResNet",
     "raykd.outputs": "Outputs Targets",
     "raykd.spec.benchmark": "benchmark_experiments",
+    "raykd.spec.callback": "Callback RunInfo RunOutcome",
     "raykd.spec.experiment": "Data Experiment Workers",
     "raykd.spec.optimizers": "AdamW Optimizer SGD",
     "raykd.spec.recipe": "Constant Cosine MultiStep Recipe",
     "raykd.spec.search": "Search choice integer loguniform uniform",
+    "raykd.training.hooks": "EpochReport",
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 
