@@ -23,6 +23,7 @@ REMEDIES = {
     "search.json": _SEARCH_AGAIN,
     "study.journal": _SEARCH_AGAIN,
     "confirmed.json": "remove it and rerun the same command to confirm the best configurations again",
+    "tags.json": "remove it; the run then has no tags",
     "sampled.json": "remove it; the logit cache beside it stays valid",
     "pack.json": "remove the folder '{folder}' and pack the data set again: python -m raykd pack",
     "cache.json": "remove the folder '{folder}' and rerun the experiment to fill the logit cache again",
