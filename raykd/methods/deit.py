@@ -26,21 +26,18 @@ from raykd.outputs import Outputs, Targets
 
 @dataclass(frozen=True)
 class DeiT(AlphaWeighted):
-    """temperature is None for hard labels (the teacher's prediction), or a number > 0 for soft targets.
-
-    alpha: see AlphaWeighted.
-    """
+    """A distillation token learns from the teacher."""
 
     kind: ClassVar[str] = "deit"
     paper: ClassVar[str] = "arXiv:2012.12877"
     teacher_term: ClassVar[str] = "token"
     needs_distillation_token: ClassVar[bool] = True
-    temperature: float | None = None
+    temperature: float | None = None  # of soft targets, above 0; None for hard labels, the teacher's prediction
 
     def check(self) -> None:
         super().check()
-        is_soft = self.temperature is None or self.temperature > 0
-        self.require(is_soft, "temperature", "must be greater than 0, such as the paper's 3; or none, for hard labels")
+        is_valid = self.temperature is None or self.temperature > 0
+        self.require(is_valid, "temperature", "must be greater than 0, such as the paper's 3; or none, for hard labels")
 
     def supervised_logits(self, student: Outputs) -> Tensor:
         class_head, _ = student.heads

@@ -9,7 +9,7 @@ Shapes: logits [B, C], labels [B]. p = softmax(logits / T). Defaults are the aut
 weight 1, alpha 1, beta 8, T 4, 20 epochs of warm-up. Their configuration files set another beta for some pairs of
 networks: 2 for ResNet-56 -> ResNet-20, 6 for VGG-13 -> VGG-8 and WRN-40-2 -> WRN-16-2. The method requires the
 teacher's logits. Here the label's logit is removed from q. Public code instead subtracts 1000 from it and computes
-log(softmax), which both fail for large logits.
+log(softmax). Both fail for large logits.
 """
 
 from dataclasses import dataclass
@@ -26,17 +26,17 @@ from raykd.outputs import Outputs, Targets
 
 @dataclass(frozen=True)
 class DKD(Method):
-    """alpha is TCKD's weight and beta NCKD's. Both rise linearly over `warmup_epochs`; 0 for no warm-up."""
+    """KD in two parts: the label's class (TCKD), and the other classes (NCKD)."""
 
     kind: ClassVar[str] = "dkd"
     paper: ClassVar[str] = "arXiv:2203.08679"
     needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
-    works_with_top_classes: ClassVar[bool] = False  # NCKD weights the classes beside the label apart from their sum
-    alpha: float = 1.0
-    beta: float = 8.0
-    temperature: float = 4.0
-    warmup_epochs: float = 20.0
-    ce_weight: float = 1.0
+    works_with_top_classes: ClassVar[bool] = False  # NCKD rescales the other classes to a sum of 1, with their errors
+    alpha: float = 1.0  # weight of TCKD, 0 or more
+    beta: float = 8.0  # weight of NCKD, 0 or more
+    temperature: float = 4.0  # softens the outputs of student and teacher, above 0
+    warmup_epochs: float = 20.0  # epochs over which alpha and beta rise linearly; 0 for no warm-up
+    ce_weight: float = 1.0  # weight of the labels' cross-entropy, 0 or more
 
     def check(self) -> None:
         for name in ("alpha", "beta", "warmup_epochs", "ce_weight"):

@@ -6,7 +6,7 @@
 
 Shapes: embeddings [B, D_s] and [B, D_t] of any widths; d [B, B], a [B, B, B], over all images of a batch, of all
 workers. Defaults: 25 and 50, as in RepDistiller and mdistiller on CIFAR-100, with CE weight 1. The method requires the
-teacher's embedding. A batch needs at least 3 images: the normalized distance of two is always 1.
+teacher's embedding. A batch must have at least 3 images: the normalized distance of two is always 1.
 
 Public code holds all B^3 cosines a in memory. Here a few i at a time are computed, together with their part of the
 gradient.
@@ -33,17 +33,14 @@ CHUNK_SIZES = {"cpu": 8, "cuda": 128}
 
 @dataclass(frozen=True)
 class RKD(FeatureMethod):
-    """distance_weight, angle_weight: weights of the terms over pairs and over triples of images, 0 or more.
-
-    The other fields are those of FeatureMethod.
-    """
+    """The student imitates distances between the images of a batch, and angles between three of them."""
 
     kind: ClassVar[str] = "rkd"
     paper: ClassVar[str] = "arXiv:1904.05068"
     relates_images: ClassVar[bool] = True
     min_batch_size: ClassVar[int] = 3
-    distance_weight: float = 25.0
-    angle_weight: float = 50.0
+    distance_weight: float = 25.0  # weight of the term over pairs of images, 0 or more
+    angle_weight: float = 50.0  # weight of the term over triples of images, 0 or more
 
     def weights(self, epoch: int) -> dict[str, float]:
         return super().weights(epoch) | {"rkd_distance": self.distance_weight, "rkd_angle": self.angle_weight}
@@ -78,7 +75,7 @@ def rkd_angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class _Angles(torch.autograd.Function):
-    """Compute the loss and its gradient [B, D_s] in one pass, so that nothing of size B^2 is kept for backward."""
+    """Compute the loss and its gradient [B, D_s] in one pass, so that nothing of size B^2 is stored for backward."""
 
     @staticmethod
     def forward(ctx: Any, student: Tensor, teacher: Tensor) -> Tensor:

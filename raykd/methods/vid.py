@@ -28,12 +28,12 @@ MIN_VARIANCE = 1e-5
 
 @dataclass(frozen=True)
 class VID(StageMethod):
-    """`weight` of the term; `initial_variance` of every channel, above 1e-5."""
+    """The student's feature maps predict the teacher's, with a learned variance for each channel."""
 
     kind: ClassVar[str] = "vid"
     paper: ClassVar[str] = "arXiv:1904.05835"
-    weight: float = 1.0
-    initial_variance: float = 5.0
+    weight: float = 1.0  # weight of the term, 0 or more
+    initial_variance: float = 5.0  # of every channel, above 1e-5
 
     def check(self) -> None:
         super().check()
@@ -54,7 +54,7 @@ class VID(StageMethod):
 
 
 class Prediction(nn.Module):
-    """Predict a teacher's map from the student's: a mean for each position, a variance for each channel."""
+    """Predict a teacher's map from the student's: a mean for each element, and a variance for each channel."""
 
     def __init__(self, student_channels: int, teacher_channels: int, initial_variance: float) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class Prediction(nn.Module):
             layers += [nn.ReLU(), nn.Conv2d(teacher_channels, teacher_channels, 1, bias=False)]
         self.mean = nn.Sequential(*layers)
         above = initial_variance - MIN_VARIANCE
-        # The inverse of softplus, whose value is then `above`.
+        # The inverse of softplus, so that softplus(spread) is `above`.
         self.spread = nn.Parameter(torch.full((teacher_channels,), above + log(-expm1(-above))))
 
     @property

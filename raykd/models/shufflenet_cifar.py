@@ -28,12 +28,12 @@ V2_CHANNELS = {  # channels of the three stages and of the embedding, by size
 
 @dataclass(frozen=True)
 class ShuffleNetV1(BuiltInModel):
-    """width: channels of the first stage, doubled at each stage. groups: groups of each 1x1 convolution."""
+    """Grouped 1x1 convolutions, with a shuffle of the channels between them."""
 
     kind: ClassVar[str] = "shufflenet_v1"
-    width: Annotated[int, AtMost(MAX_WIDTH)] = 240
-    groups: Annotated[int, AtMost(64)] = 3
-    weights: str = ""
+    width: Annotated[int, AtMost(MAX_WIDTH)] = 240  # channels of the first stage, doubled at each stage
+    groups: Annotated[int, AtMost(64)] = 3  # groups of each 1x1 convolution
+    weights: str = ""  # a file to start from; empty for random weights
 
     def check(self) -> None:
         self.require(self.groups in (1, 2, 3, 6), "groups", f"must be 1, 2, 3 or 6, which divide {STEM // 4}")
@@ -52,11 +52,11 @@ class ShuffleNetV1(BuiltInModel):
 
 @dataclass(frozen=True)
 class ShuffleNetV2(BuiltInModel):
-    """size: the published sizes, by which channels grow."""
+    """Half of the channels pass through a block, and the channels are shuffled after it."""
 
     kind: ClassVar[str] = "shufflenet_v2"
-    size: Literal["0.5x", "1x", "1.5x", "2x"] = "1x"
-    weights: str = ""
+    size: Literal["0.5x", "1x", "1.5x", "2x"] = "1x"  # a published size, which sets the channels of each stage
+    weights: str = ""  # a file to start from; empty for random weights
 
     @property
     def label(self) -> str:
@@ -67,7 +67,7 @@ class ShuffleNetV2(BuiltInModel):
 
 
 def shuffle(x: Tensor, groups: int) -> Tensor:
-    """Interleave the channels of `groups` groups of [B, C, H, W]: channel c / groups of each group in turn."""
+    """Interleave the groups of channels of [B, C, H, W]: the first channel of each group, then the second, ..."""
     batch, channels, height, width = x.shape
     return x.view(batch, groups, channels // groups, height, width).transpose(1, 2).reshape(x.shape)
 
@@ -152,7 +152,7 @@ class BlockV2(nn.Module):
 
 
 class DownBlockV2(nn.Module):
-    """Both branches see all channels and halve the resolution; their outputs are concatenated and shuffled."""
+    """Both branches receive all channels and halve the resolution; their outputs are concatenated and shuffled."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
