@@ -32,13 +32,13 @@ EXAMPLES = {
 }  # files that the reader writes
 # Flags of other programs in this repository, and of Slurm, Ray, uv, Prometheus and TensorBoard.
 OTHER_FLAGS = {
-    *("--dry-run", "--minutes", "--out"),
+    *("--dry-run", "--minutes", "--out", "--parts"),
     *("--gres", "--mem", "--mem-per-cpu", "--mem-per-gpu", "--cpus-per-task", "--cpus-per-gpu", "--gpus", "--ntasks"),
     *("--gpus-per-node", "--gpus-per-task", "--exclusive", "--chdir", "--partition", "--time", "--signal", "--batch"),
     *("--jobid", "--details", "--block", "--head", "--logdir", "--config.file", "--compile-bytecode"),
 }
 
-OTHER_NAMES = {"RandomResizedCrop", "GraceTime"}  # of torchvision and Slurm
+OTHER_NAMES = {"RandomResizedCrop", "GraceTime", "EXCLUSIVE_PROCESS"}  # of torchvision, Slurm and NVIDIA's driver
 
 
 @cache
