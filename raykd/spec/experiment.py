@@ -5,6 +5,7 @@ Experiment(family="cnn", data=Data("cifar10"), teacher=Recipe("resnet18", ...), 
 """
 
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -280,7 +281,8 @@ class Experiment(Config):
         no_weights = f"requires a model with pretrained weights, timm:NAME or torchvision:NAME, not {model.label}"
         self.require(has_pretrained or checkpoint != PRETRAINED, "teacher_checkpoint", no_weights)
         is_same = isinstance(model, HuggingFace) and checkpoint == f"{hf_files.PREFIX}{model.name}"
-        other = f"is of that folder's network, and teacher.model is {model.label}; --set teacher.model={checkpoint}"
+        setting = shlex.quote(f"teacher.model={checkpoint}")
+        other = f"is of that folder's network, and teacher.model is {model.label}; --set {setting}"
         self.require(is_same or not checkpoint.startswith(hf_files.PREFIX), "teacher_checkpoint", other)
 
     def _check_teachers(self) -> None:
