@@ -1,6 +1,6 @@
 """raykd: knowledge-distillation experiments on Ray, inside Slurm.
 
-The public names that experiment files import. Each is loaded on first access, so that `--help` stays fast.
+The public names of experiment files, scripts and notebooks. Each is loaded on first access, so that `--help` is fast.
 """
 
 import sys
@@ -44,14 +44,15 @@ if TYPE_CHECKING:
     from raykd.models.vgg_cifar import VGG
     from raykd.models.vit_cifar import ViT
     from raykd.models.wide_resnet import WideResNet
+    from raykd.orchestration.library import plan, run
     from raykd.outputs import Outputs, Targets
+    from raykd.report.build import load
+    from raykd.report.report import Report
     from raykd.spec.benchmark import benchmark_experiments
     from raykd.spec.experiment import Data, Experiment, Workers
     from raykd.spec.optimizers import SGD, AdamW, Optimizer
     from raykd.spec.recipe import Constant, Cosine, MultiStep, Recipe
     from raykd.spec.search import Search, choice, integer, loguniform, uniform
-
-__version__ = "0.1.0"
 
 _NAMES = {
     "raykd.cli.parser": "main",
@@ -70,7 +71,10 @@ _NAMES = {
     "raykd.models.vgg_cifar": "VGG",
     "raykd.models.vit_cifar": "ViT",
     "raykd.models.wide_resnet": "WideResNet",
+    "raykd.orchestration.library": "plan run",
     "raykd.outputs": "Outputs Targets",
+    "raykd.report.build": "load",
+    "raykd.report.report": "Report",
     "raykd.spec.benchmark": "benchmark_experiments",
     "raykd.spec.experiment": "Data Experiment Workers",
     "raykd.spec.optimizers": "AdamW Optimizer SGD",
@@ -83,9 +87,11 @@ __all__ = list(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("raykd.provenance").VERSION
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'raykd' has no name '{name}'")
     module = import_module(_MODULE_OF[name])
     if name == "main" and sys._getframe(1).f_globals.get("__name__") == "__main__":
-        module.report_errors_in_one_line()  # `python FILE`: the file's own lines run before it calls main()
+        module.report_errors_in_one_line()  # `python FILE`: the file's lines run before it calls main()
     return getattr(module, name)

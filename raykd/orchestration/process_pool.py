@@ -29,7 +29,7 @@ POLL_S = 1.0  # how long to wait for a shard before looking whether to stop
 class PackingKilled(RunFailed):
     """A process of this machine that packs images was killed."""
 
-    def __init__(self, remedy: str = "give fewer --jobs") -> None:
+    def __init__(self, remedy: str = "lower --jobs") -> None:
         super().__init__(KILLED.format(remedy=remedy))
 
     def with_commands(self, name: str, data_folder: Path) -> RunFailed:
@@ -59,7 +59,7 @@ def write_in_processes(
             raise PackingKilled from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-            # The interpreter would wait for the shards in progress, which the same command writes again.
+            # The interpreter would wait for the shards in progress, which a rerun writes from the start.
             for process in set(multiprocessing.active_children()) - before:
                 process.kill()
 

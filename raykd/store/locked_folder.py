@@ -40,7 +40,7 @@ class LockedFolder(Generic[Record]):
 
     @property
     def described(self) -> str:
-        """The folder in messages about its lock."""
+        """The description of the folder in messages about its lock."""
         return self.path.name
 
     @property
