@@ -1,6 +1,6 @@
 """The CIFAR-100 benchmark of RepDistiller (Tian et al. 2020, arXiv:1910.10699): 13 pairs of networks, 11 methods.
 
-The report shows the published accuracy beside the measured one. The first line trains the default pair.
+The report shows the published accuracy beside that of these runs. The first command trains the default pair.
 
     sbatch slurm/ray_cluster.slurm experiments/benchmark_cifar100.py
     sbatch slurm/ray_cluster.slurm experiments/benchmark_cifar100.py --pair vgg13:vgg8 --set compare=dkd,crd
@@ -33,7 +33,7 @@ experiment = Experiment(
         raykd.CRD(),
     ),
 )
-experiments = benchmark_experiments(experiment, light_network_lr=0.01)  # of MobileNets and ShuffleNets
+experiments = benchmark_experiments(experiment, light_network_lr=0.01)  # for MobileNets and ShuffleNets
 
 if __name__ == "__main__":
     main(*experiments)

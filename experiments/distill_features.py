@@ -3,7 +3,7 @@
 python -m raykd prefetch experiments/distill_features.py      once, on a node with internet access
 sbatch slurm/ray_cluster.slurm experiments/distill_features.py
 
-The baseline trains with labels. A linear probe measures the teacher and the distilled students.
+The baseline trains with labels. A linear probe evaluates the teacher and the distilled students.
 """
 
 from raykd import SGD, Cosine, Data, EmbeddingRegression, Experiment, Recipe, Timm, main

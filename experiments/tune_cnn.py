@@ -1,4 +1,4 @@
-"""Search alpha and temperature for the distilled student of distill_cnn.py, on validation.
+"""Search alpha and temperature for the distilled student of distill_cnn.py, by validation top-1.
 
 sbatch slurm/ray_cluster.slurm experiments/tune_cnn.py
 python -m raykd tune experiments/tune_cnn.py --trials 8

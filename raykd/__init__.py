@@ -51,8 +51,6 @@ if TYPE_CHECKING:
     from raykd.spec.recipe import Constant, Cosine, MultiStep, Recipe
     from raykd.spec.search import Search, choice, integer, loguniform, uniform
 
-__version__ = "0.1.0"
-
 _NAMES = {
     "raykd.cli.parser": "main",
     "raykd.data.augmentation": "Augmentation",
@@ -83,9 +81,11 @@ __all__ = list(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("raykd.provenance").VERSION
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'raykd' has no name '{name}'")
     module = import_module(_MODULE_OF[name])
     if name == "main" and sys._getframe(1).f_globals.get("__name__") == "__main__":
-        module.report_errors_in_one_line()  # `python FILE`: the file's own lines run before it calls main()
+        module.report_errors_in_one_line()  # `python FILE`: the file's lines run before it calls main()
     return getattr(module, name)

@@ -49,7 +49,7 @@ def make_folder(path: Path) -> None:
 
 @contextmanager
 def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
-    """Set the file name of an OSError to `path` if it has none, as a write to a full disk, or if it is `temporary`."""
+    """Set the file name of an OSError to `path` if it has none, as for a full disk, or if it is `temporary`."""
     try:
         yield
     except OSError as error:
@@ -67,38 +67,38 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, before = _beside(path), _beside(path)
+    temporary, previous = _beside(path), _beside(path)
     try:
         temporary.mkdir()
         yield temporary
         for file in temporary.iterdir():
             _flush(file)
         _flush_folder(temporary)
-        _move_over(temporary, path, before)
+        _move_over(temporary, path, previous)
         _flush_folder(path.parent)
     finally:
-        if before.is_dir() and not path.exists():
-            before.rename(path)
-        for folder in (temporary, before):
+        if previous.is_dir() and not path.exists():
+            previous.rename(path)
+        for folder in (temporary, previous):
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _move_over(temporary: Path, path: Path, before: Path) -> None:
-    """Rename the folder `temporary` to `path`, and a folder that is there to `before`.
+def _move_over(temporary: Path, path: Path, previous: Path) -> None:
+    """Rename the folder `temporary` to `path`, and a folder that is there to `previous`.
 
-    Two processes may replace `path` concurrently; the last one succeeds the other.
+    Two processes may replace `path` concurrently; the folder of the last one stays.
     """
     while True:
         with suppress(FileNotFoundError):  # the other process has moved it
             if path.is_dir():
-                path.rename(before)
+                path.rename(previous)
         try:
             temporary.rename(path)
             return
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-            shutil.rmtree(before, ignore_errors=True)  # the other process has put its folder there
+            shutil.rmtree(previous, ignore_errors=True)  # the other process has put its folder there
 
 
 def remove_leftovers(folder: Path) -> None:

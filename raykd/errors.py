@@ -8,7 +8,9 @@ Exit codes: 0 done, 1 a run failed, 2 an error of the user, 75 interrupted (reru
 
 import errno
 import re
+import shutil
 import stat
+import sys
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -19,6 +21,20 @@ from typing import Any
 MAX_SHOWN = 100  # characters of a value in a message: a line on a terminal stays readable
 MAX_REASON = 300  # characters of another library's message
 RESUME = "what was saved is kept; remove the cause and rerun the same command"
+
+
+def _command() -> str:
+    """Return how the commands in messages begin: as this process was started, 'raykd' or 'python -m raykd'.
+
+    A process that was started otherwise, such as `python experiments/digits.py`, looks for the script on PATH.
+    """
+    program = Path((sys.argv or [""])[0])
+    if program.name == "__main__.py" and program.parent.name == "raykd":
+        return "python -m raykd"
+    return "raykd" if program.name == "raykd" or shutil.which("raykd") else "python -m raykd"
+
+
+COMMAND = _command()
 
 # ---- Errors ----
 
@@ -85,9 +101,10 @@ def one_line(text: str) -> str:
 
 
 def flattened(text: str, most: int = MAX_REASON) -> str:
-    """Return `text` for the report: white space and unprintable characters become single spaces, and a long end "...".
+    """Return `text` for the report, with single spaces for white space and unprintable characters.
 
-    `one_line` keeps such characters readable as escape sequences, for messages about a value; a table needs the width.
+    A text of more than `most` characters ends in "...". `one_line` returns escape sequences instead, which show the
+    characters of a value in a message.
     """
     flat = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     return flat if len(flat) <= most else f"{flat[: most - 3]}..."

@@ -18,6 +18,7 @@ from typing import Any
 from raykd.config import fingerprint
 from raykd.errors import flattened
 
+VERSION = "0.1.0"  # of raykd, in pyproject.toml and raykd.__version__ too
 PACKAGES = ("torch", "torchvision", "timm", "ray", "optuna", "pyarrow", "numpy", "transformers")
 MAX_COMMAND = 1000  # characters
 AT_REST_S = 2.0  # seconds; a file changed more recently may change again within the resolution of its time stamps

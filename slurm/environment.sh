@@ -1,5 +1,5 @@
-# Loads the modules and activates the virtual environment of slurm/site.sh. The scripts here source it in the
-# repository's root.
+# Loads the modules and activates the virtual environment of slurm/site.sh. The scripts here source it in the folder
+# that has slurm/: the repository, or a project that `raykd init` made.
 
 fail() {
     echo "raykd: $*" >&2
@@ -37,6 +37,6 @@ if [[ ! -x $venv/bin/python && -z ${RAYKD_VENV:-} && -x .venv/bin/python ]]; the
     echo "raykd: no virtual environment at $venv; using $PWD/.venv"
     venv=$PWD/.venv
 fi
-[[ -x $venv/bin/python ]] || fail "no Python at $venv/bin/python; run 'make env VENV=$venv', or export RAYKD_VENV"
+[[ -x $venv/bin/python ]] || fail "no Python at $venv/bin/python; run 'make env VENV=$venv' in a clone of raykd, or export RAYKD_VENV"
 export VIRTUAL_ENV=$venv PATH="$venv/bin:$PATH"
-unset PYTHONHOME PYTHONPLATLIBDIR PYTHONSAFEPATH # of another Python, with which this one would not find its library or raykd
+unset PYTHONHOME PYTHONPLATLIBDIR PYTHONSAFEPATH # set for another Python; this one would not find its library or raykd

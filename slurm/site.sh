@@ -4,7 +4,8 @@
 # Modules, loaded in this order if a `module` command exists. A module that does not load ends the job.
 RAYKD_MODULES=(Python/3.11.3-GCCcore-12.3.0 CUDA/12.1.1)
 
-# The virtual environment with requirements.txt. RAYKD_VENV in your environment overrides it, and must then exist.
+# The virtual environment in which raykd, or its requirements.txt, is installed. RAYKD_VENV in your environment overrides
+# it, and must then exist.
 RAYKD_DEFAULT_VENV=$HOME/.venvs/edl
 
 # The partition of the submit scripts, which overrides the #SBATCH line. If your site requires an account or a QOS,

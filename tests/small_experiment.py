@@ -4,7 +4,8 @@ from pathlib import Path
 
 from small_runs import CPU, NO_WEIGHTS, digits, trained_teacher_of
 
-from raykd.cli.experiment_file import EXPERIMENTS, apply_settings, load_experiments
+from raykd.cli.experiment_file import apply_settings, load_experiments
+from raykd.spec.bundled import EXPERIMENTS
 from raykd.spec.plan import Run, make_plan
 from raykd.spec.stages import STAGES, Stage
 from raykd.store.run_folder import RunFolder

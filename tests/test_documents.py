@@ -10,7 +10,8 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 import raykd.models as models
-from raykd.cli.parser import make_experiment_parser, make_parser
+from raykd.cli.options import make_experiment_parser
+from raykd.cli.parser import make_parser
 from raykd.config import Config
 from raykd.methods import Method
 from raykd.spec.experiment import Experiment

@@ -9,10 +9,11 @@ from rich.console import Console
 from small_runs import CPU
 
 from raykd.bench.without_ray import train_plan
-from raykd.cli.experiment_file import EXPERIMENTS, load_experiment
+from raykd.cli.experiment_file import load_experiment
 from raykd.models.weights import save_weights
 from raykd.orchestration.data_storage import with_packs
 from raykd.orchestration.options import Options, dataset_of
+from raykd.spec.bundled import EXPERIMENTS
 from raykd.spec.experiment import Experiment
 from raykd.spec.overrides import override_all
 from raykd.spec.plan import Plan, make_plan

@@ -18,14 +18,17 @@ REPEATS = 7
 
 
 def achieved_flops_per_s(family: Family, device: torch.device, step_s: float) -> dict[str, float]:
-    """Return FLOP/s of a 'step' and a 'matrix_product' in the student's precision, and the 'share' of the step."""
+    """Return FLOP/s of a 'step' and a 'matrix_product' in the student's precision, and their quotient as 'share'.
+
+    step_s: seconds of one training step of the baseline.
+    """
     compute = choose_compute(device, family.student.precision)
     step = step_flops(family.baseline(), family.dataset(), no_teacher, device) / step_s
-    product = matrix_product(compute)
+    product = matrix_product_flops_per_s(compute)
     return {"step": step, "matrix_product": product, "share": step / product}
 
 
-def matrix_product(compute: Compute) -> float:
+def matrix_product_flops_per_s(compute: Compute) -> float:
     """Return the median FLOP/s of a large square matrix product."""
     side, dtype = SIDE[compute.device.type], compute.half or torch.float32
     a, b = (torch.randn(side, side, device=compute.device).to(dtype) for _ in range(2))
@@ -38,7 +41,7 @@ def matrix_product(compute: Compute) -> float:
 
 
 def step_flops(run: Run, dataset: Dataset, teacher: Teacher, device: torch.device) -> float:
-    """Return the FLOPs of one step of `run`, forward and backward, with its teacher's, as torch counts them."""
+    """Return the FLOPs of one step of `run`, forward and backward, including its teacher's, as torch counts them."""
     training = make_train_state(run, dataset, choose_compute(device, "fp32"), teacher)
     batch = next(training.loader.epoch(0))
     with FlopCounterMode(display=False) as counter:

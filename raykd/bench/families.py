@@ -1,4 +1,4 @@
-"""The benchmarked recipes, those of experiments/distill_cnn.py and distill_vit.py, on images of noise.
+"""The benchmarked recipes, from experiments/distill_cnn.py and distill_vit.py, on images of noise.
 
 The content of images and the teacher's weights do not affect the time, so nothing is downloaded.
 """
@@ -17,15 +17,16 @@ from raykd.spec.recipe import SGD, AdamW, Cosine, MultiStep, Recipe
 from raykd.training.training_step import make_model
 
 NUM_CLASSES, IMAGE_SIZE = 10, 32
-_LONG = 10_000  # more epochs than any benchmark trains
-VAL_SHARE = 9  # training images per validation image, as in CIFAR-10's 45,000 : 5,000
+_MANY_EPOCHS = 10_000  # more than any benchmark trains
+TRAIN_IMAGES_PER_VAL_IMAGE = 9  # as in CIFAR-10's 45,000 : 5,000
 
 
 @dataclass(frozen=True)
 class Family:
     """The recipes of a teacher and a student.
 
-    steps: per round. epochs, seeds, num_images: of the experiment over which the cost of filling is spread.
+    steps: training steps per round. epochs, seeds, num_images: the size of the experiment, whose runs share the cost of
+    filling the logit cache.
     """
 
     name: str
@@ -38,7 +39,7 @@ class Family:
 
     @property
     def data(self) -> Data:
-        return Data("cifar10", val_images=self.steps * self.student.batch_size // VAL_SHARE)
+        return Data("cifar10", val_images=self.steps * self.student.batch_size // TRAIN_IMAGES_PER_VAL_IMAGE)
 
     @property
     def num_views(self) -> int:
@@ -48,7 +49,7 @@ class Family:
         return count
 
     def dataset(self) -> Dataset:
-        """Return images for one round's steps and their share of validation."""
+        """Return noise images for the training steps of one round, and for its validation."""
         return noise(self.steps * self.student.batch_size + self.data.val_images)
 
     def teacher_run(self) -> Run:
@@ -78,14 +79,14 @@ def noise(num_images: int, size: int = IMAGE_SIZE) -> Dataset:
 
 def cnn() -> Family:
     """Return the CNN family: ResNet-18 -> ResNet-8."""
-    recipe = Recipe("resnet18", epochs=_LONG, optimizer=SGD(), schedule=MultiStep())
+    recipe = Recipe("resnet18", epochs=_MANY_EPOCHS, optimizer=SGD(), schedule=MultiStep())
     return Family("cnn", recipe, replace(recipe, model="resnet8"), steps=9, epochs=200)
 
 
 def vit() -> Family:
     """Return the ViT family: ViT-Tiny at 224 -> 6 layers at 32."""
     teacher = Timm("vit_tiny_patch16_224", input_size=224)
-    recipe = Recipe(teacher, epochs=_LONG, optimizer=AdamW(lr=1e-3, weight_decay=0.05), schedule=Cosine())
+    recipe = Recipe(teacher, epochs=_MANY_EPOCHS, optimizer=AdamW(lr=1e-3, weight_decay=0.05), schedule=Cosine())
     return Family("vit", recipe, replace(recipe, model="vit6"), steps=5, epochs=150)
 
 
@@ -96,7 +97,8 @@ def pair(teacher: str, student: str) -> Family:
     """
     recipe = replace(cnn().teacher, model=teacher)
     student_recipe = replace(recipe, model=student)
-    family = replace(cnn(), name=f"{teacher}:{student}", teacher=recipe, student=student_recipe, steps=3)  # may be slow
+    # Few steps, because a large model may be slow.
+    family = replace(cnn(), name=f"{teacher}:{student}", teacher=recipe, student=student_recipe, steps=3)
     for run in (family.teacher_run(), family.baseline()):
         make_model(run, noise(NUM_CLASSES)).require_size(IMAGE_SIZE, run.model.label)
     return family

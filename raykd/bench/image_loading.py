@@ -42,7 +42,7 @@ _NUM_CLASSES = 2  # ImageFolder and the packer require two
 def benchmark_loading(images: Sequence[bytes], num_rounds: int, log: Callable[[str], None]) -> dict[str, Any]:
     """Return the images/s of each implementation and their ratios, ready for JSON. A first round warms up.
 
-    images: encoded, at least BATCH_SIZE.
+    images: encoded images, at least BATCH_SIZE.
     """
     with tempfile.TemporaryDirectory() as place, _one_core():
         folder = _write_folder(Path(place), images)
@@ -83,7 +83,7 @@ def _summarize(images: Sequence[bytes], rounds: dict[str, list[float]]) -> dict[
 
 @contextmanager
 def _one_core() -> Iterator[None]:
-    """Bind the process, and those that it starts, to one core, on which torch uses one thread."""
+    """Bind this process and its child processes to one core, and let torch use one thread."""
     cores, num_threads = os.sched_getaffinity(0), torch.get_num_threads()
     os.sched_setaffinity(0, {max(cores)})
     torch.set_num_threads(1)

@@ -54,7 +54,7 @@ class PrecomputedTeacher:
 
 
 class StepsWithoutLoop:
-    """The loop's training steps without the loop, on prerendered views with a precomputed target."""
+    """The loop's training steps without the loop, on prerendered views."""
 
     def __init__(self, run: Run, dataset: Dataset, teacher: Teacher, compute: Compute) -> None:
         self._training = make_train_state(run, dataset, compute, teacher)

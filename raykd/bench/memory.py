@@ -1,4 +1,4 @@
-"""Peak memory of a distilled run on all of CIFAR-10 with its whole logit cache, in a separate process."""
+"""Peak memory of a distilled run on as many images as CIFAR-10 has, with a full logit cache, in a separate process."""
 
 import multiprocessing
 import tempfile
@@ -19,7 +19,7 @@ from raykd.training.teacher.choose import PlannedCache
 from raykd.training.teacher.sources import CachedTeacher
 
 NUM_IMAGES = 50_000
-STEPS = 20  # a run reaches its peak memory within these
+STEPS = 20  # a run reaches its peak memory within these steps
 ROWS_IN_HALF_A_PAGE = 100  # a row has 10 float16 values
 MOST_BYTES = 3 << 29  # 1.5 GiB in addition to images and logit cache
 TIMEOUT_S = 600.0
@@ -53,7 +53,7 @@ def _send_peak(name: str, device_name: str, threads: int, sender: Any) -> None:
         hooks = Hooks(should_stop=lambda: next(steps, None) is None)
         with suppress(Interrupted):
             fit(family.distilled(), dataset, RunFolder(Path(folder) / "run"), device, teacher, hooks)
-        # In addition to the stored images, the renderer has each one padded, and that also mirrored.
+        # In addition to the stored images, the renderer holds a padded copy of each one, and the mirrored copy.
         rendered = 2 * (1 + 2 * family.data.crop_padding / dataset.image_size) ** 2
         images = dataset.train.pixels.numel() * (1 + rendered)
         limit = int(images + cache.key.size_bytes + MOST_BYTES)

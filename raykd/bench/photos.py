@@ -12,15 +12,15 @@ from raykd.data.load import find_source
 from raykd.data.pack import Pack
 
 WIDTH, HEIGHT = 500, 375  # pixels, the usual size in ImageNet
-QUALITY = 88  # of the JPEGs, which have 48 KB on average
-_OCTAVES = 8  # of noise, each with twice the frequency of the one before
+QUALITY = 88  # JPEG quality; the photos have 48 KB on average
+_OCTAVES = 8  # octaves of noise, each with twice the frequency of the one before
 _FALLOFF = 0.7  # amplitude of an octave relative to the one before; natural images have 0.5 to 0.7
 _GRAY = 0.8  # share of the brightness in the noise, which is the same in all channels
 _MEAN, _DEVIATION = 120, 50  # gray levels
 
 
 def generate_photos(num_images: int, num_different: int = 64) -> list[bytes]:
-    """Return JPEGs of WIDTH x HEIGHT pixels with the spectrum of photos, of which `num_different` are different."""
+    """Return JPEGs of WIDTH x HEIGHT pixels with the spectrum of photos, at most `num_different` of them different."""
     photos = [_encode(_noise_photo(seed)) for seed in range(min(num_images, num_different))]
     return [photos[number % len(photos)] for number in range(num_images)]
 
@@ -31,19 +31,19 @@ def first_images(name: str, folder: Path, num_images: int) -> list[bytes]:
     Raises ConfigError and DataError for a data set that does not exist or is not stored as encoded images.
     """
     if kind_of(name) == "packed":
-        rows = Pack(folder_of(name, folder)).train
-        return [bytes(rows.read(index)[1]) for index in range(min(num_images, len(rows)))]
+        split = Pack(folder_of(name, folder)).train
+        return [bytes(split.read(index)[1]) for index in range(min(num_images, len(split)))]
     train, _ = find_source(name, folder).units()
     return [image.encoded for image in islice((image for unit in train for image in unit.images()), num_images)]
 
 
 def _noise_photo(seed: int) -> np.ndarray:
     """Return uint8 [HEIGHT, WIDTH, 3]: the sum of octaves of noise, each interpolated to the full size."""
-    drawn = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
     pixels = np.zeros((HEIGHT, WIDTH, 3), dtype=np.float32)
     for octave in range(1, _OCTAVES + 1):
         size = (max(2, HEIGHT >> (_OCTAVES - octave)), max(2, WIDTH >> (_OCTAVES - octave)))
-        noise = [drawn.standard_normal(size).astype(np.float32) for _ in range(4)]
+        noise = [generator.standard_normal(size).astype(np.float32) for _ in range(4)]
         gray, *colors = (np.asarray(Image.fromarray(part).resize((WIDTH, HEIGHT))) for part in noise)
         pixels += (_GRAY * gray[..., None] + (1 - _GRAY) * np.stack(colors, axis=-1)) * _FALLOFF**octave
     normalized = (pixels - pixels.mean()) / pixels.std()

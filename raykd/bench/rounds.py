@@ -23,7 +23,7 @@ from raykd.training.teacher.fill import BATCH_SIZE, Filler
 from raykd.training.teacher.sources import CachedTeacher, LiveTeacher, Teacher, no_teacher
 
 STEPS_ON_A_GPU = 200
-KINDS = ("baseline", "cache", "live")
+KINDS = ("baseline", "cache", "live")  # runs without a teacher, with cached logits, and with a live teacher
 # teacher forward passes of one round, which fills one part of a cache
 PASSES_PER_ROUND = {"cpu": 1024, "cuda": 20 * BATCH_SIZE["cuda"]}
 ValuesByName = dict[str, list[float]]  # one value per round: seconds, or views/s for the fill
@@ -132,8 +132,8 @@ def implementation_makers(
     makers: dict[str, Callable[[], Implementation]] = {}
     for kind, source in teachers.items():
         run = family.distilled() if kind != "baseline" else family.baseline()
-        precomputed = PrecomputedTeacher(logits[: family.student.batch_size].float()) if kind == "cache" else source
-        makers[f"step without the loop, {kind}"] = partial(StepsWithoutLoop, run, dataset, precomputed, compute)
+        step_source = PrecomputedTeacher(logits[: family.student.batch_size].float()) if kind == "cache" else source
+        makers[f"step without the loop, {kind}"] = partial(StepsWithoutLoop, run, dataset, step_source, compute)
         makers[f"loop, {kind}"] = partial(Loop, run, dataset, source, compute, folder / kind)
 
     def standard_pipeline() -> Implementation:

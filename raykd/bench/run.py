@@ -1,6 +1,6 @@
-"""The whole benchmark: both families, a small experiment, and the hardware; or one pair of models; or data loading.
+"""Three benchmarks: both families with a small experiment, one pair of models, and data loading.
 
-It downloads and keeps nothing.
+They download and keep nothing.
 """
 
 from collections.abc import Callable, Sequence
@@ -46,14 +46,16 @@ def benchmark(
 def benchmark_data(name: str, data_folder: Path, num_rounds: int, log: Callable[[str], None]) -> dict[str, Any]:
     """Return the results of loading images from disk on one core, ready for JSON.
 
-    name: of a data set, whose first images are used; '' for generated photos.
+    name: the data set whose first images are loaded; '' for generated photos.
 
-    Raises ConfigError for fewer images than one batch.
+    Raises ConfigError for fewer images than one batch, and what `first_images` raises.
     """
     log(f"reading images of {name}" if name else "generating photos")
     images = first_images(name, data_folder, NUM_IMAGES) if name else generate_photos(NUM_IMAGES)
     if len(images) < BATCH_SIZE:
-        raise ConfigError(f"--data {name}: has {plural(len(images), 'image')}, and {BATCH_SIZE} are required")
+        raise ConfigError(
+            f"--data {name}: has {plural(len(images), 'image')}, and {BATCH_SIZE} are required; name a larger one"
+        )
     return _conditions(torch.device("cpu")) | {"loading": benchmark_loading(images, num_rounds, log)}
 
 

@@ -10,7 +10,7 @@ from raykd.spec.experiment import Experiment
 
 # The normalization of the CIFAR-100 loaders with which RepDistiller's and mdistiller's teachers were trained.
 MEAN, STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
-# Where a teacher may lie below the folder: as both repositories unpack their checkpoints, or as a single file.
+# Paths of a teacher's checkpoint below the folder: as both repositories unpack it, or as a single file.
 PLACES = ("{name}_vanilla/ckpt_epoch_240.pth", "{name}_vanilla/{name}_vanilla.pth", "{name}.pth", "{name}.safetensors")
 ORIGIN = (
     "published teachers: RepDistiller's scripts/fetch_pretrained_teachers.sh downloads them, and mdistiller's releases "
@@ -28,7 +28,7 @@ def selected_pairs(experiments: Sequence[Experiment], pairs: Sequence[str] | Non
 def with_published_teacher(experiment: Experiment, folder: Path) -> Experiment:
     """Return `experiment` with the published teacher of its pair.
 
-    Raises ConfigError if the folder does not have it, or if the experiment has a teacher's file already.
+    Raises ConfigError if the folder does not have it, or if the experiment has a `teacher_checkpoint` already.
     """
     if file := experiment.teacher_checkpoint:
         raise ConfigError(f"--teachers {folder} and teacher_checkpoint = {file} both name a teacher; leave one out")

@@ -1,8 +1,14 @@
-"""The commands, with parsed arguments. Those for a running Slurm job are in job_commands.py."""
+"""The commands, each a function of its parsed arguments; parser.py has their flags and help texts.
 
+Commands for a running Slurm job are in job_commands.py.
+"""
+
+import json
 import os
+import shlex
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,16 +16,23 @@ from typing import Any
 from rich.console import Console
 
 from raykd.cli.benchmark import selected_pairs, with_published_teacher
-from raykd.cli.experiment_file import EXPERIMENTS, Flag, apply_settings, load_experiment, load_experiments
+from raykd.cli.experiment_file import Flag, apply_settings, load_experiment, load_experiments
+from raykd.cli.options import parser_of
 from raykd.cli.paper_output import require_paper_flags, write_tables
 from raykd.cluster.ray_variables import address_in, start_timeout_s
-from raykd.errors import ConfigError, plural
+from raykd.errors import COMMAND, ConfigError, plural
 from raykd.methods import KD, AlphaWeighted, FeatureKD
 from raykd.models.hf_files import PREFIX as HF_PREFIX
 from raykd.spec.experiment import Experiment
 from raykd.spec.stages import STAGES, Stage
 
-DEFAULT_FILES = (EXPERIMENTS / "distill_cnn.py", EXPERIMENTS / "distill_vit.py")
+DEFAULT_EXPERIMENTS = ("distill_cnn", "distill_vit")
+
+
+def run(arguments: Namespace) -> None:
+    experiments = load_experiments(arguments.experiment)
+    parser = parser_of(experiments, f"{COMMAND} run {shlex.quote(arguments.experiment)}")
+    run_experiment_file(experiments, parser.parse_args(arguments.arguments))
 
 
 def run_experiment_file(experiments: Sequence[Experiment], arguments: Namespace) -> None:
@@ -96,6 +109,24 @@ def plan(arguments: Namespace) -> None:
     _plan(apply_settings(load_experiments(arguments.file), arguments.settings, flags), arguments)
 
 
+def list_fields(arguments: Namespace) -> None:
+    """Print the fields of an experiment; of the default one, if none is named."""
+    from raykd.cli.field_list import field_lines, print_fields
+
+    named = load_experiments(arguments.file) if arguments.file else (Experiment(family="experiment"),)
+    experiments = apply_settings(named, arguments.settings)
+    prefixes = [f"{experiment.family}." if len(experiments) > 1 else "" for experiment in experiments]
+    lines = [
+        line
+        for experiment, prefix in zip(experiments, prefixes, strict=True)
+        for line in field_lines(experiment, prefix)
+    ]
+    if arguments.json:
+        print(json.dumps([asdict(line) for line in lines], indent=1))
+    else:
+        print_fields(lines)
+
+
 def tune(arguments: Namespace) -> None:
     if arguments.file == "show":
         _show_searches(Path(arguments.results))
@@ -116,11 +147,13 @@ def report(arguments: Namespace) -> None:
     require_paper_flags(arguments)
     options = _options(arguments)
     if arguments.models_dir:
-        files = arguments.file or DEFAULT_FILES
-        experiments = apply_settings([one for file in files for one in load_experiments(file)], arguments.settings)
+        files = arguments.file or DEFAULT_EXPERIMENTS
+        experiments = apply_settings(
+            [experiment for file in files for experiment in load_experiments(file)], arguments.settings
+        )
         report_models(Path(arguments.models_dir), experiments, options.data_folder, Console())
     elif given := [*arguments.file, *(f"--set {setting}" for setting in arguments.settings)]:
-        raise ConfigError(f"{given[0]}: a report on runs reads their plans; leave it out, or give --models-dir DIR")
+        raise ConfigError(f"{given[0]}: a report on runs reads their plans; leave it out, or add --models-dir DIR")
     else:
         console = Console(stderr=bool(arguments.format))  # stdout has nothing but the tables
         built = evaluate_and_report(options.results, options.data_folder, console, arguments.figures)
@@ -131,7 +164,7 @@ def report(arguments: Namespace) -> None:
 def prefetch(arguments: Namespace) -> None:
     from raykd.cli.prefetch import fetch
 
-    files = arguments.file or DEFAULT_FILES
+    files = arguments.file or DEFAULT_EXPERIMENTS
     experiments = [experiment for file in files for experiment in load_experiments(file)]
     options = _options(arguments)
     fetch(apply_settings(experiments, arguments.settings), options.data_folder, options.weights_folder, Console())
@@ -161,7 +194,7 @@ def bench(arguments: Namespace) -> None:
     if bool(arguments.student) != bool(arguments.teacher):
         raise ConfigError("bench: --student and --teacher name a pair of models; give both, or neither")
     if arguments.student and arguments.family:
-        raise ConfigError("bench: --family times raykd's own pairs; leave it out beside --student and --teacher")
+        raise ConfigError("bench: --family times raykd's pairs; leave it out beside --student and --teacher")
     if arguments.data is not None and (arguments.family or arguments.student or arguments.device != "cpu"):
         raise ConfigError("bench: --data times the loading of images on the CPU; leave out models and --device")
     device = device_for(arguments.device == "cuda")
@@ -206,11 +239,13 @@ def doctor(arguments: Namespace) -> None:
 
 
 COMMANDS: dict[str, Callable[[Namespace], None]] = {
+    "run": run,
     "train-teacher": partial(train, "teacher", "teacher"),
     "train-student": partial(train, "student", "baseline"),
     "distill": distill,
     "tune": tune,
     "plan": plan,
+    "fields": list_fields,
     "report": report,
     "prefetch": prefetch,
     "pack": pack,
@@ -254,7 +289,7 @@ def _show_searches(results: Path) -> None:
 
     summaries = summarize_searches(results)
     if not summaries:
-        raise ConfigError(f"no search under '{results}'; start one with python -m raykd tune experiments/tune_cnn.py")
+        raise ConfigError(f"no search under '{results}'; start one with {COMMAND} tune experiments/tune_cnn.py")
     print("\n".join(render_search(summary) for summary in summaries), end="")
 
 
@@ -266,13 +301,19 @@ def _options(arguments: Namespace, stages: Sequence[Stage] = STAGES) -> Any:
 
 
 def _experiment_of(arguments: Namespace, model: str | None) -> Experiment:
-    """Return the experiment that has the recipe of a single stage. Stages of one experiment share their runs."""
+    """Return the experiment of a single-stage command: that of --experiment, or the default for the family of `model`.
+
+    Commands for different stages reuse each other's runs if they have the same experiment.
+    """
     family = "vit" if model and ("vit" in model or "deit" in model) else "cnn"
-    return load_experiment(arguments.experiment or EXPERIMENTS / f"distill_{family}.py")
+    return load_experiment(arguments.experiment or f"distill_{family}")
 
 
 def _with_teacher_model(flags: list[Flag]) -> list[Flag]:
-    """Return `flags`, with the teacher's model if its weights are from a folder of transformers, which has both."""
+    """Return `flags`, with teacher.model added if --teacher-checkpoint names a folder of transformers.
+
+    Such a folder has the model and its weights.
+    """
     paths = {flag.path for flag in flags}
     folders = [flag for flag in flags if flag.path == "teacher_checkpoint" and flag.value.startswith(HF_PREFIX)]
     return flags + [Flag(flag.text, "teacher.model", flag.value) for flag in folders if "teacher.model" not in paths]

@@ -10,19 +10,23 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from raykd.errors import ConfigError, did_you_mean, reading, require_file, shortened
+from raykd.errors import COMMAND, ConfigError, did_you_mean, reading, require_file, shortened
+from raykd.spec.bundled import find_experiment
 from raykd.spec.experiment import Experiment
 from raykd.spec.overrides import override_all
 
-EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 MAX_EXPERIMENTS = 1000
 
 
 def load_experiments(file: str | Path) -> tuple[Experiment, ...]:
-    """Return the file's `experiments`, else its `experiment`. Raises ConfigError if it has neither, or fails."""
+    """Return the file's `experiments`, else its `experiment`. Raises ConfigError if it has neither, or fails.
+
+    file: a path, or the name of an experiment, see `find_experiment`.
+    """
+    file = find_experiment(file)
     subject = f"experiment file '{file}'"
-    path = require_file("experiment file", file, f"examples are in {EXPERIMENTS}")
-    if b"\0" in path.read_bytes():  # Python 3.11 would run what is before it
+    path = require_file("experiment file", file, f"'{COMMAND} experiments' lists the bundled ones")
+    if b"\0" in path.read_bytes():  # Python 3.11 would run the lines before them
         raise ConfigError(f"{subject} has null bytes, so it is not Python source; copy it again")
     sys.path.insert(0, str(path.parent.absolute()))  # like `python FILE`: one experiment may import another
     try:
@@ -31,7 +35,7 @@ def load_experiments(file: str | Path) -> tuple[Experiment, ...]:
             names = runpy.run_path(str(path))
             return tuple(_experiments_among(names, subject))
     finally:
-        with suppress(ValueError):  # unless the file itself has removed it
+        with suppress(ValueError):  # the file itself may have removed it
             sys.path.remove(str(path.parent.absolute()))
 
 

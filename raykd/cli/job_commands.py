@@ -1,21 +1,22 @@
 """Commands for a running Slurm job, typed on the cluster's login node. Each runs as a step of that job."""
 
-from argparse import REMAINDER, ArgumentParser, Namespace
+from argparse import REMAINDER, Namespace
 from collections.abc import Callable
 
-from raykd.errors import ConfigError
+from raykd.cli.argument_parser import Parser
+from raykd.errors import COMMAND, ConfigError
 
-JOB_COMMANDS = ("submit", "status", "logs", "stop", "dashboard")  # what they do: raykd/cluster/head_client.py
+JOB_COMMANDS = ("submit", "status", "logs", "stop", "dashboard")  # implemented in raykd/cluster/head_client.py
 
 
-def add_job_commands(add_command: Callable[[str, str], ArgumentParser]) -> None:
+def add_job_commands(add_command: Callable[[str, str], Parser]) -> None:
     """Add JOB_COMMANDS to the command line. add_command: makes the parser of a command from its name and help."""
 
-    def add(name: str, text: str, job: str = "--job") -> ArgumentParser:
+    def add(name: str, text: str, job_argument: str = "--job") -> Parser:
         command = add_command(name, text)
-        nargs = None if job.startswith("-") else "?"
+        nargs = None if job_argument.startswith("-") else "?"
         text = "the Slurm job (default: the only running job of raykd)"
-        command.add_argument(job, type=int, metavar="JOBID", help=text, nargs=nargs)
+        command.add_argument(job_argument, type=int, metavar="JOBID", help=text, nargs=nargs)
         return command
 
     submit = add("submit", "submit an experiment to the Ray cluster of a running job")
@@ -26,20 +27,20 @@ def add_job_commands(add_command: Callable[[str, str], ArgumentParser]) -> None:
     logs.add_argument("-f", "--follow", action="store_true", help="keep printing until the experiment ends")
     stop = add("stop", "save and end a submitted experiment")
     for command in (logs, stop):
-        name = "as `status` lists it (default: the last)"
-        command.add_argument("name", nargs="?", default="", metavar="NAME", help=name)
-    add("dashboard", "explain how to open a running job's Ray dashboard on your own machine", job="job")
+        text = "as `status` lists it (default: the last)"
+        command.add_argument("name", nargs="?", default="", metavar="NAME", help=text)
+    add("dashboard", "explain how to open a running job's Ray dashboard on your own machine", job_argument="job")
 
 
 def run_job_command(arguments: Namespace) -> None:
-    """Run one of JOB_COMMANDS. If it fails, the job's step has printed the reason: exit with its code."""
+    """Run one of JOB_COMMANDS. If the step of the job fails, it has printed the reason: exit with its code."""
     from raykd.cluster.login_client import dashboard_instructions, run_on_head
     from raykd.cluster.slurm_commands import only_job
 
     values = dict(vars(arguments))
     command, job = values.pop("command"), values.pop("job")
     if command == "submit" and not values["experiment"]:
-        raise ConfigError("submit requires an experiment file: python -m raykd submit experiments/tune_cnn.py")
+        raise ConfigError(f"submit requires an experiment file: {COMMAND} submit experiments/tune_cnn.py")
     if job is None:
         job = only_job()
     if command == "dashboard":

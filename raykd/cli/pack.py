@@ -19,7 +19,11 @@ _MB = 1e6
 
 
 def pack_dataset(arguments: Namespace, console: Console) -> None:
-    """Pack the data set that the command line names. Raises ConfigError, before anything is written."""
+    """Pack the data set that the command line names.
+
+    Raises ConfigError for its flags before anything is written, DataError for the data set, and what `write_pack`
+    raises.
+    """
     if arguments.jobs is not None and arguments.jobs < 1:
         raise ConfigError(f"--jobs {arguments.jobs}: must be at least 1")
     options = PackOptions(arguments.resize, arguments.quality, arguments.raw, arguments.skip_damaged)

@@ -1,4 +1,4 @@
-"""What `report` makes for a paper: tables on stdout or in a file, and checks of the flags for tables and figures."""
+"""The output of `report` for a paper: checks of the flags for tables and figures, and tables on stdout or in a file."""
 
 import sys
 from argparse import Namespace
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def require_paper_flags(arguments: Namespace) -> None:
-    """Raise ConfigError if --format, --output, --figures and --models-dir do not fit, or the file cannot be written."""
+    """Raise ConfigError if --format, --output, --figures and --models-dir conflict, or --output cannot be a file."""
     table_format, output = arguments.format, arguments.output
     if table_format and arguments.models_dir:
         raise ConfigError(f"--format {table_format}: a report on --models-dir has no tables; leave one of them out")
@@ -26,7 +26,7 @@ def require_paper_flags(arguments: Namespace) -> None:
         return
     shown = one_line(output)
     if not table_format:
-        raise ConfigError(f"--output {shown}: is the file of the tables; add --format, such as --format latex")
+        raise ConfigError(f"--output {shown}: requires tables; add --format, such as --format latex")
     if not output or Path(output).is_dir():
         raise ConfigError(f"--output '{shown}': must be a file; name one, such as tables.tex")
     if not Path(output).absolute().parent.is_dir():

@@ -1,42 +1,46 @@
 """Parse the command line and call one function. Imports neither torch nor ray, so that `--help` is fast.
 
-main(experiment)          the last line of an experiment file
-python -m raykd plan ...  the other commands: COMMANDS in commands.py, JOB_COMMANDS in job_commands.py
+main(experiment)   the last line of an experiment file
+raykd plan ...     COMMANDS in commands.py, PROJECT_COMMANDS in project.py, JOB_COMMANDS in job_commands.py
 """
 
 import os
+import shlex
 import signal
 import sys
-from argparse import ArgumentParser
+from argparse import REMAINDER, Action
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from raykd.cli.argument_parser import Parser
 from raykd.cli.job_commands import JOB_COMMANDS, add_job_commands, run_job_command
-from raykd.errors import RESUME, ConfigError, Interrupted, RaykdError, is_being_read, is_environment_error
-from raykd.spec.stages import STAGES
+from raykd.cli.options import (
+    TEACHER_CHECKPOINT,
+    add_data_dir,
+    add_folders,
+    add_results,
+    add_settings,
+    add_teacher_source,
+    parser_of,
+)
+from raykd.cli.project import PROJECT_COMMANDS
+from raykd.errors import COMMAND, RESUME, ConfigError, Interrupted, RaykdError, is_being_read, is_environment_error
 
 if TYPE_CHECKING:
     from raykd.spec.experiment import Experiment
 
-EXIT_CODES = (
-    "exit codes: 0 done; 1 a run failed; 2 invalid arguments, configuration or files; 75 interrupted, "
-    "rerun the same command to resume"
-)
 FIGURE_FORMATS = ("pdf", "svg")
 TABLE_FORMATS = ("latex", "markdown", "csv")
 EXPORT_FORMATS = ("safetensors", "onnx", "torch-export", "timm")
-_TEACHER_CHECKPOINT = "import this teacher instead of training one; hf:FOLDER names a classifier of transformers"
 
 
 def main(*experiments: "Experiment") -> None:
     """Run one experiment, or several on one Ray cluster, with the flags of the command line. Ends the process."""
     if is_being_read():
         raise ConfigError("main() is called while the file is read; put if __name__ == '__main__': above that line")
-    pairs = [experiment.published for experiment in experiments]
-    parser = make_experiment_parser([experiment.family for experiment in experiments], pairs if all(pairs) else ())
-    arguments = parser.parse_args()
+    arguments = parser_of(experiments, shlex.join(["python", *sys.argv[:1]])).parse_args()
 
     def run() -> None:
         from raykd.cli import commands
@@ -47,12 +51,15 @@ def main(*experiments: "Experiment") -> None:
 
 
 def entry(argv: Sequence[str] | None = None) -> int:
-    """Run `python -m raykd` and return its exit code."""
+    """Run the command `raykd`, or `python -m raykd`, and return its exit code."""
     arguments = make_parser().parse_args(argv)
 
     def run() -> None:
         if arguments.command in JOB_COMMANDS:
             run_job_command(arguments)
+            return
+        if arguments.command in PROJECT_COMMANDS:
+            PROJECT_COMMANDS[arguments.command](arguments)
             return
         from raykd.cli import commands
 
@@ -98,33 +105,26 @@ def report_errors_in_one_line() -> None:
     sys.excepthook = hook
 
 
-def make_experiment_parser(families: Sequence[str], pairs: Sequence[str] = ()) -> ArgumentParser:
-    """Return the parser of an experiment file with experiments of these families. pairs: of a benchmark."""
-    text = "Run this experiment. Runs that are done are not repeated."
-    parser = ArgumentParser(description=text, epilog=EXIT_CODES)
-    _add_folders(parser)
-    _add_settings(parser)
-    text = "run only this stage (repeat for more); distilled includes its teacher"
-    parser.add_argument("--stage", action="append", choices=STAGES, help=text)
-    if len(pairs) > 1:
-        text = f"teacher and student, or all (repeat for more): {', '.join(pairs)}; default: {pairs[0]}"
-        parser.add_argument("--pair", action="append", choices=(*pairs, "all"), metavar="TEACHER:STUDENT", help=text)
-        text = "folder of published teachers to import, such as DIR/resnet32x4_vanilla/ckpt_epoch_240.pth"
-        parser.add_argument("--teachers", metavar="DIR", help=text)
-    elif len(families) > 1:
-        text = "run only this family (repeat for more)"
-        parser.add_argument("--family", action="append", choices=families, help=text)
-    parser.add_argument("--teacher-checkpoint", metavar="FILE", help=_TEACHER_CHECKPOINT)
-    _add_teacher_source(parser)
-    parser.add_argument("--plan", action="store_true", help="print the runs and their progress, and start nothing")
-    return parser
+class _PrintVersion(Action):
+    """Print the versions of raykd, Python, torch and Ray, and end the process. They are read only then."""
+
+    def __call__(self, parser: Any, *_: object) -> None:
+        from raykd.provenance import VERSION, versions
+
+        found = versions()
+        names = {"Python": "python", "torch": "torch", "Ray": "ray"}
+        others = ", ".join(f"{title} {found.get(name, 'not installed')}" for title, name in names.items())
+        print(f"raykd {VERSION} ({others})")
+        parser.exit()
 
 
-def make_parser() -> ArgumentParser:
-    """Return the parser of `python -m raykd`."""
-    text = "Knowledge-distillation experiments on Ray, inside Slurm."
-    parser = ArgumentParser(prog="python -m raykd", description=text, epilog=EXIT_CODES)
+def make_parser(prog: str = COMMAND) -> Parser:
+    """Return the parser of the command `raykd`. prog: how it was started."""
+    parser = Parser(prog=prog, description="Knowledge-distillation experiments on Ray, inside Slurm.")
+    text = "print the versions of raykd, Python, torch and Ray"
+    parser.add_argument("--version", action=_PrintVersion, nargs=0, help=text)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    _add_experiments(commands)
     _add_stages(commands)
     _add_tune_and_plan(commands)
     _add_report_and_prefetch(commands)
@@ -135,23 +135,37 @@ def make_parser() -> ArgumentParser:
     )
     _add_bench(commands)
     _add_export(commands)
-    _add(commands, "doctor", "check this machine for what raykd requires, and print remedies", _add_folders)
+    _add(commands, "doctor", "check this machine for what raykd requires, and print remedies", add_folders)
     add_job_commands(partial(_add, commands))
     return parser
 
 
+def _add_experiments(commands: Any) -> None:
+    """Add the commands that run, list and copy the bundled experiments."""
+    text = "run an experiment: its name, as 'experiments' lists it, or a file"
+    run = _add(commands, "run", text)
+    run.add_argument("experiment", metavar="NAME|FILE", help="such as distill_cnn, or experiments/distill_cnn.py")
+    text = "options of the experiment, which 'run NAME --help' lists"
+    run.add_argument("arguments", nargs=REMAINDER, metavar="...", help=text)
+    _add(commands, "experiments", "list the experiments that a name stands for")
+    text = "copy the bundled experiments and the scripts for Slurm, to edit them"
+    init = _add(commands, "init", text)
+    text = "folder of the project, which gets experiments/ and slurm/; default: the current one"
+    init.add_argument("folder", nargs="?", default=".", metavar="DIR", help=text)
+
+
 def _add_stages(commands: Any) -> None:
     """Add one command for each stage of an experiment."""
-    teacher = _add(commands, "train-teacher", "train only the teacher", _add_folders, _add_settings)
+    teacher = _add(commands, "train-teacher", "train only the teacher", add_folders, add_settings)
     teacher.add_argument("--model", help="default: the recipe's, resnet18")
     text = "train student baselines, without a teacher"
-    student = _add(commands, "train-student", text, _add_folders, _add_settings)
+    student = _add(commands, "train-student", text, add_folders, add_settings)
     student.add_argument("--model", help="default: the recipe's, resnet8")
     text = "train distilled students, and their teacher if it is not trained yet"
-    distill = _add(commands, "distill", text, _add_folders, _add_settings)
+    distill = _add(commands, "distill", text, add_folders, add_settings)
     distill.add_argument("--teacher", metavar="MODEL", help="default: the recipe's, resnet18")
     distill.add_argument("--student", metavar="MODEL", help="default: the recipe's, resnet8")
-    distill.add_argument("--teacher-checkpoint", metavar="FILE", help=_TEACHER_CHECKPOINT)
+    distill.add_argument("--teacher-checkpoint", metavar="FILE", help=TEACHER_CHECKPOINT)
     distill.add_argument("--alpha", help="weight of the labels' cross-entropy, 0 to 1; the teacher's is 1 - alpha")
     distill.add_argument("--temperature", help="softens the outputs of student and teacher; above 0")
     text = "add the distance between embeddings to the loss"
@@ -164,19 +178,24 @@ def _add_stages(commands: Any) -> None:
 
 def _add_tune_and_plan(commands: Any) -> None:
     text = "search hyperparameters with Ray Tune and Optuna; 'tune show' prints the progress of all searches"
-    tune = _add(commands, "tune", text, _add_folders, _add_settings)
+    tune = _add(commands, "tune", text, add_folders, add_settings)
     tune.add_argument("file", metavar="experiments/X.py|show")
     tune.add_argument("--trials", help="number of trials, instead of the file's")
     text = "print an experiment's runs and their progress; start nothing"
-    plan = _add(commands, "plan", text, _add_folders, _add_settings)
+    plan = _add(commands, "plan", text, add_folders, add_settings)
     plan.add_argument("file", metavar="experiments/X.py")
     for command in (tune, plan):
-        _add_teacher_source(command)
+        add_teacher_source(command)
+    text = "list the fields that --set takes, with their types, values and defaults"
+    list_fields = _add(commands, "fields", text, add_settings)
+    text = "experiment whose values are listed; default: an experiment without changes"
+    list_fields.add_argument("file", nargs="?", metavar="NAME|FILE", help=text)
+    list_fields.add_argument("--json", action="store_true", help="print a JSON list instead of a table")
 
 
 def _add_report_and_prefetch(commands: Any) -> None:
     report = _add(
-        commands, "report", "write report.json and the page from the runs that are done", _add_folders, _add_settings
+        commands, "report", "write report.json and the page from the runs that are done", add_folders, add_settings
     )
     models = "FAMILY_{teacher,student_baseline,student_kd}.{safetensors,pth}"
     report.add_argument("--models-dir", metavar="DIR", help=f"evaluate {models} in DIR, and write DIR/report.json")
@@ -188,7 +207,7 @@ def _add_report_and_prefetch(commands: Any) -> None:
     text = "with --models-dir: the families; default: distill_cnn.py and distill_vit.py"
     report.add_argument("file", nargs="*", metavar="experiments/X.py", help=text)
     text = "download data and pretrained weights; requires internet access"
-    prefetch = _add(commands, "prefetch", text, _add_folders, _add_settings)
+    prefetch = _add(commands, "prefetch", text, add_folders, add_settings)
     text = "default: distill_cnn.py and distill_vit.py"
     prefetch.add_argument("file", nargs="*", metavar="experiments/X.py", help=text)
 
@@ -198,12 +217,14 @@ def _add_pack(commands: Any) -> None:
     pack = _add(commands, "pack", text)
     text = "imagenet, tiny_imagenet, folder:PLACE, parquet:PLACE or webdataset:PLACE"
     pack.add_argument("name", metavar="NAME", help=text)
-    _add_data_dir(pack)
+    add_data_dir(pack)
     text = "default: packed/NAME[-N] in the data folder, where data.name=packed:NAME[-N] finds it"
     pack.add_argument("--to", metavar="FOLDER", help=text)
     text = "reduce larger images to a shorter side of N pixels, and encode them as JPEG; default: keep all bytes"
     pack.add_argument("--resize", type=int, metavar="N", help=text)
-    pack.add_argument("--quality", type=int, default=95, metavar="Q", help="of these JPEGs, 1 to 100; default: 95")
+    pack.add_argument(
+        "--quality", type=int, default=95, metavar="Q", help="quality of these JPEGs, 1 to 100; default: 95"
+    )
     text = "store the pixels of the middle squares at NxN, which need no decoding"
     pack.add_argument("--raw", type=int, metavar="N", help=text)
     text = "leave out up to N damaged images, and list them in skipped.txt; default: 0"
@@ -220,7 +241,7 @@ def _add_bench(commands: Any) -> None:
     bench.add_argument("--teacher", metavar="MODEL", help="the teacher of --student")
     text = "time the loading of images on disk instead: photos that are generated, or those of the data set NAME"
     bench.add_argument("--data", metavar="NAME", nargs="?", const="", help=text)
-    _add_data_dir(bench)
+    add_data_dir(bench)
     bench.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
     bench.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: one per core")
     bench.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds of measurements; default: 5")
@@ -234,35 +255,12 @@ def _add_export(commands: Any) -> None:
     export.add_argument("--format", required=True, choices=EXPORT_FORMATS, help="docs/export.md compares them")
     export.add_argument("--output", metavar="FOLDER", help="default: DIR/exported/RUN-FORMAT")
     export.add_argument("--overwrite", action="store_true", help="replace an earlier export in that folder")
-    _add_results(export)
+    add_results(export)
 
 
-def _add(commands: Any, name: str, text: str, *add_options: Callable[[ArgumentParser], None]) -> ArgumentParser:
+def _add(commands: Any, name: str, text: str, *add_options: Callable[[Parser], None]) -> Parser:
     """Return the parser of a new command. add_options: functions that add what several commands have."""
-    command: ArgumentParser = commands.add_parser(name, help=text, description=text, epilog=EXIT_CODES)
+    command: Parser = commands.add_parser(name, help=text, description=text)
     for add in add_options:
         add(command)
     return command
-
-
-def _add_teacher_source(parser: ArgumentParser) -> None:
-    text = "run the teacher at every step (live), or once for each view of each image (cache); default: the cheaper"
-    parser.add_argument("--teacher-source", choices=("auto", "live", "cache"), help=text)
-
-
-def _add_folders(parser: ArgumentParser) -> None:
-    _add_results(parser)
-    _add_data_dir(parser)
-
-
-def _add_data_dir(parser: ArgumentParser) -> None:
-    parser.add_argument("--data-dir", metavar="DIR", help="default: $RAYKD_DATA, else ./data")
-
-
-def _add_results(parser: ArgumentParser) -> None:
-    parser.add_argument("--results", default="ray_results", metavar="DIR", help="default: ray_results")
-
-
-def _add_settings(parser: ArgumentParser) -> None:
-    text = "change a field by its dotted path, such as method.temperature=2 (repeat for more)"
-    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="FIELD=VALUE", help=text)

@@ -22,7 +22,7 @@ from raykd.training.training_step import make_model
 
 
 def print_plan(experiments: Sequence[Experiment], options: Options) -> None:
-    """Print the runs and their progress; start nothing. Raises ConfigError for what would end them before Ray runs."""
+    """Print the runs and their progress; start nothing. Raises the ConfigErrors that a run raises before Ray starts."""
     store = RunStore(options.results)
     storage: list[str] = []
     options = with_packs([experiment.data for experiment in experiments], options, storage.append)
@@ -57,7 +57,7 @@ def worker_differences(plan: Plan, dataset: Dataset) -> list[str]:
     count = plan.experiment.workers.count
     if count == 1:
         return []
-    stages: dict[str, list[str]] = {}  # by the part of the training that each worker has for itself
+    stages: dict[str, list[str]] = {}  # by the part of the training that workers do not share
     for run in {(run.recipe, run.method): run for run in plan.runs if run.imported is None}.values():
         for part in per_worker_parts(run, make_model(run, dataset)):
             stages.setdefault(part, []).append(f"the {run.stage}" if run.stage == "teacher" else "students")

@@ -35,7 +35,10 @@ def fetch(experiments: Sequence[Experiment], data_folder: Path, weights_folder: 
 
 
 def _fetch_data(name: str, folder: Path, console: Console) -> None:
-    """Download CIFAR. Other images are only looked for, since raykd does not know their origin or may not copy them."""
+    """Download CIFAR. For another data set, print its folder: its origin is unknown, or raykd may not copy it.
+
+    Raises DataError if that folder is missing.
+    """
     if name == "digits":
         return
     if is_user_provided(name):

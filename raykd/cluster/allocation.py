@@ -114,7 +114,7 @@ def _num_gpus(environ: Mapping[str, str], num_nodes: int) -> int:
     """Return the number of GPUs per node.
 
     Slurm before 21.08 sets only the list of indices; a job without GPUs has neither variable. Slurm sets only this
-    node's number: with a total (--gpus=3) the other nodes may have another.
+    node's number: with a total (--gpus=3) the other nodes may have other numbers.
     """
     indices = [index for index in environ.get("SLURM_JOB_GPUS", "").split(",") if index]
     num_gpus = _number(environ, "SLURM_GPUS_ON_NODE", default=len(indices))

@@ -13,11 +13,11 @@ import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from raykd.cluster.sbatch_options import Option, script_defaults, split, translate, value_of
 from raykd.cluster.slurm_commands import SCRIPT, SlurmError, slurm_output
 from raykd.errors import ConfigError
+from raykd.spec.bundled import find_experiment
 
 COLUMNS = ("NodeHost", "StateLong", "Gres", "GresUsed")
 USABLE = ("idle", "mixed", "completing")  # 'idle~' is powered down and will wake up; with '*' the node does not respond
@@ -28,7 +28,7 @@ UNTYPED_GPUS = re.compile(r"gpu(?::(\d+))?")
 
 @dataclass(frozen=True)
 class GpuType:
-    """A type of GPU in the partition. free: the free GPUs of each usable node. num_total: on all nodes."""
+    """A type of GPU in the partition. free: free GPUs of each node, 0 if it is unusable. num_total: on all nodes."""
 
     name: str
     free: tuple[int, ...]
@@ -74,19 +74,19 @@ def _request(options: Sequence[Option], partition: str, rank: Sequence[str]) -> 
 
 
 def _require_file(experiment: Sequence[str]) -> None:
-    """Raise ConfigError unless `experiment` begins with an experiment file."""
+    """Raise ConfigError unless `experiment` begins with an experiment file or the name of an experiment."""
     if not experiment:
         raise ConfigError(
             "no experiment file; usage: slurm/submit_best_gpu.sh [--dry-run] [--time=1:00:00] FILE [ARGS...]"
         )
-    if not Path(experiment[0]).is_file():
+    if not find_experiment(experiment[0]).is_file():
         raise ConfigError(
             f"experiment file '{experiment[0]}' does not exist; write sbatch's options with '=', as in --time=1:00:00"
         )
 
 
 def _sinfo(partition: str) -> str:
-    """Return a line for each node, with fields separated by '|'. Raises ConfigError."""
+    """Return a line for each node, with fields separated by '|'. Raises ConfigError if Slurm lists none."""
     columns = ",".join(f"{column}:|" for column in COLUMNS)
     command = ["sinfo", "--Node", "--noheader", f"--partition={partition}", f"--Format={columns}"]
     try:

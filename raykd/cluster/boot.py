@@ -6,7 +6,9 @@ Without an experiment, the cluster accepts the experiments that are submitted to
 
 Exit code: the experiment's; 2 for invalid arguments, configuration or files; 1 if Ray is lost; 75 if Ray does not
 start or the job is interrupted: by SIGTERM, by SIGUSR2 (the signal before the time limit), or by SIGTERM to the job's
-steps (preemption with a grace time). After this signal or a preemption the job requeues itself.
+steps (preemption with a grace time). The job requeues itself after the signal before the time limit, a preemption or a
+loss of nodes.
+
 This module imports neither ray nor torch, so that the first line is printed immediately.
 """
 

@@ -22,15 +22,15 @@ from raykd.cluster.ports import find_ports
 from raykd.cluster.private_ray import base_folder
 from raykd.cluster.slurm_commands import SlurmError, slurm_output
 from raykd.errors import RaykdError, plural
+from raykd.spec.bundled import SLURM
 from raykd.store.locked_folder import lock_at
 
 TIMEOUT_S = 30
 CUDA_13_DRIVER = 580  # the first NVIDIA driver that runs CUDA 13, for which torch is built from 2.11
-MIN_FREE_GB = 5.0  # checkpoints and best weights of the experiment's 14 runs, and decoded images
+MIN_FREE_GB = 5.0  # checkpoints and best weights of the 14 runs of cnn_and_vit.py, and decoded images
 MAX_CLOCK_SKEW_S = 5.0
 LARGEST_JOB_ID = 2**26 - 1  # Slurm's highest id, which gives the longest folder name
 NO_CLUSTER = "configuration source"  # in the errors of Slurm's commands without slurm.conf and a server
-REPOSITORY = Path(__file__).parents[2]
 
 Verdict = Literal["ok", "bad", "-"]  # '-': missing, but not required everywhere
 
@@ -158,11 +158,16 @@ def _slurm() -> Finding:
 
 
 def default_partition() -> str:
-    """Return SBATCH_PARTITION, else the partition that slurm/site.sh exports; '' if neither is set."""
+    """Return SBATCH_PARTITION, else the partition that slurm/site.sh exports; '' if neither is set.
+
+    The site.sh is that of the current folder, if it is a project, else the bundled one.
+    """
     if partition := os.environ.get("SBATCH_PARTITION"):
         return partition
-    script = ["bash", "-c", "source slurm/site.sh >&2; echo; echo $SBATCH_PARTITION"]
-    done = subprocess.run(script, cwd=REPOSITORY, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    in_project = Path("slurm/site.sh")
+    site = in_project if in_project.is_file() else SLURM / "site.sh"
+    script = ["bash", "-c", 'source "$0" >&2; echo; echo $SBATCH_PARTITION', str(site)]
+    done = subprocess.run(script, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     return done.stdout.strip().rpartition("\n")[2]
 
 

@@ -38,7 +38,7 @@ class Signals:
     def _record(self, number: int, _frame: object) -> None:
         self.received.append(signal.Signals(number))
 
-    def take(self) -> list[signal.Signals]:
+    def new_signals(self) -> list[signal.Signals]:
         """Return the signals since the last call, SIGUSR2 only once: a second one would end the driver."""
         self._check_warning()
         first, numbers = self._num_returned, list(self.received)
@@ -54,7 +54,7 @@ class Signals:
             raise Interrupted(f"interrupted by {source} while Ray was starting")
 
     def _check_warning(self) -> None:
-        """Record a signal to the steps, unless this process received one first: its SIGTERM reaches all of the job."""
+        """Record a signal to the steps, unless this process received one first, which may have ended the steps too."""
         if not self.received and self.is_warned():
             self.has_been_warned = True
             self._record(signal.SIGUSR2, None)
@@ -70,14 +70,15 @@ def run_driver(
 ) -> int:
     """Run the driver in `folder` and return its return code, which is negative if a signal killed it.
 
-    head_failure: why Ray's head has ended, or '' while it runs. save_time_s: called at SIGTERM; how long the driver may
-    save from then on. Raises RaykdError if the head ends first, because the driver would wait forever.
+    head_failure: returns why Ray's head has ended, or '' while it runs. save_time_s: called at SIGTERM; returns the
+    seconds that the driver may save from then on. Raises RaykdError if the head ends first, because the driver would
+    wait forever.
     """
     driver = subprocess.Popen(command, env=environment, cwd=folder)
     deadline = float("inf")
     try:
         while driver.poll() is None:
-            for number in signals.take():  # a second SIGTERM, at the end of a grace time, sets a new limit
+            for number in signals.new_signals():  # a second SIGTERM, at the end of a grace time, sets a new limit
                 driver.send_signal(number)
                 if number == signal.SIGTERM:
                     since = time.monotonic()  # save_time_s asks Slurm, which may take seconds

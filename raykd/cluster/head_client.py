@@ -44,7 +44,9 @@ def _run(job_id: int, command: str, experiment: Sequence[str] = (), name: str = 
     if command == "logs":
         return _print_output(submissions, submission.name, follow)
     if submission.is_over:  # command is "stop"
-        raise ConfigError(f"{submission.name} has already {submission.status.lower()}; 'raykd status' lists what runs")
+        raise ConfigError(
+            f"{submission.name} has already {submission.status.lower()}; 'raykd status' lists all experiments"
+        )
     submissions.stop(submission.name)
     print(f"{submission.name} saves and then ends", flush=True)
     return 0

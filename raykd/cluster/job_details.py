@@ -26,7 +26,11 @@ class Share:
 
 @dataclass(frozen=True)
 class JobDetails:
-    """shares: by node name. gpus_per_node: every requested count. total_gpus: the requested total, or None."""
+    """The resources of a job, allocated and requested.
+
+    shares: by node name. gpus_per_node: every requested count. total_gpus: the requested total; restarts: how often the
+    job was requeued; both None if Slurm does not print them.
+    """
 
     shares: Mapping[str, Share]
     gpus_per_node: tuple[int, ...]

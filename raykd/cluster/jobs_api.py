@@ -40,7 +40,7 @@ class JobsApi:
 
     def _call(self, method: str, path: str, body: object = None) -> Any:
         """Return the JSON answer. Raises RaykdError, in one line, for any other answer and for none."""
-        _require_own_listener(self._port)
+        _require_listener_of_this_user(self._port)
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
         connection = HTTPConnection(HOST, self._port, timeout=TIMEOUT_S)
         try:
@@ -61,7 +61,7 @@ def _error(reason: str) -> RaykdError:
     return RaykdError(f"the request to the job's Ray cluster failed: {reason.strip()}")
 
 
-def _require_own_listener(port: int) -> None:
+def _require_listener_of_this_user(port: int) -> None:
     """Raise RaykdError if a process of another user listens at `port`, which it took after the dashboard ended."""
     try:
         rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]

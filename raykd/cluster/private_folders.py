@@ -39,10 +39,11 @@ def remove_abandoned(folders: Iterable[Path]) -> list[Path]:
 
     Links are not followed. On a shared disk, folders of processes on other machines stay.
     """
-    return [folder for folder in folders if _is_own(folder) and _remove_if_abandoned(folder)]
+    return [folder for folder in folders if _is_folder_of_this_user(folder) and _remove_if_abandoned(folder)]
 
 
-def _is_own(folder: Path) -> bool:
+def _is_folder_of_this_user(folder: Path) -> bool:
+    """Return whether `folder` is a folder, not a link, that belongs to this user."""
     try:
         status = folder.lstat()
     except OSError:
@@ -51,6 +52,7 @@ def _is_own(folder: Path) -> bool:
 
 
 def _remove_if_abandoned(folder: Path) -> bool:
+    """Remove `folder` if its process has ended, and return whether it was removed."""
     try:
         before = folder.lstat()
         try:
@@ -104,6 +106,6 @@ def remove_abandoned_below(base: Path) -> list[Path]:
     user = os.getuid()
     folders = [*base.glob(f"rk-{user}-*"), *base.glob(f".rk-{user}-*")]
     commands = base / f"raykd-{user}"
-    if _is_own(commands):
+    if _is_folder_of_this_user(commands):
         folders += commands.glob("command-*")
     return remove_abandoned(folders)

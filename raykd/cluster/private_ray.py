@@ -1,6 +1,6 @@
 """Keep a Ray cluster private by a folder that only its user can enter, with the token of ray_token.py in it.
 
-Ray makes its own temporary folder writable for everyone (0777), so it lies inside a folder of mode 0700.
+Ray makes its temporary folder writable for everyone (0777), so that folder is inside another one of mode 0700.
 
     /tmp/rk-UID-JOBID/            a Slurm job's Ray cluster: token, r/ (Ray's --temp-dir); see job_folder.py
     /tmp/raykd-UID/command-ID/    one command's Ray cluster outside Slurm: token; Ray's --temp-dir is /tmp/raykd-UID/ray

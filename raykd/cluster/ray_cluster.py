@@ -146,7 +146,7 @@ class RayCluster:
                     raise RayNotStarted(failure)
             if time.monotonic() > deadline:
                 tail = self._workers[min(missing)].log_tail()
-                raise RayNotStarted(f"{', '.join(sorted(missing))} not joined after {self._timeout}{tail}")
+                raise RayNotStarted(f"{', '.join(sorted(missing))} did not join within {self._timeout}{tail}")
             if failure := self._head.failure("while nodes joined"):
                 raise RayNotStarted(failure)
             self._require_watcher()

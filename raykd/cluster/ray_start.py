@@ -23,7 +23,7 @@ MIN_OBJECT_STORE_BYTES = 80 * MEBIBYTE  # Ray refuses less than 75
 
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9",  # if disabled, Ray would still report that they are disabled
+    "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9",  # Ray reports even that the statistics are disabled
     "RAY_JOB_STOP_WAIT_TIME_S": "90",  # so that a stopped experiment can save; by default Ray kills it after 3 s
 }
 
@@ -39,7 +39,7 @@ WORKER_SETTINGS = {"RAY_gcs_rpc_server_reconnect_timeout_s": "10"}
 
 
 def srun(node: Node, job_name: str, whole: bool = True) -> list[str]:
-    """Return the `srun` of a step on `node` with all of the job's resources there, or with one CPU if not `whole`."""
+    """Return the command of a step on `node` with all of the job's resources there, or with one CPU if not `whole`."""
     num_cpus, num_gpus = (node.num_cpus, node.num_gpus) if whole else (1, 0)
     no_gpu = [] if whole else ["--gres=none"]
     return [
@@ -50,7 +50,7 @@ def srun(node: Node, job_name: str, whole: bool = True) -> list[str]:
 
 
 def start_head(node: Node, ports: Ports, folder: JobFolder, free_shm_bytes: int) -> list[str]:
-    """Return the `ray start --head` for `node`. free_shm_bytes: the limit of the object store, which is in /dev/shm."""
+    """Return the command that starts Ray's head. free_shm_bytes: limits the object store, which is in /dev/shm."""
     return [
         *("ray", "start", "--head"),
         f"--port={ports.gcs}",
@@ -63,7 +63,7 @@ def start_head(node: Node, ports: Ports, folder: JobFolder, free_shm_bytes: int)
 
 
 def start_worker(address: str, node: Node, ports: Ports, folder: JobFolder, free_shm_bytes: int) -> list[str]:
-    """Return the `ray start --address` for `node`."""
+    """Return the command that starts Ray on `node` and joins the head at `address`, HOST:PORT."""
     return ["ray", "start", f"--address={address}", *_shared_options(node, ports, folder, free_shm_bytes)]
 
 

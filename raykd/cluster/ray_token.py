@@ -1,6 +1,6 @@
 """The token that every connection to raykd's Ray clusters requires: made here, and kept in a private folder's file.
 
-Ray's ports listen on all interfaces, and a client that needs no token could run code as this user.
+Ray's ports listen on all interfaces, and without a token any client could run code as this user.
 """
 
 import os
@@ -14,7 +14,7 @@ def make_token() -> str:
 
 
 def token_path(folder: Path) -> Path:
-    """Return where the token of a private folder lies."""
+    """Return the path of the token's file in a private folder."""
     return folder / "token"
 
 

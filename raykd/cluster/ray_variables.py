@@ -19,7 +19,7 @@ PREFIX, PASSED_ON = "RAY_", "RAYKD_RAY_"
 ADDRESS = "RAY_ADDRESS"
 LOOPBACK = ("127.0.0.1", "localhost")
 START_TIMEOUT_S = "180"  # 4 s on a local disk; minutes in a cold environment on a busy shared filesystem
-# What a driver needs to connect to the Ray cluster at RAY_ADDRESS. Ray sets the last one for a submitted experiment.
+# The variables with which a driver connects to RAY_ADDRESS. Ray sets the last one for a submitted experiment.
 _CONNECTION_PREFIXES = ("RAY_AUTH_", "RAY_TLS_")
 _CONNECTION = (ADDRESS, "RAY_USE_TLS", "RAY_COLOR_PREFIX", "RAY_JOB_CONFIG_JSON_ENV_VAR")
 _NOT_PASSED_ON = (ADDRESS, "RAY_API_SERVER_ADDRESS", "RAY_AUTH_")  # RAYKD_RAY_* must not redirect requests
@@ -28,8 +28,8 @@ _NOT_PASSED_ON = (ADDRESS, "RAY_API_SERVER_ADDRESS", "RAY_AUTH_")  # RAYKD_RAY_*
 def address_in(environ: Mapping[str, str]) -> str | None:
     """Return the HOST:PORT in RAY_ADDRESS, or None if the command starts a private Ray cluster.
 
-    Raises ConfigError for any other value. For 'auto' Ray would join any Ray cluster of this machine, and for others
-    import a module.
+    Raises ConfigError for any other value. For 'auto' Ray would join any Ray cluster of this machine, and for other
+    values it would import a module.
     """
     address = environ.get(ADDRESS) or "local"
     if address == "local":
@@ -45,7 +45,10 @@ def address_in(environ: Mapping[str, str]) -> str | None:
 
 
 def without_ray(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return a copy of `environ` without RAY_* variables, except those that RAYKD_RAY_* variables set."""
+    """Return a copy of `environ` without RAY_* variables, except those that RAYKD_RAY_* variables set.
+
+    It has the `proxy_exceptions` of this machine.
+    """
     kept = {name: value for name, value in environ.items() if not name.startswith(PREFIX)}
     passed_on = {name.removeprefix("RAYKD_"): value for name, value in environ.items() if name.startswith(PASSED_ON)}
     settings = {name: value for name, value in passed_on.items() if not name.startswith(_NOT_PASSED_ON)}

@@ -9,7 +9,7 @@ from raykd.cluster.allocation import Allocation
 from raykd.cluster.slurm_commands import SCRIPT, SlurmError, slurm_output
 from raykd.errors import ConfigError, plural
 
-MAX_REQUEUES = "100"  # enough for jobs of a day; a job without progress must end eventually
+MAX_REQUEUES = "100"  # 100 days for jobs of one day; a job without progress must end eventually
 END_S = 60
 LINGER_S = 2  # a node refuses to start a job again within the second in which it ended the job
 
@@ -25,7 +25,7 @@ def max_requeues(environ: Mapping[str, str]) -> int:
 def requeue(
     allocation: Allocation, experiment: Sequence[str], limit: int, refusal: str, log: Callable[[str], None]
 ) -> bool:
-    """Have Slurm requeue this job and wait to be ended, or print the command that resubmits it.
+    """Have Slurm requeue this job and wait for its SIGTERM, or print the command that resubmits the job.
 
     experiment: its file and arguments, as submitted. limit: how often a job may be requeued. refusal: why the job
     must not be requeued, or ''. Return whether the job is requeued.

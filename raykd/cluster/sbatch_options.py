@@ -1,4 +1,4 @@
-"""Translation of sbatch options into those that the batch script's own #SBATCH lines allow.
+"""Translate sbatch options into options that the #SBATCH lines of the batch script allow.
 
 The script requests --gres, --mem and --cpus-per-task. Slurm ignores or refuses other ways to request the same:
 --gpus-per-node has no effect beside --gres, and --mem-per-cpu beside --mem is an error. The submit scripts translate
@@ -68,13 +68,16 @@ def value_of(options: Sequence[Option], name: str) -> str:
 
 
 def translate(options: Sequence[Option], defaults: Mapping[str, str]) -> list[str]:
-    """Return the options for sbatch. defaults: those of the script's #SBATCH lines. Raises ConfigError."""
+    """Return the options for sbatch. defaults: those of the script's #SBATCH lines.
+
+    Raises ConfigError for a value that is no number or size, or that does not fit the other options.
+    """
     cpus = value_of(options, "cpus-per-task") or defaults.get("cpus-per-task", "1")
     gres = _gres(options)
     resources = (gres if gres is not None else defaults.get("gres", "none")).split(",")
     parts = [resource.split(":") for resource in resources]  # gpu[:TYPE][:COUNT]
     num_gpus = sum(int(part[-1]) if part[-1].isdecimal() else 1 for part in parts if part[0] == "gpu")
-    for name in ("cpus-per-gpu", "mem-per-gpu"):  # 0 CPUs, or --mem=0, which requests all of a node's memory
+    for name in ("cpus-per-gpu", "mem-per-gpu"):  # would be 0 CPUs, or --mem=0, all of a node's memory
         if not num_gpus and (size := value_of(options, name)):
             raise ConfigError(f"--{name}={size}: the job has no GPU; request --cpus-per-task=N and --mem=8G instead")
     translated = [] if gres is None else [f"--gres={gres}"]

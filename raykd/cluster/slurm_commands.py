@@ -36,7 +36,7 @@ def field_in(text: str, name: str) -> str:
 
 
 def hostnames(nodelist: str) -> list[str]:
-    """Expand a list such as 'cn[1-2,7]' into names, the batch script's node first. Raises ConfigError."""
+    """Expand a list such as 'cn[1-2,7]', the batch script's node first. Raises ConfigError if scontrol fails."""
     try:
         return slurm_output(["scontrol", "show", "hostnames", nodelist]).split()
     except SlurmError as error:
@@ -47,7 +47,10 @@ def hostnames(nodelist: str) -> list[str]:
 
 @dataclass(frozen=True)
 class RunningJob:
-    """head: the node of the batch script. folder: the repository that the job runs. log: the job's output file."""
+    """A job that is running.
+
+    head: the node of the batch script. folder: the repository that the job runs. log: the job's output file.
+    """
 
     job_id: int
     head: str
@@ -84,7 +87,10 @@ def only_job() -> int:
 
 
 def show_job(job_id: int, timeout_s: float = TIMEOUT_S) -> dict[str, str]:
-    """Return all fields that `scontrol show job` prints; values may contain spaces. Raises ConfigError."""
+    """Return all fields that `scontrol show job` prints; values may contain spaces.
+
+    Raises ConfigError if Slurm returns no record of the job.
+    """
     try:
         text = slurm_output(["scontrol", "show", "job", "--oneliner", str(job_id)], timeout_s)
     except SlurmError as error:

@@ -20,7 +20,7 @@ from raykd.cluster.private_folders import claimed, remove_abandoned_below
 from raykd.errors import ConfigError
 from raykd.provenance import git_revision
 
-CODE = ("raykd", "experiments")
+CODE = ("raykd", "experiments")  # of a checkout; a project of `init` has no raykd, and imports the installed one
 # The data that `prefetch` downloads. Everything else in the data folder is linked and read in place, once per process;
 # its decoded images are stored with the results.
 DATA = (
@@ -38,7 +38,10 @@ MEGABYTE = 1e6
 
 @dataclass(frozen=True)
 class Staging:
-    """folder: the same path on every node. repository, data: the sources, or None if not staged."""
+    """The files that a job stages, and the folder for them.
+
+    folder: the same path on every node. repository, data: the folders that are copied, None for one that is not.
+    """
 
     folder: Path
     repository: Path | None = None
@@ -160,7 +163,8 @@ def planned_staging(allocation: Allocation, environ: Mapping[str, str], with_cod
     name = f"rk-{os.getuid()}-{allocation.job_id}-files-{allocation.restart_count}"
     data: Path | None = allocation.submit_dir / (environ.get("RAYKD_DATA") or "data")
     data = data if _data_in(data) else None
-    repository = allocation.submit_dir if with_code else None
+    has_code = (allocation.submit_dir / CODE[0]).is_dir()
+    repository = allocation.submit_dir if with_code and has_code else None
     return Staging(Path(scratch) / name, repository, data) if repository or data else None
 
 

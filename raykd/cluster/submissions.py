@@ -20,6 +20,7 @@ from raykd.cluster.jobs_api import JobsApi
 from raykd.cluster.ray_start import module_command
 from raykd.cluster.slurm_commands import SCRIPT
 from raykd.errors import ConfigError, Interrupted, RaykdError
+from raykd.spec.bundled import find_experiment
 
 PACK = "pack"  # the command of raykd that runs in a job like an experiment, since it uses all nodes
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
@@ -31,16 +32,17 @@ POLL_S = 0.3
 def experiment_command(experiment: Sequence[str], folder: Path) -> list[str]:
     """Return `python EXPERIMENT ARGS...`, to be run in `folder`, or `python -m raykd pack ARGS...`.
 
-    Raises ConfigError if the experiment file does not exist.
+    experiment: a file or the name of an experiment, and its arguments. Raises ConfigError if there is no such file.
     """
     if experiment[0] == PACK:
         return [sys.executable, "-m", "raykd", *experiment]
-    if not (folder / experiment[0]).is_file():
+    file = find_experiment(experiment[0], folder)
+    if not (folder / file).is_file():
         raise ConfigError(
-            f"experiment file '{experiment[0]}' does not exist in {folder}; submit with: sbatch {SCRIPT} "
+            f"experiment file '{file}' does not exist in {folder}; submit with: sbatch {SCRIPT} "
             "experiments/distill_cnn.py [ARGS...]"
         )
-    return [sys.executable, *experiment]
+    return [sys.executable, str(file), *experiment[1:]]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ the GCS or the raylet is lost, this process ends. Any other process, such as the
 With --block, Ray would end if any of them is lost, and would leave agents behind.
 
 SIGTERM does not end this process, and is blocked in Ray's processes: Slurm sends it to every process of the job when it
-preempts, requeues or cancels the job, and saving a training requires Ray. END_SIGNAL ends this process.
+preempts, requeues or cancels the job, and saving a run requires Ray. END_SIGNAL ends this process.
 Exit code: the command's if it fails, 1 if Ray is lost, 128 + number on a signal.
 """
 
@@ -52,7 +52,7 @@ def main(command: Sequence[str], timeout_s: float = 0.0, is_over: Callable[[], b
     """Run `command`, supervise the processes that it leaves behind, and return the exit code.
 
     The process must have no other children. timeout_s: how long a failing start may be repeated. is_over: called
-    repeatedly after a SIGTERM; whether to end.
+    repeatedly after a SIGTERM; returns whether to end.
     """
     libc = ctypes.CDLL(None)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

@@ -5,7 +5,7 @@
 Runs under srun. It reads the job's token from standard input, and first prints the number of its step.
 
 It ends with Ray and leaves nothing on the node. SIGTERM, which Slurm sends before it ends the job, ends it only once
-the head is gone: until then a training may still be saved. Exit code: Ray's, or 128 + number if a signal ended it.
+the head is gone: until then a run may still be saved. Exit code: Ray's, or 128 + number if a signal ended it.
 """
 
 import json

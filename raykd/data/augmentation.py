@@ -19,19 +19,18 @@ MAX_ALPHA = 32.0  # at this alpha, nearly all weights of Beta(alpha, alpha) are 
 class Augmentation(Config):
     """Augmentation techniques, in the order in which they are applied. Random numbers differ for each image.
 
-    crop_area: the smallest fraction of the view's area that a crop keeps before it is resized; 1 disables crops.
-    randaugment: (operations per image, magnitude from 0 to 30), or () for none (arXiv:1909.13719).
-    cutout: side in pixels of the square that is replaced by the mean color; 0 for none (arXiv:1708.04552).
-    mixup, cutmix: alpha of the weights' Beta(alpha, alpha); 0 for none (arXiv:1710.09412, arXiv:1905.04899). If both
-    are on, each image uses one of them with probability 1/2.
+    If mixup and cutmix are both on, each image uses one of them with probability 1/2.
     """
 
     kind: ClassVar[str] = "augmentation"
+    # smallest fraction of the view's area that a crop keeps before it is resized, in (0, 1]; 1 disables crops
     crop_area: float = 1.0
+    # operations per image, and their magnitude from 0 to 30; () for none (arXiv:1909.13719)
     randaugment: Annotated[tuple[int, ...], AtMost(100)] = ()
+    # side in pixels of the square that is replaced by the mean color; 0 for none (arXiv:1708.04552)
     cutout: int = 0
-    mixup: float = 0.0
-    cutmix: float = 0.0
+    mixup: float = 0.0  # alpha of the mixed images' weights, from Beta(alpha, alpha); 0 for none (arXiv:1710.09412)
+    cutmix: float = 0.0  # alpha of the pasted areas, from Beta(alpha, alpha); 0 for none (arXiv:1905.04899)
 
     def check(self) -> None:
         self.require(0 < self.crop_area <= 1, "crop_area", "must lie in (0, 1]: a fraction of the view; 1 for none")

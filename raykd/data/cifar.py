@@ -6,7 +6,7 @@ the data folder F, or in F/cifar10 (F/cifar100):
 
     cifar-10-batches-py/         cifar-100-python/         unpacked batches
     cifar-10-python.tar.gz       cifar-100-python.tar.gz   the archive
-    train.parquet, test.parquet                            and the Hub's names, see parquet_folder.py
+    train.parquet, test.parquet                            or with the Hub's names, see parquet_folder.py
 
 Batches and archive are pickles, so torchvision reads them only after their checksums were verified.
 Only `download` accesses the internet.
@@ -41,7 +41,7 @@ _CONFIGURATIONS = ("plain_text", "data")  # searched in the data folder itself, 
 class Cifar:
     """The differences between CIFAR-10, CIFAR-100 and CIFAR-100 with coarse labels.
 
-    folder: its name below the data folder. dataset_class: the name of the class in torchvision.datasets.
+    folder: the name of the folder below the data folder. dataset_class: the name of the class in torchvision.datasets.
     batches, archive: torchvision's names of the folder and the file. label_key: the key of the labels in the batches.
     label_column: the column of the labels in Parquet. label_hint: the end of the error for a label out of range.
     mean, std: by channel over the 50,000 training images, in [0, 1].
@@ -116,7 +116,7 @@ def find(name: str, folder: Path, cache: Path | None = None) -> StoredDataset:
 
     There are 50,000 and 10,000 images, or as many as the Parquet files hold. The identity is one constant for batches
     and archive, which hold the same images; for Parquet it is the SHA-256 of the files. PNG decodes to the same pixels
-    on every machine; JPEG depends on Pillow's library. cache: the folder of file_hashes.py.
+    on every machine; JPEG depends on Pillow's JPEG library. cache: the folder of file_hashes.py.
 
     Raises DataError if the folder holds none of the layouts, or if a checksum does not match.
     """
@@ -271,12 +271,12 @@ def _read_parquet(variant: Cifar, train: Sequence[Path], test: Sequence[Path]) -
     kind = variant.label_key.replace("_", " ")  # labels, fine labels or coarse labels
     valid_labels = f"the {kind} of {variant.title} go from 0 to {len(variant.class_names) - 1}{variant.label_hint}"
     target = TargetSize(IMAGE_SIZE, refusal)
-    rows = parquet.ExpectedRows(len(variant.class_names), valid_labels, variant.label_column)
-    return parquet.read(train, rows, target), parquet.read(test, rows, target)
+    expected = parquet.ExpectedRows(len(variant.class_names), valid_labels, variant.label_column)
+    return parquet.read(train, expected, target), parquet.read(test, expected, target)
 
 
 def _read_archive(variant: Cifar, archive: Path) -> tuple[Split, Split]:
-    """Unpack the archive into a temporary folder and read it, because its own folder may be read-only or shared.
+    """Unpack the archive into a temporary folder and read it, because the archive's folder may be read-only or shared.
 
     torchvision reads files, not streams; reading the tar directly would require unpickling it here.
     """

@@ -14,8 +14,8 @@ from torch import Tensor
 
 VIEW = 1  # the crop and flip of an image in an epoch
 ORDER = 2  # the order of the images in an epoch
-SPLIT = 3  # the images that are held out
-SUBSET = 4  # the images of a smaller training set; with SPLIT it would select the held-out ones
+SPLIT = 3  # the images of the validation split
+SUBSET = 4  # the images of a smaller training set; with SPLIT it would select those of the validation split
 DROPOUT = 5  # the seed of torch's generator in a training step
 AUGMENT = 6  # the key of an image in an epoch, from which its augmentations are drawn
 PARTNER = 7  # the key of the partner that is mixed into an image, and the choice of the partner
@@ -51,8 +51,8 @@ def hash64(*counters: int | Tensor) -> Tensor:
 def uniform_int(bits: Tensor, n: int | Tensor) -> Tensor:
     """Return integers in 0 .. n - 1 from 64 random bits each, int64, in any shape; 1 <= n < 2^31, possibly a tensor.
 
-    The upper 32 bits scaled by n (Lemire 2019, arXiv:1805.10941, without the rejection). Probabilities
-    have a relative error of at most n / 2^32: 4e-8 for 162 views, which no run could notice.
+    The upper 32 bits are scaled by n (Lemire 2019, arXiv:1805.10941, without the rejection). Probabilities
+    have a relative error of at most n / 2^32: 4e-8 for 162 views, far below what a run could detect.
     """
     return (_shift_right(bits, 32) * n) >> 32
 

@@ -57,7 +57,7 @@ class _Scratch(threading.local):
     def __init__(self) -> None:
         self._memory = np.empty(0, dtype=np.uint8)
 
-    def take(self, num_bytes: int) -> np.ndarray:
+    def reserve(self, num_bytes: int) -> np.ndarray:
         """Return memory for at least `num_bytes`. It is used again for the next image."""
         if len(self._memory) < num_bytes:
             self._memory = np.empty(num_bytes, dtype=np.uint8)
@@ -80,7 +80,7 @@ class Decoded(NamedTuple):
 def reduction_of(box: Box, side: int) -> int:
     """Return 8, 4, 2 or 1: an image is decoded at 1 / reduction of its size for this crop and views of `side` pixels.
 
-    It depends on nothing else, so a view has the same pixels whichever other views are decoded with it.
+    No other view affects the reduction, so the pixels of a view do not depend on the views that are decoded with it.
     """
     return next((number for number in _REDUCTIONS if min(box.height, box.width) >= number * side), 1)
 
@@ -88,9 +88,9 @@ def reduction_of(box: Box, side: int) -> int:
 def decode_for_crops(
     where: str, encoded: memoryview, size: tuple[int, int], boxes: Sequence[Box], reduction: int
 ) -> Decoded:
-    """Decode what the crops `boxes` show of an image, whose `reduction_of` they share.
+    """Decode the part of an image that the crops `boxes` show.
 
-    size: H and W, which the pack recorded.
+    size: H and W, which the pack recorded. reduction: the `reduction_of` of every box.
     Raises DataError, which begins with `where`, for an image that cannot be decoded or has another size.
     """
     num_rows = min(size[0], max(box.top + box.height for box in boxes) + _MARGIN)
@@ -114,7 +114,7 @@ def crop(decoded: Decoded, box: Box, view: np.ndarray) -> None:
 
 
 def _decode_jpeg(encoded: bytearray, size: tuple[int, int], num_rows: int, reduction: int) -> Decoded | None:
-    """Decode the first `num_rows` rows of a JPEG; None for other files, and for JPEGs that only Pillow can decode."""
+    """Decode the first `num_rows` rows of a JPEG. Return None for files that only Pillow can decode."""
     header = _read_header(encoded)
     if header is None:
         return None
@@ -128,8 +128,8 @@ def _decode_jpeg(encoded: bytearray, size: tuple[int, int], num_rows: int, reduc
     height, width = ceil(height / reduction), ceil(width / reduction)
     limits = {} if reduction == 1 else {"min_height": height, "min_width": width}
     try:
-        # Not strict: the rows that are left out would be reported as damage. Damage has another checksum in the pack.
-        buffer = _scratch.take(3 * height * width)
+        # Not strict: rows that are left out would be reported as damage. The pack's checksums detect real damage.
+        buffer = _scratch.reserve(3 * height * width)
         pixels = simplejpeg.decode_jpeg(encoded, "RGB", strict=False, buffer=buffer, **limits)
     except ValueError:
         return None
@@ -144,10 +144,10 @@ def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 class _Header(NamedTuple):
-    """What decides how a JPEG is decoded.
+    """The properties that determine how a JPEG is decoded.
 
-    size: height and width before any rotation, which are stored at `size_at`, in two bytes each. is_sequential: whether
-    rows are stored from top to bottom. has_metadata: whether it may have EXIF or XMP.
+    size: height and width before any rotation. size_at: the position of both in the file, in two bytes each.
+    is_sequential: whether rows are stored from top to bottom. has_metadata: whether it may have EXIF or XMP.
     """
 
     size: tuple[int, int]
@@ -157,7 +157,7 @@ class _Header(NamedTuple):
 
 
 def _read_header(encoded: bytearray) -> _Header | None:
-    """Read the segments before the first scan of a JPEG; None for other files, and for other color channels."""
+    """Read the segments before the first scan of a JPEG. Return None for other files, and for other color channels."""
     if not encoded.startswith(JPEG):
         return None
     start, frame, has_metadata = 2, 0, False

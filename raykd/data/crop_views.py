@@ -4,9 +4,9 @@
     box  = a box of at least `min_area` of the image, drawn from the key (random_crop.py)
     flip = a bit of the key
 
-The standard augmentation of ImageNet (Szegedy et al. 2014, arXiv:1409.4842, sec. 6). With `count`, an image has a
-finite set of crops, which a logit cache can hold (Shen and Xing 2022, arXiv:2112.01528; Wu et al. 2022,
-arXiv:2207.10666). Without it, every epoch of every seed shows another crop.
+This is the standard augmentation of ImageNet (Szegedy et al. 2014, arXiv:1409.4842, sec. 6). With `count`, an image has
+a finite set of crops, which a logit cache can hold (Shen and Xing 2022, arXiv:2112.01528; Wu et al. 2022,
+arXiv:2207.10666). Without `count`, every epoch of every seed shows another crop.
 """
 
 from dataclasses import dataclass
@@ -33,8 +33,9 @@ class Boxes(NamedTuple):
 
 @dataclass(frozen=True)
 class CropViews:
-    """min_area: the least fraction of an image in a crop, in (0, 1]. flip: half of the crops are mirrored.
+    """The set of crop views of each image.
 
+    min_area: the least fraction of an image in a crop, in (0, 1]. flip: half of the crops are mirrored.
     count: the number of views of an image; None for a new one in every epoch.
     """
 

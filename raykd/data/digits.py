@@ -11,7 +11,7 @@ from importlib.metadata import distribution
 import numpy as np
 import torch
 
-from raykd.data.splits import stratified_holdout
+from raykd.data.splits import stratified_split
 from raykd.data.types import Split
 
 CLASS_NAMES = tuple("0123456789")
@@ -24,7 +24,7 @@ _SPLIT_SEED = 0  # fixed: the test split is the same everywhere
 
 
 def read() -> tuple[Split, Split]:
-    """Return (train, test): 1,200 and 597 images, each class split in proportion, uint8 [N, 3, 16, 16]."""
+    """Return (train, test): 1,200 and 597 images, each class in proportion, uint8 [N, 3, 16, 16]."""
     # The file is read directly: importing sklearn.datasets takes 3 s in every process that reads the digits.
     rows = np.loadtxt(str(distribution("scikit-learn").locate_file(_FILE)), delimiter=",", dtype=np.int64)
     stored, targets = rows[:, :-1], rows[:, -1]
@@ -32,7 +32,7 @@ def read() -> tuple[Split, Split]:
     blocks = gray.repeat(2, axis=1).repeat(2, axis=2)
     images = torch.from_numpy(blocks)[..., None].repeat(1, 1, 1, 3).permute(0, 3, 1, 2)  # channels-last
     labels = torch.from_numpy(targets.copy())
-    train, test = stratified_holdout(labels, NUM_TEST, _SPLIT_SEED)
+    train, test = stratified_split(labels, NUM_TEST, _SPLIT_SEED)
     return Split(images[train], labels[train]), Split(images[test], labels[test])
 
 

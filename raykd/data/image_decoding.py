@@ -1,7 +1,7 @@
 """Decode PNG and JPEG files to RGB pixels of one size, in several threads.
 
-An image is rotated as its EXIF requires. Gray, palette and CMYK become RGB, an alpha channel is dropped, and of 16 bits
-the upper 8 are kept. Of an image of another size, the middle square is resized (bicubic, antialiased).
+An image is rotated as its EXIF requires. Gray, palette and CMYK become RGB, an alpha channel is dropped, and 16 bits
+are reduced to the upper 8. If an image has another size, its middle square is resized (bicubic, antialiased).
 """
 
 import io
@@ -24,9 +24,9 @@ from raykd.errors import DataError
 _FORMATS = ("PNG", "JPEG")
 _MAX_THREADS = 8  # several workers of a node may read concurrently
 _CHUNK = 1024  # images handed to the threads at a time: after a damaged one, no more than these are decoded
-_DARK = 1 << 14  # a maximum of 16 bits below this leaves fewer than 64 of 256 gray levels
+_DARK = 1 << 14  # a maximum of 16 bits below this leaves at most 64 of 256 gray levels
 _MAX_DARK = 0.1  # the fraction of images that may be dark
-ORIENTATIONS = {
+ORIENTATIONS = {  # EXIF orientation -> the operation that turns the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -53,8 +53,9 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # at
 
 @dataclass(frozen=True)
 class TargetSize:
-    """image_size: pixels per side. refusal: the end of the error for an image of another size; None to resize it.
+    """The size of decoded images, and how images of another size are handled.
 
+    image_size: pixels per side. refusal: the end of the error for an image of another size; None to resize it.
     center_crop: the side of the middle square that is resized, as a fraction of the image's shorter side.
     """
 
@@ -65,10 +66,11 @@ class TargetSize:
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """pixels: uint8 [image_size, image_size, 3]. maximum_16_bit: the highest value, of a PNG with 16 bits per channel.
+    """A decoded image.
 
-    The maximum is taken before resizing. Pillow reads the upper 8 bits of 16-bit color: the true maximum is then less
-    than 256 below this one.
+    pixels: uint8 [image_size, image_size, 3]. maximum_16_bit: the highest value before resizing, for a PNG with 16 bits
+    per channel; else None. Pillow reads only the upper 8 bits of 16-bit color, so the true maximum may be up to 255
+    lower.
     """
 
     pixels: np.ndarray
@@ -127,9 +129,10 @@ def decode_all(
 
 
 def require_full_range(maxima: Sequence[tuple[str, int]]) -> None:
-    """Refuse 16-bit images whose values need fewer bits: only the upper 8 bits are kept, which are then nearly 0.
+    """Raise DataError for 16-bit images that use fewer bits: only the upper 8 bits are read, which are then nearly 0.
 
-    Some images are dark, so _MAX_DARK of them may be; one that is black throughout loses nothing.
+    maxima: what `decode_all` returned. A fraction of _MAX_DARK may be dark. An image that is black throughout loses
+    nothing, so it does not count as dark.
     """
     dark = [(where, maximum) for where, maximum in maxima if 0 < maximum < _DARK]
     if len(dark) > _MAX_DARK * len(maxima):
@@ -152,9 +155,9 @@ def map_in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> list
 
 @dataclass(frozen=True)
 class ReducedImage:
-    """rgb: an upright image, which may be smaller than its file states. height, width: pixels, as the file states.
+    """An image that may be decoded at a reduced size.
 
-    maximum_16_bit: as in DecodedImage.
+    rgb: the upright image. height, width: its pixels at full size, also upright. maximum_16_bit: as in DecodedImage.
     """
 
     rgb: Image.Image
@@ -164,7 +167,7 @@ class ReducedImage:
 
 
 def decode_reduced(where: str, encoded: bytes, at_least: int) -> ReducedImage:
-    """Decode one image, a JPEG at an eighth, a quarter or half of its size if that leaves `at_least` pixels per side.
+    """Decode one image. A JPEG is decoded at 1/8, 1/4 or 1/2 of its size if that leaves `at_least` pixels per side.
 
     Raises DataError, which begins with `where`, for bytes that are no image.
     """
@@ -215,7 +218,7 @@ def describe_other_format(encoded: bytes) -> str | None:
 
 @contextmanager
 def _opened(where: str, stripped: StrippedImage) -> Iterator[Image.Image]:
-    """Open an image; whatever Pillow raises inside becomes a DataError that begins with `where`."""
+    """Open an image. An error of Pillow inside the context becomes a DataError that begins with `where`."""
     try:
         with Image.open(io.BytesIO(stripped.encoded), formats=_FORMATS) as image:
             yield image

@@ -64,7 +64,7 @@ class FolderUnit:
 
 @dataclass(frozen=True)
 class FolderSource(Source):
-    """A folder that was listed."""
+    """A folder of images per class, whose files were listed."""
 
     train: LabeledFiles
     test: LabeledFiles
@@ -127,7 +127,7 @@ def find(
 
 
 def exists(place: Path) -> bool:
-    """Return whether `place` looks like this layout; `find` raises for what is wrong with it."""
+    """Return whether `place` looks like this layout. `find` then checks every file name."""
     return has_train_and_test(_splits_in(place))
 
 
@@ -191,7 +191,7 @@ def list_class(folder: Path) -> list[FileVersion]:
 
 
 def identity_of(names: Sequence[str], splits: Sequence[tuple[Sequence[int], Sequence[bytes]]], image_size: int) -> str:
-    """Return sha256 over the classes and their files' bytes; names and folders of the files do not count.
+    """Return the SHA-256, hex, of the classes and their files' bytes; names and folders of the files do not count.
 
     splits: labels and SHA-256 of the images of the training split, and of the test split.
     """

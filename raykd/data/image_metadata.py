@@ -21,7 +21,7 @@ _JPEG_PIXEL_SEGMENTS = (0xE0, 0xEE)
 _COMMENT, _START_OF_SCAN = 0xFE, 0xDA
 _EXIF_HEADER, _XMP_HEADER = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 _PNG_EXIF_TEXT, _PNG_XMP = b"Raw profile type exif\0", b"XML:com.adobe.xmp\0"
-_MAX_EXIF_BYTES = 1 << 20  # EXIF of a JPEG has at most 64 KiB
+_MAX_EXIF_BYTES = 1 << 20  # of compressed EXIF in a PNG; one segment of a JPEG has at most 64 KiB
 _ORIENTATION = 0x0112
 _INTEGER_TYPES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}  # TIFF type -> struct format
 _XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
@@ -29,7 +29,10 @@ _XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
 
 @dataclass(frozen=True)
 class StrippedImage:
-    """encoded: a PNG or JPEG without metadata. orientation: 1 (upright) to 8. bits: per channel."""
+    """A PNG or JPEG without metadata, or any other file as it is.
+
+    encoded: the bytes of the file. orientation: 1 (upright) to 8. bits: number of bits per channel.
+    """
 
     encoded: bytes
     orientation: int = 1
@@ -37,7 +40,10 @@ class StrippedImage:
 
 
 def strip_metadata(encoded: bytes) -> StrippedImage:
-    """Strip a PNG or JPEG. Other files, and everything from the first damaged position on, are kept as they are."""
+    """Strip the metadata from a PNG or JPEG.
+
+    Other files, and the bytes of an image from the first damaged position on, remain as they are.
+    """
     if encoded.startswith(PNG):
         kept, exif, xmp = _split(_png_chunks(encoded), encoded, len(PNG))
         bits = encoded[24] if encoded[12:16] == b"IHDR" and len(encoded) > 24 else 8  # after width and height
@@ -53,7 +59,7 @@ def _read_orientation(exif: bytes, xmp: bytes = b"") -> int:
     while exif.startswith(_EXIF_HEADER):  # some cameras write the header twice
         exif = exif[len(_EXIF_HEADER) :]
     orientations = [int(match[1]) for match in _XMP_ORIENTATION.finditer(xmp)][:1]
-    with suppress(struct.error):  # the block is truncated: keep what was read before its end
+    with suppress(struct.error):  # the block is truncated: use the orientations before its end
         orientations.extend(_exif_orientations(exif))
     return orientations[-1] if orientations else 1
 
@@ -70,7 +76,7 @@ class _Segment:
 
 
 def _split(segments: Iterator[_Segment], encoded: bytes, position: int) -> tuple[bytes, bytes, bytes]:
-    """Return (bytes without metadata, EXIF, XMP). position: where the first segment starts."""
+    """Return (bytes without metadata, EXIF, XMP). position: the start of the first segment."""
     kept, exif, xmp = [encoded[:position]], b"", b""
     for segment in segments:
         if segment.is_pixel_data:

@@ -1,13 +1,13 @@
-"""Prepare one image for a pack: check it, keep its bytes or encode it again, and sum up its pixels.
+"""Prepare one image for a pack: check it, copy its bytes or encode it again, and sum up its pixels.
 
     original    the bytes as they are
     jpeg        the shorter side reduced to `shorter_side`, bicubic and antialiased, never enlarged; upright, as JPEG.
-                Images that are small enough keep their bytes.
-    raw         the pixels of the middle square at `square_size`, as the evaluation of image_decoding.py sees them
+                The bytes of images that are small enough are copied.
+    raw         the pixels of the middle square at `square_size`, as image_decoding.py decodes them for evaluation
 
 Mean and standard deviation are those of the middle square at SUMMED_SIDE pixels, or unresized if it is smaller. They
-are computed from sums of integers, so the division into shards does not change them. A JPEG is decoded at an eighth, a
-quarter or half of its size for them, which still reads, and so checks, all of its bytes.
+are computed from sums of integers, so the division into shards does not change them. For them, a JPEG is decoded at
+1/8, 1/4 or 1/2 of its size. This still reads all of its bytes, and so checks them.
 """
 
 import io
@@ -25,14 +25,15 @@ from raykd.errors import ConfigError
 DEFAULT_QUALITY = 95
 SUMMED_SIDE = 64  # pixels
 MAX_SIDE = 4096  # pixels, of --resize and --raw
-_REDUCING_GAP = 2  # a JPEG is decoded at twice the resized side at least; closer, the reduction would blur
+_REDUCING_GAP = 2  # a JPEG is decoded at twice the resized side at least; less would blur the result
 
 
 @dataclass(frozen=True)
 class PackOptions:
-    """shorter_side: pixels of --resize. quality: of its JPEG encoder. square_size: pixels per side of --raw.
+    """How images are stored in a pack.
 
-    skip_damaged: how many damaged images are left out at most.
+    shorter_side: pixels of --resize. quality: of its JPEG encoder, 1 to 100. square_size: pixels per side of --raw.
+    skip_damaged: the greatest number of damaged images that are left out; one more is an error.
     """
 
     shorter_side: int | None = None
@@ -56,21 +57,23 @@ class PackOptions:
 
     @property
     def encoding(self) -> Literal["original", "jpeg", "raw"]:
+        """The form in which images are stored, as in PackRecord."""
         if self.square_size is not None:
             return "raw"
         return "original" if self.shorter_side is None else "jpeg"
 
     @property
     def key(self) -> str:
-        """What the bytes of a shard depend on, beside the images."""
+        """A text with every option that affects the bytes of a shard."""
         quality = self.quality if self.encoding == "jpeg" else None
         return f"{self.encoding} {self.shorter_side} {quality} {self.square_size}"
 
 
 class PreparedImage(NamedTuple):
-    """encoded: the bytes in the pack. height, width: pixels of the upright image there.
+    """An image as a pack stores it.
 
-    summed: uint8 [s, s, 3], the square that counts for mean and std. maximum_16_bit: as in DecodedImage.
+    encoded: the bytes in the pack. height, width: pixels of the upright image there.
+    summed: uint8 [s, s, 3], the square from which mean and std are computed. maximum_16_bit: as in DecodedImage.
     """
 
     encoded: bytes
@@ -81,7 +84,7 @@ class PreparedImage(NamedTuple):
 
 
 def prepare(image: EncodedImage, options: PackOptions) -> PreparedImage:
-    """Return the image as the pack holds it. Raises DataError if it cannot be decoded."""
+    """Return the image as the pack stores it. Raises DataError if it cannot be decoded."""
     if options.square_size is not None:
         decoded = image_decoding.decode(image.where, image.encoded, TargetSize(options.square_size))
         pixels, side = decoded.pixels, options.square_size

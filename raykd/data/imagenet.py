@@ -27,12 +27,12 @@ _LAYOUTS = (
 
 
 def exists(place: Path) -> bool:
-    """Return whether `place` holds one of the layouts; `find` raises for what is wrong with it."""
+    """Return whether `place` holds one of the layouts. `find` then checks the files."""
     return any(layout.find_files(place) for layout in (parquet_folder, webdataset)) or image_folder.exists(place)
 
 
 def find(place: Path) -> Source:
-    """Find the images below `place` in the first of the layouts. Raises DataError if none is there, or for errors."""
+    """Find the images below `place` in the first layout that exists. Raises DataError if none does, or for a fault."""
     if not place.is_dir():
         raise DataError(
             f"{place}: no such folder; raykd does not download ImageNet: get it from image-net.org or the Hugging Face "

@@ -137,7 +137,7 @@ class TrainLoader:
 
     @property
     def steps_per_epoch(self) -> int:
-        """n // batch_size. The last, incomplete batch is dropped, with different images in each epoch.
+        """The number of steps, n // batch_size. The last, incomplete batch is dropped; its images differ in each epoch.
 
         It could hold a single image, for which batch norm is meaningless, and another shape would require one more
         compilation or CUDA graph.
@@ -150,11 +150,13 @@ class TrainLoader:
         Images on disk are decoded a few batches ahead.
         """
         if not 0 <= first_step <= self.steps_per_epoch:
-            raise ConfigError(f"first_step is {first_step}; an epoch has {self.steps_per_epoch} steps")
+            raise ConfigError(
+                f"first_step = {first_step}: must lie in [0, {self.steps_per_epoch}], the steps of an epoch"
+            )
         return self._batches(self.order(epoch), range(first_step, self.steps_per_epoch))
 
     def order(self, epoch: int) -> EpochOrder:
-        """Return the order of `epoch`, computed for all steps together: a step is then some slices and one gather."""
+        """Return the order of `epoch`. It is computed for all steps together, so a step requires few kernels."""
         drawn = self._sampler.draw(self.seed, epoch)
         view = self.views.draw(self.seed, epoch, drawn.index, drawn.number)
         draws = self._augmenter.draw(self.seed, epoch, drawn.index, view, drawn.number) if self._augmenter else None
@@ -213,10 +215,10 @@ def _check(num_images: int, indices: Tensor, batch_size: int, rank: int, world_s
         allowed = f"must be a positive multiple of the number of workers, {world_size}"
         raise ConfigError(f"batch_size = {batch_size}: {allowed}")
     if not 0 <= rank < world_size:
-        raise ConfigError(f"rank is {rank}; with {world_size} workers it is 0 to {world_size - 1}")
+        raise ConfigError(f"rank = {rank}: must lie in [0, {world_size - 1}], for {world_size} workers")
     if len(indices) < batch_size:
         allowed = f"must be at most {len(indices)}, the number of training images"
         raise ConfigError(f"batch_size = {batch_size}: {allowed}")
     if indices.min() < 0 or indices.max() >= num_images:
         limits = f"{indices.min()} to {indices.max()}"
-        raise ConfigError(f"indices range from {limits}; the training split has {num_images} images")
+        raise ConfigError(f"indices range from {limits}: must lie in [0, {num_images - 1}], the training images")

@@ -1,6 +1,6 @@
 """Threads that decode images while the caller trains or evaluates.
 
-Threads suffice, since the decoders release Python's lock; they share the memory-mapped files, and start at no cost.
+Threads suffice, because the decoders release Python's lock. They share the memory-mapped files, and start at no cost.
 Work is started in parts of a few images, so that the threads finish a batch together.
 """
 
@@ -20,10 +20,10 @@ MAX_PART = 8  # images that a thread decodes as one part of a batch
 
 
 class LoaderThreads:
-    """`count` threads, which start with the first batch. None stands for as many as torch computes with.
+    """A pool of `count` threads, which start with the first batch; None for as many as torch computes with.
 
     They end with this object or with the process, after the images that they are decoding. waited_s: the seconds that
-    callers have waited for images so far. Raises RunFailed if the system refuses to start so many.
+    callers have waited for images so far. The first batch raises RunFailed if the system cannot start so many threads.
     """
 
     def __init__(self, count: int | None) -> None:
@@ -31,6 +31,7 @@ class LoaderThreads:
 
     @cached_property
     def count(self) -> int:
+        """The number of threads."""
         return self._count or torch.get_num_threads()
 
     @cached_property
@@ -47,7 +48,7 @@ class LoaderThreads:
         return PendingPixels(self, pixels, futures)
 
     def num_ahead(self, num_items: int) -> int:
-        """Return how many batches of `num_items` images are decoded ahead, so that every thread has work."""
+        """Return the number of batches of `num_items` images to decode ahead, so that every thread has work."""
         return 2 + 2 * self.count // max(1, num_items)
 
 
@@ -72,16 +73,16 @@ class PendingPixels:
         return self._pixels.permute(0, 3, 1, 2)
 
     def cancel(self) -> None:
-        """Cancel the parts that no thread has begun."""
+        """Cancel the parts that no thread has started."""
         for future in self._futures:
             future.cancel()
 
 
 def _limit_torch_to_one_thread(pool: ThreadPoolExecutor, count: int) -> None:
-    """Make torch compute in each of the pool's threads alone, instead of with a team of threads for each of them.
+    """Limit torch to one thread in each thread of the pool. By default, each would start a team of threads.
 
-    torch passes the number that was set last to threads that start later, so it is set again at the end. A thread
-    reads that number when it first computes, so each of these does that first.
+    A thread reads torch's number of threads when it first computes, so each of these reads it before setting it to 1.
+    The number that was set last also applies to threads that start later, so the old number is set again at the end.
     """
     num_threads, all_started = torch.get_num_threads(), Barrier(count)
 

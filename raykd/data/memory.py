@@ -1,4 +1,4 @@
-"""The memory that is still available, and errors that name a data set that does not fit into it."""
+"""The memory that is still available, and errors for data sets that do not fit into it."""
 
 import errno
 import resource
@@ -45,7 +45,7 @@ def report_shortage(name: str) -> Iterator[None]:
 
 
 def _is_shortage(error: Exception) -> bool:
-    """Recognize torch's and threading's RuntimeError, and the OSError of a memory map, too."""
+    """Return whether an allocation failed. torch and threading raise RuntimeError then, and a memory map OSError."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     text = str(error)
@@ -78,7 +78,7 @@ def available_bytes() -> int | None:
 
 
 def _available_in_groups(memberships: str) -> list[int]:
-    """Return the memory left in each group that limits it, from the process's own group up to the root.
+    """Return the memory left in each group that limits it, from this process's group up to the root.
 
     memberships: the content of /proc/self/cgroup; cgroup v2 has the line "0::/path".
     """
@@ -91,7 +91,7 @@ def _available_in_groups(memberships: str) -> list[int]:
 
 
 def _available_in_group(group: Path) -> int | None:
-    """Return None if the group has no limit, or if its files cannot be read, as in most containers."""
+    """Return the memory left in one group; None without a limit, or if its files cannot be read (most containers)."""
     try:
         limit, used = (group / "memory.max").read_text().strip(), int((group / "memory.current").read_text())
         parts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())

@@ -1,7 +1,8 @@
 """A copy of a packed data set on the node's disk, which all processes of a job on that node read.
 
-A job sets RAYKD_NODE_DATA to a folder on the scratch space of each node, and removes it when it ends. The first process
-that opens a pack copies it; the others wait. A pack that does not fit is read where it lies. Imports no torch.
+A job sets RAYKD_NODE_DATA to a folder on the scratch space of each node, and removes the folder when it ends. The first
+process that opens a pack copies it; the others wait. A pack that does not fit is read in place. This module does not
+import torch.
 """
 
 import logging
@@ -14,7 +15,7 @@ from filelock import FileLock
 from raykd.provenance import file_sha256
 
 NODE_DATA = "RAYKD_NODE_DATA"
-_FREE_SHARE = 0.9  # of the free space that a copy may fill
+_FREE_SHARE = 0.9  # the fraction of the free space that a copy may fill
 _GB = 1e9
 _log = logging.getLogger(__name__)
 
@@ -22,7 +23,8 @@ _log = logging.getLogger(__name__)
 def copy_to_node(record: Path, environ: Mapping[str, str]) -> Path:
     """Return the folder from which to read the pack with the record `record`: its copy on this node, or its folder.
 
-    It is read in place without RAYKD_NODE_DATA, without space for it, or if it cannot be copied, which is logged.
+    The pack is read in place if RAYKD_NODE_DATA is not set. It is also read in place, with a warning, if it does not
+    fit or cannot be copied.
     """
     place, pack = environ.get(NODE_DATA), record.parent
     if not place or not record.is_file():
@@ -47,7 +49,7 @@ def _copy(pack: Path, copy: Path) -> bool:
     _log.info("copying %s (%.1f GB) to %s", pack, size / _GB, copy.parent)
     temporary = copy.with_name(f".{copy.name}")
     try:
-        shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+        shutil.rmtree(temporary, ignore_errors=True)  # left by a process that was killed
         shutil.copytree(pack, temporary)
         temporary.rename(copy)
     except OSError:

@@ -1,6 +1,6 @@
-"""A packed data set: encoded images in memory-mapped Arrow IPC files, read by row and without a copy.
+"""A packed data set: encoded images in memory-mapped Arrow IPC files, read by row and without copying.
 
-    <folder>/pack.json           what is in it, with a checksum; written last, so a folder with it is complete
+    <folder>/pack.json           the PackRecord, with a checksum; written last, so a folder with it is complete
     <folder>/train-00000.arrow   images, labels and checksums; one file per shard
     <folder>/test-00000.arrow
     <folder>/index.arrow         label, size and SHA-256 of each image of train, then of test
@@ -52,13 +52,14 @@ class ShardRecord:
 class PackRecord:
     """pack.json.
 
-    version: of the format. kind: the kind of the source, such as 'folder', which decides how `content` and the images'
-    SHA-256 become the identity of the data set. content: hex, of the source's files, '' if the images' SHA-256 suffice.
+    version: version of the format. kind: the kind of the source, such as 'folder', which decides how `content` and the
+    images' SHA-256 become the identity of the data set. content: the identity of the source's files, hex; '' if the
+    images' SHA-256 suffice.
     index_checksum: CRC-32 of index.arrow. encoding: 'original' bytes, 'jpeg' if they were encoded again, or 'raw',
     which are uint8 [S, S, 3]. shorter_side: pixels, if images were resized. quality: of the JPEG encoder. square_size:
     pixels per side if all images are squares of one size. mean, std: of the training pixels, as fractions of 255.
-    num_skipped: damaged images that were left out. source_key: hex, of the names, sizes and times of change of the
-    source's files and of the options of packing.
+    num_skipped: damaged images that were left out. source_key: a hash, hex, of the names, sizes and times of change of
+    the source's files, and of the options of packing.
     """
 
     version: int
@@ -100,13 +101,13 @@ class PackRecord:
 class Pack:
     """An open pack.
 
-    digests: uint8 [N, 32] of each split, the SHA-256 of the original images.
+    train_digests, test_digests: uint8 [N, 32], the SHA-256 of each original image.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Open the pack in `folder`: its record and its index are read, and the sizes of its shards are compared.
+        """Open the pack in `folder`: read its record and its index, and compare the sizes of its shards.
 
-        Raises DataError, with the command that packs again, if files are missing, cut short or damaged.
+        Raises DataError, with the command that packs again, if files are missing, truncated or damaged.
         """
         record = read_pack_record(folder)
         self.folder, self.record = folder, record
@@ -122,9 +123,9 @@ class Pack:
         try:
             size = path.stat().st_size
         except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror}); {pack_again(self.folder)}") from error
+            raise DataError(f"{path}: cannot be read ({error.strerror}); {repack_remedy(self.folder)}") from error
         if size != num_bytes:
-            raise DataError(f"{path}: has {size:,} bytes instead of {num_bytes:,}; {pack_again(self.folder)}")
+            raise DataError(f"{path}: has {size:,} bytes instead of {num_bytes:,}; {repack_remedy(self.folder)}")
 
     def _read_index(self, num_images: int) -> tuple[Tensor, Tensor, np.ndarray]:
         """Return labels int64 [n], heights and widths int64 [n, 2], and digests uint8 [n, 32], of both splits."""
@@ -140,14 +141,14 @@ class Pack:
             )
             digests = np.frombuffer(b"".join(table["sha256"].to_pylist()), np.uint8).reshape(-1, DIGEST_BYTES)
         except (OSError, pa.ArrowException, KeyError, ValueError) as error:
-            raise DataError(f"{path}: is damaged ({error}); {pack_again(self.folder)}") from error
+            raise DataError(f"{path}: is damaged ({error}); {repack_remedy(self.folder)}") from error
         if len(labels) != num_images:
-            raise DataError(f"{path}: has {len(labels):,} rows instead of {num_images:,}; {pack_again(self.folder)}")
+            raise DataError(f"{path}: has {len(labels):,} rows instead of {num_images:,}; {repack_remedy(self.folder)}")
         return labels, torch.stack(sides, dim=1), digests
 
 
 class PackedSplit:
-    """The encoded images of one split, by row. Several threads may read at a time.
+    """The encoded images of one split, by row. Several threads may read concurrently.
 
     labels: int64 [N]. sizes: int64 [N, 2], height and width of each image after the rotation that its EXIF requires.
     """
@@ -164,7 +165,7 @@ class PackedSplit:
         return len(self.labels)
 
     def read(self, index: int) -> tuple[str, memoryview]:
-        """Return where image `index` lies, for messages, and its bytes, which are mapped from the file.
+        """Return the source of image `index`, for messages, and its bytes, which are mapped from the file.
 
         Raises DataError if the row does not match its checksum.
         """
@@ -175,7 +176,7 @@ class PackedSplit:
         where = f"{self._paths[shard]}: row {row}"
         encoded = rows.read(row_of_batch)
         if encoded is None:
-            raise DataError(f"{where} does not match its checksum; {pack_again(self._folder)}")
+            raise DataError(f"{where} does not match its checksum; {repack_remedy(self._folder)}")
         return where, encoded
 
     def _map(self, shard: int, batch: int) -> "_Rows":
@@ -186,7 +187,7 @@ class PackedSplit:
                     self._readers[shard] = pa.ipc.open_file(pa.memory_map(path))
                 rows = _Rows(self._readers[shard].get_batch(batch))
             except (OSError, pa.ArrowException) as error:
-                raise DataError(f"{path}: is damaged ({error}); {pack_again(self._folder)}") from error
+                raise DataError(f"{path}: is damaged ({error}); {repack_remedy(self._folder)}") from error
             return self._batches.setdefault((shard, batch), rows)
 
 
@@ -217,6 +218,6 @@ def read_pack_record(folder: Path) -> PackRecord:
     return record
 
 
-def pack_again(folder: Path) -> str:
+def repack_remedy(folder: Path) -> str:
     """Return the remedy for a damaged pack."""
     return f"remove the folder '{folder}' and pack the data set again: python -m raykd pack NAME"

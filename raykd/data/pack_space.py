@@ -1,4 +1,4 @@
-"""The disk space that a pack requires, compared with what is free before anything is written."""
+"""Compare the disk space that a pack requires with the free space, before anything is written."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ from raykd.data.sources import EncodedImage
 from raykd.errors import DataError
 
 _BYTES_PER_ROW = 100  # label, checksum, offset and the index's row, before and after the pack is complete
-_SAMPLED_UNITS, _SAMPLED_IMAGES = 16, 4  # of each unit
+_SAMPLED_UNITS, _SAMPLED_IMAGES = 16, 4  # the size of a sample: units, and images of each unit
 _MIN_SIDE, _STEP = 32, 16  # pixels of the sizes that an error proposes
 _GB = 1e9
 
@@ -22,10 +22,10 @@ _GB = 1e9
 def require_space(folder: Path, tasks: Sequence[ShardTask], options: PackOptions) -> None:
     """Raise DataError if the shards of `tasks` do not fit on the disk of `folder`, or if it cannot be written.
 
-    The error for a lack of space has the size that fits.
+    If there is too little space, the error names the largest image size that fits.
 
-    The size is exact for original images, apart from Parquet's row groups, and for raw ones. It is estimated from a
-    sample for those that are encoded again.
+    The required space is exact for original images, apart from Parquet's row groups, and for raw ones. It is estimated
+    from a sample if images are encoded again.
     """
     existing = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
     if not os.access(existing, os.W_OK | os.X_OK):
@@ -36,28 +36,28 @@ def require_space(folder: Path, tasks: Sequence[ShardTask], options: PackOptions
         return
     raise DataError(
         f"{folder}: packing requires {required / _GB:.3g} GB, and {free / _GB:.3g} GB are free on its disk; free some, "
-        f"give --to a folder on another disk{_smaller(tasks, options, free)}"
+        f"give --to a folder on another disk{_smaller_size_remedy(tasks, options, free)}"
     )
 
 
 def required_bytes(tasks: Sequence[ShardTask], options: PackOptions) -> int:
-    """Return the bytes of the shards of `tasks`."""
+    """Return the size of the shards of `tasks` in bytes, see `require_space`."""
     num_images = sum(task.unit.num_images for task in tasks)
     if options.square_size is not None:
         return num_images * (3 * options.square_size**2 + _BYTES_PER_ROW)
     num_bytes = sum(task.unit.num_bytes for task in tasks)
-    factor = 1.0 if options.shorter_side is None else _factor(_sample(tasks), options)
+    factor = 1.0 if options.shorter_side is None else _size_factor(_sample(tasks), options)
     return int(num_bytes * factor) + num_images * _BYTES_PER_ROW
 
 
 def _sample(tasks: Sequence[ShardTask]) -> list[EncodedImage]:
-    """Return some images of units all over the data set."""
+    """Return the first images of units that are spread over the data set."""
     step = max(1, len(tasks) // _SAMPLED_UNITS)
     return [image for task in tasks[::step] for image in islice(task.unit.images(), _SAMPLED_IMAGES)]
 
 
-def _factor(sample: Sequence[EncodedImage], options: PackOptions) -> float:
-    """Return the size of the sample after packing, as a fraction of its size before. Damaged images do not count."""
+def _size_factor(sample: Sequence[EncodedImage], options: PackOptions) -> float:
+    """Return the size of the sample after packing, as a fraction of its size before. Damaged images are skipped."""
     before = after = 0
     for image in sample:
         try:
@@ -68,7 +68,7 @@ def _factor(sample: Sequence[EncodedImage], options: PackOptions) -> float:
     return after / before if before else 1.0
 
 
-def _smaller(tasks: Sequence[ShardTask], options: PackOptions, free: int) -> str:
+def _smaller_size_remedy(tasks: Sequence[ShardTask], options: PackOptions, free: int) -> str:
     """Return the end of the error: the largest images that fit, or that none do."""
     num_images = sum(task.unit.num_images for task in tasks)
     per_image = free // num_images - _BYTES_PER_ROW
@@ -80,7 +80,7 @@ def _smaller(tasks: Sequence[ShardTask], options: PackOptions, free: int) -> str
     largest = options.shorter_side or max(map(_shorter_side, sample), default=0)
     for side in range(largest // _STEP * _STEP, _MIN_SIDE - 1, -_STEP):
         smaller = PackOptions(shorter_side=side, quality=options.quality)
-        if num_bytes * _factor(sample, smaller) <= per_image * num_images:
+        if num_bytes * _size_factor(sample, smaller) <= per_image * num_images:
             return f", or reduce the images: --resize {side}"
     return none_fit
 

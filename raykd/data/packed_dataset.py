@@ -4,7 +4,7 @@
     find(place, image_size=32)                                                                 a StoredDataset to decode
 
 The identity of a pack of original bytes is that of its source at the same image size. Images that were encoded again
-are other images, except for squares of raw pixels at their size.
+count as other images, except for squares of raw pixels at their size.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ def find(place: Path, image_size: int | None) -> StoredDataset:
     """Open the pack in `place`, as a data set that can be decoded into memory.
 
     image_size: pixels per side; None if all images of the pack are squares of one size.
-    Raises DataError for no pack, a damaged one, or images of several sizes.
+    Raises DataError for a missing or damaged pack, or for images of several sizes.
     """
     pack = Pack(place)
     record, size = pack.record, size_of(pack, image_size)
@@ -35,7 +35,7 @@ def find(place: Path, image_size: int | None) -> StoredDataset:
         memory.require_memory(place, len(pack.train) + len(pack.test), size)
         target, threads = TargetSize(size), LoaderThreads(None)
         train, test = (
-            Split(_images_of(rows, record, target, threads)[:], rows.labels) for rows in (pack.train, pack.test)
+            Split(_images_of(split, record, target, threads)[:], split.labels) for split in (pack.train, pack.test)
         )
         return train, test
 
@@ -51,12 +51,12 @@ def open_packed(
         image_size: pixels per side of the views; None if all images of the pack are squares of one size.
         center_crop: the side of the middle square that evaluation shows, as a fraction of the shorter side.
         loaders: threads that decode images; None for as many as torch computes with when the first one is decoded.
-    Raises DataError for no pack, a damaged one, or images of several sizes without image_size.
+    Raises DataError for a missing or damaged pack, or for images of several sizes without image_size.
     """
     pack = Pack(place)
     record, size = pack.record, size_of(pack, image_size)
     target, threads, (mean, std) = TargetSize(size, center_crop=center_crop), LoaderThreads(loaders), record.statistics
-    train, test = (Split(_images_of(rows, record, target, threads), rows.labels) for rows in (pack.train, pack.test))
+    train, test = (Split(_images_of(split, record, target, threads), split.labels) for split in (pack.train, pack.test))
     notes = (*record.notes, *constant_channels(mean, std))
     return Dataset(name, train, test, record.class_names, mean, std, identity_of(pack, size), notes)
 
@@ -90,12 +90,12 @@ def identity_of(pack: Pack, image_size: int) -> str:
 
 
 def _change(record: PackRecord, image_size: int) -> str:
-    """Return how the pack's images differ from the original ones at `image_size`, '' if they do not."""
+    """Return the difference between the pack's images and the original ones at `image_size`, in words; '' for none."""
     if record.encoding == "jpeg":
         return f"shorter side {record.shorter_side} as JPEG of quality {record.quality}"
     is_resized = record.encoding == "raw" and record.square_size != image_size
     return f"from squares of {record.square_size}" if is_resized else ""
 
 
-def _images_of(rows: PackedSplit, record: PackRecord, target: TargetSize, threads: LoaderThreads) -> PackedImages:
-    return PackedImages(rows, target, threads, record.square_size if record.encoding == "raw" else None)
+def _images_of(split: PackedSplit, record: PackRecord, target: TargetSize, threads: LoaderThreads) -> PackedImages:
+    return PackedImages(split, target, threads, record.square_size if record.encoding == "raw" else None)

@@ -1,4 +1,4 @@
-"""The images of a packed data set, decoded when they are accessed: they stand for the tensor in `Split.images`.
+"""The images of a packed data set, decoded when they are accessed. They replace the tensor in `Split.images`.
 
     images[0:512]            uint8 [512, 3, S, S], the middle squares, as evaluation shows them
     images[indices]          of any images, int64 [B]
@@ -35,15 +35,15 @@ class PackedImages:
 
     def __init__(
         self,
-        rows: PackedSplit,
+        split: PackedSplit,
         target: TargetSize,
         threads: LoaderThreads,
         raw_size: int | None = None,
         indices: Tensor | None = None,
     ) -> None:
-        """indices: int64 [N], those of the split's images that these are; None for all."""
-        self.threads, self._rows, self._target, self._raw_size = threads, rows, target, raw_size
-        self._indices = torch.arange(len(rows)) if indices is None else indices
+        """indices: int64 [N], the positions of these images in the split of the pack; None for all of its images."""
+        self.threads, self._split, self._target, self._raw_size = threads, split, target, raw_size
+        self._indices = torch.arange(len(split)) if indices is None else indices
         self._ahead: tuple[range, PendingPixels] | None = None
 
     @property
@@ -58,7 +58,7 @@ class PackedImages:
         if isinstance(indices, Tensor):
             return self.start(indices.cpu()).wait()
         part = range(len(self))[indices]
-        squares = self._take_ahead(part) or self._start_range(part)
+        squares = self._pop_ahead(part) or self._start_range(part)
         following = range(part.stop, min(part.stop + len(part), len(self)))
         if part.step == 1 and len(following):
             self._ahead = following, self._start_range(following)
@@ -66,11 +66,11 @@ class PackedImages:
 
     def subset(self, indices: Tensor) -> "PackedImages":
         """Return the images `indices`, int64 [n]. They share this object's threads."""
-        return PackedImages(self._rows, self._target, self.threads, self._raw_size, self._indices[indices.cpu()])
+        return PackedImages(self._split, self._target, self.threads, self._raw_size, self._indices[indices.cpu()])
 
     def sizes(self, indices: Tensor) -> Tensor:
         """Return height and width of the whole images `indices`, int64 [B, 2]."""
-        return self._rows.sizes[self._indices[indices]]
+        return self._split.sizes[self._indices[indices]]
 
     def start(self, indices: Tensor, pin_memory: bool = False) -> PendingPixels:
         """Start to decode the middle squares of images `indices`, int64 [B] on the CPU."""
@@ -104,14 +104,14 @@ class PackedImages:
         return torch.empty((count, size, size, 3), dtype=torch.uint8, pin_memory=pin_memory)
 
     def _crops(self, row: int, boxes: Sequence[Box], pixels: np.ndarray) -> None:
-        """Write the crops `boxes` of one image to uint8 [n, S, S, 3], decoding it once for each `reduction_of` them."""
-        where, encoded = self._rows.read(row)
+        """Write the crops `boxes` of one image to uint8 [n, S, S, 3], decoding it once for each reduction."""
+        where, encoded = self._split.read(row)
         if self._raw_size is not None:
             decoded = Decoded(self._unpack(encoded))
             for box, view in zip(boxes, pixels, strict=True):
                 crop(decoded, box, view)
             return
-        height, width = self._rows.sizes[row].tolist()
+        height, width = self._split.sizes[row].tolist()
         reductions = [reduction_of(box, self._target.image_size) for box in boxes]
         for reduction in set(reductions):
             chosen = [number for number, other in enumerate(reductions) if other == reduction]
@@ -121,7 +121,7 @@ class PackedImages:
                 crop(decoded, boxes[number], pixels[number])
 
     def _square(self, row: int) -> np.ndarray:
-        where, encoded = self._rows.read(row)
+        where, encoded = self._split.read(row)
         if self._raw_size is None:
             return decode(where, bytes(encoded), self._target).pixels
         return middle_square(Image.fromarray(self._unpack(encoded)), self._target)
@@ -133,8 +133,8 @@ class PackedImages:
     def _start_range(self, part: range) -> PendingPixels:
         return self.start(torch.arange(part.start, part.stop, part.step))
 
-    def _take_ahead(self, part: range) -> PendingPixels | None:
-        """Return the squares of `part` if they are being decoded. Other squares are not needed any more."""
+    def _pop_ahead(self, part: range) -> PendingPixels | None:
+        """Return the squares of `part` if they are being decoded ahead. Other squares are cancelled."""
         if self._ahead is None:
             return None
         (expected, squares), self._ahead = self._ahead, None

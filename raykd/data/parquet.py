@@ -36,7 +36,8 @@ _ROWS_AT_A_TIME = 1024  # about 2 MB of encoded images
 class ExpectedRows:
     """Requirements for the rows of a data set.
 
-    valid_labels: for the error about a label outside of 0 .. num_classes - 1. label_column: CIFAR-100 has two.
+    valid_labels: the end of the error for a label outside of 0 .. num_classes - 1. label_column: the column to read,
+    because CIFAR-100 has two.
     text_labels: the sorted class names, if labels are text; None if they are integers.
     """
 
@@ -46,7 +47,7 @@ class ExpectedRows:
     text_labels: tuple[str, ...] | None = None
 
 
-def read(files: Sequence[Path], rows: ExpectedRows, target: TargetSize) -> Split:
+def read(files: Sequence[Path], expected: ExpectedRows, target: TargetSize) -> Split:
     """Read all rows of files, in order: images [N, 3, image_size, image_size] and labels.
 
     Raises DataError, with file, row (from 0) and remedy, if a row is not as expected.
@@ -57,9 +58,9 @@ def read(files: Sequence[Path], rows: ExpectedRows, target: TargetSize) -> Split
     file_start, maxima = 0, []
     for file, count in zip(files, counts, strict=True):
         row = 0
-        for encoded, stored_labels in _record_batches(file, rows.label_column, rows.text_labels is not None):
+        for encoded, stored_labels in _record_batches(file, expected.label_column, expected.text_labels is not None):
             batch = slice(file_start + row, file_start + row + len(stored_labels))
-            labels[batch] = _label_indices(file, row, stored_labels, rows)
+            labels[batch] = _label_indices(file, row, stored_labels, expected)
             maxima += _decode(file, row, encoded, pixels[batch], target)
             row += len(stored_labels)
         file_start += count
@@ -68,14 +69,18 @@ def read(files: Sequence[Path], rows: ExpectedRows, target: TargetSize) -> Split
     return Split(images, torch.from_numpy(labels))
 
 
-def read_encoded(file: Path, rows: ExpectedRows, row_groups: Sequence[int], first_row: int) -> Iterator[EncodedImage]:
+def read_encoded(
+    file: Path, expected: ExpectedRows, row_groups: Sequence[int], first_row: int
+) -> Iterator[EncodedImage]:
     """Yield the encoded images of consecutive row groups, the first row of which is row `first_row` of the file.
 
     Raises DataError, with file, row (from 0) and remedy, if a row has no image or an unexpected label.
     """
     row = first_row
-    for encoded, stored_labels in _record_batches(file, rows.label_column, rows.text_labels is not None, row_groups):
-        labels = _label_indices(file, row, stored_labels, rows)
+    for encoded, stored_labels in _record_batches(
+        file, expected.label_column, expected.text_labels is not None, row_groups
+    ):
+        labels = _label_indices(file, row, stored_labels, expected)
         for struct, label in zip(encoded, labels.tolist(), strict=True):
             where, content = _image_bytes(file, row, struct.as_py())
             yield EncodedImage(where, content, label)
@@ -83,14 +88,14 @@ def read_encoded(file: Path, rows: ExpectedRows, row_groups: Sequence[int], firs
 
 
 def row_group_sizes(file: Path) -> list[tuple[int, int]]:
-    """Return the rows of each row group, and the bytes of its columns before compression."""
+    """Return (number of rows, bytes of all columns before compression) of each row group."""
     with _opened(file) as stored:
         groups = [stored.metadata.row_group(index) for index in range(stored.metadata.num_row_groups)]
         return [(group.num_rows, group.total_byte_size) for group in groups]
 
 
 def num_rows(file: Path) -> int:
-    """Return the number of rows, from the metadata. Raises DataError if there are none, or for no Parquet file."""
+    """Return the number of rows, from the metadata. Raises DataError for 0 rows, or if it is no Parquet file."""
     with _opened(file) as stored:
         count = stored.metadata.num_rows
     if not count:
@@ -197,7 +202,7 @@ def require_published_labels(file: Path, schema: pa.Schema, column: str, publish
 
 @contextmanager
 def _opened(file: Path) -> Iterator[pq.ParquetFile]:
-    """Open a Parquet file. Raises DataError if it is no Parquet, or if what is read from it is damaged."""
+    """Open a Parquet file. Raises DataError if it is no Parquet file, or if the parts that are read are damaged."""
     try:
         with pq.ParquetFile(file) as stored:
             yield stored
@@ -214,7 +219,7 @@ def _opened(file: Path) -> Iterator[pq.ParquetFile]:
 def _record_batches(
     file: Path, label_column: str, has_text_labels: bool, row_groups: Sequence[int] | None = None
 ) -> Iterator[tuple[pa.Array, pa.Array]]:
-    """Yield (images, labels) of _ROWS_AT_A_TIME rows. row_groups: those that are read; None for all."""
+    """Yield (images, labels) of _ROWS_AT_A_TIME rows. row_groups: the row groups to read; None for all."""
     with _opened(file) as stored:
         image_column = require_columns(file, stored.schema_arrow, label_column, has_text_labels)
         for batch in stored.iter_batches(_ROWS_AT_A_TIME, row_groups, columns=[image_column, label_column]):
@@ -222,7 +227,7 @@ def _record_batches(
 
 
 def _column_remedy(schema: pa.Schema, label_column: str) -> str:
-    """Return what to do about columns that are missing or of a type that is not read."""
+    """Return the remedy for columns that are missing, or of a type that is not read."""
     kind = schema.field(label_column).type if label_column in schema.names else None
     if kind is None:
         return f"; rename the column with the labels to '{label_column}'"
@@ -245,17 +250,17 @@ def _holds_bytes(kind: pa.DataType) -> bool:
     return pa.types.is_binary(stored) or pa.types.is_large_binary(stored)
 
 
-def _label_indices(file: Path, first_row: int, labels: pa.Array, rows: ExpectedRows) -> np.ndarray:
+def _label_indices(file: Path, first_row: int, labels: pa.Array, expected: ExpectedRows) -> np.ndarray:
     """Return the labels as class indices, int64 [rows]. Raises DataError for a missing or unknown label."""
-    names = rows.text_labels
-    indices = range(rows.num_classes) if names is None else {name: i for i, name in enumerate(names)}
+    names = expected.text_labels
+    indices = range(expected.num_classes) if names is None else {name: i for i, name in enumerate(names)}
     values = labels.to_pylist()
     for row, label in enumerate(values, first_row):
         if label is None:
             raise DataError(f"{file}: row {row} has no label; leave the row out or give it one")
         if label not in indices:
             hint = "; the Hub marks images without a label by -1" if label == -1 else ""
-            raise DataError(f"{file}: row {row} has label {label}; {rows.valid_labels}{hint}")
+            raise DataError(f"{file}: row {row} has label {label}; {expected.valid_labels}{hint}")
     return np.array([indices[label] for label in values], dtype=np.int64)
 
 

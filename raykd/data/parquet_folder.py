@@ -1,4 +1,4 @@
-"""A folder of Parquet files as a data set: which files belong to each split, and which classes there are.
+"""A folder of Parquet files as a data set: the files of each split, and the classes.
 
 The files of a split ('train', 'test', 'validation' and its short forms) are named as on the Hugging Face Hub. They are
 in the folder itself, or in one folder below it, which the Hub names after the configuration (default/, plain_text/,
@@ -8,11 +8,11 @@ data/):
     train-00000-of-00002.parquet ...     or with a hash: train-00000-of-00002-b42a6d1f21f14bd7.parquet
     train/0000.parquet ...               any names; numbered ones must be complete
 
-Names are checked for completeness. Files that could be read in two ways are refused, because a wrong choice would stay
-unnoticed.
+Names are checked for completeness. Files that could be read in two ways are refused, because a wrong choice would
+remain unnoticed.
 
-Classes are named by the Hub's metadata of the label column; without metadata, by their numbers. If labels are text,
-the classes are the sorted texts.
+The Hub's metadata of the label column names the classes; without metadata, their numbers do. If labels are text, the
+classes are the sorted texts.
 """
 
 import re
@@ -55,11 +55,14 @@ Versions = tuple[FileVersion, ...]
 
 @dataclass(frozen=True)
 class ParquetUnit:
-    """Consecutive row groups of one file. first_row: of these, in the file. file: None unless that is 0."""
+    """Consecutive row groups of one file.
+
+    first_row: the number of their first row in the file. file: the file if first_row is 0, else None.
+    """
 
     place: Path
     version: FileVersion
-    rows: parquet.ExpectedRows
+    expected: parquet.ExpectedRows
     row_groups: tuple[int, ...]
     first_row: int
     num_images: int
@@ -71,10 +74,10 @@ class ParquetUnit:
 
     @property
     def key(self) -> str:
-        return key_of([self.version], self.place, self.row_groups, self.rows.text_labels)
+        return key_of([self.version], self.place, self.row_groups, self.expected.text_labels)
 
     def images(self) -> Iterator[EncodedImage]:
-        yield from parquet.read_encoded(self.version.path, self.rows, self.row_groups, self.first_row)
+        yield from parquet.read_encoded(self.version.path, self.expected, self.row_groups, self.first_row)
         self.version.require_unchanged()
 
 
@@ -84,7 +87,7 @@ class ParquetSource(Source):
 
     train: Versions
     test: Versions
-    rows: parquet.ExpectedRows
+    expected: parquet.ExpectedRows
 
     @property
     def num_images(self) -> tuple[int, int]:
@@ -92,7 +95,9 @@ class ParquetSource(Source):
         return train, test
 
     def first_image(self) -> tuple[str, bytes]:
-        return parquet.read_first_image(self.train[0].path, self.rows.label_column, self.rows.text_labels is not None)
+        return parquet.read_first_image(
+            self.train[0].path, self.expected.label_column, self.expected.text_labels is not None
+        )
 
     def units(self) -> tuple[list[ParquetUnit], list[ParquetUnit]]:
         train, test = ([unit for file in files for unit in self._units_of(file)] for files in (self.train, self.test))
@@ -104,7 +109,7 @@ class ParquetSource(Source):
         for part in split_by_size([num_bytes for _, num_bytes in sizes], [num_rows for num_rows, _ in sizes]):
             num_rows, num_bytes = (sum(column) for column in zip(*sizes[part], strict=True))
             groups = tuple(range(len(sizes))[part])
-            yield ParquetUnit(self.place, file, self.rows, groups, first_row, num_rows, num_bytes)
+            yield ParquetUnit(self.place, file, self.expected, groups, first_row, num_rows, num_bytes)
             first_row += num_rows
 
     def stored_dataset(self, image_size: int | None, hashes: FileHashes) -> StoredDataset:
@@ -113,7 +118,7 @@ class ParquetSource(Source):
 
         def decode() -> tuple[Split, Split]:
             memory.require_memory(self.place, sum(self.num_images), target.image_size)
-            return parquet.read(train, self.rows, target), parquet.read(test, self.rows, target)
+            return parquet.read(train, self.expected, target), parquet.read(test, self.expected, target)
 
         digests = [hash_files(files, hashes) for files in (self.train, self.test)]
         identity = identity_at_size(content_identity("parquet", *digests), target.image_size)
@@ -143,9 +148,9 @@ def find(
     names = _class_names(train, column, is_text, parquet.class_names(schemas[0], column))
     valid = f"{names[0]} to {names[-1]}" if is_text else f"0 to {len(names) - 1}"
     valid_labels = f"train's are {valid}: leave the row out, or correct its label"
-    rows = parquet.ExpectedRows(len(names), valid_labels, column, names if is_text else None)
+    expected = parquet.ExpectedRows(len(names), valid_labels, column, names if is_text else None)
     train_versions, test_versions = (tuple(map(require_regular_file, files)) for files in (train, test))
-    return ParquetSource("parquet", place, names, notes, statistics, train_versions, test_versions, rows)
+    return ParquetSource("parquet", place, names, notes, statistics, train_versions, test_versions, expected)
 
 
 def find_files(folder: Path, configurations: Collection[str] | None = None) -> dict[str, Files]:
@@ -166,7 +171,7 @@ def find_files(folder: Path, configurations: Collection[str] | None = None) -> d
 
 
 def _describe_ambiguity(folder: Path, splits_by_place: dict[Path, dict[str, Files]]) -> str:
-    """Return which data sets are in and below `folder`, and how to choose one."""
+    """Return the end of the error for several data sets in and below `folder`, with the remedy."""
     if folder in splits_by_place:
         paths = [files[0].relative_to(folder) for splits in splits_by_place.values() for files in splits.values()]
         return f"has Parquet in several places, {', '.join(map(str, paths[:4]))}; keep those of one place"

@@ -56,7 +56,7 @@ class RandAugment:
     def draw(self, keys: Tensor) -> tuple[Tensor, ...]:
         """Draw (codes, codes on the CPU), int64 [count, *keys.shape].
 
-        The CPU must know how many images each operation changes; a copy at every step would wait for the GPU.
+        The CPU requires the number of images that each operation changes. A copy at every step would wait for the GPU.
         """
         slot = torch.arange(self._count, device=keys.device).view(-1, *[1] * keys.dim())
         codes = uniform_int(hash64(OPERATION, keys, slot), 2 * len(OPERATIONS))

@@ -22,7 +22,11 @@ Sampling = Literal["shuffle", "balanced"]
 
 @dataclass(frozen=True)
 class Draw:
-    """The images of an epoch in order, int64 [n]. number: of each draw; None if no image is repeated."""
+    """The images of an epoch in order.
+
+    index: int64 [n], indices into the training split. number: int64 [n], the number p of each draw; None if no image is
+    repeated.
+    """
 
     index: Tensor
     number: Tensor | None = None
@@ -71,6 +75,6 @@ def expected_counts(indices: Tensor, labels: Tensor) -> Tensor:
 
 
 def class_shares(indices: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Return the share of each class among the images `indices`, float64 [C]."""
+    """Return the fraction of each class among the images `indices`, float64 [C]."""
     counts = torch.bincount(labels[indices], minlength=num_classes).double()
     return counts / counts.sum()

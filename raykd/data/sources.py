@@ -1,7 +1,7 @@
-"""A data set on disk as encoded images, in the order of its indices: what can be decoded, and what can be packed.
+"""A data set on disk as encoded images, in the order of its indices, to be decoded or packed.
 
-A source lists its images and their labels without decoding any. Its units of work are runs of consecutive images, each
-of which becomes one shard of a pack. A unit can be pickled, so that any process of any node can read it.
+A source lists its images and their labels without decoding any. Its units of work are consecutive images that become
+one shard of a pack. A unit can be pickled, so that any process of any node can read it.
 """
 
 import hashlib
@@ -17,12 +17,12 @@ from raykd.data.regular_files import FileVersion
 from raykd.data.types import Channels, StoredDataset
 from raykd.errors import DataError
 
-MAX_UNIT_BYTES = 256_000_000  # of encoded images, if images can be split that finely
+MAX_UNIT_BYTES = 256_000_000  # of encoded images; one larger row group of Parquet is a unit too
 MAX_UNIT_IMAGES = 4096
 
 
 class EncodedImage(NamedTuple):
-    """where: the origin of the image, for messages. encoded: a PNG or JPEG, not checked. label: from 0."""
+    """An image and its label. where: its source, for messages. encoded: a PNG or JPEG, not checked. label: from 0."""
 
     where: str
     encoded: bytes
@@ -32,8 +32,8 @@ class EncodedImage(NamedTuple):
 class Unit(Protocol):
     """Consecutive images of one split.
 
-    num_bytes: of the encoded images; an estimate for Parquet. file: the file that the unit begins, if files and not
-    images are hashed for the identity of the data set; else None.
+    num_bytes: of the encoded images; an estimate for Parquet. file: the file whose first images these are, if the
+    identity of the data set is a hash of files and not of images; else None.
     """
 
     @property
@@ -47,7 +47,7 @@ class Unit(Protocol):
 
     @property
     def key(self) -> str:
-        """Hex; differs if the unit has other images, labels or versions of files. The place does not count."""
+        """A hash, hex, which differs for other images, labels or versions of files, but not for another place."""
         ...
 
     def images(self) -> Iterator[EncodedImage]:
@@ -57,8 +57,9 @@ class Unit(Protocol):
 
 @dataclass(frozen=True)
 class Source(ABC):
-    """kind: the layout, 'folder', 'parquet' or 'webdataset', which decides how the identity is computed.
+    """A data set on disk in one of the layouts.
 
+    kind: the layout, 'folder', 'parquet' or 'webdataset', which decides how the identity is computed.
     place: the folder. statistics: published mean and std, None to compute them. notes: as in Dataset.
     """
 
@@ -134,7 +135,7 @@ def notes_on_shared_files(
 
 
 def content_identity(kind: str, train_hashes: Sequence[bytes], test_hashes: Sequence[bytes]) -> str:
-    """Return sha256 over the files' hashes and the split of each; names and folders do not count."""
+    """Return the SHA-256, hex, of the files' hashes and the split of each; names and folders do not count."""
     digest = hashlib.sha256(kind.encode())
     for split, hashes in ((b"train", train_hashes), (b"test", test_hashes)):
         for file_hash in hashes:

@@ -1,8 +1,8 @@
-"""Train, validation and test splits: which split on disk is tested on, and which training images are held out.
+"""Train, validation and test splits: the choice of the split to test on, and of the validation images.
 
-Held-out images and subsets are stratified: each class keeps its share. Each image has a hash of (stream, seed, its
-index), and a class contributes the images with the smallest hashes. No global random state is read or changed, and the
-choice is the same on every machine and with every version of torch.
+Validation splits and subsets are stratified: each class has the same fraction as before. Each image has a hash of
+(stream, seed, its index), and a class contributes the images with the smallest hashes. No global random state is read
+or changed, and the choice is the same on every machine and with every version of torch.
 """
 
 from collections.abc import Collection, Sequence
@@ -32,11 +32,11 @@ def choose_test_split(
 ) -> tuple[str, tuple[str, ...]]:
     """Return (name, notes) of the split to test on: `test`, else the only validation split.
 
-    Validation images are always held out of `train` (data.val_images), so a published validation split can serve as
+    Validation images are always taken from `train` (data.val_images), so a published validation split can serve as
     the test split, as ImageNet's does.
 
-    Args: splits are those at `place`, names from SPLIT_NAMES. For messages, noun is what a split is on disk
-        ('folder'), layout is the expected one, and existing are the names of what is there.
+    Args: splits are the names at `place`, from SPLIT_NAMES. The others are for messages: noun is the form of a split
+        on disk ('folder'), layout is the expected one, and existing are the names of the entries at `place`.
     Raises DataError if there is no `train`, nothing to test on, or several validation splits and no `test`.
     """
     more = ", ..." if len(existing) > _MAX_LISTED else ""
@@ -55,29 +55,29 @@ def choose_test_split(
     return validation[0], (f"{quoted} is the test split, because there is no '{TEST}'",)
 
 
-def stratified_holdout(labels: Tensor, num_held_out: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Return (kept, held out): indices into labels, int64, ascending, that together cover all images once.
+def stratified_split(labels: Tensor, num_val: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Return (train, validation): indices into labels, int64, ascending, that together cover all images once.
 
-    Args: labels is integer [N], classes from 0. 0 <= num_held_out < N, so that training images remain.
-    Returns: [N - num_held_out] and [num_held_out]. Every class is held out in proportion to its size, to
-        within one image.
-    Raises DataError if num_held_out is out of that range.
+    Args: labels is integer [N], classes from 0. 0 <= num_val < N, so that training images remain.
+    Returns: [N - num_val] and [num_val]. The validation split has every class in proportion to its size, to within
+        one image.
+    Raises DataError if num_val is out of that range.
     """
-    if not 0 <= num_held_out < len(labels):
+    if not 0 <= num_val < len(labels):
         most = len(labels) - 1
-        raise DataError(f"cannot hold out {num_held_out:,} of {plural(len(labels), 'image')}; give 0 to {most:,}")
-    chosen = _choose(labels, num_held_out, SPLIT, seed)
+        raise DataError(f"cannot validate on {num_val:,} of {plural(len(labels), 'image')}; give 0 to {most:,}")
+    chosen = _choose(labels, num_val, SPLIT, seed)
     return (~chosen).nonzero().flatten(), chosen.nonzero().flatten()
 
 
 def stratified_subset(labels: Tensor, num: int, seed: int) -> Tensor:
-    """Return num indices into labels, int64 [num], ascending; every class keeps its share to within one image.
+    """Return num indices into labels, int64 [num], ascending, in proportion to each class to within one image.
 
     Args: labels is integer [N], classes from 0. 1 <= num <= N.
     Raises DataError if num is out of that range.
     """
     if not 1 <= num <= len(labels):
-        raise DataError(f"cannot keep {num:,} of {plural(len(labels), 'image')}; give 1 to {len(labels):,}")
+        raise DataError(f"cannot choose {num:,} of {plural(len(labels), 'image')}; give 1 to {len(labels):,}")
     return _choose(labels, num, SUBSET, seed).nonzero().flatten()
 
 

@@ -1,8 +1,8 @@
-"""Mean and standard deviation of a data set on disk, as `load_dataset` computes them of the same images in memory.
+"""Mean and standard deviation of a data set on disk, as `load_dataset` computes them for the same images in memory.
 
-A pack has those of squares of at most 64 pixels. A run normalizes its images by them, so a run whose images happen to
-be on disk would differ in its last bits from one with images in memory. The exact ones are computed once, by decoding
-all training images, and kept beside the pack:
+A pack records the statistics of squares of at most 64 pixels. A run normalizes its images by mean and std, so a run
+with images on disk would differ in its last bits from one with images in memory. The exact statistics are computed
+once, by decoding all training images, and stored in the cache of decoded images:
 
     <cache>/statistics-<16 digits of the identity>.json
 """
@@ -30,7 +30,10 @@ class StatisticsRecord:
 
 
 def with_exact_statistics(dataset: Dataset, cache: Path) -> Dataset:
-    """Return `dataset`, whose images are on disk, with mean and std of its squares at their size."""
+    """Return `dataset`, whose images are on disk, with the mean and std of its squares at image_size.
+
+    cache: the folder of decoded images.
+    """
     path = cache / f"statistics-{dataset.identity[:16]}.json"
     record = read_record(StatisticsRecord, path)
     if record is None or record.identity != dataset.identity:

@@ -12,7 +12,7 @@ _GB = 1e9
 
 @dataclass(frozen=True)
 class StorageChoice:
-    """reason: a sentence for the plan and the log."""
+    """Where the images of a run are. reason: a sentence for the plan and the log."""
 
     storage: Literal["memory", "disk"]
     reason: str
@@ -25,10 +25,10 @@ def choose_storage(
     has_crops_of_whole_images: bool,
     available: int | None,
 ) -> StorageChoice:
-    """Return where the images of a run are.
+    """Return whether the images of a run are decoded into memory, or read from a pack on disk in each step.
 
-    Args: requested is `data.storage`. num_images are those of train and test. image_size is in pixels per side, see
-        `decoded_size`. available is in bytes, see memory.py; None if unknown, which counts as enough.
+    Args: requested is `data.storage`. num_images is the number of training and test images. image_size is in pixels
+        per side, see `decoded_size`. available is in bytes, see memory.py; None if unknown, which counts as enough.
     """
     if requested == "memory":
         return StorageChoice("memory", "images are decoded into memory, because data.storage = memory")

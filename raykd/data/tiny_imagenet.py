@@ -5,7 +5,7 @@ tiny-imagenet-200.zip unpacks to the folder tiny-imagenet-200/ of the data folde
 
     train/<wnid>/images/<wnid>_0.JPEG ...     500 images of each class; boxes are not read
     val/images/val_0.JPEG ...                 and val/val_annotations.txt: file, wnid and box, tab-separated
-    words.txt                                 wnid and names of a synset, tab-separated; names the classes
+    words.txt                                 wnid and names of a synset, tab-separated: the names of the classes
 
 The labels of test/ are not published, so the validation split is the test split. Classes are numbered by their sorted
 wnids. A val/ that was sorted into folders of classes is read too.
@@ -25,12 +25,12 @@ _NOTE = "'val' is the test split, because the labels of 'test' are not published
 
 
 def exists(place: Path) -> bool:
-    """Return whether `place` looks like this layout; `find` raises for what is wrong with it."""
+    """Return whether `place` looks like this layout. `find` then checks the files."""
     return (place / "train").is_dir() and (place / "val").is_dir()
 
 
 def find(place: Path) -> FolderSource:
-    """List the images below `place`. Raises DataError, with the file and the remedy, for what is missing."""
+    """List the images below `place`. Raises DataError, with the file and the remedy, if something is missing."""
     if not place.is_dir():
         raise DataError(f"{place}: no such folder; download {URL} and unpack it there")
     for name in ("train", "val", _WORDS):
@@ -78,7 +78,7 @@ def _read_annotations(path: Path, wnids: Sequence[str]) -> dict[str, int]:
     labels: dict[str, int] = {}
     for number, fields in enumerate(_read_lines(path), 1):
         if len(fields) < 2 or fields[1] not in label_of or "/" in fields[0]:
-            raise DataError(f"{path}: line {number} is no file name and a wnid of train; download {URL} again")
+            raise DataError(f"{path}: line {number} must have a file name and a wnid of train; download {URL} again")
         labels[fields[0]] = label_of[fields[1]]
     return labels
 

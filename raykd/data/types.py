@@ -92,7 +92,7 @@ class Dataset:
     """A data set in memory, or on disk as a pack.
 
     mean, std: of the training pixels by channel, as fractions of 255. identity: hex; equal identities mean equal
-    pixels and labels in equal order. notes: sentences that the user must know about how the files were read.
+    pixels and labels in equal order. notes: sentences for the user about how the files were read.
     """
 
     name: str
@@ -118,7 +118,7 @@ class Dataset:
     ) -> list[str]:
         """Return the lines that describe the data in the plan and the log: counts, image size, classes, notes.
 
-        Args: val_images training images are held out for validation. train_images and student_images are how many of
+        Args: val_images training images form the validation split. train_images and student_images are how many of
             the others the teacher and the students train on, as in `Data`; None stands for all of them.
         """
         first = [" ".join(name.split())[:_MAX_SHOWN_LETTERS] for name in self.class_names[:_NUM_SHOWN_CLASSES]]
@@ -126,7 +126,7 @@ class Dataset:
         rest = len(self.train) - val_images
         train = f"{rest:,} train" if train_images is None else f"{train_images:,} of {rest:,} train"
         students = "" if student_images is None else f" (students train on {student_images:,})"
-        counts = f"{train}{students}, {val_images:,} validation (held out of train)"
+        counts = f"{train}{students}, {val_images:,} validation (split from train)"
         size = f"{self.image_size}x{self.image_size} pixels"
         text = f"{self.name}: {counts}, {len(self.test):,} test images of {size}; {self.num_classes} classes: {classes}"
         return [text, *(f"{self.name}: {note}" for note in self.notes)]

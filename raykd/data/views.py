@@ -23,14 +23,17 @@ _MIRROR_CHUNK = 4096  # images; all of CIFAR-10 together would need 146 MiB more
 
 @dataclass(frozen=True)
 class Views:
-    """crop_padding: black pixels on each side before the crop, >= 0. flip: half of the views are mirrored."""
+    """The set of views of each image.
+
+    crop_padding: black pixels on each side before the crop, >= 0. flip: half of the views are mirrored.
+    """
 
     crop_padding: int
     flip: bool
 
     def __post_init__(self) -> None:
         if self.crop_padding < 0:
-            raise ConfigError(f"crop_padding is {self.crop_padding}; give 0 (no crops) or more pixels")
+            raise ConfigError(f"crop_padding = {self.crop_padding}: must be 0 (no crops) or more pixels")
 
     @property
     def count(self) -> int:
@@ -41,8 +44,9 @@ class Views:
         """Return the view of each image in an epoch: int64 in 0 .. count - 1, in index's shape.
 
         Args: index is int64, of images of the training split, on any device. The result does not depend on the
-            batch, its order, the number of workers, or the step at which a run resumed. draw_number: in index's
-            shape, of images that an epoch may show several times, each time in another view; None without repeats.
+            batch, its order, the number of workers, or the step at which a run resumed. draw_number: if
+            an epoch may show an image several times, the numbers of the draws in index's shape, so that the views
+            differ; else None.
         """
         return self.from_bits(hash64(VIEW, seed, epoch, index, *(() if draw_number is None else (draw_number,))))
 

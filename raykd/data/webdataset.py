@@ -51,7 +51,7 @@ _MAX_LABEL_BYTES = 1 << 20
 
 
 class TarImage(NamedTuple):
-    """key: of the image's members. offset, size: of the encoded image in the tar file, in bytes."""
+    """An image in a tar file. key: the name of its members, without suffix. offset, size: its bytes in the file."""
 
     key: str
     offset: int
@@ -64,7 +64,7 @@ LabeledTars = tuple[tuple[FileVersion, tuple[TarImage, ...]], ...]  # the files 
 
 @dataclass(frozen=True)
 class TarUnit:
-    """Consecutive images of one tar file. file: None unless they are its first ones."""
+    """Consecutive images of one tar file. file: the tar file if they are its first images, else None."""
 
     place: Path
     version: FileVersion
@@ -92,7 +92,7 @@ class TarUnit:
 
 @dataclass(frozen=True)
 class TarSource(Source):
-    """A folder of tar files that were listed."""
+    """A folder of tar files, whose members were listed."""
 
     train: LabeledTars
     test: LabeledTars
@@ -176,7 +176,7 @@ def _require_complete(place: Path, matches: Sequence[re.Match[str]]) -> tuple[Pa
         raise DataError(f"{place}: {one} and {other} are from two uploads; keep the files of one")
     by_index = {int(match["index"] or 0): match.string for match in matches}
     if len(by_index) < len(matches):
-        raise DataError(f"{place}: {matches[0].string} and others have one number; keep the files of one upload")
+        raise DataError(f"{place}: {matches[0].string} and others have the same number; keep the files of one upload")
     total = int(matches[0]["total"] or max(by_index) + 1)
     missing = next((index for index in range(total) if index not in by_index), None)
     if missing is not None:
@@ -192,7 +192,7 @@ def _missing(place: Path, match: re.Match[str], index: int, total: int) -> str:
 
 
 def _list_images(path: Path) -> tuple[TarImage, ...]:
-    """Return the images of a tar file with their labels. Raises DataError if it is damaged, or lacks one of a pair."""
+    """Return the images of a tar file with their labels. Raises DataError if it is damaged, or a label is missing."""
     images: dict[str, tuple[int, int]] = {}
     labels: dict[str, int] = {}
     keys: dict[str, list[str]] = {}  # the suffixes of each key
@@ -258,7 +258,7 @@ def _require_end(path: Path, tar: tarfile.TarFile) -> None:
 def _paired(
     path: Path, keys: dict[str, list[str]], images: dict[str, tuple[int, int]], labels: dict[str, int]
 ) -> tuple[TarImage, ...]:
-    """Return an image with its label for each key that has one of the two."""
+    """Return an image with its label for each key that has both. Raises DataError if a key has only one of them."""
     for key, suffixes in keys.items():
         if key in labels and key not in images:
             others = ", ".join(f".{suffix}" for suffix in suffixes if suffix not in ("cls", "json")) or "nothing else"
@@ -317,7 +317,7 @@ def _decode(files: LabeledTars, target: TargetSize) -> Split:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """Open a tar file; whatever fails in the block becomes a DataError."""
+    """Open a tar file. An OSError inside the context becomes a DataError."""
     try:
         with path.open("rb") as stream:
             yield stream

@@ -14,13 +14,13 @@ from raykd.methods.method import Method, Need
 
 @dataclass(frozen=True)
 class AlphaWeighted(Method):
-    """alpha in [0, 1] is the weight of the labels' cross-entropy, 1 - alpha that of the teacher's term."""
+    """Base of methods with two terms, whose weights add up to 1."""
 
     needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
     reads_labels: ClassVar[bool] = False
     works_with_top_classes: ClassVar[bool] = True  # soft targets, or the top class itself
     teacher_term: ClassVar[str]
-    alpha: float = 0.5
+    alpha: float = 0.5  # weight of the labels' cross-entropy, in [0, 1]; 1 - alpha is that of the teacher's term
 
     def check(self) -> None:
         self.require(0 <= self.alpha <= 1, "alpha", "must lie in [0, 1]: the labels' weight, 1 - alpha the teacher's")

@@ -23,12 +23,12 @@ from raykd.outputs import Outputs, Targets
 
 @dataclass(frozen=True)
 class AttentionTransfer(StageMethod):
-    """`weight` of the term; `p` >= 1, the power that makes large activations count more."""
+    """The student imitates where in an image the teacher's stages are active."""
 
     kind: ClassVar[str] = "at"
     paper: ClassVar[str] = "arXiv:1612.03928"
-    weight: float = 1000.0
-    p: float = 2.0
+    weight: float = 1000.0  # weight of the attention term, 0 or more
+    p: float = 2.0  # power of the activations, 1 or more; larger values emphasize large activations
 
     def check(self) -> None:
         super().check()

@@ -22,14 +22,14 @@ from raykd.outputs import Outputs, Targets
 
 @dataclass(frozen=True)
 class CorrelationCongruence(FeatureMethod):
-    """`weight` of the term; `dimensions` of the space that both embeddings are projected to."""
+    """The student imitates the correlations between the images of a batch."""
 
     kind: ClassVar[str] = "cc"
     paper: ClassVar[str] = "arXiv:1904.01802"
     relates_images: ClassVar[bool] = True
     min_batch_size: ClassVar[int] = 2
-    weight: float = 0.02
-    dimensions: Annotated[int, AtMost(4096)] = 128
+    weight: float = 0.02  # weight of the correlation term, 0 or more
+    dimensions: Annotated[int, AtMost(4096)] = 128  # of the space that both embeddings are projected to
 
     def check(self) -> None:
         super().check()

@@ -41,16 +41,16 @@ _EPSILON = 1e-7  # the authors' value, added to P + negatives / n
 
 @dataclass(frozen=True)
 class CRD(FeatureMethod):
-    """weight: weight of the CRD term. temperature: temperature of the KD term. The other fields are explained above."""
+    """The student's embedding of an image is closer to the teacher's of the same image than to those of others."""
 
     kind: ClassVar[str] = "crd"
     paper: ClassVar[str] = "arXiv:1910.10699"
     drawn_per_worker: ClassVar[str] = "negatives for CRD"
-    weight: float = 0.8
-    dimensions: Annotated[int, AtMost(4096)] = 128
-    negatives: Annotated[int, AtMost(1_000_000)] = 16_384
-    contrast_temperature: float = 0.07
-    momentum: float = 0.5
+    weight: float = 0.8  # weight of the CRD term, 0 or more
+    dimensions: Annotated[int, AtMost(4096)] = 128  # of the space that both embeddings are projected to
+    negatives: Annotated[int, AtMost(1_000_000)] = 16_384  # embeddings of other images that each image is compared with
+    contrast_temperature: float = 0.07  # temperature of the similarities, at least 0.02
+    momentum: float = 0.5  # of the stored embeddings, in [0, 1)
 
     def check(self) -> None:
         super().check()

@@ -26,16 +26,13 @@ from raykd.outputs import Outputs, Targets
 
 @dataclass(frozen=True)
 class DeiT(AlphaWeighted):
-    """temperature is None for hard labels (the teacher's prediction), or a number > 0 for soft targets.
-
-    alpha: see AlphaWeighted.
-    """
+    """A distillation token learns from the teacher."""
 
     kind: ClassVar[str] = "deit"
     paper: ClassVar[str] = "arXiv:2012.12877"
     teacher_term: ClassVar[str] = "token"
     needs_distillation_token: ClassVar[bool] = True
-    temperature: float | None = None
+    temperature: float | None = None  # of soft targets, above 0; None for hard labels, the teacher's prediction
 
     def check(self) -> None:
         super().check()

@@ -29,7 +29,7 @@ EPSILON = 1e-8  # the authors' value, added to the product of both norms
 
 @dataclass(frozen=True)
 class DIST(Method):
-    """beta is the weight of the relations between classes, gamma of those between the images of a batch."""
+    """The student imitates correlations instead of exact probabilities."""
 
     kind: ClassVar[str] = "dist"
     paper: ClassVar[str] = "arXiv:2205.10536"
@@ -38,10 +38,10 @@ class DIST(Method):
     works_with_top_classes: ClassVar[bool] = False  # correlations over the classes, and over the images for each one
     relates_images: ClassVar[bool] = True
     min_batch_size: ClassVar[int] = 2
-    beta: float = 2.0
-    gamma: float = 2.0
-    temperature: float = 4.0
-    ce_weight: float = 1.0
+    beta: float = 2.0  # weight of the relations between classes, 0 or more
+    gamma: float = 2.0  # weight of the relations between the images of a batch, 0 or more
+    temperature: float = 4.0  # softens the outputs of student and teacher, above 0
+    ce_weight: float = 1.0  # weight of the labels' cross-entropy, 0 or more
 
     def check(self) -> None:
         for name in ("beta", "gamma", "ce_weight"):

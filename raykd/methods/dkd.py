@@ -26,17 +26,17 @@ from raykd.outputs import Outputs, Targets
 
 @dataclass(frozen=True)
 class DKD(Method):
-    """alpha is TCKD's weight and beta NCKD's. Both rise linearly over `warmup_epochs`; 0 for no warm-up."""
+    """KD in two parts: the label's class (TCKD), and the other classes (NCKD)."""
 
     kind: ClassVar[str] = "dkd"
     paper: ClassVar[str] = "arXiv:2203.08679"
     needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
     works_with_top_classes: ClassVar[bool] = False  # NCKD weights the classes beside the label apart from their sum
-    alpha: float = 1.0
-    beta: float = 8.0
-    temperature: float = 4.0
-    warmup_epochs: float = 20.0
-    ce_weight: float = 1.0
+    alpha: float = 1.0  # weight of TCKD, 0 or more
+    beta: float = 8.0  # weight of NCKD, 0 or more
+    temperature: float = 4.0  # softens the outputs of student and teacher, above 0
+    warmup_epochs: float = 20.0  # epochs over which alpha and beta rise linearly; 0 for no warm-up
+    ce_weight: float = 1.0  # weight of the labels' cross-entropy, 0 or more
 
     def check(self) -> None:
         for name in ("alpha", "beta", "warmup_epochs", "ce_weight"):

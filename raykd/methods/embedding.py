@@ -21,12 +21,12 @@ from raykd.outputs import Outputs, Targets
 
 @dataclass(frozen=True)
 class EmbeddingRegression(FeatureMethod):
-    """weight >= 0 of the `distance` ('cosine' or 'mse') between the projected embedding and the teacher's."""
+    """The student's embedding, projected, imitates the teacher's."""
 
     kind: ClassVar[str] = "embedding"
     paper: ClassVar[str] = "arXiv:2312.06709"
-    weight: float = 1.0
-    distance: Literal["cosine", "mse"] = "cosine"
+    weight: float = 1.0  # weight of the distance, 0 or more
+    distance: Literal["cosine", "mse"] = "cosine"  # between the projected embedding and the teacher's
 
     def weights(self, epoch: int) -> dict[str, float]:
         return super().weights(epoch) | {"embedding": self.weight}

@@ -23,13 +23,13 @@ from raykd.outputs import Outputs, Targets
 
 @dataclass(frozen=True)
 class FeatureKD(KD):
-    """KD plus a `distance` ('mse' or 'cosine') between embeddings with weight `feature_weight` >= 0."""
+    """KD plus a distance between the embeddings."""
 
     kind: ClassVar[str] = "feature_kd"
     paper: ClassVar[str] = "arXiv:1412.6550"
     needs: ClassVar[frozenset[Need]] = frozenset({"logits", "embedding"})
-    distance: Literal["mse", "cosine"] = "mse"
-    feature_weight: float = 1.0
+    distance: Literal["mse", "cosine"] = "mse"  # between the projected embedding and the teacher's
+    feature_weight: float = 1.0  # weight of the distance, 0 or more
 
     def check(self) -> None:
         super().check()

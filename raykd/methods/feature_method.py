@@ -21,19 +21,15 @@ from raykd.outputs import Outputs, Targets
 
 @dataclass(frozen=True)
 class FeatureMethod(Method):
-    """The base class of embedding-based and feature-based methods.
-
-    ce_weight, kd_weight: weights of the cross-entropy and of the KD term, 0 or more.
-    temperature: of the KD term, above 0.
-    """
+    """The base class of embedding-based and feature-based methods."""
 
     needs: ClassVar[frozenset[Need]] = frozenset({"logits", "embedding"})
     reads_labels: ClassVar[bool] = False
     logit_terms: ClassVar[frozenset[str] | None] = frozenset({"kd"})
     works_with_top_classes: ClassVar[bool] = True  # only KD's term reads logits
-    ce_weight: float = 1.0
-    kd_weight: float = 0.0
-    temperature: float = 4.0
+    ce_weight: float = 1.0  # weight of the labels' cross-entropy, 0 or more
+    kd_weight: float = 0.0  # weight of the KD term, 0 or more
+    temperature: float = 4.0  # temperature of the KD term, above 0
 
     def check(self) -> None:
         for name in (item.name for item in fields(self) if item.name.endswith("weight")):
@@ -57,13 +53,10 @@ def embeddings(student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class StageMethod(FeatureMethod):
-    """A feature-based method, on the feature maps [B, K, H, W] of some `stages` of both models.
-
-    stages: counted from 0, or backward from -1; () for all.
-    """
+    """A feature-based method, on the feature maps [B, K, H, W] of some `stages` of both models."""
 
     needs: ClassVar[frozenset[Need]] = frozenset({"logits", "features"})
-    stages: tuple[int, ...] = ()
+    stages: tuple[int, ...] = ()  # stages of the feature maps, counted from 0, or backward from -1; () for all
 
     def check(self) -> None:
         super().check()

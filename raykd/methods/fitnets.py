@@ -27,12 +27,12 @@ from raykd.outputs import Outputs, Targets
 
 @dataclass(frozen=True)
 class FitNets(StageMethod):
-    """`weight` of the hint."""
+    """The student's feature maps of a stage, projected, imitate the teacher's."""
 
     kind: ClassVar[str] = "fitnets"
     paper: ClassVar[str] = "arXiv:1412.6550"
     stages: tuple[int, ...] = (1,)
-    weight: float = 100.0
+    weight: float = 100.0  # weight of the hint, 0 or more
 
     def weights(self, epoch: int) -> dict[str, float]:
         return super().weights(epoch) | {"fitnets": self.weight}

@@ -20,7 +20,7 @@ from raykd.outputs import Outputs, Targets
 
 @dataclass(frozen=True)
 class HardLabels(AlphaWeighted):
-    """The teacher's prediction is a second label. alpha: see AlphaWeighted."""
+    """The teacher's prediction is a second label."""
 
     kind: ClassVar[str] = "hard_labels"
     paper: ClassVar[str] = "arXiv:2012.12877"

@@ -23,12 +23,12 @@ from raykd.outputs import Outputs, Targets
 
 @dataclass(frozen=True)
 class KD(AlphaWeighted):
-    """temperature > 0 softens both outputs. alpha: see AlphaWeighted."""
+    """The student imitates the teacher's softened probabilities."""
 
     kind: ClassVar[str] = "kd"
     paper: ClassVar[str] = "arXiv:1503.02531"
     teacher_term: ClassVar[str] = "kd"
-    temperature: float = 4.0
+    temperature: float = 4.0  # softens the outputs of student and teacher, above 0
 
     def check(self) -> None:
         super().check()

@@ -29,16 +29,16 @@ _EPSILON = 1e-7  # the authors' value
 
 @dataclass(frozen=True)
 class LogitStandardization(Method):
-    """KD of standardized logits with weight `weight`; temperature > 0 softens them."""
+    """KD of standardized logits."""
 
     kind: ClassVar[str] = "logit_standardization"
     paper: ClassVar[str] = "arXiv:2403.01427"
     needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
     reads_labels: ClassVar[bool] = False
     works_with_top_classes: ClassVar[bool] = False  # mean and std are those of all logits
-    temperature: float = 2.0
-    weight: float = 9.0
-    ce_weight: float = 0.1
+    temperature: float = 2.0  # softens the standardized logits, above 0
+    weight: float = 9.0  # weight of the KD term, 0 or more
+    ce_weight: float = 0.1  # weight of the labels' cross-entropy, 0 or more
 
     def check(self) -> None:
         self.require(self.temperature > 0, "temperature", "must be greater than 0; 2 is the authors'")
@@ -54,12 +54,12 @@ class LogitStandardization(Method):
 
 @dataclass(frozen=True)
 class StandardizedDKD(DKD):
-    """DKD of standardized logits; `weight` multiplies alpha and beta."""
+    """DKD of standardized logits."""
 
     kind: ClassVar[str] = "standardized_dkd"
     paper: ClassVar[str] = "arXiv:2403.01427"
     temperature: float = 2.0
-    weight: float = 9.0
+    weight: float = 9.0  # multiplies alpha and beta, 0 or more
 
     def check(self) -> None:
         super().check()

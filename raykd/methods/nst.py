@@ -27,11 +27,11 @@ from raykd.outputs import Outputs, Targets
 
 @dataclass(frozen=True)
 class NST(StageMethod):
-    """`weight` of the term, on where in an image each channel is active."""
+    """The student imitates where in an image each channel of the teacher is active."""
 
     kind: ClassVar[str] = "nst"
     paper: ClassVar[str] = "arXiv:1707.01219"
-    weight: float = 50.0
+    weight: float = 50.0  # weight of the term, 0 or more
 
     def weights(self, epoch: int) -> dict[str, float]:
         return super().weights(epoch) | {"nst": self.weight}

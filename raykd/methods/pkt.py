@@ -25,13 +25,13 @@ _EPSILON = 1e-7  # the authors' value
 
 @dataclass(frozen=True)
 class PKT(FeatureMethod):
-    """weight: weight of the PKT term, 0 or more. The other fields are those of FeatureMethod."""
+    """The student imitates the probabilities that two images of a batch are neighbors."""
 
     kind: ClassVar[str] = "pkt"
     paper: ClassVar[str] = "arXiv:1803.10837"
     relates_images: ClassVar[bool] = True
     min_batch_size: ClassVar[int] = 2
-    weight: float = 30_000.0
+    weight: float = 30_000.0  # weight of the PKT term, 0 or more
 
     def weights(self, epoch: int) -> dict[str, float]:
         return super().weights(epoch) | {"pkt": self.weight}

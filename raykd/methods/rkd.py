@@ -33,17 +33,14 @@ CHUNK_SIZES = {"cpu": 8, "cuda": 128}
 
 @dataclass(frozen=True)
 class RKD(FeatureMethod):
-    """distance_weight, angle_weight: weights of the terms over pairs and over triples of images, 0 or more.
-
-    The other fields are those of FeatureMethod.
-    """
+    """The student imitates distances between the images of a batch, and angles between three of them."""
 
     kind: ClassVar[str] = "rkd"
     paper: ClassVar[str] = "arXiv:1904.05068"
     relates_images: ClassVar[bool] = True
     min_batch_size: ClassVar[int] = 3
-    distance_weight: float = 25.0
-    angle_weight: float = 50.0
+    distance_weight: float = 25.0  # weight of the term over pairs of images, 0 or more
+    angle_weight: float = 50.0  # weight of the term over triples of images, 0 or more
 
     def weights(self, epoch: int) -> dict[str, float]:
         return super().weights(epoch) | {"rkd_distance": self.distance_weight, "rkd_angle": self.angle_weight}

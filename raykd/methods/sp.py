@@ -26,14 +26,14 @@ _EPSILON = 1e-12  # the authors' value, the default of F.normalize
 
 @dataclass(frozen=True)
 class SimilarityPreserving(StageMethod):
-    """`weight` of the term, on the similarities between the images of a batch."""
+    """The student imitates the similarities between the images of a batch."""
 
     kind: ClassVar[str] = "sp"
     paper: ClassVar[str] = "arXiv:1907.09682"
     relates_images: ClassVar[bool] = True
     min_batch_size: ClassVar[int] = 2
     stages: tuple[int, ...] = (-1,)
-    weight: float = 3000.0
+    weight: float = 3000.0  # weight of the term, 0 or more
 
     def weights(self, epoch: int) -> dict[str, float]:
         return super().weights(epoch) | {"sp": self.weight}

@@ -28,12 +28,12 @@ MIN_VARIANCE = 1e-5
 
 @dataclass(frozen=True)
 class VID(StageMethod):
-    """`weight` of the term; `initial_variance` of every channel, above 1e-5."""
+    """The student's feature maps predict the teacher's, with a learned variance for each channel."""
 
     kind: ClassVar[str] = "vid"
     paper: ClassVar[str] = "arXiv:1904.05835"
-    weight: float = 1.0
-    initial_variance: float = 5.0
+    weight: float = 1.0  # weight of the term, 0 or more
+    initial_variance: float = 5.0  # of every channel, above 1e-5
 
     def check(self) -> None:
         super().check()

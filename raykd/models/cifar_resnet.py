@@ -20,13 +20,13 @@ MAX_LAYERS = 6 * MAX_DEPTH + 2
 
 @dataclass(frozen=True)
 class CifarResNet(BuiltInModel):
-    """depth: 6n + 2 layers. width: channels of the first stage, doubled at each stage. stem: channels before it."""
+    """Three stages of blocks with two 3x3 convolutions."""
 
     kind: ClassVar[str] = "cifar_resnet"
-    depth: Annotated[int, AtMost(MAX_LAYERS)] = 20
-    width: Annotated[int, AtMost(MAX_WIDTH)] = 16
-    stem: Annotated[int, AtMost(MAX_WIDTH)] = 16
-    weights: str = ""
+    depth: Annotated[int, AtMost(MAX_LAYERS)] = 20  # layers, 6n + 2
+    width: Annotated[int, AtMost(MAX_WIDTH)] = 16  # channels of the first stage, doubled at each stage
+    stem: Annotated[int, AtMost(MAX_WIDTH)] = 16  # channels before the first stage
+    weights: str = ""  # a file to start from; empty for random weights
 
     def check(self) -> None:
         self.require(self.depth >= 8 and self.depth % 6 == 2, "depth", "must be 6n + 2, such as 8, 20, 56 or 110")

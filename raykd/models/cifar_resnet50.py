@@ -20,7 +20,7 @@ EXPANSION = 4  # a block has this many times as many output channels as its 3x3 
 
 @dataclass(frozen=True)
 class BottleneckResNet(FourStages):
-    """Fields: see FourStages; the channels are those of the 3x3 convolutions, and a block returns 4 times as many."""
+    """Bottleneck blocks: `width` counts the channels of the 3x3 convolutions, and a block returns 4 times as many."""
 
     kind: ClassVar[str] = "bottleneck_resnet"
     blocks: Annotated[tuple[int, ...], AtMost(MAX_DEPTH)] = (3, 4, 6, 3)

@@ -50,7 +50,7 @@ class Network(SubmoduleModel, metaclass=_ByClass):
     network_class: ClassVar[Any]
     source: ClassVar[custom_file.Source]
     list_fields: ClassVar[frozenset[str]] = frozenset()  # parameters that are lists; a configuration holds tuples
-    weights: str = ""  # a file to start from, or ''
+    weights: str = ""  # a file to start from; empty for random weights
 
     if TYPE_CHECKING:
 

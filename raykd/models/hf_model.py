@@ -30,16 +30,15 @@ _MAX_LABEL = 60  # characters, in folder names
 
 @dataclass(frozen=True, repr=False)
 class HuggingFace(SubmoduleModel):
-    """repository: a folder or a cached repository; it becomes the JSON text of what was read (hf_files.py).
+    """A classifier of transformers, with the folder's image size, unless `input_size` is set.
 
-    weights: '' to start from scratch, 'pretrained' for those of the folder, or a file; with weights, it normalizes by
-    the folder's mean and std. It has the folder's image size, unless `input_size` is set. embedding, features: see
-    SubmoduleModel.
+    With weights, it normalizes by the folder's mean and std.
     """
 
     kind: ClassVar[str] = "hf"
+    # a folder or a cached repository; it becomes the JSON text of what was read (hf_files.py)
     repository: Annotated[str, AtMost(_MAX_CONTENT)] = by_name("", hf_files.read_repository)
-    weights: str = ""
+    weights: str = ""  # 'pretrained' for those of the folder, or a file to start from; empty for random weights
 
     def __repr__(self) -> str:
         return f"HuggingFace('{self.name or self.label}', weights='{self.weights}')"

@@ -21,12 +21,12 @@ STEM, EMBEDDING = 32, 1280  # channels at width 1
 
 @dataclass(frozen=True)
 class MobileNetV2(BuiltInModel):
-    """width: multiplies all channels, but the embedding has at least 1280. expansion: the factor inside a block."""
+    """Inverted residual blocks with depthwise convolutions."""
 
     kind: ClassVar[str] = "mobilenet_v2"
-    width: Annotated[float, AtMost(16)] = 0.5
-    expansion: Annotated[int, AtMost(64)] = 6
-    weights: str = ""
+    width: Annotated[float, AtMost(16)] = 0.5  # multiplies all channels, but the embedding has at least 1280
+    expansion: Annotated[int, AtMost(64)] = 6  # factor of the channels inside a block
+    weights: str = ""  # a file to start from; empty for random weights
 
     def check(self) -> None:
         self.require(self.width >= 1 / 16, "width", "must be at least 1/16, so that every layer has a channel")

@@ -40,17 +40,16 @@ class ImageSpec:
 
 @dataclass(frozen=True)
 class Model(Config):
-    """Base of the models' configurations. A subclass may have `weights`: a file, or '' to start from scratch.
-
-    mean, std: of each channel, as fractions of 255; () for those of the pretrained weights, else the data's.
-    input_size: pixels per side, to which views are resized on the device; 0 for the data's size. classifier: whether
-    the network computes logits. Without, it is built for 0 classes, as in timm, and returns logits [B, 0].
-    """
+    """Base of the models' configurations. A subclass may have `weights`: a file, or '' to start from scratch."""
 
     _: KW_ONLY  # subclasses have positional fields
+    # mean of each channel, as a fraction of 255; () for that of the pretrained weights, else the data's
     mean: tuple[float, ...] = skip_if_default(())
+    # standard deviation of each channel, as a fraction of 255; () for that of the pretrained weights, else the data's
     std: tuple[float, ...] = skip_if_default(())
+    # pixels per side, to which views are resized on the device; 0 for the data's size
     input_size: Annotated[int, AtMost(MAX_SIDE)] = skip_if_default(0)
+    # whether the network computes logits; without, it is built for 0 classes, as in timm, and returns logits [B, 0]
     classifier: bool = skip_if_default(True)
 
     def __post_init__(self) -> None:

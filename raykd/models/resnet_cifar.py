@@ -24,11 +24,11 @@ MIN_WIDTH = 8
 
 @dataclass(frozen=True)
 class FourStages(BuiltInModel):
-    """blocks: number per stage. width: stage s has width * 2**s channels. weights: a file to start from, or ''."""
+    """Base of networks of four stages."""
 
-    blocks: Annotated[tuple[int, ...], AtMost(MAX_DEPTH)] = (2, 2, 2, 2)
-    width: Annotated[int, AtMost(MAX_WIDTH)] = 64
-    weights: str = ""
+    blocks: Annotated[tuple[int, ...], AtMost(MAX_DEPTH)] = (2, 2, 2, 2)  # number per stage
+    width: Annotated[int, AtMost(MAX_WIDTH)] = 64  # channels of the first stage; stage s has width * 2**s
+    weights: str = ""  # a file to start from; empty for random weights
 
     def check(self) -> None:
         has_four = len(self.blocks) == 4 and min(self.blocks) >= 1
@@ -38,7 +38,7 @@ class FourStages(BuiltInModel):
 
 @dataclass(frozen=True)
 class ResNet(FourStages):
-    """Two 3x3 convolutions in each block. Fields: see FourStages."""
+    """Two 3x3 convolutions in each block."""
 
     kind: ClassVar[str] = "resnet"
 

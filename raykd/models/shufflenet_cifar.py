@@ -28,12 +28,12 @@ V2_CHANNELS = {  # channels of the three stages and of the embedding, by size
 
 @dataclass(frozen=True)
 class ShuffleNetV1(BuiltInModel):
-    """width: channels of the first stage, doubled at each stage. groups: groups of each 1x1 convolution."""
+    """Grouped 1x1 convolutions, with a shuffle of the channels between them."""
 
     kind: ClassVar[str] = "shufflenet_v1"
-    width: Annotated[int, AtMost(MAX_WIDTH)] = 240
-    groups: Annotated[int, AtMost(64)] = 3
-    weights: str = ""
+    width: Annotated[int, AtMost(MAX_WIDTH)] = 240  # channels of the first stage, doubled at each stage
+    groups: Annotated[int, AtMost(64)] = 3  # groups of each 1x1 convolution
+    weights: str = ""  # a file to start from; empty for random weights
 
     def check(self) -> None:
         self.require(self.groups in (1, 2, 3, 6), "groups", f"must be 1, 2, 3 or 6, which divide {STEM // 4}")
@@ -52,11 +52,11 @@ class ShuffleNetV1(BuiltInModel):
 
 @dataclass(frozen=True)
 class ShuffleNetV2(BuiltInModel):
-    """size: the published sizes, by which channels grow."""
+    """Half of the channels pass through a block, and the channels are shuffled after it."""
 
     kind: ClassVar[str] = "shufflenet_v2"
-    size: Literal["0.5x", "1x", "1.5x", "2x"] = "1x"
-    weights: str = ""
+    size: Literal["0.5x", "1x", "1.5x", "2x"] = "1x"  # the published sizes, by which channels grow
+    weights: str = ""  # a file to start from; empty for random weights
 
     @property
     def label(self) -> str:

@@ -75,13 +75,11 @@ class Submodules:
 
 @dataclass(frozen=True)
 class SubmoduleModel(Model):
-    """Base of models whose networks return logits alone; other outputs are read from submodules by their names.
+    """Base of models whose networks return logits alone; other outputs are read from submodules by their names."""
 
-    embedding: the submodule whose output is the embedding; '' for the input of the last linear layer. features: the
-    submodules whose outputs are the feature maps, one for each stage.
-    """
-
+    # submodule whose output is the embedding; empty for the input of the last linear layer
     embedding: str = field(default="", kw_only=True)
+    # submodules whose outputs are the feature maps, one for each stage
     features: tuple[str, ...] = field(default=(), kw_only=True)
 
     def check(self) -> None:

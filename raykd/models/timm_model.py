@@ -20,14 +20,11 @@ MAX_STAGES = 4  # a ResNet has four, so stages of different kinds of models are 
 
 @dataclass(frozen=True)
 class Timm(Model):
-    """name: in timm. weights: '', 'pretrained' or a file; with weights, it normalizes by timm's mean and std.
-
-    `feature_stages` selects its feature maps.
-    """
+    """An image model of timm. With weights, it normalizes by timm's mean and std; see `feature_stages` for its maps."""
 
     kind: ClassVar[str] = "timm"
-    name: str = "vit_tiny_patch16_224"
-    weights: str = ""
+    name: str = "vit_tiny_patch16_224"  # name in timm
+    weights: str = ""  # 'pretrained', or a file to start from; empty for random weights
 
     def check(self) -> None:
         import timm

@@ -20,14 +20,11 @@ _AUXILIARY = ("googlenet", "inception_v3")  # networks that return auxiliary log
 
 @dataclass(frozen=True)
 class Torchvision(SubmoduleModel):
-    """name: in torchvision. weights: '', 'pretrained' or a file.
-
-    embedding, features: see SubmoduleModel.
-    """
+    """A classifier of torchvision. With weights, it normalizes by their mean and std."""
 
     kind: ClassVar[str] = "torchvision"
-    name: str = "resnet18"
-    weights: str = ""
+    name: str = "resnet18"  # name in torchvision
+    weights: str = ""  # 'pretrained', or a file to start from; empty for random weights
 
     def check(self) -> None:
         from torchvision import models

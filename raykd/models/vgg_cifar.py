@@ -22,11 +22,11 @@ POOLED_AT = 64  # pixels per side from which the last block's input is pooled to
 
 @dataclass(frozen=True)
 class VGG(BuiltInModel):
-    """depth: the name's number of layers, which counts two linear layers that this form does not have."""
+    """3x3 convolutions with batch normalization, and one linear layer."""
 
     kind: ClassVar[str] = "vgg"
-    depth: Depth = 8
-    weights: str = ""
+    depth: Depth = 8  # the name's number of layers, which counts two linear layers that this form does not have
+    weights: str = ""  # a file to start from; empty for random weights
 
     @property
     def label(self) -> str:

@@ -18,18 +18,16 @@ from raykd.models.timm_model import wrap_timm_network
 
 @dataclass(frozen=True)
 class ViT(Model):
-    """`depth` layers of `width` channels in `heads` heads over patches of `patch` x `patch` pixels.
-
-    distillation_token: add it beside the class token, for methods such as DeiT; logits are the mean of both heads.
-    """
+    """A vision transformer over patches of `patch` x `patch` pixels."""
 
     kind: ClassVar[str] = "vit"
-    depth: Annotated[int, AtMost(MAX_DEPTH)] = 6
-    width: Annotated[int, AtMost(MAX_WIDTH)] = 192
-    heads: Annotated[int, AtMost(MAX_WIDTH)] = 3
-    patch: Annotated[int, AtMost(MAX_SIDE)] = 4
-    dropout: float = 0.0
-    weights: str = ""
+    depth: Annotated[int, AtMost(MAX_DEPTH)] = 6  # layers
+    width: Annotated[int, AtMost(MAX_WIDTH)] = 192  # channels; divisible by heads
+    heads: Annotated[int, AtMost(MAX_WIDTH)] = 3  # attention heads
+    patch: Annotated[int, AtMost(MAX_SIDE)] = 4  # side of a patch in pixels; divides the image size
+    dropout: float = 0.0  # probability, in [0, 1)
+    weights: str = ""  # a file to start from; empty for random weights
+    # a distillation token beside the class token, for methods such as DeiT; logits are the mean of both heads
     distillation_token: bool = False
 
     def check(self) -> None:

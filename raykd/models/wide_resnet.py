@@ -19,13 +19,13 @@ STEM = 16  # channels before the first stage
 
 @dataclass(frozen=True)
 class WideResNet(BuiltInModel):
-    """depth: 6n + 4 layers. factor: stage s has 16 * factor * 2**s channels. dropout: inside each block."""
+    """Three stages of wide blocks with batch normalization before each convolution."""
 
     kind: ClassVar[str] = "wide_resnet"
-    depth: Annotated[int, AtMost(6 * MAX_DEPTH + 4)] = 16
-    factor: Annotated[int, AtMost(64)] = 2
-    dropout: float = 0.0
-    weights: str = ""
+    depth: Annotated[int, AtMost(6 * MAX_DEPTH + 4)] = 16  # layers, 6n + 4
+    factor: Annotated[int, AtMost(64)] = 2  # stage s has 16 * factor * 2**s channels
+    dropout: float = 0.0  # probability inside each block, in [0, 1)
+    weights: str = ""  # a file to start from; empty for random weights
 
     def check(self) -> None:
         self.require(self.depth >= 10 and self.depth % 6 == 4, "depth", "must be 6n + 4, such as 10, 16, 28 or 40")

@@ -206,7 +206,8 @@ def is_confirmed(command: SearchCommand) -> bool:
     expected = search.confirm, num_ended(folder.trials()), command.experiment.seeds
     if record is None or (record.num_requested, record.num_trials, record.seeds) != expected:
         return False
-    names = [name for row in (*record.candidates, record.baseline) if not row.failed for name in row.runs]
+    records = (*record.candidates, record.baseline)
+    names = [name for each in records if not each.failed for name in each.runs]
     return all(RunFolder(folder.path.parent / name).status() == "done" for name in names)
 
 

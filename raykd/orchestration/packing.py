@@ -1,4 +1,4 @@
-"""Pack a data set: in the processes of this machine, or as tasks on all nodes of the Ray cluster that a job has."""
+"""Pack a data set: in processes of this machine, or as tasks on all nodes of a job's Ray cluster."""
 
 import os
 import time
@@ -20,12 +20,12 @@ from raykd.orchestration.session import ray_session
 from raykd.orchestration.stop_signals import stop_signals
 from raykd.report.wording import duration
 
-MIN_BYTES = 50_000_000  # less is packed before other processes have started, which takes seconds
+MIN_BYTES = 50_000_000  # a smaller set is packed before other processes have started
 _LOG_EVERY_S = 15.0  # seconds between two lines where there is no terminal
 
 
 def write_pack(plan: PackPlan, console: Console, jobs: int | None = None) -> PackRecord:
-    """Write what is missing of a pack, and return its record.
+    """Write the missing shards of a pack, and return its record.
 
     jobs: processes of this machine; None for one per CPU, or for all nodes of the Ray cluster that RAY_ADDRESS names.
     Raises what `pack` raises; Interrupted after a signal; RunFailed if processes are killed.
@@ -77,11 +77,11 @@ def write_on_ray(tasks: Sequence[ShardTask], should_stop: Callable[[], bool] = l
             raise RunFailed(KILLED.format(remedy="request more memory per CPU")) from error
         finally:
             for task in left:
-                ray.cancel(task, force=True)  # the same command writes a shard in work again
+                ray.cancel(task, force=True)  # a rerun writes these shards from the start
 
 
 class PackProgress:
-    """A context manager that draws a bar of the packed images in a terminal, and logs a line now and then elsewhere."""
+    """A context manager that draws a bar of the packed images in a terminal, and elsewhere logs a line every 15 s."""
 
     def __init__(self, num_images: int, console: Console) -> None:
         self._console, self._num_images = console, num_images

@@ -42,10 +42,10 @@ def write_in_processes(
                 done, left = wait_for(left, POLL_S, FIRST_COMPLETED)
                 yield from (written.result() for written in done)
         except BrokenProcessPool as error:
-            raise RunFailed(KILLED.format(remedy="give fewer --jobs")) from error
+            raise RunFailed(KILLED.format(remedy="lower --jobs")) from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-            # The interpreter would wait for the shards in progress, which the same command writes again.
+            # The interpreter would wait for the shards in progress, which a rerun writes from the start.
             for process in set(multiprocessing.active_children()) - before:
                 process.kill()
 

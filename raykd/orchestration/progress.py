@@ -122,7 +122,7 @@ def cache_line(name: str, parts: list[JobStatus]) -> str:
     started = min(part.times["started"] for part in parts if "started" in part.times)
     spent = max(part.times["ended"] for part in done) - started
     if len(done) == len(parts):
-        error = max(done, key=lambda part: part.times["ended"]).reason  # of rows that do not keep all classes
+        error = max(done, key=lambda part: part.times["ended"]).reason  # '' if the rows keep all classes
         return f"{name}  {subject} filled in {duration(spent)}{f': {error}' if error else ''}"
     left = duration(spent / len(done) * (len(parts) - len(done)))
     return f"{name}  {subject} {len(done):>3}/{len(parts)} parts  left {left}"

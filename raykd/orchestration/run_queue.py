@@ -1,4 +1,4 @@
-"""The queue of a command's jobs: which job a slot does next, also after its worker died (retry.py has how often).
+"""The queue of a command's jobs: which job a slot does next, also after its worker died (retry.py limits the attempts).
 
 A slot is the workers of one trainer (parallel_runs.py counts slots, trainers.py starts them). It requests a job, does
 it, and requests the next. So a plan of many runs pays for a trainer's start once per slot, and a run starts as soon as
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # A slot that sends no heartbeat for this long is lost with its node: Ray replaces a worker in 15 s. If the slot comes
 # back, the run's lock keeps it from writing a run that another slot trains by then, and it receives the next job.
 LOST_AFTER_S = 45.0
-LOCKED_RETRY_S = 5.0  # how long a run waits that another command has locked, before it is tried again
+LOCKED_RETRY_S = 5.0  # the wait before a run that another command has locked is tried again
 
 
 class State(StrEnum):
@@ -69,8 +69,9 @@ class Job:
 class JobStatus:
     """The progress of a job.
 
-    report: of its last epoch. locked_at: when a slot last found its run locked by another command.
-    times: seconds from the queue's start to 'started', 'first epoch', 'last epoch' and 'ended'.
+    report, first_report: of its last epoch, and of the first one in this command. locked_at: when a slot last found its
+    run locked by another command. times: seconds from the queue's start to 'started', 'first epoch', 'last epoch' and
+    'ended'.
     """
 
     job: Job
@@ -91,7 +92,9 @@ def plan_jobs(
     caches: Sequence[PlannedCache] = (),
     live: Collection[str] = (),
 ) -> list[Job]:
-    """Return the jobs left of `runs`. The sets name runs that are trained, evaluated, or started with a live teacher.
+    """Return the jobs that are left of `runs`.
+
+    trained, evaluated, live: names of the runs that are trained, are evaluated, or started with a live teacher.
 
     Teachers come first, then their `caches`, because other runs wait for them. Nothing is trained before every imported
     teacher is evaluated, since one that does not fit ends the command. Each run is evaluated as soon as it is trained,
@@ -207,7 +210,7 @@ class RunQueue:
                 self._skip_dependents(status.job.name)
 
     def note_error(self, slot: int, name: str, reason: str) -> None:
-        """Record why a worker of `slot` is about to end. The first reason is kept; the others only miss that worker."""
+        """Record why a worker of `slot` is about to end. The first reason is kept; later ones only report its loss."""
         status = self._statuses[name]
         if status.slot == slot and status.state is State.RUNNING:
             status.reason = status.reason or reason

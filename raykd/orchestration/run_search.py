@@ -103,7 +103,7 @@ def _run_all_trials(
 def _run_round(
     command: SearchCommand, study: SearchStudy, cache: PlannedCache | None, should_stop: Callable[[], bool]
 ) -> dict[int, str]:
-    """Run the trials that are left once; see `run_trials`."""
+    """Run each trial that is left once, and return what `run_trials` returns."""
     from ray import tune
 
     from raykd.orchestration.metrics import scrape_targets

@@ -27,9 +27,9 @@ from raykd.errors import ConfigError, RayNotStarted
 _SETTINGS = {
     # Train polls its workers at this interval. With the default of 2 s each trainer would end 3.5 s later.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-    # The wait for resources, not for processes. They are free already, unless a node is lost; then fewer workers start.
+    # The wait for resources, which are free already unless a node is lost; then fewer workers start.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "5",
-    # It would start one more process per trainer. Runs learn from the queue that they must stop.
+    # The watcher would be one more process per trainer. The queue requests a stop.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -70,14 +70,14 @@ def ray_session() -> Iterator[str | None]:
         try:
             with chdir(CODE):  # Ray's workers import modules from the driver's folder, which a user may edit meanwhile
                 context = _connect(address or "local", settings, timeout_s)
-            signal.signal(signal.SIGTERM, handler)  # Ray's own handler would end without saving
+            signal.signal(signal.SIGTERM, handler)  # Ray's handler would end without saving
         except Exception as error:  # errors have many types; the message may contain pages of Ray's log
             reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
             logs = f"; its logs are in {settings['_temp_dir']}/session_latest/logs" if settings else ""
             raise RayNotStarted(f"Ray did not start ({reason[0]}){logs}") from error
         token = os.environ.get("RAY_AUTH_TOKEN_PATH")
-        where = f"http://{context.dashboard_url}" + (f", token in {token}" if token else "")
-        _open.append(where if context.dashboard_url else None)
+        dashboard = f"http://{context.dashboard_url}" + (f", token in {token}" if token else "")
+        _open.append(dashboard if context.dashboard_url else None)
         try:
             yield _open[-1]
         finally:
@@ -86,7 +86,7 @@ def ray_session() -> Iterator[str | None]:
 
 
 def _connect(address: str, settings: dict[str, Any], timeout_s: float) -> Any:
-    """Call `ray.init` until it succeeds or `timeout_s` is over. Ray itself tries for 30 s, too short if busy."""
+    """Call `ray.init` until it succeeds or `timeout_s` is over. Ray itself tries for 30 s only."""
     import ray
 
     deadline = time.monotonic() + timeout_s
@@ -101,7 +101,7 @@ def _connect(address: str, settings: dict[str, Any], timeout_s: float) -> Any:
 
 @contextmanager
 def _shared_ray(address: str) -> Iterator[dict[str, Any]]:
-    """Raise ConfigError when nothing listens at HOST:PORT. Ray itself would try for minutes, and then abort."""
+    """Yield no settings for `ray.init`. Raises ConfigError if nothing listens there: Ray would try for minutes."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), ANSWER_S).close()
@@ -115,13 +115,14 @@ def _shared_ray(address: str) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def _private_ray() -> Iterator[dict[str, Any]]:
-    """Make the folder and the token of a private Ray cluster, and set the variables by which Ray finds them.
+    """Make the folder and the token of a private Ray cluster, and yield its settings for `ray.init`.
 
-    Ray reads its environment once, when it is imported, so this must come first.
+    It sets the variables by which Ray finds the folder and the token. Ray reads its environment once, when it is
+    imported, so this must come first.
     """
     assert _token.cache_info().currsize or "ray" not in sys.modules, "ray was imported before its token was made"
     commands = commands_folder(os.environ)
-    temporary = tempfile.gettempdir()  # cached here, so that this process keeps its own TMPDIR
+    temporary = tempfile.gettempdir()  # tempfile caches it, so this process keeps its TMPDIR
     remove_abandoned_below(commands.parent)
     folder = commands / f"command-{secrets.token_hex(4)}"
     with private_folder(folder, _token()):

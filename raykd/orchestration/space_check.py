@@ -50,13 +50,13 @@ def check_space(plan: Plan, dataset: Dataset, options: Options) -> None:
     experiment, networks = plan.experiment, Networks(dataset)
     assert experiment.search is not None
     space = experiment.search.space
-    students = replace(options, stages=("baseline",))  # the teachers are the same for all configurations
+    without_teachers = replace(options, stages=("baseline",))  # the teachers are the same for all configurations
     for part in ("method", "student"):
         _values_to_try(experiment, space, part)  # refuses a space that is too large before any network is built
     for path, values in space.items():
         for value in values.probe_values:
             try:
-                checked_plan(experiment.with_configuration({path: value}), dataset, students, networks)
+                checked_plan(experiment.with_configuration({path: value}), dataset, without_teachers, networks)
             except ConfigError as error:
                 raise ConfigError(f"search.space: {path} in {values} cannot be {value}: {error}") from None
     distilled = next(run for run in plan.runs if run.stage == "distilled")
@@ -66,7 +66,7 @@ def check_space(plan: Plan, dataset: Dataset, options: Options) -> None:
         configuration = {path: (method | model)[path] for path in space}
         try:
             candidate = experiment.with_configuration(configuration)
-            (student, *_) = checked_plan(candidate, dataset, students, networks).runs
+            (student, *_) = checked_plan(candidate, dataset, without_teachers, networks).runs
             run = replace(student, stage="distilled", method=candidate.method, teacher=distilled.teacher)
             networks.require_method_fits(run)
         except ConfigError as error:

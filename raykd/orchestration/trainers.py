@@ -57,7 +57,7 @@ def run_jobs(
 ) -> list[JobStatus]:
     """Do `jobs` on `slots`, and return how each ended. `show` receives their statuses a few times a second.
 
-    final_jobs: return the jobs to do after all others; its argument has their statuses.
+    final_jobs: returns the jobs to do after all others; its argument has their statuses.
 
     Raises Interrupted when nodes are lost and the others have no room for one run.
     """
@@ -190,7 +190,7 @@ def _trainer(queue: Any, slot: int, slots: Slots, options: Options, storage: Pat
 
 
 def _fail_unserved(statuses: list[JobStatus], errors: dict[int, BaseException]) -> None:
-    """Mark the jobs that no trainer was left to do as failed, with the trainer's error as the reason."""
+    """Mark the jobs that are left because trainers failed as failed, with the trainer's error as the reason."""
     for status in statuses:
         if errors and status.state in (State.WAITING, State.RUNNING):
             error = errors.get(status.slot if status.slot is not None else -1, next(iter(errors.values())))

@@ -4,7 +4,7 @@ A failure of the configuration itself (NaN, out of memory, an error in a custom 
 any other failure (a full disk, a locked folder) the trial stays unfinished, and the search trains it again. Tune sees
 an error only if the worker dies: another worker then resumes the trial from its checkpoint.
 
-A trial with several workers starts a TorchTrainer. The trial's own process then reserves no CPU and no GPU, and Tune
+A trial with several workers starts a TorchTrainer. The trial's process then reserves no CPU and no GPU, and Tune
 does not count those of its workers, so the search limits the concurrent trials to as many as fit: two trials that each
 held half of their workers would wait for each other forever.
 """
@@ -71,9 +71,9 @@ MIN_RESOURCES: dict[str, float] = {"memory": 2**20}
 class TrialContext:
     """The context that all trials of a search share.
 
-    folder: of the search. threads, gpus: for each of a trial's `workers`. cache: the logit cache that trials read, None
-    for a live teacher. stop: the actor that requests a stop. started_in: the folder that relative paths of the
-    experiment start from; Tune runs a trial in another working directory.
+    folder: the search's folder. threads, gpus: for each of a trial's `workers`. cache: the logit cache that trials
+    read, None for a live teacher. stop: the actor that requests a stop. started_in: the folder from which relative
+    paths of the experiment start; Tune runs a trial in another working directory.
     """
 
     experiment: Experiment
@@ -214,7 +214,8 @@ def model_metrics(run: Run, dataset: Dataset, metrics: Collection[str], device: 
 def result_of(rows: Sequence[Mapping[str, float]], epochs: int, fixed: Mapping[str, float]) -> dict[str, Any]:
     """Return the result for Tune after the epochs in `rows`, with the validation metrics of the best one.
 
-    rows: of the history; a repeated epoch changes nothing. epochs: of the whole run. fixed: its `model_metrics`.
+    rows: rows of the history; a repeated epoch changes nothing. epochs: number of epochs of the whole run. fixed: its
+    `model_metrics`.
     """
     best, last = best_row(rows), rows[-1]
     return {

@@ -30,7 +30,7 @@ def run_trials(
 ) -> dict[int, str]:
     """Train the trials that are left, until all have ended or `should_stop` returns true. The study has their states.
 
-    make_trainable: return the function that Tune calls for each trial; its argument is the actor that requests a stop.
+    make_trainable: returns the function that Tune calls for each trial; its argument is the actor that requests a stop.
 
     Returns why trials are unfinished for a cause outside of their configuration, by number.
     """
@@ -48,11 +48,11 @@ def run_trials(
     tune_config = tune.TuneConfig(
         num_samples=searcher.num_left,
         max_concurrent_trials=slots.count,
-        reuse_actors=slots.workers == 1,  # a trial that waits for its own workers cannot be interrupted
+        reuse_actors=slots.workers == 1,  # a trial that waits for its workers cannot be interrupted
         search_alg=searcher,
         scheduler=make_scheduler(search, command.experiment.most_epochs, before),
     )
-    # Tune's own files, for the duration of this command, in a folder that all nodes see.
+    # Tune's files, for the duration of this command, in a folder that all nodes see.
     folder = command.options.results.absolute() / ".ray" / uuid.uuid4().hex[:12]
     try:
         with TrialProgress(command.console, search, before, forward_stop) as progress:

@@ -43,7 +43,7 @@ from raykd.training.teacher.imported import read_import_check
 from raykd.training.teacher.load import make_filler
 from raykd.training.train_one import Logging, RunLocked, train_one
 
-IDLE_POLL_S = 0.2  # between a free slot's requests for a job
+IDLE_POLL_S = 0.2  # seconds between a free slot's requests for a job
 RAY_REPORT_EVERY_S = 30.0
 CHUNKS = 16  # one part of a logit cache is split into these; with several workers each chunk is some seconds of work
 
@@ -69,20 +69,20 @@ class WorkerConfig:
 
 def work(config: dict[str, Any]) -> None:
     """Do jobs until no job is left and none will be added. This is the `train_loop_per_worker` of every trainer."""
-    worker, everyone = WorkerConfig(**config), default_group(config["may_shrink"])
+    worker, all_workers = WorkerConfig(**config), default_group(config["may_shrink"])
     link = QueueLink(worker.queue, worker.slot)
-    with link if everyone.is_first else nullcontext():
+    with link if all_workers.is_first else nullcontext():
         while True:
-            job, is_over = everyone.on_first(link.next_job)
+            job, is_over = all_workers.on_first(link.next_job)
             if job is not None:
-                _do(job, worker, everyone, link)
+                _do(job, worker, all_workers, link)
             elif is_over:
                 return
             else:
                 time.sleep(IDLE_POLL_S)
 
 
-def _do(job: Job, worker: WorkerConfig, everyone: Group, link: QueueLink) -> None:
+def _do(job: Job, worker: WorkerConfig, all_workers: Group, link: QueueLink) -> None:
     """Do one job, and report to the queue how it ended.
 
     An error fails the job and not the worker, with two exceptions: if other workers share the job, they wait for this
@@ -90,18 +90,18 @@ def _do(job: Job, worker: WorkerConfig, everyone: Group, link: QueueLink) -> Non
     workers.
     """
     torch.set_num_threads(worker.threads)  # the previous job may have resumed a run with another number
-    state, reason, group = State.DONE, "", everyone
+    state, reason, group = State.DONE, "", all_workers
     if job.kind != "fill":
         _filler.cache_clear()  # it holds a teacher and all images
     try:
         if job.kind == "train":
-            group = everyone.subgroup(job.run.recipe.images_per_pass)
-            _train(job, worker, group, everyone.size, link)
+            group = all_workers.subgroup(job.run.recipe.images_per_pass)
+            _train(job, worker, group, all_workers.size, link)
             if job.run.imported is not None and (check := read_import_check(RunStore(worker.results).folder(job.run))):
                 reason = describe_import(check)
         elif job.kind == "fill":
-            reason = _fill(job, worker, everyone, link)
-        elif everyone.is_first:
+            reason = _fill(job, worker, all_workers, link)
+        elif all_workers.is_first:
             _evaluate(job.run, worker)
     except RunLocked as error:
         state, reason = State.WAITING, str(error)
@@ -119,14 +119,14 @@ def _do(job: Job, worker: WorkerConfig, everyone: Group, link: QueueLink) -> Non
         state = State.FAILED
     finally:
         release_memory()
-    if everyone.is_first or state is State.FAILED:
+    if all_workers.is_first or state is State.FAILED:
         link.finish(job, state, reason)
     if state is State.FAILED and group.size > 1:
         raise RunFailed(reason)
 
 
 def failure_reason(error: Exception) -> str:
-    """Return why a job failed: in one line for a full disk or missing rights, else with a traceback."""
+    """Return why a job failed: in one line for a full disk or missing permissions, else with a traceback."""
     if is_environment_error(error):
         return f"{error}; {RESUME}"
     return f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
@@ -141,7 +141,7 @@ def _evaluate(run: Run, worker: WorkerConfig) -> None:
 
 
 def _fill(job: Job, worker: WorkerConfig, group: Group, link: QueueLink) -> str:
-    """Fill one part of a logit cache, and return what is known of its error. Several workers divide it into chunks."""
+    """Fill one part of a logit cache, which several workers divide into chunks. Return `Filler.describe_error`."""
     assert job.cache is not None
     filler = _filler(job.cache, worker.options, worker.gpus)
     if group.size == 1:

@@ -24,7 +24,7 @@ class StopPoller:
     """
 
     def __init__(self, poll: Callable[[], Any]) -> None:
-        """poll: return Ray's reference to an actor's answer, which is true to stop."""
+        """poll: returns Ray's reference to an actor's answer, which is true to stop."""
         self._poll = poll
         self._has_ended, self._stop, self._unreachable = threading.Event(), threading.Event(), threading.Event()
 

@@ -225,7 +225,8 @@ def _teacher_lines(cost: Cost) -> list[str]:
     if teacher.live_seconds is not None:
         filled, live = wording.duration(teacher.fill_seconds), wording.duration(teacher.live_seconds)
         lines.append(
-            f"Filling the cache took {filled} of a slot; at that speed, the passes would have taken at least {live}."
+            f"Filling the cache took {filled}, summed over its parts; at that speed, the passes would have taken at "
+            f"least {live}."
         )
     return lines
 

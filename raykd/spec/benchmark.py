@@ -7,22 +7,23 @@ from raykd.spec.experiment import Experiment
 from raykd.spec.published import PublishedPair, published_pairs
 from raykd.spec.recipe import Recipe
 
-# RepDistiller trains these with a smaller learning rate: they diverge with the others'.
+# RepDistiller trains these with a smaller learning rate, because they diverge with that of the other networks.
 LIGHT_NETWORKS = ("mobilenet_v2", "shufflenet_v1", "shufflenet_v2")
 
 
 def benchmark_experiments(base: Experiment, light_network_lr: float) -> tuple[Experiment, ...]:
     """Return `base` for each published pair, with its family and networks; the pair of `base` comes first.
 
-    light_network_lr: the learning rate of MobileNets and ShuffleNets. Raises ConfigError if `base` names none.
+    light_network_lr: the learning rate of MobileNets and ShuffleNets. Raises ConfigError if `base`
+    names no published pair.
     """
     if not base.published:
         raise ConfigError(f"published = '' of {base.family}: must name a pair, such as 'resnet32x4:resnet8x4'")
     pairs = sorted(published_pairs().values(), key=lambda pair: pair.name != base.published)
-    return tuple(_of_pair(base, pair, light_network_lr) for pair in pairs)
+    return tuple(_with_pair(base, pair, light_network_lr) for pair in pairs)
 
 
-def _of_pair(base: Experiment, pair: PublishedPair, light_network_lr: float) -> Experiment:
+def _with_pair(base: Experiment, pair: PublishedPair, light_network_lr: float) -> Experiment:
     return replace(
         base,
         family=pair.family,

@@ -42,7 +42,7 @@ from raykd.spec.stages import TEACHERS
 
 CACHEABLE: frozenset[Need] = frozenset({"logits", "embedding"})  # a cache of feature maps would take gigabytes
 MAX_CLASSES = 65_536  # a cache of the top classes stores their numbers in 16 bits
-ALL_UP_TO = 128  # classes that a logit cache keeps by default
+ALL_CLASSES_UP_TO = 128  # classes of the data; with more, a logit cache keeps only the top classes by default
 DEFAULT_TOP_CLASSES = 16
 PRETRAINED = "pretrained"  # the value of `teacher_checkpoint` that names no file
 AUGMENTATION = "student.augmentation."  # prefix of its fields' paths in a search
@@ -54,8 +54,8 @@ class Data(Config):
 
     kind: ClassVar[str] = "data"
     name: str = "cifar10"  # a name of data/dataset_names.py, such as 'folder:PATH' for custom images
-    val_images: int = 5_000  # held out of the training split for validation, in equal proportion from each class
-    train_images: int | None = None  # how many of the others the teacher trains on; None for all
+    val_images: int = 5_000  # training images used for validation, in equal proportion from each class
+    train_images: int | None = None  # how many of the other training images the teacher trains on; None for all
     student_images: int | None = None  # how many of the teacher's images the students train on; None for all
     image_size: Annotated[int | None, AtMost(MAX_SIDE)] = None  # side in pixels to resize to; None: no resizing
     crop_padding: int = 4  # pixels of padding for random crops, 0 to 32; 0 for no crops
@@ -118,7 +118,7 @@ class Workers(Config):
     """The processes that share the batches of one run (DDP), and the resources of each."""
 
     kind: ClassVar[str] = "workers"
-    count: Annotated[int, AtMost(10_000)] = not_fingerprinted(1)
+    count: Annotated[int, AtMost(10_000)] = not_fingerprinted(1)  # processes that share the batches of a run
     min_count: int | None = not_fingerprinted(None)  # workers that suffice to continue without a lost node; None: all
     # CPUs per worker. None: proportional to its GPUs; without GPUs an equal share of the node's CPUs, at most 16.
     cpus: Annotated[int | None, AtMost(10_000)] = not_fingerprinted(None)
@@ -146,12 +146,12 @@ class Experiment(Config):
 
     kind: ClassVar[str] = "experiment"
     family: Annotated[str, AtMost(64)] = ""  # name of the results' folder: a-z, 0-9 and _
-    data: Data = Data()
-    teacher: Recipe = Recipe("resnet18")
+    data: Data = Data()  # the data set, its split and its views
+    teacher: Recipe = Recipe("resnet18")  # recipe of the teacher
     student: Recipe = Recipe("resnet8")  # recipe of the baselines and the distilled students
-    method: Method = KD()
+    method: Method = KD()  # how the students distill
     seeds: Seeds = (0, 1, 2)  # seeds of the students
-    teacher_seed: Seed = 0
+    teacher_seed: Seed = 0  # seed of the teacher
     # Weights to import instead of training a teacher: 'FILE', 'FILE#KEY', 'pretrained' for those of the library that
     # names the teacher's model, with their classifier, or the 'hf:FOLDER' of the teacher's model.
     teacher_checkpoint: str | None = by_name(None, hf_files.with_absolute_path)
@@ -161,8 +161,8 @@ class Experiment(Config):
     # How many classes of each view a logit cache keeps, those with the largest logits; the others share the rest of the
     # probability equally. 'all' keeps all. None: all of up to 128 classes, else 16 if the method works with these.
     cached_classes: Annotated[int | Literal["all"] | None, AtMost(MAX_CLASSES)] = skip_if_default(None)
-    workers: Workers = Workers()
-    search: Search | None = not_fingerprinted(None)
+    workers: Workers = Workers()  # processes of one run, and their resources
+    search: Search | None = not_fingerprinted(None)  # of hyperparameters; None for none
     # Other methods, each distilled with the same seeds from the same teacher and compared with `method`.
     compare: Annotated[tuple[Method, ...], MaxLength(100)] = not_fingerprinted(())
     teacher_seeds: Seeds = ()  # seeds of several teachers, whose mean logits are distilled; () for one teacher
@@ -251,8 +251,8 @@ class Experiment(Config):
         """Check that the student has a classifier, and the teacher too if a method reads its logits."""
         teacher, student = self.teacher.model, self.student.model
         assert isinstance(teacher, Model) and isinstance(student, Model)
-        remedy = "baselines train it; distilled students have none where ce_weight and kd_weight are 0"
-        student.require(student.classifier, "classifier", f"must be true for the student: {remedy}")
+        reason = "baselines train it; distilled students have none where ce_weight and kd_weight are 0"
+        student.require(student.classifier, "classifier", f"must be true for the student: {reason}")
         for method in self.methods if self.student.sampling == "balanced" else ():
             reads_labels = method.trains_classifier(self.student.epochs) or method.reads_labels
             unread = f"requires labels, and the students of {method.title()} train without them; use shuffle"
@@ -272,17 +272,17 @@ class Experiment(Config):
             known = ", ".join(kind for kind, other in kinds(Method).items() if other.works_without_logits())
             reads = "its loss reads the teacher's logits, and teacher.model.classifier = False; use one of"
             name = "method" if method is self.method else "compare"
-            self.require(not method.uses_logits(self.student.epochs), name, f"{reads} {known} at kd_weight=0")
+            self.require(not method.uses_logits(self.student.epochs), name, f"{reads} {known} with kd_weight=0")
 
     def _check_checkpoint(self) -> None:
-        """Check that the teacher's network is that of the weights, if `teacher_checkpoint` names no file."""
+        """Check that the weights belong to the teacher's network, if `teacher_checkpoint` names no file."""
         checkpoint, model = self.teacher_checkpoint or "", self.teacher.model
         assert isinstance(model, Model)
         has_pretrained = type(model).download is not Model.download
         no_weights = f"requires a model with pretrained weights, timm:NAME or torchvision:NAME, not {model.label}"
         self.require(has_pretrained or checkpoint != PRETRAINED, "teacher_checkpoint", no_weights)
         is_same = isinstance(model, HuggingFace) and checkpoint == f"{hf_files.PREFIX}{model.name}"
-        other = f"is of that folder's network, and teacher.model is {model.label}; --set teacher.model={checkpoint}"
+        other = f"has another network than teacher.model = {model.label}; --set teacher.model={checkpoint}"
         self.require(is_same or not checkpoint.startswith(hf_files.PREFIX), "teacher_checkpoint", other)
 
     def _check_teachers(self) -> None:
@@ -292,7 +292,7 @@ class Experiment(Config):
         self.require(self.teacher_seed == Experiment.teacher_seed, "teacher_seed", no_effect)
         self.require(self.teacher_checkpoint is None, "teacher_checkpoint", no_effect)
         others = ", ".join(sorted(self._needs_of_all - {"logits"}))
-        no_mean = f"the method needs their {others}, which cannot be averaged; use a method of logits, or one seed"
+        no_mean = f"the method needs their {others}, which cannot be averaged; use a method of logits only, or one seed"
         self.require(len(self.teacher_seeds) == 1 or not others, "teacher_seeds", no_mean)
 
     @property
@@ -367,7 +367,7 @@ class Experiment(Config):
     def num_cached_classes(self, num_classes: int) -> int | None:
         """Return how many of the data's classes each row of a logit cache keeps; None for all."""
         kept = self.cached_classes
-        if kept is None and num_classes > ALL_UP_TO and not self.methods_of_all_classes:
+        if kept is None and num_classes > ALL_CLASSES_UP_TO and not self.methods_of_all_classes:
             kept = DEFAULT_TOP_CLASSES
         if not isinstance(kept, int) or not self._teacher_has_logits:
             return None
@@ -424,7 +424,7 @@ class Experiment(Config):
         default = value_of(self)
         if not isinstance(default, Config):
             return default
-        # Fields in it that are searched too have the experiment's values: "sgd" stands for SGD(lr=0.05) if lr is one.
+        # Nested fields that are searched too keep the experiment's values: with lr searched, "sgd" is SGD(lr=0.05).
         deeper = {name: attrgetter(name)(self) for name in search.space if name.startswith(f"{path}.")}
 
         def is_default(text: object) -> bool:
@@ -434,13 +434,13 @@ class Experiment(Config):
                 return False
 
         texts = [text for text in search.space[path].probe_values if is_default(text)]
-        search.require(bool(texts), "space", f"lacks for '{path}' the experiment's default, {default}; add it")
+        search.require(bool(texts), "space", f"lacks the experiment's default of '{path}', {default}; add it")
         return texts[0]
 
     def with_configuration(self, configuration: Mapping[str, object]) -> "Experiment":
         """Return this experiment without its search, with {dotted path: value}. Raises ConfigError if invalid.
 
-        All trials of a search read one logit cache. If a method of any trial reads all classes, all have them.
+        All trials of a search read one logit cache. If the method of any trial reads all classes, the cache keeps all.
         """
         configured = self._configured(configuration)
         if self.cached_classes is None and self.methods_of_all_classes:

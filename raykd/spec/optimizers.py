@@ -23,7 +23,7 @@ from raykd.config.signature import field_of, parameters_of
 from raykd.errors import ConfigError, did_you_mean, reason_of, shown
 
 TIMM = "timm:"
-_DEFAULT_LR = 1e-3  # of the few classes of timm without a default, and of those that compute a rate if it is None
+_DEFAULT_LR = 1e-3  # for the classes of timm that have no default, or compute a rate if it is None
 _MIN_EPS = 1e-37  # above the smallest normal number of float32
 _TIMM_MOMENTUM = 0.9  # timm's factory replaces the default of every class with a momentum
 # Parameters that do not change the result, or the direction of the step.
@@ -74,7 +74,7 @@ class Optimizer(Config, metaclass=_ByName):
 
     @classmethod
     def from_text(cls, text: str) -> Self:
-        """Return the optimizer of a name with its defaults: 'sgd', 'rmsprop' or 'timm:lamb'."""
+        """Return the named optimizer with its defaults: 'sgd', 'rmsprop' or 'timm:lamb'."""
         return _class_of_name(text)()
 
 
@@ -84,8 +84,8 @@ class SGD(Optimizer):
 
     kind: ClassVar[str] = "sgd"
     lr: float = 0.1
-    momentum: float = 0.9  # in [0, 1)
-    weight_decay: float = 5e-4  # 0 or more
+    momentum: float = 0.9  # of the velocity, in [0, 1)
+    weight_decay: float = 5e-4  # L2 penalty on the weights, 0 or more
     nesterov: bool = False  # Nesterov momentum; requires momentum above 0
 
     if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class AdamW(Optimizer):
 
     kind: ClassVar[str] = "adamw"
     lr: float = 1e-3
-    weight_decay: float = 0.05  # 0 or more
+    weight_decay: float = 0.05  # decoupled from the gradient, 0 or more
     beta1: float = 0.9  # decay of the gradient's moving average, in [0, 1)
     beta2: float = 0.999  # decay of the squared gradient's moving average, in [0, 1)
 
@@ -129,7 +129,7 @@ class NamedOptimizer(Optimizer):
     kind: ClassVar[str] = "optimizer"
     name: ClassVar[str] = "optimizer"  # 'rmsprop' or 'timm:lamb'
     optimizer_class: ClassVar[Any]
-    tuned: ClassVar[Mapping[str, Any]]  # parameters that are no fields, with timm's values
+    tuned: ClassVar[Mapping[str, Any]]  # parameters that are not fields, with timm's values
 
     def check(self) -> None:
         super().check()
@@ -181,7 +181,7 @@ def find_optimizer(value: Any) -> Any:
 
 
 def _restore(name: str, values: dict[str, Any]) -> Optimizer:
-    """Return the configuration of the optimizer `name` with these fields; this is how pickle loads it."""
+    """Return the configuration of the optimizer `name` with these fields. Pickle calls it to load one."""
     return _class_of_name(name)(**values)
 
 
@@ -241,7 +241,9 @@ def _find_in_timm(name: str) -> tuple[Any, dict[str, Any]]:
         )
     info = get_optimizer_info(short)
     if isinstance(info.opt_class, str):
-        raise ConfigError(f"optimizer {name}: {info.opt_class} is of another package, which raykd does not support")
+        raise ConfigError(
+            f"optimizer {name}: {info.opt_class} belongs to another package, which raykd does not support"
+        )
     if reason := _REFUSED_OF_TIMM.get(info.opt_class.__name__):
         raise ConfigError(f"optimizer {name}: {info.opt_class.__name__} {reason}")
     momentum = {"momentum": _TIMM_MOMENTUM} if info.has_momentum else {}
@@ -266,7 +268,7 @@ def _typed(name: str, parameter: inspect.Parameter) -> inspect.Parameter:
 
 
 def _with_tiny_values(name: str, hint: Any, item: Any) -> tuple[str, Any, Any]:
-    """Return a field that may be as small as 1e-30, which some classes have as default."""
+    """Return the field with values down to _MIN_EPS allowed, because the default of some classes is 1e-30."""
     return name, Annotated[hint, Tiny(_MIN_EPS)], item
 
 

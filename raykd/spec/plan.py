@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from raykd.config import Config, fingerprint, not_fingerprinted, skip_if_default, to_dict
-from raykd.data.splits import stratified_holdout, stratified_subset
+from raykd.data.splits import stratified_split, stratified_subset
 from raykd.data.types import Dataset
 from raykd.errors import ConfigError, plural
 from raykd.methods import CrossEntropy, Method
@@ -27,7 +27,7 @@ from raykd.spec.experiment import CACHEABLE, MAX_CLASSES, PRETRAINED, Data, Expe
 from raykd.spec.recipe import Recipe
 from raykd.spec.stages import STAGES, TEACHERS, Stage
 
-# Raise it when a change to the code changes the result of an unchanged configuration: old runs are then repeated.
+# Increase it when a change to the code changes the result of an unchanged configuration: old runs are then repeated.
 RESULT_VERSION = 2
 
 
@@ -95,7 +95,7 @@ class Run(Config):
 class Plan:
     """The runs of one experiment, each after its teachers.
 
-    cached_classes: the classes that the rows of its logit cache keep; None for all.
+    cached_classes: how many classes each row of its logit cache keeps; None for all.
     """
 
     experiment: Experiment
@@ -182,7 +182,7 @@ def _teachers(experiment: Experiment, dataset: Dataset, weights_folder: Path) ->
 
 
 def _imported(experiment: Experiment, weights_folder: Path) -> WeightsFile | None:
-    """Return the teacher's final weights, if it is not trained here: one without a classifier never is."""
+    """Return the weights of an imported teacher, else None. A teacher without a classifier must be imported."""
     model = experiment.teacher.model
     assert isinstance(model, Model)
     if experiment.teacher_checkpoint == PRETRAINED:
@@ -221,7 +221,7 @@ def _check_cached_classes(experiment: Experiment, dataset: Dataset) -> None:
 def _cached_classes(experiment: Experiment, method: Method, kept: int | None) -> int | None:
     """Return how many classes a logit cache keeps for runs with `method`; None for all, or if they never read one.
 
-    Other than a cache of all logits, which rounds them, one of the top classes changes the result.
+    A cache of the top classes changes the result. A cache of all classes only rounds the logits.
     """
     is_live = experiment.teacher_source == "live" or experiment.why_never_cached or not method.needs <= CACHEABLE
     return None if is_live or not method.works_with_top_classes else kept
@@ -284,7 +284,7 @@ def _check_classes(data: Data, dataset: Dataset) -> None:
     smallest = int(torch.bincount(labels, minlength=dataset.num_classes).min())
     if smallest * (len(labels) - data.val_images) >= len(labels):
         return  # each class contributes in proportion, to within one image, so at least one of its images remains
-    train, _ = stratified_holdout(labels, data.val_images, data.split_seed)
+    train, _ = stratified_split(labels, data.val_images, data.split_seed)
     train_images_per_class = torch.bincount(labels[train], minlength=dataset.num_classes).tolist()
     if 0 in train_images_per_class:
         name = dataset.class_names[train_images_per_class.index(0)]
@@ -353,7 +353,7 @@ def train_val_indices(data: Data, labels: Tensor) -> tuple[Tensor, Tensor]:
 
     The validation indices depend on val_images and split_seed alone, so teacher and students share them.
     """
-    train, val = stratified_holdout(labels, data.val_images, data.split_seed)
+    train, val = stratified_split(labels, data.val_images, data.split_seed)
     for num_images in (data.train_images, data.student_images):
         if num_images is not None:
             train = train[stratified_subset(labels[train], num_images, data.split_seed)]

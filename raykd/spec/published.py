@@ -1,4 +1,4 @@
-"""Published accuracies of distillation on CIFAR-100, for 13 pairs of networks, to show beside the measured ones.
+"""Published accuracies of distillation on CIFAR-100, for 13 pairs of networks, to show beside those of the report.
 
 published_cifar100.json has the numbers and their sources. Methods are named by their kinds here, such as 'fitnets'; a
 few that raykd does not have are in the file too. Imports no torch: the report reads it.
@@ -20,7 +20,7 @@ PROTOCOL = (
 class PublishedPair:
     """A pair 'resnet32x4:resnet8x4' by its published names, raykd's names of both networks, and the accuracies.
 
-    top1: in percent on the test split, by method, and of 'teacher' and 'baseline'.
+    top1: test top-1 in percent, by method, 'teacher' and 'baseline'.
     """
 
     name: str

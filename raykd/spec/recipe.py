@@ -37,10 +37,10 @@ class MultiStep(Config):
     """Multiply the learning rate by `gamma` at each milestone."""
 
     kind: ClassVar[str] = "multistep"
-    # Rising. A number of epochs, or a fraction of them if below 1: 1/2 of 300 epochs is 150. With fractions, a recipe
-    # keeps its shape when it is trained for fewer epochs.
+    # In ascending order. Each is a number of epochs, or a fraction of them if below 1: 1/2 of 300 epochs is 150. With
+    # fractions, a recipe keeps its shape when it is trained for fewer epochs.
     milestones: Annotated[tuple[float, ...], AtMost(MAX_EPOCHS), MaxLength(1000)] = (0.5, 0.75)
-    gamma: float = 0.1  # in (0, 1)
+    gamma: float = 0.1  # factor of the learning rate at each milestone, in (0, 1)
 
     def check(self) -> None:
         is_rising = all(a < b for a, b in zip(self.milestones, self.milestones[1:], strict=False))
@@ -48,7 +48,7 @@ class MultiStep(Config):
         self.require(0 < self.gamma < 1, "gamma", "must lie in (0, 1)")
 
     def epochs_of(self, epochs: int) -> list[int]:
-        """Return the milestones in whole epochs, for a recipe of `epochs`. A fraction is rounded to 1 epoch or more."""
+        """Return the milestones in whole epochs, for a recipe of `epochs`. A fraction becomes at least 1 epoch."""
         return [max(1, round(m * epochs)) if m < 1 else round(m) for m in self.milestones]
 
     def factor(self, progress: float, epoch: int, epochs: int) -> float:
@@ -61,7 +61,7 @@ class Cosine(Config):
 
     kind: ClassVar[str] = "cosine"
     warmup_epochs: Annotated[float, AtMost(MAX_EPOCHS)] = 0.0  # below the recipe's epochs; may be fractional
-    floor: float = 0.0  # the last learning rate as a fraction of the first, in [0, 1)
+    floor: float = 0.0  # the final learning rate as a fraction of the optimizer's, in [0, 1)
 
     def check(self) -> None:
         self.require(self.warmup_epochs >= 0, "warmup_epochs", "must be 0 or more")
@@ -79,13 +79,13 @@ class Recipe(Config):
     """The training of one model."""
 
     kind: ClassVar[str] = "recipe"
-    model: str | Model = by_name("resnet18", models.find)  # a key of raykd.models.MODELS, 'timm:NAME', or a Model
-    epochs: Annotated[int, AtMost(MAX_EPOCHS)] = 200
-    # SGD(...), AdamW(...), Optimizer("timm:lamb", lr=0.005), or the name of one with its defaults
+    model: str | Model = by_name("resnet18", models.find)  # a Model, or a name that `raykd models` lists
+    epochs: Annotated[int, AtMost(MAX_EPOCHS)] = 200  # passes over the training images
+    # sgd, adamw, or another of torch.optim or timm, such as rmsprop or timm:lamb
     optimizer: Optimizer = by_name(SGD(), find_optimizer)
-    schedule: MultiStep | Cosine | Constant = MultiStep()
+    schedule: MultiStep | Cosine | Constant = MultiStep()  # of the learning rate
     batch_size: Annotated[int, AtMost(MAX_BATCH)] = 128  # images per update, over all workers of the run
-    label_smoothing: float = 0.0  # in [0, 1); applied to the labels' cross-entropy
+    label_smoothing: float = 0.0  # in [0, 1), of the labels' cross-entropy
     clip_gradient_norm: float | None = None  # largest L2 norm of the gradient; None for no clipping
     # For matrix products and convolutions, see docs/training.md. 'auto': bf16 if the hardware supports it, else fp16 on
     # a GPU with tensor cores, else fp32; run.json records which.
@@ -99,8 +99,8 @@ class Recipe(Config):
     # Applied to the data's views before this model trains on them. A distilled student then requires a live teacher,
     # which receives the same pixels.
     augmentation: Augmentation = NO_AUGMENTATION
-    # Off by default, see docs/training.md.
-    ema_decay: float | None = skip_if_default(None)  # in [0, 1), of a moving average of the weights to evaluate
+    # The fields below are off by default, see docs/training.md.
+    ema_decay: float | None = skip_if_default(None)  # in [0, 1): evaluate a moving average of the weights
     gradient_accumulation: Annotated[int, AtMost(MAX_BATCH)] = skip_if_default(1)  # passes per update, of equal size
     # Weights of the labels' cross-entropy by the image's class: 'balanced' for the reciprocal of the class's share of
     # the training images, or one number per class. Scaled to a mean of 1 over the training images.
@@ -108,7 +108,7 @@ class Recipe(Config):
         "none"
     )
     sampling: Sampling = skip_if_default("shuffle")  # 'balanced' shows each class equally often, with replacement
-    # End the training after so many epochs without a new best validation top-1; None trains all epochs.
+    # End training after this many epochs without a new best validation top-1; None trains all epochs.
     patience: Annotated[int | None, AtMost(MAX_EPOCHS)] = skip_if_default(None)
 
     def check(self) -> None:

@@ -20,6 +20,7 @@ METRICS: dict[str, Literal["max", "min"]] = {
     "parameters": "min",
     "latency_ms": "min",  # latency of the student for one image, on the trial's device
 }
+SEARCHABLE = ("method", "student")  # first parts of the paths that a search can vary
 MAX_GRID = 10_000
 MAX_TRIALS = 100_000
 MAX_FIELDS = 100
@@ -150,7 +151,7 @@ class Search(Config):
 
     kind: ClassVar[str] = "search"
     space: Mapping[str, Space] = field(default_factory=dict)  # values by dotted path: 'method.alpha', 'student.epochs'
-    trials: Annotated[int, AtMost(MAX_TRIALS)] = not_fingerprinted(16)
+    trials: Annotated[int, AtMost(MAX_TRIALS)] = not_fingerprinted(16)  # configurations to try
     metric: str | tuple[str, ...] = "val_top1"  # a key of METRICS; with several, the search returns the Pareto front
     mode: str | tuple[str, ...] | None = None  # 'max' or 'min' of each metric; None for the metric's direction
     sampler: Literal["tpe", "random", "grid"] = "tpe"  # selects the configurations to try
@@ -177,7 +178,7 @@ class Search(Config):
         self.require(len(self.space) >= 1, "space", example)
         self.require(len(self.space) <= MAX_FIELDS, "space", f"must name at most {MAX_FIELDS} fields")
         for path in self.space:
-            is_searchable = path.split(".")[0] in ("method", "student")
+            is_searchable = path.split(".")[0] in SEARCHABLE
             shared = f"names '{path}': trials share data and teacher, so only method.* and student.* can be searched"
             self.require(is_searchable, "space", shared)
         self._check_metrics()

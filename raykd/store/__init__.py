@@ -1,1 +1,1 @@
-"""The schema of the files in a run folder, and the codec that writes and checks them."""
+"""The folders of runs and searches on disk: their files, the schemas of their records, and their locks."""

@@ -1,6 +1,6 @@
 """The journal of a search's study: Optuna's file backend with a line number and a checksum in each line.
 
-They reveal a line that is damaged, missing or out of order. Only the holder of the search's lock writes to the file.
+These reveal a line that is damaged, missing or out of order. Only the holder of the search's lock writes to the file.
 """
 
 import json

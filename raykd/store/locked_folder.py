@@ -41,7 +41,7 @@ class LockedFolder(Generic[Record]):
 
     @property
     def described(self) -> str:
-        """The folder in messages about its lock."""
+        """The description of the folder in messages about its lock."""
         return self.path.name
 
     @property

@@ -35,7 +35,7 @@ Failure = Literal["diverged", "rejected", "out of memory", "code", "outside"]  #
 class TopClasses:
     """The classes that a logit cache keeps, and the error of the logits that are restored from them.
 
-    kept: classes with the teacher's logits, of num_classes. probability: of the kept classes, mean over views.
+    kept: classes with the teacher's logits, of num_classes. probability: sum over the kept classes, mean over views.
     kl: mean KL(teacher || restored) at the measured temperature that is nearest to that of the run's method. Both are
     None if nothing was measured. See training/teacher/sparse_rows.py.
     """
@@ -242,6 +242,7 @@ class PlanRecord:
 
     @property
     def names(self) -> set[str]:
+        """The names of all runs of the plan."""
         return {name for names in (*self.stages.values(), *self.comparison.values()) for name in names}
 
     def problem(self) -> str:
@@ -386,7 +387,7 @@ class SampleSum:
 class RestoredSample:
     """sampled.json of a logit cache of the top classes: the error of the restored logits in a sample of its rows.
 
-    probability: of the kept classes. kl: KL(teacher || restored) in nats, by temperature as text.
+    probability: sum over the kept classes. kl: KL(teacher || restored) in nats, by temperature as text.
     """
 
     probability: SampleSum

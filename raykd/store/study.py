@@ -85,7 +85,7 @@ def suggest(trial: optuna.Trial, path: str, space: Space) -> Any:
     raise ConfigError(f"a search cannot sample from {space.title()}")
 
 
-STUDY_NAME = "search"  # its name in the journal
+STUDY_NAME = "search"  # the study's name in its journal
 STATES: dict[optuna.trial.TrialState, TrialState] = {
     optuna.trial.TrialState.WAITING: "waiting",
     optuna.trial.TrialState.RUNNING: "running",
@@ -128,7 +128,7 @@ class SearchFolder(LockedFolder[SearchRecord]):
 
     @property
     def described(self) -> str:
-        """The folder in messages about its lock."""
+        """The description of the folder in messages about its lock."""
         return f"the search in {self.path}"
 
     def trials(self) -> list[SearchTrial]:
@@ -147,7 +147,8 @@ class SearchFolder(LockedFolder[SearchRecord]):
 class SearchStudy:
     """The search's Optuna study, for the holder of the folder's lock. It samples configurations and records results.
 
-    default_configuration: the experiment's value of each searched field. It is the first trial if the space holds it.
+    default_configuration: the experiment's value of each searched field. It is the first trial if the search space
+    contains it.
     """
 
     def __init__(self, folder: SearchFolder, search: Search, default_configuration: Mapping[str, Any]) -> None:
@@ -163,7 +164,7 @@ class SearchStudy:
         is_in_space = all(space.holds(default_configuration[path]) for path, space in search.space.items())
         default = [dict(default_configuration)] if is_in_space else []
         configurations = search.grid if search.sampler == "grid" else default
-        # An earlier command may have been killed between two of these.
+        # An earlier command may have been killed after it enqueued only some of them.
         for configuration in configurations[len(self._study.get_trials(deepcopy=False)) :]:
             self._study.enqueue_trial(configuration)
 
@@ -236,7 +237,7 @@ def _trial_of(frozen: FrozenTrial) -> SearchTrial:
         frozen.number,
         state,
         configuration,
-        tuple(frozen.values or ()) if state == "done" else (),  # Optuna gives a pruned trial its last value
+        tuple(frozen.values or ()) if state == "done" else (),  # Optuna copies the last one to a pruned trial
         dict(sorted(frozen.intermediate_values.items())),
         frozen.user_attrs.get("reason", ""),
         frozen.user_attrs.get("seconds"),

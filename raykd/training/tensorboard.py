@@ -58,7 +58,7 @@ class TensorBoard:
                 self._write(summary=summary)
 
     def _write(self, **event: Any) -> None:
-        """Append one event with these fields. Raises OSError, also if only a part was written."""
+        """Append one event with these fields. Raises OSError, also if only a part is written."""
         from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[attr-defined]
         from tensorboard.summary.writer.record_writer import RecordWriter
 

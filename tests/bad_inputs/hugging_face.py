@@ -127,7 +127,7 @@ FOLDERS: dict[str, tuple[Write, tuple[str, ...], tuple[str, ...]]] = {
     "a folder as checkpoint of another network": (
         config(),
         (IMPORTED,),
-        ("is of that folder's network, and teacher.model is resnet18-w8", "--set teacher.model=hf:{folder}/vit"),
+        ("has another network than teacher.model = resnet18-w8", "--set teacher.model=hf:{folder}/vit"),
     ),
     "a teacher of transformers with fewer classes": (
         classifier(*"012345678"),

@@ -87,7 +87,7 @@ CASES = [
     BadInput("a choice of an unknown method", tune("space={'method': choice('kd', 'dkdd')}"),
              ("dkdd", "did you mean 'dkd'?")),
     BadInput("a choice without the default method", tune("space={'method': choice('dkd', 'dist')}"),
-             ("for 'method'", "add it")),
+             ("default of 'method'", "add it")),
     BadInput("a batch larger than the images, in a space", tune("space={'student.batch_size': choice(64, 100000)}"),
              ("search.space: student.batch_size", "100000")),
     BadInput("a logarithmic space from 0", tune("space={'method.temperature': loguniform(0, 9)}"),

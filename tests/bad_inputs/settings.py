@@ -382,10 +382,18 @@ def pipe(folder: Path) -> Sequence[str | Path]:
 
 PLACES: dict[str, tuple[Make, tuple[str, ...]]] = {
     "an experiment file that is missing": (lambda folder: ["plan", "no/such.py"], ("'no/such.py' does not exist",)),
-    "an experiment file that is a folder": (lambda folder: ["plan", folder], ("is a folder", "examples are in")),
+    "an experiment file that is a folder": (
+        lambda folder: ["plan", folder], ("is a folder", "experiments' lists the bundled ones")
+    ),
     "an experiment file that is a pipe": (pipe, ("is a pipe, socket or device",)),
     "an experiment file with a name of 5,000 letters": (
-        lambda folder: ["plan", "a" * 5000], ("experiment file 'aaa", "File name too long")
+        lambda folder: ["plan", "a" * 5000 + ".py"], ("experiment file 'aaa", "File name too long")
+    ),
+    "an experiment with a name of 5,000 letters": (
+        lambda folder: ["plan", "a" * 5000], ("unknown experiment 'aaa", "(5000 characters)", "known are benchmark_")
+    ),
+    "an experiment with a typing mistake in its name": (
+        lambda folder: ["plan", "distil_cnn"], ("unknown experiment 'distil_cnn'", "did you mean 'distill_cnn'?")
     ),
     "an experiment file with a null byte in its name": (
         lambda folder: ["plan", "a\0.py"], ("experiment file 'a\\x00.py'", "null byte")

@@ -16,12 +16,13 @@ from typing import Any
 
 from rich.console import Console
 
-from raykd.cli.experiment_file import EXPERIMENTS, apply_settings, load_experiment
+from raykd.cli.experiment_file import apply_settings, load_experiment
 from raykd.config.codec import read_checked_json
 from raykd.orchestration.options import Options
 from raykd.orchestration.run_search import search
 from raykd.orchestration.session import ray_session
 from raykd.report.stats.paired_interval import spread_of
+from raykd.spec.bundled import EXPERIMENTS
 from raykd.spec.experiment import Experiment
 from raykd.store.run_folder import RunFolder
 from raykd.store.study import SearchFolder, best_first

@@ -53,10 +53,11 @@ def _measure(trials: int, is_plain: bool) -> float:
     import optuna
     from rich.console import Console
 
-    from raykd.cli.experiment_file import EXPERIMENTS, load_experiment
+    from raykd.cli.experiment_file import load_experiment
     from raykd.orchestration.options import Options
     from raykd.orchestration.run_search import search
     from raykd.orchestration.session import ray_session
+    from raykd.spec.bundled import EXPERIMENTS
     from raykd.spec.search import Search, loguniform, uniform
     from raykd.store.study import STUDY_NAME, SearchFolder, open_storage
 

@@ -29,7 +29,7 @@ def test_plan_prints_the_images_of_each_split_and_the_classes(tmp_path, capsys):
     assert parser.entry(["plan", DIGITS, "--results", str(tmp_path / "r")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == (
-        "digits: 1,000 train (students train on 100), 200 validation (held out of train), "
+        "digits: 1,000 train (students train on 100), 200 validation (split from train), "
         "597 test images of 16x16 pixels; 10 classes: 0, 1, 2, 3, 4, ..."
     )
 

@@ -32,7 +32,7 @@ def test_output_writes_the_tables_to_a_file_and_nothing_to_stdout(tmp_path, capf
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--output", "tables.tex"], "--output tables.tex: is the file of the tables; add --format"),
+        (["--output", "tables.tex"], "--output tables.tex: requires tables; add --format"),
         (["--format", "csv", "--output", "no/tables.csv"], "--output no/tables.csv: the folder does not exist"),
         (["--format", "csv", "--output", "."], "--output '.': must be a file"),
         (["--format", "csv", "--output", ""], "--output '': must be a file"),

@@ -11,6 +11,7 @@ import pytest
 from nightly import nightly_except
 
 from raykd.cli import parser
+from raykd.cli.options import make_experiment_parser
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,10 +19,9 @@ ROOT = Path(__file__).parents[2]
 def test_help_equals_its_snapshot(monkeypatch):
     """UPDATE_SNAPSHOTS=1 writes the snapshot; read the difference before you commit it."""
     monkeypatch.setenv("COLUMNS", "100")
-    main_parser = parser.make_parser()
+    main_parser = parser.make_parser("raykd")
     commands = next(action for action in main_parser._actions if isinstance(action, argparse._SubParsersAction))
-    experiment_parser = parser.make_experiment_parser(["cnn", "vit"])
-    experiment_parser.prog = "experiments/X.py"  # the default is the name of the running program
+    experiment_parser = make_experiment_parser(["cnn", "vit"], prog="python experiments/X.py")
     parsers = (main_parser, *commands.choices.values(), experiment_parser)
     texts = "\n".join(one.format_help() for one in parsers)
     snapshot = Path(__file__).parent / "help.txt"

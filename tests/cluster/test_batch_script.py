@@ -98,7 +98,8 @@ def test_a_module_that_does_not_load_ends_the_job(copy: Path, action: str) -> No
 def test_submitting_from_another_directory_is_refused(copy: Path) -> None:
     done = run(copy, SLURM_SUBMIT_DIR="/")
     assert done.returncode == 2
-    assert done.stderr == "raykd: submitted from /, which is not the repository: cd to its root and submit again\n"
+    remedy = "cd to the folder that has slurm/ and submit again"
+    assert done.stderr == f"raykd: submitted from /, which has no slurm/environment.sh: {remedy}\n"
 
 
 def test_a_script_that_is_run_by_hand_prints_how_to_submit(copy: Path) -> None:

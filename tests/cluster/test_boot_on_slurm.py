@@ -187,7 +187,7 @@ def test_a_folder_that_cannot_be_made_fails_the_job(slurm: Testbed, repository: 
 def test_submitting_from_elsewhere_is_refused(slurm: Testbed, repository: Path, tmp_path: Path) -> None:
     job = slurm.wait(slurm.sbatch([*SMALL, str(repository / SCRIPT), "x.py"], tmp_path), timeout_s=60)
     assert job.exit_code == 2
-    assert "is not the repository: cd to its root and submit again" in job.output
+    assert "which has no slurm/environment.sh: cd to the folder that has slurm/ and submit again" in job.output
 
 
 def test_the_script_runs_with_its_defaults(slurm: Testbed, repository: Path) -> None:

@@ -96,10 +96,10 @@ def test_a_repeated_warning_is_forwarded_once(tmp_path: Path) -> None:
     with Signals() as signals:
         for number in (signal.SIGUSR2, signal.SIGUSR2, signal.SIGTERM):
             os.kill(os.getpid(), number)
-        first = signals.take()
+        first = signals.new_signals()
         for number in (signal.SIGUSR2, signal.SIGTERM):
             os.kill(os.getpid(), number)
-        assert (first, signals.take()) == ([signal.SIGUSR2, signal.SIGTERM], [signal.SIGTERM])
+        assert (first, signals.new_signals()) == ([signal.SIGUSR2, signal.SIGTERM], [signal.SIGTERM])
 
 
 def test_the_driver_has_the_save_time_that_slurm_grants(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_one_ray_on_two_nodes_has_the_allocated_resources_and_ends_with_the_expe
         ("echo 'OSError: no space left on cn2' >&2; exit 4", "Ray on cn2 ended with exit code 4"),
         pytest.param(
             "echo 'waiting for a filesystem' >&2; sleep 120",
-            "cn2 not joined after 40 s (RAYKD_START_TIMEOUT_S)",
+            "cn2 did not join within 40 s (RAYKD_START_TIMEOUT_S)",
             marks=pytest.mark.nightly,
         ),
     ],

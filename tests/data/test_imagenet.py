@@ -97,11 +97,11 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "bad line": (
         lambda p: (p / "val/val_annotations.txt").write_text("val_0.JPEG\tn01443537\nval_1.JPEG\n"),
-        r"val_annotations\.txt: line 2 is no file name and a wnid of train",
+        r"val_annotations\.txt: line 2 must have a file name and a wnid of train",
     ),
     "unknown wnid": (
         lambda p: (p / "val/val_annotations.txt").write_text("val_0.JPEG\tn00000000\n"),
-        r"val_annotations\.txt: line 1 is no file name and a wnid of train",
+        r"val_annotations\.txt: line 1 must have a file name and a wnid of train",
     ),
     "missing image": (lambda p: (p / "val/images/val_1.JPEG").unlink(), r"val_1\.JPEG: cannot be read"),
     "unlisted image": (

@@ -56,12 +56,12 @@ def test_description_has_counts_and_the_first_classes() -> None:
     mean, names = (0.5, 0.5, 0.5), ("ant", "bee", "cat", "dog\n", "e" * 90, "fly")
     data = Dataset("folder:zoo", split(1_200), split(30), names, mean, mean, "ab", ("'val' is not read",))
     assert data.description(val_images=100) == [
-        "folder:zoo: 1,100 train, 100 validation (held out of train), 30 test images of 8x8 pixels; "
+        "folder:zoo: 1,100 train, 100 validation (split from train), 30 test images of 8x8 pixels; "
         f"6 classes: ant, bee, cat, dog, {'e' * 40}, ...",
         "folder:zoo: 'val' is not read",
     ]
     (parts, _) = data.description(100, train_images=1_050)
-    assert parts.startswith("folder:zoo: 1,050 of 1,100 train, 100 validation (held out of train), 30 test")
+    assert parts.startswith("folder:zoo: 1,050 of 1,100 train, 100 validation (split from train), 30 test")
     (parts, _) = data.description(100, student_images=20)
     assert parts.startswith("folder:zoo: 1,100 train (students train on 20), 100 validation")
     (parts, _) = data.description(100, train_images=1_050, student_images=20)

@@ -148,9 +148,9 @@ def test_equal_neighbors_are_read_once(
     images: PackedImages, views: Views | CropViews, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[int] = []
-    rows = images._rows
-    original = rows.read
-    monkeypatch.setattr(rows, "read", lambda index: read.append(index) or original(index))
+    split = images._split
+    original = split.read
+    monkeypatch.setattr(split, "read", lambda index: read.append(index) or original(index))
     index = torch.tensor([4, 4, 4, 9, 9, 4])
     PackedRenderer(images, views).render(index, views.draw(0, 0, index, torch.arange(6)))
     assert sorted(read) == [4, 4, 9]

@@ -107,7 +107,7 @@ def test_seeds_differ_in_order_and_views() -> None:
         ),
         ({"batch_size": 0}, "batch_size = 0: must be a positive"),
         ({"batch_size": 91}, "must be at most 90, the number of training images"),
-        ({"rank": 2, "world_size": 2}, "rank is 2; with 2 workers it is 0 to 1"),
+        ({"rank": 2, "world_size": 2}, r"rank = 2: must lie in \[0, 1\], for 2 workers"),
         ({"indices": torch.arange(85, 101)}, "indices range from 85 to 100"),
     ],
 )
@@ -118,5 +118,5 @@ def test_impossible_arguments_are_refused(changes: dict, message: str) -> None:
 
 @pytest.mark.parametrize("first_step", [-1, 6])
 def test_a_step_outside_of_the_epoch_is_refused(first_step: int) -> None:
-    with pytest.raises(ConfigError, match=f"first_step is {first_step}; an epoch has 5 steps"):
+    with pytest.raises(ConfigError, match=rf"first_step = {first_step}: must lie in \[0, 5\], the steps of an epoch"):
         loader().epoch(0, first_step)

@@ -110,7 +110,7 @@ def test_a_single_view_is_always_drawn() -> None:
 
 
 def test_negative_padding_is_refused() -> None:
-    with pytest.raises(ConfigError, match="crop_padding is -1"):
+    with pytest.raises(ConfigError, match="crop_padding = -1: must be 0"):
         Views(-1, True)
 
 

@@ -155,7 +155,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "a gap": (third_shard_without_the_second, r"has train-0000\.tar and no train-0001\.tar, of 3 numbered from 0"),
     "from 1": (first_shard_missing, r"has train-0001\.tar and no train-0000\.tar"),
     "two uploads": (two_uploads, r"pets-train-0001\.tar and train-000.\.tar are from two"),
-    "one number": (one_number_twice, r"have one number; keep the files of one upload"),
+    "one number": (one_number_twice, r"have the same number; keep the files of one upload"),
     "beyond": (beyond_the_total, r"train-0001-of-0001\.tar: is beyond the 1 files"),
     "equal": (equal_shards, r"train-0001\.tar: has the same content as train-0000\.tar"),
     "a FIFO": (fifo, r"train-0001\.tar: is a FIFO"),

@@ -152,7 +152,7 @@ def test_repeated_command_trains_nothing_and_starts_no_trainer(finished: Finishe
     assert again.exit_code == 0 and again.errors == []
     assert again.lines[0] == f"5 runs, 5 of them done before; results in {finished.results}"
     assert again.lines[1] == (
-        "digits: 200 of 1,100 train, 100 validation (held out of train), 597 test images of 8x8 pixels; "
+        "digits: 200 of 1,100 train, 100 validation (split from train), 597 test images of 8x8 pixels; "
         "10 classes: 0, 1, 2, 3, 4, ..."
     )
     assert not any("; dashboard" in line for line in again.lines)

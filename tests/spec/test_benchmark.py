@@ -12,12 +12,13 @@ from small_images import encoded, write_parquet
 
 from raykd import models
 from raykd.cli.benchmark import MEAN, STD, selected_pairs, with_published_teacher
-from raykd.cli.experiment_file import EXPERIMENTS, apply_settings, load_experiments
+from raykd.cli.experiment_file import apply_settings, load_experiments
 from raykd.data.load import load_dataset
 from raykd.errors import ConfigError
 from raykd.models import ImageSpec, Model
 from raykd.report.build import build
 from raykd.report.render.terminal import render_text
+from raykd.spec.bundled import EXPERIMENTS
 from raykd.spec.experiment import Experiment
 from raykd.spec.plan import Run, make_plan
 from raykd.spec.published import PROTOCOL, published_pairs

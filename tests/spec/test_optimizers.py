@@ -77,7 +77,7 @@ def test_optimizers_and_their_learning_rate_are_searched_together() -> None:
     assert searched.with_configuration(configuration).student.optimizer == Optimizer("timm:lamb", lr=0.03)
     assert searched.search is not None
     assert searched.default_configuration(searched.search) == {"student.optimizer": "sgd", "student.optimizer.lr": 0.02}
-    with pytest.raises(ConfigError, match=r"lacks for 'student\.optimizer' the experiment's default, SGD\(lr=0\.05"):
+    with pytest.raises(ConfigError, match=r"lacks the experiment's default of 'student\.optimizer', SGD\(lr=0\.05"):
         experiment(student=recipe(optimizer=SGD(momentum=0.5, lr=0.05)), search=Search(space, trials=2))
 
 

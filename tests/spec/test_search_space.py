@@ -122,5 +122,5 @@ def test_configuration_is_worded_without_the_paths_of_its_fields() -> None:
 def test_default_of_a_searched_method_is_its_name() -> None:
     of_methods = searched(space={"method": choice("dkd", "kd")})
     assert of_methods.search is not None and of_methods.default_configuration(of_methods.search) == {"method": "kd"}
-    with pytest.raises(ConfigError, match="lacks for 'method' the experiment's default"):
+    with pytest.raises(ConfigError, match="lacks the experiment's default of 'method'"):
         searched(space={"method": choice("dkd", "dist")})

@@ -179,11 +179,11 @@ def test_students_of_two_seeds_differ_in_weights_and_views() -> None:
 def test_validation_images_are_never_trained_on_and_are_the_same_for_all() -> None:
     data = replace(experiment().data, student_images=60)
     labels = digits().train.labels
-    rows, held_out = train_val_indices(data, labels)
-    teachers_rows, teachers_held_out = train_val_indices(replace(data, student_images=None), labels)
-    assert len(rows) == 60 and len(teachers_rows) == 200 and len(held_out) == 100
-    assert torch.equal(held_out, teachers_held_out)
-    assert set(rows.tolist()) <= set(teachers_rows.tolist()) and not set(rows.tolist()) & set(held_out.tolist())
+    rows, val = train_val_indices(data, labels)
+    teachers_rows, teachers_val = train_val_indices(replace(data, student_images=None), labels)
+    assert len(rows) == 60 and len(teachers_rows) == 200 and len(val) == 100
+    assert torch.equal(val, teachers_val)
+    assert set(rows.tolist()) <= set(teachers_rows.tolist()) and not set(rows.tolist()) & set(val.tolist())
     seen = {index for batch in views_seen(run_of("teacher"), 3) for index in batch[0].tolist()}
     assert seen <= set(teachers_rows.tolist())
 

@@ -150,7 +150,7 @@ def test_only_methods_that_read_no_logits_accept_a_teacher_without_a_classifier(
         ) as e:
             embedding_teacher(tower, method=method)
         assert set(accepted.split(", ")) == set(
-            str(e.value).split("use one of ")[1].removesuffix(" at kd_weight=0").split(", ")
+            str(e.value).split("use one of ")[1].removesuffix(" with kd_weight=0").split(", ")
         )
     for kind in accepted.split(", "):
         stages = {"stages": (-1,)} if kind == "fitnets" else {}

@@ -112,11 +112,11 @@ def _read_history(folder: Path) -> History | None:
 
 
 def _refuse_mixed(path: Path, group: str, runs: Sequence[RunResult]) -> None:
-    """Refuse a group whose mean would mix methods, or count a seed twice."""
+    """Raise DamagedFile for a group whose mean would mix methods, or count a seed twice."""
     records = [run.record for run in runs if run.record]
     mixed = sorted({f"{record.model} {record.method}" for record in records})
     if len(mixed) > 1:
-        raise damaged(path, f"{group} mixes {' and '.join(mixed)}; give each its own family")
+        raise damaged(path, f"{group} mixes {' and '.join(mixed)}; use a separate family for each")
     seeds = [record.seed for record in records]
     if len(set(seeds)) != len(seeds):
         raise damaged(path, f"{group} has two runs of one seed (seeds {json.dumps(sorted(seeds))})")

@@ -25,9 +25,9 @@ FieldValues = dict[str, dict[str, tuple[str, ...]]]
 
 
 def configurations_of(family: Family) -> FieldValues:
-    """Return the configuration of each stage, by the paths of --set; for distilled students, of the default method.
+    """Return the configuration of each stage, by the paths of --set.
 
-    The teacher that a distilled run records is part of the teacher's column.
+    Distilled students are those of the default method. The teacher that they record is part of the teacher's column.
     """
     rows: FieldValues = {}
     for recorded, values_of in _side_by_side({stage: family.stage(stage) for stage in STAGES}).items():
@@ -39,8 +39,8 @@ def configurations_of(family: Family) -> FieldValues:
                 row = rows.setdefault(path, dict.fromkeys(STAGES, ()))
                 row[column] = tuple(dict.fromkeys((*row[column], *values)))
     sections = ("data", "teacher", "student", "method")
-    places = {name: place for place, name in enumerate(sections)}
-    return dict(sorted(rows.items(), key=lambda row: places.get(row[0].split(".")[0], len(sections))))
+    positions = {name: position for position, name in enumerate(sections)}
+    return dict(sorted(rows.items(), key=lambda row: positions.get(row[0].split(".")[0], len(sections))))
 
 
 def origins_of(family: Family, stages: Collection[Stage] = STAGES) -> dict[str, Counter[str]]:
@@ -107,7 +107,7 @@ def _warnings_of_field(path: str, values_of: Mapping[str, tuple[str, ...]]) -> l
 
 
 def _affects_results(path: str) -> bool:
-    """Return whether the recorded value at `path` may affect results: a processor's type may, a host name may not.
+    """Return whether the recorded value at `path` may affect results: a processor's type does, a host name does not.
 
     A live teacher and cached logits agree up to the rounding of float16. `_warning_of_top_classes` covers caches that
     do not keep all classes, and `_warnings_of_workers` what each worker draws separately.

@@ -15,7 +15,7 @@ from raykd.store.records import Costs, Metrics, RunRecord
 
 State = Literal["not started", "running", "interrupted", "failed", "not evaluated", "evaluated"]
 
-ENDED: tuple[State, ...] = ("evaluated", "not evaluated")  # trained to the last epoch
+ENDED: tuple[State, ...] = ("evaluated", "not evaluated")  # the run's training is complete
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,10 @@ class History:
 
 @dataclass(frozen=True)
 class Usage:
-    """usage/*.json: the GPU time and energy of all workers over all resumes. gpu_seconds: of whole GPUs; 0 on CPUs.
+    """usage/*.json: the GPU time and energy of all workers over all resumes.
 
-    joules: None if any part of them is not known, for the reasons in `joules_missing_reason`.
+    gpu_seconds: seconds times GPUs, which may be fractions; 0 on CPUs. joules: None if any part of the energy is
+    unknown, for the reasons in `joules_missing_reason`.
     """
 
     gpu_seconds: float

@@ -24,11 +24,11 @@ SearchState = Literal["running", "interrupted", "failed", "done"]
 
 @dataclass(frozen=True)
 class TrialSummary:
-    """One trial that was started. values: one number per metric of a done trial, () of any other.
+    """One trial that was started. values: one number per metric of a done trial, () for any other.
 
     curve: (epochs trained, best value so far) of the metric; validation top-1 if the metric does not change by epoch.
-    seconds: of training; None if neither this trial nor another recorded a time. is_estimated: `seconds` is
-    epochs_trained times a pace measured elsewhere.
+    seconds: training time; None if neither this trial nor another recorded a time. is_estimated: `seconds` is
+    epochs_trained times the pace of recorded epochs, of this trial or of others.
     """
 
     number: int
@@ -58,8 +58,8 @@ class TeacherCost:
     """How the trials used their teacher. passes: of a live teacher over each image, one per epoch.
 
     source: None while no trial has recorded it. views: mean number of cached views of an image; None without the
-    cache. fill_seconds: seconds of one slot that this search spent on filling the cache. top_classes: what the cache
-    keeps of each view; None for all logits.
+    cache. fill_seconds: seconds that this search spent on filling the cache, summed over its parts. top_classes:
+    what the cache keeps of each view; None for all logits.
     """
 
     source: Literal["cache", "live"] | None
@@ -70,9 +70,9 @@ class TeacherCost:
 
     @property
     def live_seconds(self) -> float | None:
-        """Least seconds of a slot that `passes` would have taken; None where filling the cache shows no speed.
+        """A lower bound on the seconds of `passes` at the speed of filling the cache; None if that is unknown.
 
-        Views that were cached before or after this search took none of `fill_seconds`, hence the least.
+        It is a lower bound because views that another command cached are not part of `fill_seconds`.
         """
         if self.source != "cache" or not self.views or self.fill_seconds <= 0:
             return None
@@ -132,7 +132,11 @@ class SearchSummary:
 
     @property
     def state(self) -> SearchState:
-        """done: nothing is left to train. failed: no trial finished. interrupted: neither, and no process runs it."""
+        """The state of the search.
+
+        'running': a process runs it. 'done': nothing is left to train. 'failed': no trial finished.
+        'interrupted': none of these.
+        """
         if self.is_locked:
             return "running"
         if self.num_ended < self.search.num_trials:

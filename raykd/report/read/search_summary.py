@@ -37,7 +37,7 @@ def summarize_search(folder: Path, results: Path) -> SearchSummary:
         search = from_dict(Search, record.search)
     except ConfigError as error:
         raise damaged(path, str(error)) from error
-    started = [trial for trial in search_folder.trials() if trial.state != "waiting"]  # not the rest of a grid
+    started = [trial for trial in search_folder.trials() if trial.state != "waiting"]  # without a grid's other trials
     runs = [search_folder.run(trial.number).record() for trial in started]
     trials = summarize_trials(search_folder, started, runs, search, record.epochs)
     return SearchSummary(

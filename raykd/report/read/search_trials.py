@@ -25,7 +25,7 @@ def summarize_trials(
 ) -> tuple[TrialSummary, ...]:
     """Return the trials that were started. runs: run.json of each, None if its training has not started.
 
-    max_epochs: of the longest trial. Missing seconds are estimated at the median pace of the other trials.
+    max_epochs: epochs of the longest trial. Missing seconds are estimated at the median pace of the other trials.
     """
     pairs = zip(trials, runs, strict=True)
     summaries = [_summarize(folder, trial, run, search, max_epochs) for trial, run in pairs]

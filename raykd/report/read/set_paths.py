@@ -1,4 +1,4 @@
-"""The fields that a run records, by the paths with which --set changes them in an experiment.
+"""Paths of recorded fields, and the paths for --set that change the same fields in an experiment.
 
     recipe.epochs          of a teacher      teacher.epochs
     recipe.epochs          of a student      student.epochs
@@ -12,12 +12,12 @@ set and keep their names.
 
 from raykd.spec.stages import Stage
 
-# Fields of the teacher that a distilled run records, which say nothing about it beyond its own runs.
+# Fields of a distilled run's teacher that add nothing to what the teacher's runs record.
 _REDUNDANT = ("kind", "family", "stage", "method", "teacher", "teacher_seeds", "cached_classes")
 
 
 def set_path(recorded: str, stage: Stage) -> tuple[Stage, str]:
-    """Return the stage whose configuration a recorded field is, and its path for --set; '' for a redundant field.
+    """Return the stage that a recorded field configures, and its path for --set; '' for a redundant field.
 
     recorded: the field's dotted path in the configuration of a run of `stage`.
     """

@@ -21,7 +21,7 @@ from raykd.data.types import Dataset
 from raykd.errors import plural
 from raykd.methods.method import Need
 from raykd.provenance import identity_of
-from raykd.spec.experiment import ALL_UP_TO, CACHEABLE, Data, Experiment
+from raykd.spec.experiment import ALL_CLASSES_UP_TO, CACHEABLE, Data, Experiment
 from raykd.spec.plan import Plan, Run, train_val_indices
 from raykd.store.run_folder import RunFolder
 from raykd.training.adapters import evaluation_outputs
@@ -351,7 +351,7 @@ def _why_not_worth_it(experiment: Experiment, key: CacheKey, caches: Path, share
     cache = "a logit cache" + (" with embeddings" if key.embedding_width else "")
     if key.cached_classes is not None:
         cache += f" of the top {plural(key.cached_classes, 'class', 'classes')}"
-    elif key.num_classes > ALL_UP_TO:
+    elif key.num_classes > ALL_CLASSES_UP_TO:
         reader = next((f", which {method} reads," for method in experiment.methods_of_all_classes), "")
         cache += f" of all {key.num_classes:,} classes{reader}"
     if key.size_bytes > MAX_CACHE_BYTES:

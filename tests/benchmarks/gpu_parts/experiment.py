@@ -17,10 +17,11 @@ from gpu_parts.report import Part
 from gpu_parts.setting import NARROW, Setting, subject_named
 from gpu_parts.timed_loop import step_figures
 from raykd.bench.without_ray import train_plan
-from raykd.cli.experiment_file import EXPERIMENTS, load_experiment
+from raykd.cli.experiment_file import load_experiment
 from raykd.data.load import load_dataset
 from raykd.data.types import Dataset
 from raykd.errors import Interrupted
+from raykd.spec.bundled import EXPERIMENTS
 from raykd.spec.experiment import Experiment
 from raykd.spec.plan import Run, make_plan
 from raykd.spec.recipe import Recipe

@@ -1,0 +1,66 @@
+"""Options that several commands share, and the parser of an experiment's options."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from raykd.cli.argument_parser import Parser
+from raykd.spec.stages import STAGES
+
+if TYPE_CHECKING:
+    from raykd.spec.experiment import Experiment
+
+TEACHER_CHECKPOINT = "import this teacher instead of training one; hf:FOLDER names a classifier of transformers"
+
+
+def parser_of(experiments: "Sequence[Experiment]", prog: str) -> Parser:
+    """Return the parser of the options of these experiments. prog: the beginning of the command."""
+    pairs = [experiment.published for experiment in experiments]
+    return make_experiment_parser([item.family for item in experiments], pairs if all(pairs) else (), prog)
+
+
+def make_experiment_parser(families: Sequence[str], pairs: Sequence[str] = (), prog: str | None = None) -> Parser:
+    """Return the parser of the options of experiments with these families.
+
+    pairs: the pairs TEACHER:STUDENT of a benchmark, which are selected instead of families. prog: the beginning of the
+    command; None for the name of the running program.
+    """
+    parser = Parser(prog=prog, description="Run this experiment. Runs that are done are not repeated.")
+    add_folders(parser)
+    add_settings(parser)
+    text = "run only this stage (repeat for more); distilled includes its teacher"
+    parser.add_argument("--stage", action="append", choices=STAGES, help=text)
+    if len(pairs) > 1:
+        text = f"teacher and student, or all (repeat for more): {', '.join(pairs)}; default: {pairs[0]}"
+        parser.add_argument("--pair", action="append", choices=(*pairs, "all"), metavar="TEACHER:STUDENT", help=text)
+        text = "folder of published teachers to import, such as DIR/resnet32x4_vanilla/ckpt_epoch_240.pth"
+        parser.add_argument("--teachers", metavar="DIR", help=text)
+    elif len(families) > 1:
+        text = "run only this family (repeat for more)"
+        parser.add_argument("--family", action="append", choices=families, help=text)
+    parser.add_argument("--teacher-checkpoint", metavar="FILE", help=TEACHER_CHECKPOINT)
+    add_teacher_source(parser)
+    parser.add_argument("--plan", action="store_true", help="print the runs and their progress, and start nothing")
+    return parser
+
+
+def add_teacher_source(parser: Parser) -> None:
+    text = "run the teacher at every step (live), or once for each view of each image (cache); default: the cheaper"
+    parser.add_argument("--teacher-source", choices=("auto", "live", "cache"), help=text)
+
+
+def add_folders(parser: Parser) -> None:
+    add_results(parser)
+    add_data_dir(parser)
+
+
+def add_data_dir(parser: Parser) -> None:
+    parser.add_argument("--data-dir", metavar="DIR", help="default: $RAYKD_DATA, else ./data")
+
+
+def add_results(parser: Parser) -> None:
+    parser.add_argument("--results", default="ray_results", metavar="DIR", help="default: ray_results")
+
+
+def add_settings(parser: Parser) -> None:
+    text = "change a field by its dotted path, such as method.temperature=2 (repeat for more)"
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="FIELD=VALUE", help=text)

@@ -1,0 +1,77 @@
+"""Errors of the command line: one line in raykd's format, exit code 2, and the nearest name."""
+
+import subprocess
+import sys
+
+import pytest
+
+from raykd.cli import parser
+from raykd.cli.options import make_experiment_parser
+from raykd.errors import COMMAND
+
+
+def error_of(capsys: pytest.CaptureFixture[str], parse, arguments: list[str]) -> str:
+    """Return the only line that parsing prints."""
+    with pytest.raises(SystemExit) as exit_info:
+        parse(arguments)
+    printed = capsys.readouterr()
+    assert exit_info.value.code == 2 and printed.out == ""
+    assert printed.err.startswith("raykd: ") and printed.err.count("\n") == 1
+    return printed.err.removeprefix("raykd: ").rstrip("\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["plna", "digits"], f"unknown command 'plna'; did you mean 'plan'? see '{COMMAND} --help'"),
+        (["xyz"], f"unknown command 'xyz'; see '{COMMAND} --help'"),
+        ([], f"the following arguments are required: command; see '{COMMAND} --help'"),
+        (
+            ["plan", "digits", "--reslts=x"],
+            f"unknown option '--reslts'; did you mean '--results'? see '{COMMAND} plan --help'",
+        ),
+        (["plan", "digits", "--verbose"], f"unknown option '--verbose'; see '{COMMAND} plan --help'"),
+        (["plan", "digits", "vit"], f"unexpected argument 'vit'; see '{COMMAND} plan --help'"),
+        (["run", "--plan", "digits"], f"unknown option '--plan'; see '{COMMAND} run --help'"),
+        (
+            ["export", "x", "--format", "onxx"],
+            "argument --format: 'onxx' is not one of safetensors, onnx, torch-export, timm; did you mean 'onnx'? "
+            f"see '{COMMAND} export --help'",
+        ),
+        (
+            ["export", "x"],
+            f"the following arguments are required: --format; see '{COMMAND} export --help'",
+        ),
+        (["pack", "x", "--jobs", "2\n3"], f"argument --jobs: invalid int value: '2\\n3'; see '{COMMAND} pack --help'"),
+        (["plan", "digits", "--set"], f"argument --set: expected one argument; see '{COMMAND} plan --help'"),
+        (["status", "--jbo", "7"], f"unknown option '--jbo'; did you mean '--job'? see '{COMMAND} status --help'"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line_with_the_nearest_name(arguments, expected, capsys) -> None:
+    assert error_of(capsys, parser.make_parser().parse_args, arguments) == expected
+
+
+def test_an_experiment_file_reports_mistakes_in_the_same_way(capsys) -> None:
+    parse = make_experiment_parser(["cnn", "vit"], prog="python x.py").parse_args
+    line = error_of(capsys, parse, ["--famliy", "cnn"])
+    assert line == "unknown option '--famliy'; did you mean '--family'? see 'python x.py --help'"
+
+
+def test_teacher_names_a_model_and_abbreviates_nothing(capsys) -> None:
+    """The source of the teacher's logits is --teacher-source."""
+    arguments = parser.make_parser().parse_args(["distill", "--teacher", "resnet18"])
+    assert arguments.teacher == "resnet18"
+    for command in (["plan", "digits"], ["tune", "digits"], ["train-teacher"], ["report"]):
+        line = error_of(capsys, parser.make_parser().parse_args, [*command, "--teacher", "live"])
+        assert line.startswith("unknown option '--teacher'; ")
+    line = error_of(capsys, make_experiment_parser(["a", "b"], ["a:b", "b:c"]).parse_args, ["--teacher", "live"])
+    assert line.startswith("unknown option '--teacher'; did you mean '--teachers'?")
+
+
+def test_version_is_one_line_and_imports_neither_torch_nor_ray(capsys) -> None:
+    code = "import sys; from raykd.cli.parser import entry\ntry: entry(['--version'])\nexcept SystemExit as end: "
+    code += "print(end.code, sorted({'torch', 'ray', 'numpy'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    version, end = done.stdout.splitlines()
+    assert version.startswith("raykd 0.1.0 (Python 3.") and ", torch 2." in version and ", Ray 2." in version
+    assert end == "0 []"
