@@ -1,6 +1,6 @@
 """raykd: knowledge-distillation experiments on Ray, inside Slurm.
 
-The public names that experiment files import. Each is loaded on first access, so that `--help` stays fast.
+The public names of experiment files, scripts and notebooks. Each is loaded on first access, so that `--help` is fast.
 """
 
 import sys
@@ -44,7 +44,10 @@ if TYPE_CHECKING:
     from raykd.models.vgg_cifar import VGG
     from raykd.models.vit_cifar import ViT
     from raykd.models.wide_resnet import WideResNet
+    from raykd.orchestration.library import plan, run
     from raykd.outputs import Outputs, Targets
+    from raykd.report.build import load
+    from raykd.report.report import Report
     from raykd.spec.benchmark import benchmark_experiments
     from raykd.spec.experiment import Data, Experiment, Workers
     from raykd.spec.optimizers import SGD, AdamW, Optimizer
@@ -68,7 +71,10 @@ _NAMES = {
     "raykd.models.vgg_cifar": "VGG",
     "raykd.models.vit_cifar": "ViT",
     "raykd.models.wide_resnet": "WideResNet",
+    "raykd.orchestration.library": "plan run",
     "raykd.outputs": "Outputs Targets",
+    "raykd.report.build": "load",
+    "raykd.report.report": "Report",
     "raykd.spec.benchmark": "benchmark_experiments",
     "raykd.spec.experiment": "Data Experiment Workers",
     "raykd.spec.optimizers": "AdamW Optimizer SGD",

@@ -80,7 +80,12 @@ def git_revision(git: Path) -> str | None:
 
 
 def command_line() -> str:
-    """Return the command that started this process, quoted for a shell: 'python experiments/digits.py'."""
+    """Return the command that started this process, quoted for a shell: 'python experiments/digits.py'.
+
+    In a notebook it would name the kernel's connection file, so it is 'raykd.run in a notebook' there.
+    """
+    if "ipykernel" in sys.modules:
+        return "raykd.run in a notebook"
     words = [word.encode("utf-8", "replace").decode() for word in sys.orig_argv[1:]]
     return flattened(shlex.join(["python", *words]), MAX_COMMAND)
 

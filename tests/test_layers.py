@@ -34,6 +34,7 @@ REPORT_LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"wording", "search_wording"}),
     frozenset({"figures"}),
     frozenset({"render"}),
+    frozenset({"report"}),
     frozenset({"build"}),
 )
 REPORT_LEVEL = {name: level for level, names in enumerate(REPORT_LEVELS) for name in names}

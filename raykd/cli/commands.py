@@ -19,7 +19,6 @@ from raykd.cli.benchmark import selected_pairs, with_published_teacher
 from raykd.cli.experiment_file import Flag, apply_settings, load_experiment, load_experiments
 from raykd.cli.options import parser_of
 from raykd.cli.paper_output import require_paper_flags, write_tables
-from raykd.cluster.ray_variables import address_in, start_timeout_s
 from raykd.errors import COMMAND, ConfigError, plural
 from raykd.methods import KD, AlphaWeighted, FeatureKD
 from raykd.models.hf_files import PREFIX as HF_PREFIX
@@ -54,13 +53,7 @@ def run_experiment_file(experiments: Sequence[Experiment], arguments: Namespace)
     if arguments.plan:
         _plan(experiments, arguments, stages)
         return
-    from raykd.orchestration.run_experiments import require_together
-
-    require_together(experiments)
-    if plain := [experiment for experiment in experiments if experiment.search is None]:
-        _run(plain, arguments, stages)
-    for experiment in searches:
-        _search(experiment, arguments)
+    _run(experiments, arguments, stages)
 
 
 def train(role: str, stage: Stage, arguments: Namespace) -> None:
@@ -137,7 +130,7 @@ def tune(arguments: Namespace) -> None:
         (experiment,) = apply_settings([experiment], arguments.settings, flags)
     if experiment.search is None:
         raise ConfigError(f"experiment file '{arguments.file}' has no search; add search=Search(space={{...}})")
-    _search(experiment, arguments)
+    _run([experiment], arguments, STAGES)
 
 
 def report(arguments: Namespace) -> None:
@@ -257,29 +250,15 @@ COMMANDS: dict[str, Callable[[Namespace], None]] = {
 
 
 def _run(experiments: Sequence[Experiment], arguments: Namespace, stages: Sequence[Stage]) -> None:
-    from raykd.orchestration.run_experiments import run_experiments
+    from raykd.orchestration.library import run_all
 
-    _require_ray_variables()
-    run_experiments(experiments, _options(arguments, stages), Console())
-
-
-def _require_ray_variables() -> None:
-    """Raise ConfigError for environment variables with which Ray cannot start, before anything is written."""
-    address_in(os.environ)
-    start_timeout_s(os.environ)
+    run_all(experiments, _options(arguments, stages), Console())
 
 
 def _plan(experiments: Sequence[Experiment], arguments: Namespace, stages: Sequence[Stage] = STAGES) -> None:
     from raykd.cli.plan_text import print_plan
 
     print_plan(experiments, _options(arguments, stages))
-
-
-def _search(experiment: Experiment, arguments: Namespace) -> None:
-    from raykd.orchestration.run_search import search
-
-    _require_ray_variables()
-    search(experiment, _options(arguments), Console())
 
 
 def _show_searches(results: Path) -> None:

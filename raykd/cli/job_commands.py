@@ -21,7 +21,7 @@ def add_job_commands(add_command: Callable[[str, str], Parser]) -> None:
 
     submit = add("submit", "submit an experiment to the Ray cluster of a running job")
     submit.add_argument("-f", "--follow", action="store_true", help="print its output, and end with its exit code")
-    submit.add_argument("experiment", nargs=REMAINDER, metavar="experiments/X.py [ARGS...]")
+    submit.add_argument("experiment", nargs=REMAINDER, metavar="NAME|FILE [ARGS...]")
     add("status", "list the experiments submitted to a running job")
     logs = add("logs", "print the output of a submitted experiment")
     logs.add_argument("-f", "--follow", action="store_true", help="keep printing until the experiment ends")

@@ -9,7 +9,10 @@ from raykd.spec.stages import STAGES
 if TYPE_CHECKING:
     from raykd.spec.experiment import Experiment
 
-TEACHER_CHECKPOINT = "import this teacher instead of training one; hf:FOLDER names a classifier of transformers"
+TEACHER_CHECKPOINT = (
+    "import this teacher instead of training one; hf:FOLDER names a classifier of transformers; "
+    "default: the experiment's, or none"
+)
 
 
 def parser_of(experiments: "Sequence[Experiment]", prog: str) -> Parser:
@@ -27,15 +30,17 @@ def make_experiment_parser(families: Sequence[str], pairs: Sequence[str] = (), p
     parser = Parser(prog=prog, description="Run this experiment. Runs that are done are not repeated.")
     add_folders(parser)
     add_settings(parser)
-    text = "run only this stage (repeat for more); distilled includes its teacher"
+    text = "run only this stage (repeat for more); distilled includes its teacher; default: all stages"
     parser.add_argument("--stage", action="append", choices=STAGES, help=text)
     if len(pairs) > 1:
         text = f"teacher and student, or all (repeat for more): {', '.join(pairs)}; default: {pairs[0]}"
         parser.add_argument("--pair", action="append", choices=(*pairs, "all"), metavar="TEACHER:STUDENT", help=text)
-        text = "folder of published teachers to import, such as DIR/resnet32x4_vanilla/ckpt_epoch_240.pth"
+        text = (
+            "folder of published teachers to import, such as DIR/resnet32x4_vanilla/ckpt_epoch_240.pth; default: none"
+        )
         parser.add_argument("--teachers", metavar="DIR", help=text)
     elif len(families) > 1:
-        text = "run only this family (repeat for more)"
+        text = "run only this family (repeat for more); default: all of them"
         parser.add_argument("--family", action="append", choices=families, help=text)
     parser.add_argument("--teacher-checkpoint", metavar="FILE", help=TEACHER_CHECKPOINT)
     add_teacher_source(parser)
@@ -58,9 +63,10 @@ def add_data_dir(parser: Parser) -> None:
 
 
 def add_results(parser: Parser) -> None:
-    parser.add_argument("--results", default="ray_results", metavar="DIR", help="default: ray_results")
+    parser.add_argument("--results", default="ray_results", metavar="DIR", help="default: %(default)s")
 
 
 def add_settings(parser: Parser) -> None:
-    text = "change a field by its dotted path, such as method.temperature=2 (repeat for more)"
+    text = "change a field by its dotted path, such as method.temperature=2 (repeat for more; 'fields' lists them)"
+    text += "; default: none"
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="FIELD=VALUE", help=text)

@@ -10,7 +10,7 @@ from raykd.errors import ConfigError, one_line
 
 if TYPE_CHECKING:
     from raykd.report.build import TableFormat
-    from raykd.report.stats.summary import Report
+    from raykd.report.report import Report
 
 
 def require_paper_flags(arguments: Namespace) -> None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 FIGURE_FORMATS = ("pdf", "svg")
 TABLE_FORMATS = ("latex", "markdown", "csv")
+_OF_EXPERIMENT = "default: the experiment's"
 EXPORT_FORMATS = ("safetensors", "onnx", "torch-export", "timm")
 
 
@@ -131,7 +132,10 @@ def make_parser(prog: str = COMMAND) -> Parser:
     _add_pack(commands)
     models = _add(commands, "models", "list the networks that a recipe's model can name")
     models.add_argument(
-        "part", nargs="?", default="", help="list all names that contain it, timm's and torchvision's too"
+        "part",
+        nargs="?",
+        default="",
+        help="list all names that contain it, timm's and torchvision's too; default: raykd's names",
     )
     _add_bench(commands)
     _add_export(commands)
@@ -166,24 +170,24 @@ def _add_stages(commands: Any) -> None:
     distill.add_argument("--teacher", metavar="MODEL", help="default: the recipe's, resnet18")
     distill.add_argument("--student", metavar="MODEL", help="default: the recipe's, resnet8")
     distill.add_argument("--teacher-checkpoint", metavar="FILE", help=TEACHER_CHECKPOINT)
-    distill.add_argument("--alpha", help="weight of the labels' cross-entropy, 0 to 1; the teacher's is 1 - alpha")
-    distill.add_argument("--temperature", help="softens the outputs of student and teacher; above 0")
-    text = "add the distance between embeddings to the loss"
+    distill.add_argument("--alpha", help=f"weight of the labels' cross-entropy, 0 to 1; {_OF_EXPERIMENT}")
+    distill.add_argument("--temperature", help=f"softens the outputs of student and teacher, above 0; {_OF_EXPERIMENT}")
+    text = "add the distance between embeddings to the loss; default: none, or the experiment's"
     distill.add_argument("--feature-distill", choices=("mse", "cosine"), help=text)
-    text = "experiment with the recipe; default: experiments/distill_cnn.py, or distill_vit.py for a ViT"
+    text = "experiment with the recipe; default: distill_cnn, or distill_vit for a ViT"
     for stage in (teacher, student, distill):
-        stage.add_argument("--epochs", help="instead of the recipe's")
-        stage.add_argument("--experiment", metavar="FILE", help=text)
+        stage.add_argument("--epochs", help="default: the recipe's")
+        stage.add_argument("--experiment", metavar="NAME|FILE", help=text)
 
 
 def _add_tune_and_plan(commands: Any) -> None:
     text = "search hyperparameters with Ray Tune and Optuna; 'tune show' prints the progress of all searches"
     tune = _add(commands, "tune", text, add_folders, add_settings)
-    tune.add_argument("file", metavar="experiments/X.py|show")
-    tune.add_argument("--trials", help="number of trials, instead of the file's")
+    tune.add_argument("file", metavar="NAME|FILE|show", help="an experiment with a search, or show")
+    tune.add_argument("--trials", help=f"number of trials; {_OF_EXPERIMENT}")
     text = "print an experiment's runs and their progress; start nothing"
     plan = _add(commands, "plan", text, add_folders, add_settings)
-    plan.add_argument("file", metavar="experiments/X.py")
+    plan.add_argument("file", metavar="NAME|FILE", help="experiment, such as distill_cnn")
     for command in (tune, plan):
         add_teacher_source(command)
     text = "list the fields that --set takes, with their types, values and defaults"
@@ -198,18 +202,24 @@ def _add_report_and_prefetch(commands: Any) -> None:
         commands, "report", "write report.json and the page from the runs that are done", add_folders, add_settings
     )
     models = "FAMILY_{teacher,student_baseline,student_kd}.{safetensors,pth}"
-    report.add_argument("--models-dir", metavar="DIR", help=f"evaluate {models} in DIR, and write DIR/report.json")
-    text = "also write each figure of the pages as a file in report/figures/ (repeat for both)"
+    report.add_argument(
+        "--models-dir",
+        metavar="DIR",
+        help=f"evaluate {models} in DIR, and write DIR/report.json; default: the runs in --results",
+    )
+    text = "also write each figure of the pages as a file in report/figures/ (repeat for both); default: none"
     report.add_argument("--figures", action="append", default=[], choices=FIGURE_FORMATS, help=text)
-    text = "also print the tables for a paper: families, and methods compared; nothing else goes to stdout"
+    text = (
+        "also print the tables for a paper: families, and methods compared; nothing else goes to stdout; default: none"
+    )
     report.add_argument("--format", choices=TABLE_FORMATS, help=text)
-    report.add_argument("--output", metavar="FILE", help="with --format: write the tables to FILE")
-    text = "with --models-dir: the families; default: distill_cnn.py and distill_vit.py"
-    report.add_argument("file", nargs="*", metavar="experiments/X.py", help=text)
+    report.add_argument("--output", metavar="FILE", help="with --format: write the tables to FILE; default: print them")
+    text = "with --models-dir: the families; default: distill_cnn and distill_vit"
+    report.add_argument("file", nargs="*", metavar="NAME|FILE", help=text)
     text = "download data and pretrained weights; requires internet access"
     prefetch = _add(commands, "prefetch", text, add_folders, add_settings)
-    text = "default: distill_cnn.py and distill_vit.py"
-    prefetch.add_argument("file", nargs="*", metavar="experiments/X.py", help=text)
+    text = "default: distill_cnn and distill_vit"
+    prefetch.add_argument("file", nargs="*", metavar="NAME|FILE", help=text)
 
 
 def _add_pack(commands: Any) -> None:
@@ -223,11 +233,11 @@ def _add_pack(commands: Any) -> None:
     text = "reduce larger images to a shorter side of N pixels, and encode them as JPEG; default: keep all bytes"
     pack.add_argument("--resize", type=int, metavar="N", help=text)
     pack.add_argument(
-        "--quality", type=int, default=95, metavar="Q", help="quality of these JPEGs, 1 to 100; default: 95"
+        "--quality", type=int, default=95, metavar="Q", help="quality of these JPEGs, 1 to 100; default: %(default)s"
     )
-    text = "store the pixels of the middle squares at NxN, which need no decoding"
+    text = "store the pixels of the middle squares at NxN, which need no decoding; default: images stay encoded"
     pack.add_argument("--raw", type=int, metavar="N", help=text)
-    text = "leave out up to N damaged images, and list them in skipped.txt; default: 0"
+    text = "leave out up to N damaged images, and list them in skipped.txt; default: %(default)s"
     pack.add_argument("--skip-damaged", type=int, default=0, metavar="N", help=text)
     pack.add_argument("--jobs", type=int, metavar="N", help="processes; default: one per CPU")
 
@@ -235,17 +245,20 @@ def _add_pack(commands: Any) -> None:
 def _add_bench(commands: Any) -> None:
     text = "time raykd's training loop, the training step alone and the standard pipeline on this machine"
     bench = _add(commands, "bench", text)
-    bench.add_argument("--family", action="append", choices=("cnn", "vit"), help="time only this family")
-    text = "time these two models instead, such as cifar_resnet8x4 and cifar_resnet32x4"
+    bench.add_argument("--family", action="append", choices=("cnn", "vit"), help="time only this family; default: both")
+    text = "time these two models instead, such as cifar_resnet8x4 and cifar_resnet32x4; default: --family"
     bench.add_argument("--student", metavar="MODEL", help=text)
-    bench.add_argument("--teacher", metavar="MODEL", help="the teacher of --student")
-    text = "time the loading of images on disk instead: photos that are generated, or those of the data set NAME"
+    bench.add_argument("--teacher", metavar="MODEL", help="the teacher of --student; default: none")
+    text = "time the loading of images on disk instead: photos that are generated, or those of the data set NAME; "
+    text += "default: training is timed"
     bench.add_argument("--data", metavar="NAME", nargs="?", const="", help=text)
     add_data_dir(bench)
-    bench.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
+    bench.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
     bench.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: one per core")
-    bench.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds of measurements; default: 5")
-    bench.add_argument("--json", metavar="FILE", help="also write the results and the raw times to FILE")
+    bench.add_argument(
+        "--rounds", type=int, default=5, metavar="N", help="rounds of measurements; default: %(default)s"
+    )
+    bench.add_argument("--json", metavar="FILE", help="also write the results and the raw times to FILE; default: none")
 
 
 def _add_export(commands: Any) -> None:

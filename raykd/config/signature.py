@@ -31,7 +31,10 @@ def accepts_any(cls: Any) -> bool:
 
 
 def field_of(name: str, parameter: inspect.Parameter, where: str) -> tuple[str, Any, Any] | None:
-    """Return (name, type, field) of a parameter; None for one whose type cannot be set, which keeps its default."""
+    """Return (name, type, field) of a parameter; None if its type cannot be set from text, so it keeps its default.
+
+    Raises ConfigError for such a parameter without a default. where: the class in the message.
+    """
     default = parameter.default
     if isinstance(default, list):
         default = tuple(default)

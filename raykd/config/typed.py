@@ -3,9 +3,9 @@
     to_dict(experiment), from_dict(Method, payload)     to JSON and back
     fingerprint(payload)                                64 hex digits, equal only for equal payloads
 
-A `Config` is a frozen dataclass. It checks the types and limits of its fields, and then calls its `check()`, whenever
-one is made: no invalid object exists. The training loop must run where only torch is installed, so these are plain
-dataclasses and not pydantic models. spec/overrides.py sets fields by dotted path.
+A `Config` is a frozen dataclass. Whenever one is created, it checks the types and limits of its fields, and then
+calls its `check()`: no invalid object exists. The training loop must run where only torch is installed, so these are
+plain dataclasses and not pydantic models. spec/overrides.py sets fields by dotted path.
 
 Types of fields: bool, int, float, str, Literal, tuple[T, ...], Mapping[str, T], another Config, and unions of these.
 
@@ -98,7 +98,7 @@ def type_hints(cls: type, include_limits: bool = False) -> dict[str, Any]:
 
 
 if TYPE_CHECKING:
-    _NamesChecked = type  # so that type checkers see the dataclass's own __init__
+    _NamesChecked = type  # so that type checkers see the __init__ of the dataclass
 else:
 
     class _NamesChecked(type):
@@ -316,7 +316,7 @@ def exceeded_limit(value: Any, hint: Any) -> str:
     max_length = next((limit.value for limit in limits if isinstance(limit, MaxLength)), None)
     items = value if isinstance(value, tuple) else (value,)
     if max_length is not None and len(items) > max_length:
-        return f"must be at most {max_length:,} values"
+        return f"must have at most {max_length:,} values"
     return next((requirement for item in items if (requirement := _exceeded_by(item, at_most, tiny))), "")
 
 

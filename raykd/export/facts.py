@@ -18,10 +18,10 @@ Rows = list[tuple[str, str]]
 _PERCENT = ("top1", "val_top1", "top5", "val_top5")
 _NAMES = {
     "top1": "top-1",
-    "nll": "cross-entropy, nats an image",
+    "nll": "cross-entropy, nats per image",
     "num_images": "images",
     "val_top1": "top-1",
-    "val_loss": "cross-entropy, nats an image",
+    "val_loss": "cross-entropy, nats per image",
 }
 
 
@@ -102,7 +102,7 @@ def _version_list(packages: Mapping[str, str]) -> str:
 
 
 def configuration_rows(configuration: Mapping[str, Any]) -> Rows:
-    """Return (dotted path, value) of each field. An object has a row with its kind, unless that is the path's end."""
+    """Return (dotted path, value) of each field. An object has a row with its kind, unless its path ends in it."""
     rows = []
     for path, value in dotted(configuration):
         section, _, name = path.rpartition(".")

@@ -1,7 +1,8 @@
-"""The progress of a command: a live table in a terminal, or from time to time a line per run in a log."""
+"""The progress of a command: a live table in a terminal or notebook, or from time to time a line per run in a log."""
 
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Self
 
 from rich.console import Console
@@ -16,14 +17,20 @@ LOG_EVERY_S = 15.0  # the shortest time between two lines of one run in a log; i
 
 
 class LiveTable:
-    """A context manager that draws a table in a terminal, and nothing in a log. `log` prints lines in both."""
+    """A context manager that draws a table in a terminal, and nothing in a log. `log` prints lines in both.
+
+    A notebook shows the table if ipywidgets is installed, and else the lines of a log.
+    """
 
     def __init__(self, console: Console) -> None:
         self.console, self._started = console, time.monotonic()
-        self.live = Live(console=console, refresh_per_second=4, transient=True, auto_refresh=console.is_terminal)
+        is_drawn_in_notebook = console.is_jupyter and find_spec("ipywidgets") is not None
+        self.is_drawn = console.is_terminal or is_drawn_in_notebook
+        self.live = Live(console=console, refresh_per_second=4, transient=True, auto_refresh=self.is_drawn)
 
     def __enter__(self) -> Self:
-        self.live.start()
+        if self.is_drawn:
+            self.live.start()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -37,7 +44,7 @@ class LiveTable:
     def is_due(self, logged_at: float) -> bool:
         """Return whether to log another line of a run, after its last one at the monotonic time `logged_at`."""
         is_late = time.monotonic() - logged_at >= max(LOG_EVERY_S, self.seconds() / 50)
-        return is_late and not self.console.is_terminal
+        return is_late and not self.is_drawn
 
     def seconds(self) -> float:
         """Return the seconds since the start."""
@@ -84,7 +91,7 @@ class Progress(LiveTable):
             return False
         state, report, logged_at = self._logged.get(status.job.name, (None, None, 0.0))
         if state is not status.state:
-            return not (is_running and self.console.is_terminal)
+            return not (is_running and self.is_drawn)
         return is_running and report != status.report and self.is_due(logged_at)
 
 

@@ -15,7 +15,7 @@ from raykd.config.damage import damaged
 from raykd.orchestration.data_storage import with_packs
 from raykd.orchestration.options import Options, dataset_of
 from raykd.orchestration.progress import log
-from raykd.report.stats.summary import Report
+from raykd.report.report import Report
 from raykd.spec.stages import ROLES, Stage
 from raykd.store.records import read_plan
 from raykd.store.run_folder import RunFolder, planned_folder

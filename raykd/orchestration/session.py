@@ -1,6 +1,7 @@
 """The Ray cluster of one command: the one that RAY_ADDRESS names, as in a Slurm job, or a private one on this machine.
 
-All other RAY_* variables of the shell are ignored (raykd/cluster/ray_variables.py).
+A script or notebook that has called `ray.init` uses its Ray cluster. All other RAY_* variables of the shell are ignored
+(raykd/cluster/ray_variables.py).
 """
 
 import logging
@@ -10,6 +11,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
@@ -52,7 +54,8 @@ _open: list[str | None] = []  # the dashboard of the session that this process i
 def ray_session() -> Iterator[str | None]:
     """Connect to Ray, yield the dashboard's address (None if there is none), and disconnect at the end.
 
-    A nested session uses the Ray cluster of the outer session.
+    A nested session uses the Ray cluster of the outer session. If this process has called `ray.init` itself, the
+    session uses that Ray cluster and stays connected to it.
 
     Raises ConfigError when RAY_ADDRESS is not HOST:PORT, no Ray cluster answers there, or RAYKD_START_TIMEOUT_S is not
     a time; RayNotStarted when no Ray cluster can be started.
@@ -60,17 +63,20 @@ def ray_session() -> Iterator[str | None]:
     if _open:
         yield _open[-1]
         return
+    if _is_connected():
+        _set_defaults()
+        yield _dashboard_of_connection()
+        return
     address, timeout_s = ray_variables.address_in(os.environ), start_timeout_s(os.environ)
     ray_variables.clear(os.environ)
-    os.environ.update({name: os.environ.get(name, value) for name, value in _SETTINGS.items()})
+    _set_defaults()
     with _shared_ray(address) if address else _private_ray() as settings:
         import ray
 
-        handler = signal.getsignal(signal.SIGTERM)
         try:
-            with chdir(CODE):  # Ray's workers import modules from the driver's folder, which a user may edit meanwhile
+            # Ray's workers import modules from the driver's folder, which a user may edit meanwhile.
+            with _kept_handlers(), chdir(CODE):
                 context = _connect(address or "local", settings, timeout_s)
-            signal.signal(signal.SIGTERM, handler)  # Ray's handler would end without saving
         except Exception as error:  # errors have many types; the message may contain pages of Ray's log
             reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
             logs = f"; its logs are in {settings['_temp_dir']}/session_latest/logs" if settings else ""
@@ -83,6 +89,40 @@ def ray_session() -> Iterator[str | None]:
         finally:
             _open.pop()
             ray.shutdown()
+
+
+def _set_defaults() -> None:
+    """Set raykd's defaults for Ray Train and Tune, except those that the environment has."""
+    os.environ.update({name: os.environ.get(name, value) for name, value in _SETTINGS.items()})
+
+
+def _is_connected() -> bool:
+    """Return whether this process has called `ray.init` itself."""
+    if "ray" not in sys.modules:
+        return False
+    import ray
+
+    return ray.is_initialized()
+
+
+def _dashboard_of_connection() -> str | None:
+    """Return the dashboard's address of the Ray cluster that this process is connected to."""
+    import ray
+
+    context = ray.init(ignore_reinit_error=True, logging_level=logging.ERROR)
+    return f"http://{context.dashboard_url}" if context.dashboard_url else None
+
+
+@contextmanager
+def _kept_handlers() -> Iterator[None]:
+    """Restore what Ray replaces: the handler of SIGTERM, since Ray's ends without saving, and sys.excepthook."""
+    handler, hook = signal.getsignal(signal.SIGTERM), sys.excepthook
+    try:
+        yield
+    finally:
+        sys.excepthook = hook
+        if threading.current_thread() is threading.main_thread():  # only there are handlers set, by Ray too
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _connect(address: str, settings: dict[str, Any], timeout_s: float) -> Any:
@@ -120,7 +160,11 @@ def _private_ray() -> Iterator[dict[str, Any]]:
     It sets the variables by which Ray finds the folder and the token. Ray reads its environment once, when it is
     imported, so this must come first.
     """
-    assert _token.cache_info().currsize or "ray" not in sys.modules, "ray was imported before its token was made"
+    if "ray" in sys.modules and not _token.cache_info().currsize:
+        raise ConfigError(
+            "ray was imported before raykd started its private Ray cluster, so that cluster could not require a token; "
+            "restart Python and leave `import ray` out, or call ray.init() to use your Ray cluster"
+        )
     commands = commands_folder(os.environ)
     temporary = tempfile.gettempdir()  # tempfile caches it, so this process keeps its TMPDIR
     remove_abandoned_below(commands.parent)

@@ -12,7 +12,13 @@ SAME_SIGNAL_S = 2.0  # one scancel can reach a process twice
 
 @contextmanager
 def stop_signals() -> Iterator[threading.Event]:
-    """Set the event at the first of STOP_SIGNALS, upon which runs save and stop. A later signal ends the command."""
+    """Set the event at the first of STOP_SIGNALS, upon which runs save and stop. A later signal ends the command.
+
+    Only the main thread receives signals. In another thread of a script the event is never set.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield threading.Event()
+        return
     stopped, stopped_at = threading.Event(), 0.0
 
     def stop(number: int, frame: object) -> None:

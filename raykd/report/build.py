@@ -18,7 +18,8 @@ from raykd.report.render.page import render_page
 from raykd.report.render.paper_csv import csv_table
 from raykd.report.render.paper_tables import paper_tables
 from raykd.report.render.search_page import search_files
-from raykd.report.stats.summary import Report, summarize
+from raykd.report.report import Report
+from raykd.report.stats.summary import summarize
 
 TableFormat = Literal["latex", "markdown", "csv"]
 
@@ -28,11 +29,11 @@ def build(results: Path, figure_formats: Sequence[FigureFormat] = ()) -> Report:
 
     index.html  summary.json  runs.parquet  runs.csv  confusion.parquet
 
-    figure_formats: of the figures that are also written as files, see figures/saved.py.
+    figure_formats: formats in which the figures are also written as files, see figures/saved.py.
 
-    Raises what `read_report` raises; then nothing is written.
+    Raises what `load` raises, and then writes nothing.
     """
-    report = read_report(results)
+    report = load(results)
     runs = files.runs_table(report.summaries)
     contents = {
         results / "report.json": files.report_json(report.summaries),
@@ -51,12 +52,13 @@ def build(results: Path, figure_formats: Sequence[FigureFormat] = ()) -> Report:
     return report
 
 
-def read_report(results: Path) -> Report:
+def load(results: str | Path = "ray_results") -> Report:
     """Return the report on the runs and searches in `results`, and write nothing.
 
     Raises ConfigError if `results` has no plan, and DamagedFile for a damaged file of a run.
     Unfinished runs are no error: the report lists them as missing.
     """
+    results = Path(results)
     searches = summarize_searches(results)
     summaries = tuple(summarize(family, _warnings_of_selection(searches, family)) for family in collect(results))
     return Report(summaries, results / "report" / "index.html", searches)

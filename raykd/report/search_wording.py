@@ -125,10 +125,10 @@ def _against_baseline(confirmation: ConfirmationRecord) -> str:
     addition = ""
     if differences := recipe_differences(confirmation):
         fields = "; ".join(
-            f"{path} is {format_value(of_baseline)} there and {format_value(of_winner)} here"
+            f"{path}: baseline {format_value(of_baseline)}, winner {format_value(of_winner)}"
             for path, (of_baseline, of_winner) in differences.items()
         )
-        addition = f", in which the gain of the recipe is included ({fields})"
+        addition = f", so the gain includes that of the recipe ({fields})"
     return f"Winner against {baseline_name(confirmation)}{addition}: {_gain_and_verdict(gain, confirmation)}"
 
 
@@ -146,7 +146,7 @@ def recipe_differences(confirmation: ConfirmationRecord) -> dict[str, tuple[Any,
 def baseline_name(confirmation: ConfirmationRecord) -> str:
     """Return 'the baseline', and which student recipe it has where the search changes that recipe."""
     if recipe_differences(confirmation):
-        return "a baseline of another student recipe"
+        return "a baseline with another student recipe"
     return "the baseline with the winner's student recipe" if _searches_student(confirmation) else "the baseline"
 
 
@@ -220,8 +220,8 @@ def _teacher_lines(cost: Cost) -> list[str]:
         return [f"The teacher was live: {passes}, without a logit cache."]
     views = "" if teacher.views is None else f", for {plural(teacher.views, 'view')} of each image"
     top = teacher.top_classes
-    of = "" if top is None else f" of the top {top.kept} of {top.num_classes:,} classes"
-    lines = [f"The teacher's logits{of} were cached{views}; live, the trials would have made {passes}."]
+    classes = "" if top is None else f" of the top {top.kept} of {top.num_classes:,} classes"
+    lines = [f"The teacher's logits{classes} were cached{views}; live, the trials would have made {passes}."]
     if teacher.live_seconds is not None:
         filled, live = wording.duration(teacher.fill_seconds), wording.duration(teacher.live_seconds)
         lines.append(

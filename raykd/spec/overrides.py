@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args, get_origin
 from raykd.config import LOOK_UP, Config, describe, kinds, options_of, type_hints
 from raykd.errors import ConfigError, did_you_mean, shortened
 
-Setting = tuple[str, Any]  # a dotted path, and a value as text or as a Config
+Setting = tuple[str, Any]  # a dotted path, and a value as text or of the field's type
 
 
 def override(config: Any, path: str, value: Any) -> Any:
@@ -68,8 +68,8 @@ def _changed(config: Any, settings: Mapping[str, Any], above: str = "") -> Any:
 
 
 def _read(value: Any, hint: Any, path: str) -> Any:
-    if isinstance(value, Config):
-        return value
+    if not isinstance(value, str):
+        return value  # the Config checks its type
     try:
         return parse(value, hint)
     except ConfigError as error:

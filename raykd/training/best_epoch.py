@@ -1,9 +1,9 @@
 """Choose the epoch whose weights a run keeps as its best: the highest validation top-1, the earlier of equal ones.
 
-With a `patience`, a run ends after so many epochs without a new best one (`why_stopped`).
+With a `patience`, a run ends after that many epochs without a new best one (`why_stopped`).
 
-The test split chooses nothing. loop.py calls `keep_if_best` after each epoch, and final_evaluation.py evaluates what
-was kept.
+The test split chooses nothing. loop.py calls `keep_if_best` after each epoch, and final_evaluation.py evaluates these
+weights.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ def best_row(history: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
 def why_stopped(recipe: Recipe, history: Sequence[Mapping[str, float]]) -> str:
     """Return why a run ends after the epochs in `history`, before its recipe's last one; '' if it continues or is done.
 
-    A function of the history alone, so that an interrupted run that resumes ends with the same epoch.
+    It depends on the history alone, so that an interrupted run that resumes ends with the same epoch.
     """
     if recipe.patience is None or not history or _num_trained(history) >= recipe.epochs:
         return ""
@@ -44,7 +44,7 @@ def why_stopped(recipe: Recipe, history: Sequence[Mapping[str, float]]) -> str:
 
 
 def num_epochs(recipe: Recipe, history: Sequence[Mapping[str, float]]) -> int:
-    """Return the number of epochs of a run: as far as `history` shows, all of the recipe's unless it ended early."""
+    """Return the number of epochs of a run: those in `history` if it stopped early, else those of the recipe."""
     return _num_trained(history) if why_stopped(recipe, history) else recipe.epochs
 
 

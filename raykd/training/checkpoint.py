@@ -6,7 +6,7 @@ and renamed. Random numbers need no state: they are functions of seed, epoch and
 objective.*  weights and buffers of student and adapter      optimizer.<parameter>.*  that parameter's state
 best.*       weights of the best epoch                       header                   Progress as JSON
 
-The header also has what the optimizer's state has besides tensors, if anything (optimizer_state.py).
+The header also has the parts of the optimizer's state that are not tensors (optimizer_state.py).
 
 A checksum in the header covers every tensor's bytes and the progress. A damaged checkpoint is refused. The run is not
 restarted automatically, since that could lose hours and hide a failing disk. Other runs of the command continue.
@@ -75,12 +75,12 @@ class Checkpoint:
     structure: dict[str, Any] = field(default_factory=dict)  # of the optimizer's state, see optimizer_state.py
 
     def restore(self, objective: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Load the state of objective and optimizer. Raises RunFailed if the file belongs to others."""
+        """Load the state of objective and optimizer. Raises RunFailed if the file belongs to another run."""
         try:
             objective.load_state_dict(self.objective)
             unpack_state(objective, optimizer, self.optimizer, self.structure)
         except (RuntimeError, KeyError, IndexError):
-            raise _of_another_run(self.path) from None
+            raise _other_run_error(self.path) from None
 
 
 def read_checkpoint(path: Path, run: str = "") -> Checkpoint | None:
@@ -107,10 +107,10 @@ def read_checkpoint(path: Path, run: str = "") -> Checkpoint | None:
         why = (str(error).splitlines() or [type(error).__name__])[0]
     else:
         if checkpoint.progress.run != run:
-            raise _of_another_run(path)
+            raise _other_run_error(path)
         return checkpoint
     raise RunFailed(f"checkpoint '{path}' is damaged ({why}); remove it to train from the start")
 
 
-def _of_another_run(path: Path) -> RunFailed:
+def _other_run_error(path: Path) -> RunFailed:
     return RunFailed(f"checkpoint '{path}' belongs to another run; remove it to train from the start")

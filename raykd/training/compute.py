@@ -207,7 +207,7 @@ def why_not_graph(run: Run, compute: Compute, num_workers: int, is_on_disk: bool
     if is_on_disk:
         return "images on disk are decoded by the CPU"
     if run.recipe.augmentation.randaugment:
-        return "each operation of RandAugment changes another number of images in each step"
+        return "each operation of RandAugment changes a different number of images in each step"
     optimizer = run.recipe.optimizer
     if isinstance(optimizer, NamedOptimizer) and not optimizer.is_capturable:
         return f"the optimizer {optimizer.name} may read numbers from the GPU"

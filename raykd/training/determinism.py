@@ -10,7 +10,7 @@ from raykd.data.counter_rng import DROPOUT, hash64
 
 @contextmanager
 def cpu_threads(threads: int) -> Iterator[None]:
-    """Use `threads` CPU threads inside. Rounding depends on their number, so a run records and keeps it."""
+    """Use `threads` CPU threads inside the context. A run keeps their number, because rounding depends on it."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

@@ -17,7 +17,7 @@ from raykd.training.inference_batch import batches_that_fit
 
 @dataclass(frozen=True)
 class Evaluation:
-    """top1 in percent, nll in nats per image, over `num_images`."""
+    """The result over `num_images` images: top1 in percent, nll in nats per image."""
 
     top1: float
     nll: float

@@ -24,7 +24,7 @@ _IO_TEXT = ("os error", "no space left", "disk quota", "input/output error", "st
 def classify_failure(error: BaseException) -> Failure:
     """Return the kind of failure of `error`.
 
-    'code' is an error in raykd, a custom method or a library, which the same configuration would meet again.
+    'code' is an error in raykd, a custom method or a library, which would occur again with the same configuration.
     """
     text = str(error).lower()
     if isinstance(error, RunDiverged | RejectedConfiguration):

@@ -67,7 +67,7 @@ def evaluate_on_test(run: Run, folder: RunFolder, dataset: Dataset, compute: Com
 def _teacher_of(run: Run, folder: RunFolder, compute: Compute) -> LiveTeacher | None:
     """Return the run's teacher; None if it had none, or if the weights in the teacher's folder have changed.
 
-    Also None for a teacher without a classifier, with whose predictions none can agree.
+    It is also None for a teacher without a classifier, which has no predictions to agree with.
     """
     if run.teacher is not None and not run.teacher.model.classifier:
         return None

@@ -117,7 +117,7 @@ class Group:
     def wrap(self, module: nn.Module, device: torch.device, has_unused_parameters: bool = False) -> nn.Module:
         """Return `module` in DDP: gradients averaged over workers, initial weights and buffers of the first worker.
 
-        has_unused_parameters: whether the loss may not depend on some parameters.
+        has_unused_parameters: whether the loss may be independent of some parameters.
         """
         if self.size == 1:
             return module
@@ -177,7 +177,7 @@ def default_group(may_shrink: bool = False) -> Group:
 
 @cache
 def _process_group(size: int) -> Any:
-    """Return torch's process group of the first `size`. All processes must call this, members or not."""
+    """Return torch's process group of the first `size` processes. All processes must call this, members or not."""
     return dist.new_group(range(size), timeout=STUCK)
 
 

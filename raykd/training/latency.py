@@ -21,9 +21,9 @@ WARM_UP_S = {"cpu": 0.0, "cuda": 0.5}  # a GPU raises its clock within tenths of
 
 @dataclass(frozen=True)
 class Passes:
-    """Run `most` passes of batch_size images, or `fewest` if they take more than limit_s seconds.
+    """The passes to time: `most` of them, or at least `fewest` if they take more than limit_s seconds in all.
 
-    warm_up: passes before them, at least; see WARM_UP_S.
+    batch_size: in images. warm_up: least number of passes before those that are timed; see WARM_UP_S.
     """
 
     batch_size: int

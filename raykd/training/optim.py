@@ -14,8 +14,8 @@ _TOKENS = ("pos_embed", "cls_token", "dist_token", "reg_token")
 def make_optimizer(module: nn.Module, config: Optimizer, fused: bool = False) -> torch.optim.Optimizer:
     """Return the optimizer. SGD and torch's other classes apply weight decay to every parameter.
 
-    AdamW and timm's exempt vectors (norms, biases), tokens, position embeddings and what the network's no_weight_decay
-    names. fused: use kernels on a GPU that a CUDA graph can capture, where the optimizer has them.
+    AdamW and timm's exempt vectors (norms, biases), tokens, position embeddings and the parameters that the network's
+    no_weight_decay() returns. fused: use kernels on a GPU that a CUDA graph can capture, where the optimizer has them.
     """
     parameters = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     if isinstance(config, SGD):

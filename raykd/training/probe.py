@@ -1,4 +1,4 @@
-"""The accuracy of a network without a classifier: of a linear probe, and of the nearest neighbors, on its embedding.
+"""Evaluate a network without a classifier by a linear probe and by the nearest neighbors of its embedding.
 
     linear probe       multinomial logistic regression on the standardized embedding, without augmentation. It is
                        fitted on the training images; the L2 penalty is the one with the best validation accuracy
@@ -124,7 +124,7 @@ def fit_probe(model: ImageModel, data: Data, dataset: Dataset, compute: Compute)
     best, best_correct, best_penalty = torch.empty(0), -1, 0.0
     for penalty, weights in _solutions((x - mean) / std, y, dataset.num_classes):
         correct = int((_logits(weights, (x_val - mean) / std).argmax(1) == y_val).sum())
-        if correct > best_correct:  # of equal penalties the strongest
+        if correct > best_correct:  # of equally accurate penalties, the strongest
             best, best_correct, best_penalty = weights, correct, penalty
     linear = nn.Linear(x.shape[1], dataset.num_classes, device="meta").to_empty(device=compute.device)
     linear.load_state_dict({"weight": best[:, :-1], "bias": best[:, -1]})
@@ -141,7 +141,7 @@ def _solutions(x: Tensor, y: Tensor, num_classes: int) -> Iterator[tuple[float, 
 
 
 def _minimize(start: Tensor, x: Tensor, y: Tensor, penalty: float) -> Tensor:
-    """Return the minimum of the mean cross-entropy + penalty / 2 * |W|^2 by L-BFGS. Biases carry no penalty."""
+    """Return the weights that minimize mean cross-entropy + penalty / 2 * |W|^2, without biases in W, by L-BFGS."""
     weights = start.clone().requires_grad_()
     optimizer = torch.optim.LBFGS([weights], max_iter=MAX_ITERATIONS, line_search_fn="strong_wolfe")
 

@@ -162,8 +162,8 @@ def finish_run(
 ) -> None:
     """Save the best weights, then set the status to 'done': in this order, so that a done run always has its weights.
 
-    weights: of the best epoch, for the network of `model`.
-    header: of the weights, if `run` did not train them.
+    weights: the best epoch's weights of the network of `model`.
+    header: the header for imported weights; None for weights that `run` trained.
     """
     save_model(folder.best, weights, header or header_of(run, dataset))
     history = folder.path / "history.parquet"

@@ -36,17 +36,17 @@ class WeightAverage(nn.Module):
 
     @contextmanager
     def applied_to(self, network: nn.Module) -> Iterator[None]:
-        """Load the averaged weights into the network inside the context, and restore the present weights afterward."""
+        """Load the averaged weights into the network inside the context, and restore the current weights afterward."""
         pairs = self._pairs(network)
         with torch.no_grad():
-            own = [current.clone() for _, current in pairs]
+            saved = [current.clone() for _, current in pairs]
             for average, current in pairs:
                 current.copy_(average)
         try:
             yield
         finally:
             with torch.no_grad():
-                for (_, current), value in zip(pairs, own, strict=True):
+                for (_, current), value in zip(pairs, saved, strict=True):
                     current.copy_(value)
 
     def _pairs(self, network: nn.Module) -> list[tuple[Tensor, Tensor]]:

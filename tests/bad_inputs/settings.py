@@ -361,7 +361,7 @@ FILES: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     ),
     "2,000 seeds in a file": (
         f"{EXPERIMENT}\nfrom dataclasses import replace\nexperiment = replace(experiment, seeds=tuple(range(2000)))\n",
-        ("seeds = (0, 1, 2", "must be at most 1,000 values"),
+        ("seeds = (0, 1, 2", "must have at most 1,000 values"),
     ),
 }  # fmt: skip
 

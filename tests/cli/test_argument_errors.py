@@ -1,5 +1,6 @@
 """Errors of the command line: one line in raykd's format, exit code 2, and the nearest name."""
 
+import argparse
 import subprocess
 import sys
 
@@ -75,3 +76,17 @@ def test_version_is_one_line_and_imports_neither_torch_nor_ray(capsys) -> None:
     version, end = done.stdout.splitlines()
     assert version.startswith("raykd 0.1.0 (Python 3.") and ", torch 2." in version and ", Ray 2." in version
     assert end == "0 []"
+
+
+def test_help_has_the_default_of_every_option_that_takes_a_value() -> None:
+    """A switch, such as --plan, is off by default."""
+    main = parser.make_parser()
+    commands = next(action for action in main._actions if isinstance(action, argparse._SubParsersAction)).choices
+    experiments = [make_experiment_parser(["a", "b"]), make_experiment_parser(["a", "b"], ["a:b", "b:c"])]
+    missing = [
+        f"{one.prog} {action.option_strings or action.dest}"
+        for one in [main, *commands.values(), *experiments]
+        for action in one._actions
+        if not action.required and action.nargs not in (0, argparse.REMAINDER) and "default" not in (action.help or "")
+    ]
+    assert not missing

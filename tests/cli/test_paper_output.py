@@ -4,7 +4,7 @@ import pytest
 from finished_results import copy_to
 
 from raykd.cli import parser
-from raykd.report.build import read_report, tables_text
+from raykd.report.build import load, tables_text
 
 
 def report(folder, *arguments: str) -> int:
@@ -26,7 +26,7 @@ def test_output_writes_the_tables_to_a_file_and_nothing_to_stdout(tmp_path, capf
     file.write_text("old")
     assert report(results, "--format", "latex", "--output", str(file)) == 0
     assert capfd.readouterr().out == ""
-    assert file.read_text(encoding="utf-8") == tables_text(read_report(results), "latex")
+    assert file.read_text(encoding="utf-8") == tables_text(load(results), "latex")
 
 
 @pytest.mark.parametrize(

@@ -75,11 +75,11 @@ def test_the_card_has_the_runs_metrics(students, exported):
     best = folder.history()[record.best.epoch]
     for row in (
         f"| top-1 | {test['top1']:.2f} % |",
-        f"| cross-entropy, nats an image | {test['nll']:.4f} |",
+        f"| cross-entropy, nats per image | {test['nll']:.4f} |",
         "| images | 597 |",
         f"| epoch, from 0 | {record.best.epoch} of 3 |",
         f"| top-1 | {record.best.val_top1:.2f} % |",
-        f"| cross-entropy, nats an image | {best['val_loss']:.4f} |",
+        f"| cross-entropy, nats per image | {best['val_loss']:.4f} |",
         f"| git revision | {record.git['revision']} |",
         f"| fingerprint | {record.fingerprint} |",
         f"torch {record.versions['torch']}",

@@ -12,7 +12,7 @@ from evaluated_folders import write_evaluated_run
 from search_folders import finished_search
 
 from raykd.report.build import build
-from raykd.report.stats.summary import Report
+from raykd.report.report import Report
 
 
 @dataclass(frozen=True)

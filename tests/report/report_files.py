@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from raykd.report.build import read_report
+from raykd.report.build import load
 from raykd.report.render import files
 
 
@@ -16,4 +16,4 @@ def contents(results: Path) -> dict[Path, bytes]:
 
 def summary_of(results: Path) -> dict[str, Any]:
     """Return what summary.json of a report would hold, without its page."""
-    return json.loads(files.summary_json(read_report(results).summaries))
+    return json.loads(files.summary_json(load(results).summaries))

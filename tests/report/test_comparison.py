@@ -9,7 +9,7 @@ import pytest
 from report_files import summary_of
 from scipy.stats import ttest_rel
 
-from raykd.report.build import build, read_report
+from raykd.report.build import build, load
 from raykd.report.render.comparison_lines import lines_under
 from raykd.report.render.terminal import WIDTH, render_text
 from raykd.report.stats.significance import holm
@@ -43,21 +43,21 @@ def test_methods_are_ranked_the_best_first_with_their_gains_and_times(results):
     assert [row["rank"] for row in rows.values()] == ["1", "2"]
     assert abs(rows["dkd"]["gain"]["spread"]["mean"] - (10 + 10.2 + 10) / 3) < 1e-9
     assert rows["kd"]["time"] == 1.5
-    assert "dkd is better than every other at n = 3" in render_text(read_report(results.root))
+    assert "dkd is better than every other at n = 3" in render_text(load(results.root))
 
 
 def test_indistinguishable_methods_share_ranks(results):
     write_comparison(results, {"kd": (81.0, 82.1, 83.0), "dkd": (81.2, 82.0, 83.05)})
     assert [row["rank"] for row in rows_by_method(results).values()] == ["1-2", "1-2"]
-    assert "no method is distinguishable from another at n = 3" in render_text(read_report(results.root))
+    assert "no method is distinguishable from another at n = 3" in render_text(load(results.root))
 
 
 def test_method_without_a_result_is_last_and_its_runs_are_missing(results):
     write_comparison(results, {"kd": (81.0, 82.1, 83.0), "crd": (None, None, None)})
     rows = rows_by_method(results)
     assert list(rows) == ["kd", "crd"] and rows["crd"]["rank"] is None and rows["crd"]["gain"] is None
-    assert read_report(results.root).summaries[0].missing
-    assert "| crd " in render_text(read_report(results.root))
+    assert load(results.root).summaries[0].missing
+    assert "| crd " in render_text(load(results.root))
 
 
 def test_family_without_compared_methods_has_no_comparison(results):
@@ -66,7 +66,7 @@ def test_family_without_compared_methods_has_no_comparison(results):
 
 
 def lines_of(results: Any) -> list[str]:
-    (summary,) = read_report(results.root).summaries
+    (summary,) = load(results.root).summaries
     return lines_under(summary.comparison)
 
 
@@ -153,7 +153,7 @@ def test_one_seed_has_gains_without_intervals(results):
         "one seed: no interval and no test, so a gain may be chance",
         "ranking requires at least two seeds",
     ]
-    assert row_of(render_text(read_report(results.root)), "dkd")[4:6] == ["+2.00", "-"]
+    assert row_of(render_text(load(results.root)), "dkd")[4:6] == ["+2.00", "-"]
 
 
 def test_a_missing_seed_makes_no_pair_and_is_named(results):
@@ -188,7 +188,7 @@ def test_all_ties_with_the_best_method_are_named(results):
 def test_the_widest_comparison_table_fits_100_columns(results):
     tops = {"logit_standardization": (99.1, 31.25, 100.0), "kd (alpha 0.9, temperature 2.0)": (91.2, 92.1, 93.4)}
     write_comparison(results, tops)
-    text = render_text(read_report(results.root))
+    text = render_text(load(results.root))
     table = [line for line in text.split("methods on the test split")[1].splitlines() if line.startswith(("|", "+"))]
     assert table and all(len(line) <= WIDTH and line[-1] in "|+" for line in table)
     assert "| logit_standardization " in text and "\N{HORIZONTAL ELLIPSIS}" not in text

@@ -6,7 +6,7 @@ from evaluated_folders import metrics
 from report_files import summary_of
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
-from raykd.report.build import build, read_report
+from raykd.report.build import build, load
 from raykd.report.render.terminal import render_text
 from raykd.report.stats.imbalance import balanced_accuracy, macro_f1
 
@@ -66,7 +66,7 @@ def test_unequal_validation_classes_show_unequal_training_classes(results):
 def test_equal_classes_have_no_balanced_metrics(results):
     write_family(results, EQUAL, EQUAL)
     assert summary_of(results.root)["cnn"]["imbalance"] is None
-    assert "balanced accuracy" not in render_text(read_report(results.root), in_full=True)
+    assert "balanced accuracy" not in render_text(load(results.root), in_full=True)
 
 
 def test_a_small_validation_split_is_not_unequal_by_rounding(results):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from raykd.report.stats.summary import Report
+from raykd.report.report import Report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [pytest.mark.nightly, pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")]

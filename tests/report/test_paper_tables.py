@@ -11,7 +11,7 @@ from report_files import summary_of
 from test_comparison import write_comparison
 
 from raykd.cli.parser import TABLE_FORMATS
-from raykd.report.build import TableFormat, read_report, tables_text
+from raykd.report.build import TableFormat, load, tables_text
 from raykd.report.render import latex, markdown
 
 PDFLATEX = shutil.which("pdflatex")
@@ -88,7 +88,7 @@ def text_of(results):
     """Return a function that returns the tables of two families in a format."""
     write_comparison(results, METHODS)
     results.family("vit", [95.0], [87.0, 89.0], [87.0, 88.0])
-    report = read_report(results.root)
+    report = load(results.root)
     return lambda table_format: tables_text(report, table_format)
 
 
@@ -131,7 +131,7 @@ def test_the_csv_of_two_families_has_one_header_and_the_numbers_of_the_summary(t
 def test_a_tie_in_the_tables_is_a_tie_in_the_ranks_of_the_page(results):
     """The interval of kd minus dkd excludes 0, but not after the correction for three pairs, which the ranks use."""
     write_comparison(results, {"kd": (90.0, 91.0, 92.0), "dkd": (89.8, 90.7, 91.6), "sp": (89.4, 90.4, 91.38)})
-    report = read_report(results.root)
+    report = load(results.root)
     comparison = report.summaries[0].comparison
     assert comparison is not None and comparison.ranking is not None
     ranking = comparison.ranking
@@ -144,14 +144,14 @@ def test_a_tie_in_the_tables_is_a_tie_in_the_ranks_of_the_page(results):
 
 def test_one_seed_marks_every_other_method_and_says_why(results):
     write_comparison(results, {"kd": (81.0,), "dkd": (90.0,)})
-    text = tables_text(read_report(results.root), "markdown")
+    text = tables_text(load(results.root), "markdown")
     assert "| dkd | **90.00** | +10.00 |" in text and "| kd | 81.00 \N{DAGGER} | +1.00 |" in text
     assert "\N{DAGGER} Not distinguishable from dkd, which one seed cannot show." in text
 
 
 def test_an_incomplete_family_is_named_below_the_table(results):
     results.plan("cnn", baseline=[results.run("cnn", "baseline", 0, 80.0), "baseline-net-s1-ab12"])
-    text = tables_text(read_report(results.root), "markdown")
+    text = tables_text(load(results.root), "markdown")
     assert "cnn is incomplete: planned runs without a result: 1 of 2." in text
     assert "Gain of cnn: no seed has both a baseline and a distilled result yet." in text
 
@@ -166,7 +166,7 @@ def test_latex_escapes_every_special_letter():
 
 def test_latex_names_the_letters_that_it_replaces(results):
     write_comparison(results, {"\u6f22": (81.0, 82.0, 83.0), "kd": (80.0, 81.0, 82.5)})
-    text = tables_text(read_report(results.root), "latex")
+    text = tables_text(load(results.root), "latex")
     assert "\n% U+6F22 stands for \u6f22, which pdfLaTeX cannot typeset.\n" in text
     assert "\n    \\texttt{U+6F22} & " in text
 
@@ -183,7 +183,7 @@ def test_the_command_line_has_every_format():
 def test_pdflatex_typesets_the_tables_with_booktabs_alone(results, tmp_path):
     methods = {HOSTILE: (81.0, 82.1, 83.0), NON_ASCII: (90.0, 91.2, 92.0), "*kd": (90.1, 91.1, 91.8)}
     write_comparison(results, methods)
-    (tmp_path / "tables.tex").write_text(tables_text(read_report(results.root), "latex"), encoding="utf-8")
+    (tmp_path / "tables.tex").write_text(tables_text(load(results.root), "latex"), encoding="utf-8")
     document = r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{tables}\end{document}"
     (tmp_path / "paper.tex").write_text(document)
     command = [str(PDFLATEX), "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]

@@ -7,12 +7,12 @@ import math
 import pyarrow.parquet as pq
 import pytest
 
-from raykd.report.build import build, read_report
+from raykd.report.build import build, load
 from raykd.report.render import files
 
 
 def report_json(results):
-    return json.loads(files.report_json(read_report(results.root).summaries))
+    return json.loads(files.report_json(load(results.root).summaries))
 
 
 def test_report_json_has_the_specified_shape_in_fractions(results):
@@ -56,14 +56,14 @@ def test_only_seeds_that_both_students_finished_are_paired(results):
     baseline = [results.run("cnn", "baseline", seed, 80.0 + seed) for seed in (0, 1, 2)]
     distilled = [results.run("cnn", "distilled", seed, 82.0 + 2 * seed) for seed in (1, 2, 3)]
     results.plan("cnn", baseline=baseline, distilled=distilled)
-    gain = read_report(results.root).summaries[0].gain
+    gain = load(results.root).summaries[0].gain
     assert [(pair.seed, pair.gain) for pair in gain.pairs] == [(1, 3.0), (2, 4.0)]
 
 
 def test_the_share_of_the_gap_requires_a_distinguishable_gain(results):
     results.family("cnn", [95.0], [85.0, 85.0, 85.0], [87.0, 87.5, 88.0])
     results.family("vit", [95.0], [85.0, 85.0, 85.0], [80.0, 87.5, 95.0])
-    cnn, vit = read_report(results.root).summaries
+    cnn, vit = load(results.root).summaries
     assert cnn.share_of_gap == pytest.approx(25.0)
     assert vit.share_of_gap is None
 
@@ -102,5 +102,5 @@ def test_the_run_tables_have_one_row_per_planned_run(results):
 
 def test_a_run_without_history_is_listed_as_missing(results):
     results.plan("cnn", baseline=[results.run("cnn", "baseline", history=None)])
-    (summary,) = read_report(results.root).summaries
+    (summary,) = load(results.root).summaries
     assert summary.missing == ("baseline-net-s0-ab12: no history.parquet, so no learning curve",)

@@ -10,7 +10,7 @@ from evaluated_folders import write_evaluated_run
 from report_files import summary_of
 
 from raykd.errors import RaykdError
-from raykd.report.build import build, read_report
+from raykd.report.build import build, load
 from raykd.report.read.collect import collect
 from raykd.report.render.files import runs_table
 from raykd.report.render.page import render_page
@@ -52,7 +52,7 @@ def test_a_runs_files_are_read_as_they_were_written(results):
 
 def test_missing_metrics_are_blank(results):
     results.family("cnn", [95.0], [87.0, 88.0], [88.5, 89.0])
-    report = read_report(results.root)
+    report = load(results.root)
     stage = report.summaries[0].stage("distilled")
     assert (stage.costs, stage.gpu_seconds, stage.joules, stage.reliability, stage.class_top1) == (
         (),
@@ -73,7 +73,7 @@ def test_a_spread_covers_the_runs_that_have_the_metric(results):
     results.plan(
         "cnn", baseline=[old, *(write_evaluated_run(results, "cnn", "baseline", seed, 88.0 + seed) for seed in (1, 2))]
     )
-    stage = read_report(results.root).summaries[0].stage("baseline")
+    stage = load(results.root).summaries[0].stage("baseline")
     assert (stage.top1.num_runs, stage.metrics["ece"].num_runs) == (3, 2)
     assert sum(map(sum, stage.confusion)) == 200 and stage.reliability.count == (0, 200)
 
@@ -124,9 +124,9 @@ def test_usage_recorded_from_the_middle_of_a_run_is_left_out(results):
     name = write_evaluated_run(results, "cnn", "distilled", 0, 90.0)
     path = results.root / "cnn" / name / "usage" / "0.json"
     results.plan("cnn", distilled=[name])
-    assert read_report(results.root).summaries[0].stage("distilled").gpu_seconds.mean == 120.0
+    assert load(results.root).summaries[0].stage("distilled").gpu_seconds.mean == 120.0
     path.write_text(json.dumps(json.loads(path.read_text()) | {"since": "2026-11-23T13:00:00+00:00"}))
-    report = read_report(results.root)
+    report = load(results.root)
     stage = report.summaries[0].stage("distilled")
     assert (stage.gpu_seconds, stage.joules) == (None, None)
     (row,) = runs_table(report.summaries).to_pylist()
@@ -207,20 +207,20 @@ def test_tables_have_metric_columns_and_confusion_rows(results):
 
 def test_the_full_text_has_metrics_tests_and_costs(results):
     write_family(results)
-    text = render_text(read_report(results.root), in_full=True)
+    text = render_text(load(results.root), in_full=True)
     assert "agreement (%)" in text and "81.00 ± 1.00" in text
     assert "sign p = 0.25, permutation p = 0.25; the smallest possible at n = 3 is 0.25" in text
     assert "0.507" in text and "2 [1.5, 3]" in text and "51,234" in text
     assert "2 min 00 s" in text and "24.0 kJ" in text
     assert "measured on NVIDIA H100, bf16" in text
-    assert "sign p" not in render_text(read_report(results.root)), "an experiment's table stays short"
+    assert "sign p" not in render_text(load(results.root)), "an experiment's table stays short"
     assert all(len(line) <= 100 for line in text.splitlines() if line.startswith(("|", "+")))
     text.encode("latin-1")
 
 
 def test_the_page_has_all_metrics(results):
     write_family(results)
-    page = render_page(read_report(results.root).summaries).decode()
+    page = render_page(load(results.root).summaries).decode()
     assert all(f'<th scope="row">{name}</th>' in page for name in ("NLL (nats)", "calibration error", "agreement (%)"))
     assert "Exact tests, two-sided: sign p\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}0.25" in page
     assert "2 [1.5, 3]" in page and "Measured on NVIDIA H100, bf16. Latency: median [p10, p90]" in page

@@ -3,14 +3,14 @@
 import pytest
 
 from raykd.report import wording
-from raykd.report.build import read_report
+from raykd.report.build import load
 from raykd.report.render.terminal import WIDTH, render_text
 from raykd.report.stats.paired_interval import Pair, paired_gain
 
 
 def test_the_whole_text_of_a_small_family(results):
     results.family("cnn", [95.0], [87.0, 88.0, 89.0], [88.5, 89.0, 90.0])
-    report = read_report(results.root)
+    report = load(results.root)
     assert (
         render_text(report)
         == f"""\
@@ -41,7 +41,7 @@ def test_missing_results_and_warnings_are_listed_in_latin_1(two_families):
 
 def test_names_in_square_brackets_are_not_markup(results):
     results.plan("[bold]x", teacher=[results.run("[bold]x", "teacher", model="[red]net[/red]")])
-    text = render_text(read_report(results.root))
+    text = render_text(load(results.root))
     assert "[bold]x" in text
     assert "[red]net[/red]" in text
     assert "gain: no seed has both a baseline and a distilled result yet" in text
@@ -72,7 +72,7 @@ def test_exact_tests_state_that_three_seeds_cannot_reach_5_percent(results):
     assert (
         "exact tests, two-sided: sign p = 0.25, permutation p = 0.25; the smallest possible at n = 3 is 0.25, "
         "whatever the gains: 0.05 requires 6 seeds"
-    ) in render_text(read_report(results.root), in_full=True)
+    ) in render_text(load(results.root), in_full=True)
     many = paired_gain([Pair(seed, 80.0, 81.0 + 0.1 * seed) for seed in range(12)])
     assert wording.exact_tests(many).endswith(
         "sign p < 0.001, permutation p < 0.001; the smallest possible at n = 12 is <0.001"

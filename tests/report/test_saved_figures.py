@@ -9,7 +9,7 @@ import pytest
 from test_comparison import write_comparison
 
 from raykd.cli.parser import FIGURE_FORMATS
-from raykd.report.build import build, read_report
+from raykd.report.build import build, load
 from raykd.report.figures.saved import FigureFormat, figure_files
 from raykd.report.figures.stages import draw_stages
 from raykd.report.figures.svg import COLORS
@@ -92,7 +92,7 @@ def test_equal_values_do_not_label_an_axis_with_rounding(results):
     results.family("cnn", [95.0], [87.1, 88.3, 86.7], [88.1, 89.3, 87.7])
     history = {"ce": [0.1 + 0.2, 0.3, 0.3], "val_top1": [80.0, 80.00000000000001, 80.0]}
     results.run("cnn", "teacher", 0, 95.0, history=history)
-    (summary,) = read_report(results.root).summaries
+    (summary,) = load(results.root).summaries
     for heading, drawing in draw_stages(summary, "cnn").items():
         assert drawing is not None
         drawing.figure.draw_without_rendering()
@@ -104,7 +104,7 @@ def test_equal_values_do_not_label_an_axis_with_rounding(results):
 
 def test_an_axis_of_equal_gains_spans_a_whole_point(results):
     results.family("cnn", [95.0], [88.3, 88.1], [88.3, 88.1 + 1.4e-14])
-    (summary,) = read_report(results.root).summaries
+    (summary,) = load(results.root).summaries
     drawing = draw_stages(summary, "cnn")["Gain of each seed"]
     assert drawing is not None
     low, high = drawing.figure.axes[0].get_xlim()

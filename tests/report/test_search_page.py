@@ -11,7 +11,7 @@ from report_files import contents
 from search_folders import DEFAULT_CONFIGURATION, GRID, SPACE, Outcome, finished_search, learning_curve, make_search
 from test_page import Tags
 
-from raykd.report.build import build, read_report
+from raykd.report.build import build, load
 from raykd.report.render.search_page import search_files
 from raykd.spec.search import Search, choice, uniform
 
@@ -228,14 +228,14 @@ def test_a_gain_with_the_seeds_that_selected_its_configuration_is_a_warning(resu
     other, winner = (results.run("cnn", "distilled", 0, 88.0, name=name) for name in ("distilled-0", "distilled-3"))
     finished_search(results.root)
     results.plan("cnn", distilled=[other])
-    assert read_report(results.root).summaries[0].warnings == ()
+    assert load(results.root).summaries[0].warnings == ()
     results.plan("cnn", distilled=[winner])
-    (warning,) = read_report(results.root).summaries[0].warnings
+    (warning,) = load(results.root).summaries[0].warnings
     assert (
         "the distilled configuration was selected from 3 by validation with these same seeds (search search)" in warning
     )
     results.plan("cnn", {"kd (alpha 0.9)": [winner]}, distilled=[other])
-    (warning,) = read_report(results.root).summaries[0].warnings
+    (warning,) = load(results.root).summaries[0].warnings
     assert warning.startswith("the 'kd (alpha 0.9)' configuration was selected from 3")
 
 
@@ -244,10 +244,10 @@ def test_a_gain_of_a_default_configuration_that_was_selected_is_a_warning_too(re
     example = finished_search(results.root)
     results.plan("cnn", distilled=[distilled])
     example.confirm({None: [87.0, 88.0, 89.0], 3: [86.0, 87.5, 87.5]}, [80.0, 82.0, 81.0])
-    (warning,) = read_report(results.root).summaries[0].warnings
+    (warning,) = load(results.root).summaries[0].warnings
     assert "the distilled configuration was selected from 2 by validation with these same seeds" in warning
     example.confirm({None: [87.0, 88.0, 89.0]}, [80.0, 82.0, 81.0])
-    assert read_report(results.root).summaries[0].warnings == ()
+    assert load(results.root).summaries[0].warnings == ()
 
 
 def test_a_damaged_search_leaves_the_old_report_untouched(tmp_path):

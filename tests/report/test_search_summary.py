@@ -176,8 +176,8 @@ def test_a_baseline_with_another_recipe_is_named_in_the_sentence_of_its_gain(tmp
     example.confirm({None: [60.0, 61.0, 62.0], winner: [84.0, 85.0, 86.0]}, [63.0, 64.0, 65.0], recipe_of=None)
     line = certainty(example.summary())[0]
     assert line.startswith(
-        "Winner against a baseline of another student recipe, in which the gain of the recipe is included "
-        f"({LR} is 0.001 there and 0.1 here; {WIDTH} is 32 there and 64 here): +21.00 points"
+        "Winner against a baseline with another student recipe, so the gain includes that of the recipe "
+        f"({LR}: baseline 0.001, winner 0.1; {WIDTH}: baseline 32, winner 64): +21.00 points"
     ), line
 
 

@@ -3,7 +3,7 @@
 import pytest
 from search_folders import SPACE, Outcome, finished_search, learning_curve, make_search
 
-from raykd.report.build import read_report
+from raykd.report.build import load
 from raykd.report.render.terminal import render_search, render_text
 from raykd.spec.search import Search, choice
 from raykd.store.study import SearchFolder
@@ -105,7 +105,7 @@ def test_no_line_is_wider_than_a_hundred_columns_and_latin_1_holds_it(tmp_path, 
 
 def test_the_report_prints_searches_after_the_families(tmp_path):
     finished_search(tmp_path)
-    report = read_report(tmp_path)
+    report = load(tmp_path)
     text = render_text(report)
     assert text.index("missing: teacher-s0: not started") < text.index("search cnn/search: done;")
     assert text.endswith(f"page: {report.searches[0].page}\n\nreport: {report.page}\n")

@@ -89,7 +89,7 @@ def test_a_range_of_whole_numbers_is_never_listed() -> None:
     with pytest.raises(ConfigError, match="is a grid of 1,000,000,000,000 configurations"):
         Search({"student.batch_size": space}, sampler="grid")
     assert len(Search({"student.batch_size": integer(1, 3)}, sampler="grid").grid) == 3
-    with pytest.raises(ConfigError, match="must be at most 1,000 values"):
+    with pytest.raises(ConfigError, match="must have at most 1,000 values"):
         choice(*range(1001))
 
 

@@ -70,7 +70,7 @@ def add_dots(axes: Axes, values: Sequence[float], rows: Sequence[float], color: 
 
 
 def add_legend(figure: Figure, num_columns: int, entries: Sequence[Line2D] | None = None) -> None:
-    """Add a legend above the axes, of `entries` or else of everything that has a label."""
+    """Add a legend above the axes. entries: None for everything that has a label."""
     figure.legend(handles=entries, loc="outside upper left", ncols=num_columns, borderpad=0, columnspacing=1.2)
 
 

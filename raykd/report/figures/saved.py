@@ -21,7 +21,7 @@ from raykd.report.figures.stages import draw_comparison, draw_stages
 from raykd.report.figures.svg import NO_SVG_METADATA, page_style
 from raykd.report.figures.tradeoff import draw_tradeoffs
 from raykd.report.stats.importances import importances_of
-from raykd.report.stats.summary import FamilySummary, Report
+from raykd.report.stats.summary import FamilySummary, ReportContent
 
 FigureFormat = Literal["pdf", "svg"]
 # Glyphs are embedded as TrueType, which publishers require, or drawn as outlines.
@@ -33,7 +33,7 @@ METADATA: dict[FigureFormat, Any] = {
 }
 
 
-def figure_files(report: Report, formats: Sequence[FigureFormat]) -> dict[Path, bytes]:
+def figure_files(report: ReportContent, formats: Sequence[FigureFormat]) -> dict[Path, bytes]:
     """Return the content of each file: every figure of the page and of the searches' pages in each format."""
     drawings = {
         report.page.parent: [drawing for summary in report.summaries for drawing in _drawings_of(summary)],

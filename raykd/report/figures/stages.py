@@ -56,7 +56,7 @@ def draw_comparison(comparison: Comparison, key: str) -> Drawing | None:
                 low, high = max(gain.interval[0], left), min(gain.interval[1], right)
                 axes.plot([low, high], [row, row], color=INK, linewidth=1.2, zorder=1)
                 is_cut = is_cut or (low, high) != gain.interval
-            _dots(axes, [pair.gain for pair in gain.pairs], [row] * len(gain.pairs), "distilled")
+            _add_stage_dots(axes, [pair.gain for pair in gain.pairs], [row] * len(gain.pairs), "distilled")
             axes.plot([gain.spread.mean] * 2, [row - 0.3, row + 0.3], color=INK, linewidth=1.4)
         axes.set_xlabel(GAIN)
         described = "; ".join(f"{name} {wording.gain(gain)}" for name, gain in gains.items())
@@ -78,7 +78,7 @@ def _draw_top1(summary: FamilySummary, key: str) -> Drawing | None:
     figure, axes = rows_axes([stage.stage for stage in stages])
     for row, stage in enumerate(stages):
         top1 = [run.test.top1 for run in summary.family.stage(stage.stage) if run.test]
-        _dots(axes, top1, [row] * len(top1), stage.stage)
+        _add_stage_dots(axes, top1, [row] * len(top1), stage.stage)
         if stage.top1 and stage.top1.num_runs > 1:
             axes.plot([stage.top1.mean] * 2, [row - 0.3, row + 0.3], color=INK, linewidth=1.4)
     axes.set_xlabel("test top-1 (%)")
@@ -94,7 +94,7 @@ def _draw_gain(summary: FamilySummary, key: str) -> Drawing | None:
         return None
     figure, axes = rows_axes([*(f"seed {pair.seed}" for pair in gain.pairs), "mean"])
     axes.axvline(0, color=INK, linewidth=1.0)
-    _dots(axes, [pair.gain for pair in gain.pairs], range(len(gain.pairs)), "distilled")
+    _add_stage_dots(axes, [pair.gain for pair in gain.pairs], range(len(gain.pairs)), "distilled")
     row = len(gain.pairs)
     if gain.interval:
         axes.plot(gain.interval, [row, row], color=INK, linewidth=1.4, marker="|", markersize=9)
@@ -162,7 +162,7 @@ def _stage_curve(summary: FamilySummary, stage: Stage, column: str) -> Curve | N
     return curve_of(comparable_histories(summary.family.stage(stage)), column)
 
 
-def _dots(axes: Axes, values: Sequence[float], rows: Sequence[int], stage: Stage) -> None:
+def _add_stage_dots(axes: Axes, values: Sequence[float], rows: Sequence[int], stage: Stage) -> None:
     add_dots(axes, values, rows, STAGE_COLORS[stage], MARKERS[stage])
 
 

@@ -35,7 +35,7 @@ def draw_tradeoffs(summaries: Sequence[FamilySummary]) -> dict[str, Drawing]:
     devices = Counter(
         device for summary in summaries for stage in summary.stages for device in set(map(wording.device, stage.costs))
     )
-    # Latencies of different devices are not comparable, so the figure shows one: that of most stages.
+    # Latencies of different devices are not comparable, so the figure shows one: the device of the most stages.
     device = max(sorted(devices), key=devices.__getitem__, default=None)
 
     def latency(stage: StageSummary) -> tuple[float, float, float] | None:

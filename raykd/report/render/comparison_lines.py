@@ -32,7 +32,7 @@ def _about_gains(comparison: Comparison) -> Iterator[str]:
         f"each interval is for one method alone: of {count} methods without any effect, {LEVEL / 2 * count:.2g} "
         "would look better than the baseline by chance, and as many worse"
     )
-    yield f"Holm p: paired t-test, corrected for all {count} methods; {_standing_out(comparison)}"
+    yield f"Holm p: paired t-test, corrected for all {count} methods; {_differing_methods(comparison)}"
     yield (
         f"with n = {num_seeds}, the largest gain among {count} methods can be distinguished from chance if it is at "
         f"least {least_gain(num_seeds, count):.1f} times the standard deviation of its paired differences; for one "
@@ -42,7 +42,7 @@ def _about_gains(comparison: Comparison) -> Iterator[str]:
     )
 
 
-def _standing_out(comparison: Comparison) -> str:
+def _differing_methods(comparison: Comparison) -> str:
     """Return which methods differ from the baseline, and in which direction."""
     differing = [(method.name, method.gain) for method in comparison.methods if method.differs and method.gain]
     sides = {

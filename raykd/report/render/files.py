@@ -18,9 +18,9 @@ from raykd.report.stats.paired_interval import PairedGain, Spread
 from raykd.report.stats.summary import FamilySummary
 from raykd.spec.stages import REPORT_KEYS
 
-# top1 is in percent, seconds are of training over all resumes, epochs count from 0; null: not known yet. Costs are of
-# the model on `device`: flops of one image's forward pass, a multiply-add counts 2; latency at batch 1, images_per_s
-# at 256.
+# top1 is in percent, seconds is the training time over all resumes, epochs count from 0; null: not known yet. Costs of
+# the model on `device`: flops of one image's forward pass, where a multiply-add counts 2; latency at batch size 1;
+# images_per_s at batch size 256.
 RUN_COLUMNS: dict[str, pa.DataType] = {
     **dict.fromkeys(("family", "stage", "name", "model", "method"), pa.string()),
     "seed": pa.int64(),

@@ -9,7 +9,7 @@ from raykd.report.stats.comparison import Comparison
 from raykd.report.stats.paired_interval import PairedGain, Spread
 from raykd.report.stats.summary import FamilySummary
 
-# row: 'stage', or 'method' for one of those compared. top1 is in percent on the test split, gains are in percentage
+# row: 'stage', or 'method' for a compared method. top1 is in percent on the test split, gains are in percentage
 # points over the baseline of the same seed. time and memory: relative to the baseline. An empty field: not known.
 COLUMNS = (
     *("family", "row", "stage", "model", "method"),

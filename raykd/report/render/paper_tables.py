@@ -40,7 +40,8 @@ class Cell:
 class PaperTable:
     """A table whose first column holds names and whose other columns hold numbers.
 
-    key: letters, digits and hyphens that identify it in the document. num_references: rows above the compared ones.
+    key: letters, digits and hyphens that identify it in the document. num_references: number of rows
+    above those of the compared methods.
     """
 
     key: str

@@ -1,7 +1,7 @@
 """The templates of the pages. Every value is escaped, and an undefined name is an error.
 
-The pages' content security policy forbids loading, and every script but the one that sorts tables, as a second line of
-defense.
+As a second line of defense, the pages' content security policy forbids loading other files, and every script except
+the one that sorts tables.
 """
 
 import hashlib

@@ -17,7 +17,7 @@ from raykd.report.render.metric_rows import COST_COLUMNS, COST_EXPLANATION, cost
 from raykd.report.search_wording import configuration_in_words, format_value
 from raykd.report.stats.comparison import Comparison
 from raykd.report.stats.metrics import SEARCH_METRICS
-from raykd.report.stats.summary import FamilySummary, Report
+from raykd.report.stats.summary import FamilySummary, ReportContent
 from raykd.spec.stages import STAGES
 from raykd.store.records import END_STATES, ConfirmationRecord
 
@@ -29,7 +29,7 @@ MAX_REASONS = 5  # reasons of failures that are shown
 MAX_FIELDS = 4  # columns; more fields share one column
 
 
-def render_text(report: Report, in_full: bool = False) -> str:
+def render_text(report: ReportContent, in_full: bool = False) -> str:
     """Return the tables and gains of all families, their comparisons, the searches, and where the page is.
 
     in_full: with all metrics, tests and costs. The text ends with a line break.
@@ -42,7 +42,7 @@ def render_search(summary: SearchSummary) -> str:
     return _plain_text(_search_parts(summary))
 
 
-def _parts(report: Report, in_full: bool) -> Iterator[Table | str]:
+def _parts(report: ReportContent, in_full: bool) -> Iterator[Table | str]:
     for summary in report.summaries:
         yield _stage_table(summary)
         yield from _lines_under(summary)

@@ -23,7 +23,10 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Importances:
-    """shares: by dotted path, the largest first. after: epochs after which the metric was read; None: at the end."""
+    """The importances of the searched fields for `metric`.
+
+    shares: by dotted path, the largest first. after: epochs after which the metric was read; None for the end.
+    """
 
     shares: Mapping[str, float]
     metric: str

@@ -9,8 +9,8 @@ m is 1, or the number of configurations from which the better one was selected w
 intervals hold together in 95 % of such searches (Bonferroni). Intervals hold for other seeds, not for other images: all
 runs are evaluated on the same ones. The exact tests of significance.py do not account for a selection.
 
-A bootstrap would not do: resampled means stay in the range of the n differences, so at n = 3 the percentile interval
-is that range and covers 75 % instead of 95 % (Hesterberg 2015, The American Statistician 69, 371-386). Equal
+A bootstrap would be too narrow: resampled means stay in the range of the n differences, so at n = 3 the percentile
+interval is that range and covers 75 % instead of 95 % (Hesterberg 2015, The American Statistician 69, 371-386). Equal
 differences have no interval: top-1 changes in steps of one image, so two seeds agree by chance, in 1 of 15 experiments
 with 600 test images and gains whose standard deviation is 0.7 points.
 """
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from raykd.report.stats import significance
 from raykd.report.stats.significance import LEVEL
 
-DISTILLED = "distilled"  # the name of the runs whose gain it is, if no other is given
+DISTILLED = "distilled"  # default name of the runs that a gain belongs to
 ROUNDING = 1e-9  # relative: 88.1 - 87.1 and 89.3 - 88.3 are the same gain but differ in the 15th digit
 
 
@@ -64,8 +64,8 @@ class Pair:
 class PairedGain:
     """The gain over `pairs`, positive where `name` is better. An interval requires two pairs that differ.
 
-    name: in the verdict, of the configuration with the pairs' values. comparisons: the number of configurations from
-    which it was selected with these pairs, which widens the interval.
+    name: the configuration with the pairs' values, as the verdict names it. comparisons: the number of configurations
+    from which it was selected with these pairs, which widens the interval.
     """
 
     pairs: tuple[Pair, ...]

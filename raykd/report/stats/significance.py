@@ -11,7 +11,7 @@ of Statistics 6, 65-70.
 from collections.abc import Sequence
 from math import comb
 
-LEVEL = 0.05  # a difference requires a p-value below it; intervals are of 95 %
+LEVEL = 0.05  # a difference requires a p-value below it; the level of intervals is 95 %
 MAX_PAIRS = 20  # 2^20 sign flips, about a million
 SAME = 1e-12  # relative: sums of the same terms in another order differ by rounding
 

@@ -96,7 +96,7 @@ class FamilySummary:
 
 
 @dataclass(frozen=True)
-class Report:
+class ReportContent:
     """The content of a report; `page` is where its HTML page is written."""
 
     summaries: tuple[FamilySummary, ...]

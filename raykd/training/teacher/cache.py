@@ -80,6 +80,7 @@ class CacheKey:
 
     @property
     def layout(self) -> RowLayout:
+        """The layout of a row, one view of an image."""
         return RowLayout(self.num_classes, self.embedding_width, self.cached_classes)
 
     @property
@@ -89,10 +90,12 @@ class CacheKey:
 
     @property
     def num_views(self) -> int:
+        """The number of views of each image."""
         return self.views_per_image or Views(self.crop_padding, self.flip).count
 
     @property
     def size_bytes(self) -> int:
+        """The size of the file of rows, including holes."""
         return self.num_images * self.num_views * self.row_width * ITEM_BYTES
 
 
@@ -234,7 +237,7 @@ class LogitCache:
         """Create the files, cache.json last: where it exists, all others do."""
         make_folder(self.folder)
         with self._locked():
-            if (self.folder / "cache.json").is_file():  # another process was quicker
+            if (self.folder / "cache.json").is_file():  # another process created it first
                 return
             for path, size in self._sizes.items():
                 with path.open("ab") as file:
@@ -279,7 +282,7 @@ def visited_views(
 ) -> Tensor:
     """Return which views of the images `indices` are shown in {seed: number of epochs}, bool [num_images, V].
 
-    sampler: of the images of each epoch; None if each epoch shows all of `indices` once.
+    sampler: draws the images of each epoch; None if each epoch shows all of `indices` once.
     """
     num_views = views.count
     assert num_views is not None, "no cache is planned for an infinite number of views"

@@ -33,7 +33,7 @@ BATCH_SIZE = {"cpu": 256, "cuda": 2048}  # views; more is not faster on 2 cores
 # each new batch size, and the last batch of a piece has any size. On a CPU the padding would only cost time.
 FIXED_SHAPE = {"cpu": False, "cuda": True}
 IN_FLIGHT = {"cpu": 1, "cuda": 2}  # batches that are computed before the oldest one is read
-SAMPLE_EVERY = 64  # the error of the top classes is measured on one of so many rows, without a pass of the teacher
+SAMPLE_EVERY = 64  # the error of the top classes is measured on one in 64 rows, without another teacher pass
 
 
 class Filler:
@@ -165,7 +165,7 @@ class Filler:
 def _split(entries: Tensor, size: int, keep_images_whole: bool) -> Iterator[Tensor]:
     """Yield `entries`, int64 [n, 2] in the order of their images, in batches of at most `size`.
 
-    keep_images_whole: end a batch before an image that it would split, so that this is decoded once.
+    keep_images_whole: end a batch before an image that it would split, so that each image is decoded once.
     """
     image, start = entries[:, 0].contiguous(), 0
     while start < len(entries):

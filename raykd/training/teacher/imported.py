@@ -189,12 +189,12 @@ def _require_same_classes(path: Path, file_classes: Sequence[str], dataset: Data
         simplified = [[name.casefold() for name in names] for names in both]
     if simplified[0] == simplified[1] or _cannot_be_compared(file_classes, classes):
         return
-    at = next(index for index, pair in enumerate(zip(*simplified, strict=True)) if pair[0] != pair[1])
+    position = next(index for index, pair in enumerate(zip(*simplified, strict=True)) if pair[0] != pair[1])
     is_reordered = sorted(simplified[0]) == sorted(simplified[1])
     raise ConfigError(
         f"weights file '{path}' was trained on {'classes in another order' if is_reordered else 'other classes'}: its "
-        f"class {at} is '{file_classes[at]}', and that of {dataset.name} is '{classes[at]}'; use a teacher of the same "
-        "classes in the same order"
+        f"class {position} is '{file_classes[position]}', and that of {dataset.name} is '{classes[position]}'; use a "
+        "teacher of the same classes in the same order"
     )
 
 
@@ -223,8 +223,8 @@ def _overlap_warning(run: Run, dataset: Dataset, header: Header) -> str:
         return ""
     if split.data_identity == dataset.identity:
         return _counted_overlap_warning(run, dataset, split)
-    # The identity changes with the size, the file format and the order of the images. Of built-in data the name shows
-    # that the images are the same, but not which index they have.
+    # The identity changes with the size, the file format and the order of the images. For built-in data, the name
+    # shows that the images are the same, but not which index they have.
     if header.data == dataset.name and dataset.name in BUILT_IN:
         is_same_size = header.images.size == dataset.image_size
         origin = "from other files" if is_same_size else "at another size and perhaps from other files"

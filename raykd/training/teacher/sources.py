@@ -96,7 +96,7 @@ class CachedTeacher:
     ) -> None:
         """rows: [N * V, W] on the batches' device, with embeddings if D = `embedding_width` > 0.
 
-        top_classes: of rows that keep only these; None for rows of all logits, float16 [N * V, C + D].
+        top_classes: the classes that each row keeps; None if rows keep all logits, float16 [N * V, C + D].
         """
         self._rows, self._num_views, self.identity, self.top_classes = rows, num_views, identity, top_classes
         self._layout = (

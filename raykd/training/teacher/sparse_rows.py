@@ -99,7 +99,7 @@ def restore(words: Tensor, num_classes: int) -> Tensor:
 
 
 def error_sums(logits: Tensor, restored: Tensor, kept: int, temperatures: Iterable[float]) -> Tensor:
-    """Return sums over B views, float64 [1 + number of temperatures]: what `restored` costs against the `logits`.
+    """Return sums over B views, float64 [1 + number of temperatures]: the error of `restored` relative to `logits`.
 
     First the probability of the kept classes, then KL(teacher || restored) in nats at each temperature. Both logits
     are [B, C].

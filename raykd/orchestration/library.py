@@ -1,0 +1,125 @@
+"""Run, plan and read experiments from Python: in a script, in a notebook, or inside a running Ray.
+
+    report = raykd.run(experiment, results="ray_results")
+    report.runs                                          a pandas DataFrame, see raykd/report/report.py
+
+Importing raykd changes nothing in the process. While `run` trains, SIGINT, SIGTERM and SIGUSR2 save all runs and end
+the call with `Interrupted`; the previous handlers are restored at its end.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from raykd.cluster.ray_variables import address_in, start_timeout_s
+from raykd.data.load import find_folder
+from raykd.errors import ConfigError
+from raykd.orchestration.data_storage import with_packs
+from raykd.orchestration.options import Options
+from raykd.orchestration.run_experiments import plans_of, require_together, run_experiments
+from raykd.orchestration.run_search import search
+from raykd.orchestration.run_states import RunStates
+from raykd.report.build import load
+from raykd.report.report import Report
+from raykd.spec.experiment import Experiment
+from raykd.spec.overrides import override_all
+from raykd.spec.stages import STAGES, Stage
+from raykd.store.run_store import RunStore
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+Settings = Mapping[str, Any]  # {dotted path: value}, such as {"student.epochs": 10}; see raykd/spec/overrides.py
+
+
+def run(
+    *experiments: Experiment,
+    results: str | Path = "ray_results",
+    data_dir: str | Path | None = None,
+    settings: Settings | None = None,
+    stages: Sequence[Stage] = STAGES,
+) -> Report:
+    """Run experiments on one Ray cluster, searches after the others, and return the report on `results`.
+
+    Finished runs are not repeated, so the same call resumes an interrupted one. Ray is the cluster that this process is
+    connected to (`ray.init`), else the one that RAY_ADDRESS names, else a private one that ends with the call.
+
+    data_dir: the folder of the data sets; None: $RAYKD_DATA, else ./data. settings: fields to change in every
+    experiment, as --set does: {"student.epochs": 10}. stages: the stages to run; a search has none.
+
+    Raises ConfigError before anything starts, RunFailed if runs failed, and Interrupted after a signal. The report on
+    what is done is then `raykd.load(results)`.
+    """
+    changed = _changed(experiments, settings)
+    options = _options(results, data_dir, stages)
+    run_all(changed, options, Console())
+    return load(results)
+
+
+def plan(
+    *experiments: Experiment,
+    results: str | Path = "ray_results",
+    data_dir: str | Path | None = None,
+    settings: Settings | None = None,
+) -> "DataFrame":
+    """Check the experiments and return their runs and progress. Starts and writes nothing.
+
+    Columns: family, stage, name, model, method, seed, epochs, status (see raykd/store/run_folder.py). The runs of a
+    search's trials are not known in advance and not listed. Raises ConfigError for what `run` would refuse.
+    """
+    from pandas import DataFrame
+
+    options = _options(results, data_dir, STAGES)
+    changed = _changed(experiments, settings)
+    options = with_packs([experiment.data for experiment in changed], options, lambda line: None)
+    rows = []
+    for made, _ in plans_of(changed, options):
+        states = RunStates.read(made.runs, RunStore(options.results))
+        rows += [
+            {
+                "family": made.experiment.family,
+                "stage": one.stage,
+                "name": one.name,
+                "model": one.model.label,
+                "method": one.method.kind,
+                "seed": None if one.imported else one.seed,
+                "epochs": 0 if one.imported else one.recipe.epochs,
+                "status": states.statuses[one.name],
+            }
+            for one in made.runs
+            if made.experiment.search is None or one.stage == "teacher"
+        ]
+    return DataFrame(rows)
+
+
+def run_all(experiments: Sequence[Experiment], options: Options, console: Console) -> None:
+    """Run the experiments without a search together, and then each search. Raises what `run` raises."""
+    require_together(experiments)
+    address_in(os.environ)  # raises ConfigError for variables with which Ray cannot start, before anything is written
+    start_timeout_s(os.environ)
+    if plain := [experiment for experiment in experiments if experiment.search is None]:
+        run_experiments(plain, options, console)
+    for experiment in experiments:
+        if experiment.search is not None:
+            search(experiment, replace(options, stages=STAGES), console)
+
+
+def _changed(experiments: Sequence[Experiment], settings: Settings | None) -> list[Experiment]:
+    """Return the experiments with `settings` applied. Raises ConfigError if there is none or one is something else."""
+    if not experiments:
+        raise ConfigError("no experiment is given; call raykd.run(experiment)")
+    for experiment in experiments:
+        if not isinstance(experiment, Experiment):
+            raise ConfigError(f"{experiment!r}: must be a raykd.Experiment")
+    return [override_all(experiment, (settings or {}).items()) for experiment in experiments]
+
+
+def _options(results: str | Path, data_dir: str | Path | None, stages: Sequence[Stage]) -> Options:
+    if unknown := [stage for stage in stages if stage not in STAGES]:
+        raise ConfigError(f"stages = {list(stages)}: {unknown[0]!r} is not one of {', '.join(STAGES)}")
+    folder = find_folder(None if data_dir is None else str(data_dir), os.environ)
+    return Options(Path(results), folder, tuple(stages))

@@ -1,0 +1,130 @@
+"""raykd.run, plan and load: what they check, what they leave unchanged in the process, and the documented notebook."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+from experiment_runs import environment
+
+import raykd
+from raykd.errors import ConfigError
+from raykd.orchestration import session
+from raykd.orchestration.stop_signals import stop_signals
+from raykd.spec.overrides import override_all
+
+ROOT = Path(raykd.__file__).parents[1]
+DOCUMENT = ROOT / "docs" / "library.md"
+
+TINY = raykd.Experiment(
+    family="tiny",
+    seeds=(0,),
+    data=raykd.Data("digits", val_images=200, student_images=100, crop_padding=1, flip=False),
+    teacher=raykd.Recipe(raykd.ResNet(blocks=(1, 1, 1, 1), width=8), epochs=1, batch_size=64),
+    student=raykd.Recipe(raykd.ResNet(blocks=(1, 1, 1, 1), width=8), epochs=1, batch_size=50),
+)
+
+
+def test_a_plan_lists_the_runs_and_writes_nothing(tmp_path: Path) -> None:
+    plan = raykd.plan(TINY, results=tmp_path / "results", settings={"seeds": (3, 4)})
+    assert list(plan["stage"]) == ["teacher", "baseline", "baseline", "distilled", "distilled"]
+    assert list(plan["seed"]) == [0, 3, 4, 3, 4]
+    assert set(plan["status"]) == {"not started"}
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ((), {}, r"no experiment is given; call raykd\.run\(experiment\)"),
+        (("digits.py",), {}, r"'digits\.py': must be a raykd\.Experiment"),
+        ((TINY, TINY), {}, "two experiments of one family"),
+        ((TINY,), {"settings": {"student.epocs": 1}}, "unknown config field 'student.epocs'.*did you mean 'epochs'"),
+        ((TINY,), {"settings": {"student.epochs": 0}}, "student.epochs=0: epochs = 0 in Recipe"),
+        ((TINY,), {"stages": ("students",)}, "'students' is not one of teacher, baseline, distilled"),
+    ],
+)
+def test_a_mistake_is_a_config_error_before_anything_is_written(
+    tmp_path: Path, arguments: tuple, options: dict, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        raykd.run(*arguments, results=tmp_path / "results", **options)
+    assert not (tmp_path / "results").exists()
+
+
+def test_settings_are_text_as_on_the_command_line_or_values() -> None:
+    text = {"student.epochs": "3", "seeds": "1,2", "method": "dkd", "method.temperature": "2"}
+    values = {"student.epochs": 3, "seeds": (1, 2), "method": raykd.DKD(), "method.temperature": 2.0}
+    assert override_all(TINY, text.items()) == override_all(TINY, values.items())
+
+
+def test_importing_the_library_leaves_the_process_unchanged() -> None:
+    code = """
+        import signal, sys
+
+        def state():
+            return list(sys.argv), sys.excepthook, {number: signal.getsignal(number) for number in range(1, 32)}
+
+        before = state()
+        import raykd
+        raykd.run, raykd.plan, raykd.load, raykd.Report, raykd.Experiment
+        assert state() == before
+        assert "ray" not in sys.modules
+        """
+    subprocess.run([sys.executable, "-c", dedent(code)], check=True, timeout=120)
+
+
+def test_a_private_cluster_is_refused_when_ray_was_imported_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray would start without requiring a token."""
+    module = type(sys)("ray")
+    module.is_initialized = lambda: False  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "ray", module)
+    monkeypatch.setattr(session, "_open", [])
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    session._token.cache_clear()
+    with pytest.raises(ConfigError, match=r"ray was imported before raykd.*ray\.init\(\)"), session.ray_session():
+        pass
+
+
+def test_no_signal_is_handled_outside_the_main_thread() -> None:
+    before, seen = signal.getsignal(signal.SIGTERM), []
+
+    def work() -> None:
+        with stop_signals() as stopped:
+            seen.append((stopped.is_set(), signal.getsignal(signal.SIGTERM)))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [(False, before)]
+
+
+@pytest.mark.ray
+def test_the_documented_notebook_runs_in_a_jupyter_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import nbclient
+    import nbformat
+
+    for name, value in environment(cpus=2).items():
+        monkeypatch.setenv(name, value)
+    blocks = re.findall(r"^```python\n(.*?)^```", DOCUMENT.read_text(), flags=re.S | re.M)
+    cells = [block for block in blocks if "ray.init" not in block]
+    assert len(cells) == 4
+    cells[0] = cells[0].replace("raykd.run(experiment)", "raykd.run(experiment, settings={'workers.cpus': 1})")
+    cells.append("import signal; print(repr(signal.getsignal(signal.SIGTERM)))")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    client = nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute()
+
+    headline = [out.data["text/html"] for out in notebook.cells[0].outputs if "text/html" in out.get("data", {})][-1]
+    assert "<table" in headline and "5 of 5 planned runs evaluated" in headline
+    report = raykd.load(tmp_path / "ray_results")
+    assert set(report.runs["state"]) == {"evaluated"}
+    assert list(report.history.groupby("run").size()) == [4] * 5
+    plan = json.loads((tmp_path / "ray_results" / "notebook" / "plan.json").read_text())
+    assert plan["command"] == "raykd.run in a notebook"
+    assert str(signal.Handlers.SIG_DFL) in notebook.cells[-1].outputs[0].text
