@@ -7,6 +7,7 @@ family's folder, and those of the winner are the distilled runs of the report.
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from raykd.orchestration.search_identity import SearchCommand
 from raykd.orchestration.session import ray_session
 from raykd.orchestration.space_check import check_search
 from raykd.orchestration.stop_signals import stop_signals
+from raykd.orchestration.tracked import tracking_of, watch_runs, watch_search
 from raykd.provenance import hardware, source, versions
 from raykd.spec.experiment import Experiment
 from raykd.spec.plan import Plan
@@ -68,7 +70,9 @@ def _find_winner(command: SearchCommand, plan: Plan, dataset: Dataset, identity:
     cache = as_filled(choice.cache) if choice and choice.cache else None  # it was filled after the teacher's training
     teachers = [store.folder(run) for run in plan.runs if run.stage == "teacher"]
     cache_name = cache.key(dataset, teacher_identity(teachers)).name if cache else None
-    with folder.lock(wait_s=1), stop_signals() as stopped:
+    tracking = tracking_of(options, command.console)
+    with folder.lock(wait_s=1), stop_signals() as stopped, tracking:
+        parent = watch_search(tracking, command)
         _write_record(command, identity, ended, cache_name)
         study = SearchStudy(folder, search, command.default_configuration)
         _run_all_trials(command, study, cache, stopped.is_set)
@@ -76,7 +80,7 @@ def _find_winner(command: SearchCommand, plan: Plan, dataset: Dataset, identity:
         if stopped.is_set():
             raise Interrupted("search interrupted after its trials; rerun the same command to resume")
         command.log(f"{plural(len(study.trials()), 'trial')} in {folder.path}")
-        return confirm(command, best, cache, stopped.is_set)
+        return confirm(command, best, cache, stopped.is_set, partial(watch_runs, tracking, parent, store=store))
 
 
 def _run_all_trials(

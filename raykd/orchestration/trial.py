@@ -47,6 +47,7 @@ from raykd.spec.experiment import PRETRAINED, Experiment
 from raykd.spec.overrides import override
 from raykd.spec.plan import Plan, Run, make_plan
 from raykd.spec.search import Search
+from raykd.spec.trackers import TENSORBOARD
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.store.study import SearchFolder
@@ -153,7 +154,8 @@ def train_trial(
             export(run, epoch, device)
         report_row(epoch.row(steps_per_epoch=0))
 
-    logging = Logging(tensorboard=True, hyperparameters=config[CONFIGURATION])
+    has_tensorboard = TENSORBOARD in shared.options.trackers
+    logging = Logging(has_tensorboard, config[CONFIGURATION], callbacks=shared.options.callbacks)
     store, hooks = RunStore(shared.options.results), Hooks(on_epoch, should_stop)
     with locked(folder, group, LOCK_WAIT_S):
         for row in group.on_first(folder.history):  # epochs of an earlier command, or of a worker that died

@@ -5,6 +5,7 @@
     test.json       Metrics              confirmed.json   ConfirmationRecord
     costs.json      Costs                cache.json       CacheRecord
     usage/N.json    UsageFile            sampled.json     RestoredSample
+    tracking.json   TrackingRecord
 
 Accuracies are in percent, times in seconds, epochs count from 0. `problem()` returns why the values of a file are
 inconsistent, or ''. Imports no torch.
@@ -124,6 +125,24 @@ class RunRecord:
     def fails_by_configuration(self) -> bool:
         """Whether the run failed because of its configuration, so that it would fail again."""
         return self.status == "failed" and self.failure not in (None, "outside")
+
+
+@dataclass(frozen=True)
+class TrackerEntry:
+    """What a tracker has of a run. store: identifies the tracker's server or file, which gave the id."""
+
+    run_id: str = ""
+    store: str = ""
+    epochs: int = 0
+    results: int = 0  # number of values of the finished run
+    state: str = "running"
+
+
+@dataclass(frozen=True)
+class TrackingRecord:
+    """tracking.json: what was copied into each tracker, by its name."""
+
+    trackers: Mapping[str, TrackerEntry] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
