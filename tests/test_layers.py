@@ -21,7 +21,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"spec"}),
     frozenset({"store"}),
     frozenset({"training"}),
-    frozenset({"cluster", "report", "export", "bench"}),
+    frozenset({"cluster", "report", "export", "bench", "trackers"}),
     frozenset({"orchestration"}),
     frozenset({"cli"}),
 )
@@ -49,6 +49,7 @@ LEAN = (
     "raykd.file_lock",
     "raykd.provenance",
     "raykd.report",
+    "raykd.trackers",
     "raykd.cluster",
     "raykd.spec.stages",
     "raykd.spec.search",

@@ -5,7 +5,7 @@
 The parameters of the class's `__init__`, with their annotations and defaults, become the fields of a configuration
 class for it (`_config_class`). So they are set, checked, searched and recorded like the fields of any other model.
 `__init__` also receives `num_classes`, and `image_size` if it has such a parameter. `forward` maps normalized pixels
-[B, 3, H, W] to logits [B, C]. Where embedding and feature maps are read: see submodules.py.
+[B, 3, H, W] to logits [B, C]. Embedding and feature maps are read as submodules.py explains.
 """
 
 import re
@@ -23,7 +23,7 @@ from raykd.errors import CodeNotLoaded, ConfigError, errors_of, shown
 from raykd.models.model import ImageModel, ImageSpec
 from raykd.models.submodules import SubmoduleModel
 
-_GIVEN = ("num_classes", "image_size")  # parameters that raykd passes
+_PASSED_BY_RAYKD = ("num_classes", "image_size")  # parameters that are no fields of the configuration
 _EXAMPLE = "my_net.py:MyNet"
 _MAX_LABEL = 60  # characters, in folder names
 
@@ -86,7 +86,7 @@ class Network(SubmoduleModel, metaclass=_ByClass):
         return "num_classes" in parameters_of(cls.network_class) or accepts_any(cls.network_class)
 
     def arguments(self, images: ImageSpec) -> dict[str, Any]:
-        """Return what `__init__` receives for `images`."""
+        """Return the arguments of `__init__` for `images`."""
         common, parameters = {item.name for item in fields(Network)}, parameters_of(self.network_class)
         values = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in common}
         values = {name: [*value] if name in self.list_fields else value for name, value in values.items()}
@@ -162,7 +162,7 @@ def _config_class(cls: Any) -> type[Network]:
         raise ConfigError(f"{where}: raykd reserves the name '{taken[0]}' for every network; rename the parameter")
     items, lists = [], []
     for name, parameter in parameters.items():
-        if name not in _GIVEN and (item := field_of(name, parameter, where)) is not None:
+        if name not in _PASSED_BY_RAYKD and (item := field_of(name, parameter, where)) is not None:
             items.append(item)
             is_list = list in (parameter.annotation, get_origin(parameter.annotation), type(parameter.default))
             lists += [name] if is_list else []
