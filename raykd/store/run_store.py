@@ -1,6 +1,7 @@
 """The run store: the folders of all runs below one results folder, and the plan of each family.
 
-ray_results/<family>/<run>/  see run_folder.py          ray_results/<family>/plan.json
+ray_results/<family>/<run>/    see run_folder.py          ray_results/<family>/plan.json
+ray_results/teachers/<run>/    the teachers of all families
 """
 
 import os
@@ -8,6 +9,7 @@ import uuid
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from raykd.atomic import make_folder
 from raykd.config import to_dict
@@ -33,6 +35,11 @@ class RunStore:
     def logit_caches(self) -> Path:
         """The folder of the logit caches, shared by all runs and searches of this store."""
         return self.results / ".logit_caches"
+
+    @classmethod
+    def of(cls, folder: RunFolder) -> Self:
+        """Return the store of a run's `folder`, which is <results>/<family>/<run>."""
+        return cls(folder.path.parents[1])
 
     def folder(self, run: Run) -> RunFolder:
         return RunFolder(self.results / run.family / run.name)
