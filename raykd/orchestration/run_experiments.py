@@ -28,7 +28,7 @@ from raykd.training.compute import device_for, require_precision
 from raykd.training.final_evaluation import is_tested
 from raykd.training.networks import Networks
 from raykd.training.repair import repair_weights
-from raykd.training.teacher.choose import PlannedCache, TeacherChoice, choose_teacher, split_for_slots
+from raykd.training.teacher.choose import PlannedCache, TeacherChoice, choose_teacher, merge_caches, split_for_slots
 from raykd.training.teacher.import_check import describe_import
 from raykd.training.teacher.imported import read_import_check, require_import_fits
 from raykd.training.teacher.load import is_full
@@ -119,7 +119,7 @@ def run_experiments(
     options = prepared(experiments, options, console)
     plans = plans_of(experiments, options)
     store = RunStore(options.results)
-    runs = [run for plan, _ in plans for run in plan.runs]
+    runs = [*{run.name: run for plan, _ in plans for run in plan.runs}.values()]  # families may share a teacher
     states = _restore_damaged(plans, RunStates.read(runs, store), store, console)
     store.make_folder()
     note_results(options.results)
@@ -151,14 +151,18 @@ def run_experiments(
 def _plan_caches(
     plans: Sequence[tuple[Plan, Dataset]], states: RunStates, options: Options, console: Console
 ) -> list[PlannedCache]:
-    """Choose the teacher source of each plan, log why, and return the logit caches that its runs will read."""
+    """Choose the teacher source of each plan, log why, and return the logit caches that the runs will read."""
     store, caches = RunStore(options.results), []
     for plan, dataset in plans:
         if (choice := teacher_choice_of(plan, dataset, states, options)) is not None:
             log(console, f"teacher of {plan.experiment.family}: {choice.reason}")
-            is_filled = partial(is_full, store=store, dataset=dataset, log=partial(log, console))
-            caches += [as_filled(cache) if is_filled(cache) else cache for cache in choice.caches]
-    return caches
+            caches += choice.caches
+    datasets = {plan.experiment.family: dataset for plan, dataset in plans}
+
+    def is_filled(cache: PlannedCache) -> bool:
+        return is_full(cache, store, datasets[min(cache.families)], partial(log, console))
+
+    return [as_filled(cache) if is_filled(cache) else cache for cache in merge_caches(caches)]
 
 
 def as_filled(cache: PlannedCache) -> PlannedCache:

@@ -275,14 +275,19 @@ def _trainer(config: Mapping[str, Any], shared: TrialContext) -> TorchTrainer:
     )
 
 
-def _workers_failure(folder: RunFolder, error: Exception) -> RunFailed | None:
-    """Return the failure that the workers left in run.json, else their error outside of the configuration, or None."""
+def _workers_failure(folder: RunFolder, error: Exception) -> RaykdError | None:
+    """Return the failure that the workers left in run.json, else one of their errors if its kind is known, or None.
+
+    Such an error is outside of the configuration, or rejects it before run.json exists.
+    """
     if folder.status() == "failed":
         record = folder.require_record()
         reason = record.reason or "no reason recorded"
         return (RunDiverged if record.fails_by_configuration else RunFailed)(reason)
     causes = _worker_errors(error)
     first_hand = [cause for cause in causes if "NCCL" not in str(cause)]  # NCCL also fails when another worker fails
+    if rejected := [cause for cause in causes if isinstance(cause, RejectedConfiguration)]:
+        return rejected[0]
     if outside := [cause for cause in first_hand or causes if classify_failure(cause) == "outside"]:
         return RunFailed(f"{type(outside[0]).__name__}: {outside[0]}")
     return None

@@ -5,6 +5,7 @@ Experiment(family="cnn", data=Data("cifar10"), teacher=Recipe("resnet18", ...), 
 """
 
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -39,6 +40,7 @@ from raykd.spec.overrides import override_all
 from raykd.spec.published import published_pairs
 from raykd.spec.recipe import Recipe
 from raykd.spec.search import Search
+from raykd.spec.stages import TEACHERS
 from raykd.spec.trackers import require_known_trackers, trackers_named
 
 CACHEABLE: frozenset[Need] = frozenset({"logits", "embedding"})  # a cache of feature maps would take gigabytes
@@ -179,6 +181,7 @@ class Experiment(Config):
         reason = "it becomes a folder, and the beginning of paths for --set"
         allowed = f"must be a short name of a-z, 0-9 and _, and not the name of a field: {reason}"
         self.require(bool(is_plain), "family", allowed)
+        self.require(self.family != TEACHERS, "family", "is the folder of all experiments' teachers; use another name")
         self.require(self.teacher_seed >= 0, "teacher_seed", "must be 0 or more")
         known = ", ".join(published_pairs())
         self.require(self.published in ("", *published_pairs()), "published", f"must be one of {known}")
@@ -287,7 +290,8 @@ class Experiment(Config):
         no_weights = f"requires a model with pretrained weights, timm:NAME or torchvision:NAME, not {model.label}"
         self.require(has_pretrained or checkpoint != PRETRAINED, "teacher_checkpoint", no_weights)
         is_same = isinstance(model, HuggingFace) and checkpoint == f"{hf_files.PREFIX}{model.name}"
-        other = f"has another network than teacher.model = {model.label}; --set teacher.model={checkpoint}"
+        setting = shlex.quote(f"teacher.model={checkpoint}")
+        other = f"has another network than teacher.model = {model.label}; --set {setting}"
         self.require(is_same or not checkpoint.startswith(hf_files.PREFIX), "teacher_checkpoint", other)
 
     def _check_teachers(self) -> None:

@@ -18,7 +18,7 @@ from typing import Literal, get_args
 
 from raykd.atomic import is_leftover
 from raykd.errors import RunFailed
-from raykd.store.locked_folder import acquire, lock_at
+from raykd.file_lock import acquire, lock_at
 from raykd.store.results_folder import (
     DECODED,
     LOGIT_CACHES,

@@ -259,7 +259,7 @@ class UsageFile:
 
 @dataclass(frozen=True)
 class PlanRecord:
-    """plan.json of a family: the runs in its report, named by their folders beside the file."""
+    """plan.json of a family: the runs in its report, by the names of their folders; see `planned_folder`."""
 
     family: str
     stages: Mapping[Stage, tuple[str, ...]] = field(default_factory=dict)

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from raykd.errors import ConfigError, RunFailed
-from raykd.store.locked_folder import acquire, lock_at
+from raykd.file_lock import acquire, lock_at
 from raykd.store.results_folder import PLAN_LOCK, is_in_use, require_writable
 from raykd.store.run_catalog import CatalogRun, read_catalog
 from raykd.store.run_folder import RunFolder
