@@ -13,7 +13,10 @@ _EVALUATE_ALL_AGAIN = "remove it and the test.json beside it; 'python -m raykd r
 REMEDIES = {
     "plan.json": "remove it and rerun the experiment, which writes it again",
     "run.json": _RETRAIN,
-    "best.safetensors": "rerun the experiment, which restores it from the run's checkpoint or imports it again",
+    "best.safetensors": (
+        "rerun the experiment, which restores it from the run's checkpoint, if keep_checkpoints=true kept that, or "
+        "imports it again"
+    ),
     "history.parquet": "remove it; the report then shows the run without a learning curve",
     "test.json": _EVALUATE_AGAIN,
     "val.json": _EVALUATE_ALL_AGAIN,

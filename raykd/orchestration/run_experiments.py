@@ -23,6 +23,7 @@ from raykd.orchestration.tracked import attach_report, family_of, tracking_of, w
 from raykd.spec.experiment import Experiment, Workers
 from raykd.spec.plan import Plan, Run, make_plan
 from raykd.spec.trackers import require_installed
+from raykd.store.results_folder import in_use
 from raykd.store.run_store import RunStore
 from raykd.training.compute import device_for, require_precision
 from raykd.training.final_evaluation import is_tested
@@ -45,7 +46,7 @@ def require_together(experiments: Sequence[Experiment]) -> None:
         raise ConfigError(
             f"family = '{repeated[0]}': two experiments of one family would share a folder and a plan; rename one"
         )
-    for name in ("workers", "tracker", "callbacks"):
+    for name in ("workers", "tracker", "callbacks", "keep_checkpoints"):
         values = [getattr(experiment, name) for experiment in experiments if experiment.search is None]
         if any(value != values[0] for value in values):
             differ = f"{name} {'differs' if name == 'tracker' else 'differ'}"
@@ -63,7 +64,13 @@ def prepared(experiments: Sequence[Experiment], options: Options, console: Conso
     """
     used, first = [experiment.data for experiment in experiments], experiments[0]
     require_installed(first.tracker)
-    options = replace(options, loaders=first.workers.loaders, trackers=first.tracker, callbacks=first.callbacks)
+    options = replace(
+        options,
+        loaders=first.workers.loaders,
+        trackers=first.tracker,
+        callbacks=first.callbacks,
+        keep_checkpoints=first.keep_checkpoints,
+    )
     return with_packs(used, options, partial(log, console), console)
 
 
@@ -123,10 +130,37 @@ def run_experiments(
     states = _restore_damaged(plans, RunStates.read(runs, store), store, console)
     store.make_folder()
     note_results(options.results)
-    for plan, dataset in plans:
-        if replaced := store.write_plan(plan):
-            family = plan.experiment.family
-            log(console, f"the report of {family} has a new plan; runs of the old plan are kept: {len(replaced)}")
+    with in_use(options.results):
+        states = _write_plans(plans, states, options, console)
+        return _run_planned(experiments, plans, runs, states, options, console, reports)
+
+
+def _write_plans(
+    plans: Sequence[tuple[Plan, Dataset]], states: RunStates, options: Options, console: Console
+) -> RunStates:
+    """Write the plans, and return the states without runs that `raykd runs rm` removed before the plans named them."""
+    store = RunStore(options.results)
+    with store.planning():
+        states = states.without_removed([run for plan, _ in plans for run in plan.runs], store)
+        for plan, _ in plans:
+            if replaced := store.write_plan(plan):
+                family = plan.experiment.family
+                log(console, f"the report of {family} has a new plan; runs of the old plan are kept: {len(replaced)}")
+    return states
+
+
+def _run_planned(
+    experiments: Sequence[Experiment],
+    plans: Sequence[tuple[Plan, Dataset]],
+    runs: Sequence[Run],
+    states: RunStates,
+    options: Options,
+    console: Console,
+    reports: bool,
+) -> list[JobStatus]:
+    """Train and evaluate the planned runs, and report. Return and raise what `run_experiments` does."""
+    store = RunStore(options.results)
+    for _, dataset in plans:
         keep_decoded(dataset, options.decoded)  # the workers read it there
     log(console, f"{plural(len(runs), 'run')}, {len(states.trained)} of them done before; results in {options.results}")
     for line in dict.fromkeys(line for plan, dataset in plans for line in data_lines(plan, dataset)):

@@ -10,6 +10,7 @@ trains in the results folder, since they are not locked one by one.
 """
 
 import shutil
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import Literal, get_args
 
 from raykd.atomic import is_leftover
 from raykd.errors import RunFailed
-from raykd.file_lock import acquire, lock_at
+from raykd.file_lock import acquire, is_locked, lock_at
 from raykd.store.results_folder import (
     DECODED,
     LOGIT_CACHES,
@@ -37,7 +38,9 @@ from raykd.store.run_removal import PLAN_WAIT_S, REMOVED
 Kind = Literal["checkpoints", "logit caches", "decoded data", "leftovers"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 TRIALS = "trials"  # folder of a search's trials
+LEFTOVER_S = 3600.0  # age from which a temporary file beside the runs counts as left behind
 PACK = "pack.json"  # written last: a folder without it is being packed, or packing resumes there
+PACK_LOCK = ".lock"
 IDENTITY_DIGITS = 16  # of the data's identity, at the end of the names of decoded files
 
 
@@ -168,7 +171,8 @@ def _decoded(folder: Path, references: References) -> list[Path]:
     for path in _entries(folder):
         digits = path.stem.rpartition("-")[2]
         if path.suffix == ".pack":
-            is_needed = needed is None or bool(needed) or not (path / PACK).is_file()
+            is_written = (path / PACK).is_file() and not is_locked(lock_at(path / PACK_LOCK))
+            is_needed = needed is None or bool(needed) or not is_written
         elif path.suffix in (".safetensors", ".json") and len(digits) == IDENTITY_DIGITS:
             is_needed = needed is None or any(identity.startswith(digits) for identity in needed)
         else:
@@ -179,7 +183,13 @@ def _decoded(folder: Path, references: References) -> list[Path]:
 
 
 def _is_left_behind(path: Path) -> bool:
-    return is_leftover(path.name) or path.name.startswith(REMOVED)
+    """Return whether `path` is a temporary file of a killed writer, or what an interrupted removal left.
+
+    `raykd report` and `raykd export` write without a lock, but no longer than LEFTOVER_S.
+    """
+    if path.name.startswith(REMOVED):
+        return True
+    return is_leftover(path.name) and time.time() - path.lstat().st_mtime > LEFTOVER_S
 
 
 def _entries(folder: Path) -> Sequence[Path]:

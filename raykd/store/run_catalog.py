@@ -5,7 +5,7 @@
 A damaged file of one run does not hide the others: that run has the status 'damaged'. Imports no torch.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -140,8 +140,7 @@ def read_catalog(results: Path) -> Catalog:
     runs = []
     for folder in folders:
         record, is_planned = records[folder.path], folder.path.name in planned
-        plan = plans[folder.path.parent.name]
-        changes = changed_fields(record, plan, found) if record and not is_planned else {}
+        changes = changed_fields(record, plans, found) if record and not is_planned else {}
         runs.append(CatalogRun(folder, record, _status_of(folder), is_planned, changes))
     searches = [_read_search(path.parent) for family in families for path in sorted(family.glob("*/search.json"))]
     return Catalog(results, tuple(runs), tuple(searches), plans)
@@ -192,36 +191,41 @@ def _read_search(path: Path) -> CatalogSearch:
     return CatalogSearch(folder, states, tuple(trials), not is_done, record.cache)
 
 
-def changed_fields(record: RunRecord, plan: PlanRecord, found: Mapping[str, RunRecord]) -> dict[str, str]:
-    """Return the fields of a run that differ from the family's plan, {path for --set: value as text}.
+def changed_fields(
+    record: RunRecord, plans: Mapping[str, PlanRecord], found: Mapping[str, RunRecord]
+) -> dict[str, str]:
+    """Return the fields of a run that differ from its family's plan, {path for --set: value as text}.
 
-    The run is compared with a planned run of the same stage, preferably of the same method, or if none has started,
-    with the fields of the plan's experiment. found: the records of all runs by name.
+    The run is compared with the planned run of its stage that differs least, or if none has started, with the fields of
+    the plan's experiment. A teacher belongs to no family, and is compared with all planned teachers. found: the records
+    of all runs by name.
     """
-    names = [name for stage, names in plan.stages.items() if stage == record.stage for name in names]
+    is_teacher = record.stage == "teacher"
+    near = list(plans.values()) if is_teacher else [plans[record.family]] if record.family in plans else []
+    names = [name for plan in near for name in plan.stages.get(record.stage, ())]
     if record.stage == "distilled":
-        names += [name for compared in plan.comparison.values() for name in compared]
-    planned = [found[name] for name in names if name in found]
+        names += [name for plan in near for compared in plan.comparison.values() for name in compared]
     settings = settings_of(record.config, record.stage)
-    if reference := _nearest(record, planned):
-        expected = settings_of(reference.config, reference.stage)
-        names_in_either = {**settings, **expected}
-    else:
-        expected = _settings_of_experiment(plan.experiment)
-        names_in_either = {name: "" for name in settings if name in expected}
+    planned = [settings_of(found[name].config, record.stage) for name in dict.fromkeys(names) if name in found]
+    differing = [_differing(settings, expected, {**settings, **expected}) for expected in planned]
+    if not differing:
+        experiments = [_settings_of_experiment(plan.experiment) for plan in near]
+        if record.stage != "distilled":  # the experiment's method is that of its distilled students
+            settings = {name: value for name, value in settings.items() if name.split(".")[0] != _METHOD}
+        differing = [_differing(settings, expected, settings.keys() & expected.keys()) for expected in experiments]
+    return min(differing, key=len, default={})
+
+
+def _differing(settings: Mapping[str, str], expected: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
+    """Return those of `settings` by `names` that are not as expected. The fields of another method do not count."""
     has_other_method = settings.get(_METHOD) != expected.get(_METHOD)
     return {
         name: settings.get(name, "none")
-        for name in names_in_either
+        for name in sorted(names)
         if settings.get(name) != expected.get(name)
         and not any(name == identity or name.startswith(f"{identity}.") for identity in _IDENTITIES)
-        and not (has_other_method and name.split(".")[0] == _METHOD)
+        and not (has_other_method and name.startswith(f"{_METHOD}."))
     }
-
-
-def _nearest(record: RunRecord, planned: Sequence[RunRecord]) -> RunRecord | None:
-    same = [other for other in planned if other.method == record.method]
-    return next(iter(same or planned), None)
 
 
 def _settings_of_experiment(experiment: Mapping[str, Any]) -> dict[str, str]:

@@ -67,7 +67,8 @@ class References:
         """Return the identities of the data that unfinished runs and searches read; None if one is unknown."""
         identities: set[str] = set()
         for family in self.catalog.plans:
-            runs = [run for run in self.catalog.runs if run.family == family]
+            planned = self.catalog.plans[family].names
+            runs = [run for run in self.catalog.runs if run.family == family or run.name in planned]
             if not any(map(_is_left, runs)) and not self._planned_left(family) and not self._searches_left(family):
                 continue
             of_family = {run.record.config.get("data_identity") for run in runs if run.record}
