@@ -40,7 +40,7 @@ def evaluate_and_report(
         if folder.status() == "done" and not is_tested(folder):
             run, name = recorded_run(folder), folder.path.name
             log(console, f"evaluating {name} on the test split")
-            options = with_packs([run.data], Options(results, data_folder), partial(log, console))
+            options = with_packs([run.data], Options(results, data_folder), partial(log, console), console)
             dataset = dataset_of(run.data, options)
             require_same_data(name, run.data_identity, dataset)
             compute = folder.require_record().compute

@@ -56,8 +56,8 @@ class Copier:
         self._open: set[Path] = set()  # folders whose run is open in the tracker
         self._parents: dict[Parent, str] = {}  # ids of the open parents
 
-    def copy(self, watched: Iterable[Watched], is_last: bool = False) -> None:
-        """Copy what is new. is_last: also end the runs that no process trains.
+    def copy(self, watched: Iterable[Watched], end: State | None = None) -> None:
+        """Copy what is new. end: how the command ends, after which no process trains its runs; None if it continues.
 
         A run that fails does not keep the others from being copied; the first error is raised at the end.
         """
@@ -65,7 +65,7 @@ class Copier:
         for one in watched:
             for folder in one.find():
                 try:
-                    self._copy_run(folder, one, is_last)
+                    self._copy_run(folder, one, end)
                 except Exception as error:  # noqa: BLE001 - of the tracker's package; raised below
                     errors.append(error)
                 if len(errors) == MAX_FAILURES:
@@ -73,11 +73,11 @@ class Copier:
         if errors:
             raise errors[0]
 
-    def _copy_run(self, folder: RunFolder, watched: Watched, is_last: bool) -> None:
+    def _copy_run(self, folder: RunFolder, watched: Watched, end: State | None) -> None:
         stamp, is_open = stamp_of(folder), folder.path in self._open
-        if self._copied.get(folder.path) == stamp and not (is_last and is_open):
+        if self._copied.get(folder.path) == stamp and not (end and is_open):
             return
-        facts = _read(folder, watched, is_last)
+        facts = _read(folder, watched, end)
         if facts is None:
             return
         entry = self._entry(folder.path)
@@ -145,15 +145,20 @@ class _Facts:
     is_over: bool
 
 
-def _read(folder: RunFolder, watched: Watched, is_last: bool) -> _Facts | None:
-    """Return what `folder` has; None if the run has not started, or if a file is damaged, which the report reports."""
+def _read(folder: RunFolder, watched: Watched, end: State | None) -> _Facts | None:
+    """Return what `folder` has; None if the run has not started, or if a file is damaged, which the report reports.
+
+    A trial that is not done when its search ends was pruned.
+    """
     with suppress(DamagedFile):
         if (record := folder.record()) is None:
             return None
-        epochs, state = epochs_of(folder.history()), state_of(record, folder, is_last)
+        epochs, state = epochs_of(folder.history()), state_of(record, folder, is_last=end is not None)
+        if watched.are_trials and state == "interrupted" and end == "done":
+            state = "done"
         results = results_of(record, folder, bool(epochs)) if state == "done" else {}
         is_complete = watched.are_trials or folder.test.is_file()
-        is_over = is_last or state == "failed" or (state == "done" and is_complete)
+        is_over = end is not None or state == "failed" or (state == "done" and is_complete)
         name = f"trial {folder.path.name}" if watched.are_trials else record.name
         kind = "trial" if watched.are_trials else record.stage
         return _Facts(tracked_run(record, name, kind, watched.parent.name), epochs, results, state, is_over)

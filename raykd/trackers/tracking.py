@@ -103,11 +103,13 @@ class Tracking:
         if name not in self._copiers:
             self._copiers[name] = Copier(make_tracker(name, self._folder))
         copier = self._copiers[name]
-        copier.copy(list(self._watched), is_last)
+        copier.copy(list(self._watched), self._end_state if is_last else None)
         if is_last:
             for parent, files, values in self._attached:
                 copier.attach(parent, files, values)
             copier.end_parents(self._end_state)
+            if self._attached:
+                self._log(f"tracker {name}: {copier.tracker.where}")
 
     def _note(self, name: str, reason: str) -> None:
         """Log the first failure of a tracker."""

@@ -143,3 +143,25 @@ def test_the_documented_notebook_runs_in_a_jupyter_kernel(
     leftovers = [path for path in short_folder.rglob("*") if path.is_dir() and path.name not in ("ray",)]
     assert [path.name for path in leftovers] == [f"raykd-{os.getuid()}"], "Ray's session and the token are removed"
     assert str(signal.Handlers.SIG_DFL) in notebook.cells[-1].outputs[0].text
+
+
+@pytest.mark.ray
+@pytest.mark.nightly
+def test_a_thread_uses_the_ray_that_the_script_has_started_and_leaves_it_connected(tmp_path: Path) -> None:
+    code = f"""
+        import threading
+        import ray
+
+        ray.init(num_cpus=2, num_gpus=0, logging_level="ERROR", log_to_driver=False)
+        from test_library import TINY
+        import raykd
+
+        reports = []
+        thread = threading.Thread(target=lambda: reports.append(raykd.run(TINY, results={str(tmp_path / "r")!r})))
+        thread.start()
+        thread.join()
+        assert set(reports[0].runs["state"]) == {{"evaluated"}}
+        assert ray.is_initialized() and ray.get(ray.remote(lambda: 1).remote()) == 1
+        """
+    variables = environment(cpus=2) | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    subprocess.run([sys.executable, "-c", dedent(code)], env=variables, check=True, timeout=400)

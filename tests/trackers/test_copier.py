@@ -9,17 +9,18 @@ from fake_tracker import BASELINE, STEPS, TEACHER, FakeTracker, family_in, folde
 from raykd.spec.plan import Run
 from raykd.store.run_folder import RunFolder
 from raykd.trackers.copier import FILE, Copier, Parent, Watched
+from raykd.trackers.tracker import State
 
 
 def watched(results: Path, *runs: Run) -> list[Watched]:
     return [Watched(family_in(results), lambda: [folder_of(run, results) for run in runs])]
 
 
-def copied(tracker: FakeTracker, results: Path, run: Run = TEACHER, is_last: bool = True) -> None:
+def copied(tracker: FakeTracker, results: Path, end: State = "done") -> None:
     """Copy as one command does."""
     copier = Copier(tracker)
-    copier.copy(watched(results, run), is_last)
-    copier.end_parents("done")
+    copier.copy(watched(results, TEACHER), end)
+    copier.end_parents(end)
 
 
 def test_a_finished_run_has_its_settings_epochs_and_test_metrics(results: Path) -> None:
@@ -143,3 +144,13 @@ def test_trials_are_below_their_search_and_the_search_below_its_family(results: 
     assert root.parent is None and parent.run.settings == space
     assert (parent.files, parent.results) == (["index.html"], {"top1": 0.5})
     assert (parent.states, root.states) == (["done"], ["done"])
+
+
+@pytest.mark.parametrize(("end", "state"), [("done", "done"), ("interrupted", "interrupted")])
+def test_a_trial_that_is_not_done_when_its_search_ends_was_pruned(end: State, state: State, tmp_path: Path) -> None:
+    train(TEACHER, tmp_path, stop_at=STEPS + 2)
+    search = Parent(tmp_path / "small" / "search", "small/search", "search", {}, family_in(tmp_path))
+    tracker = FakeTracker()
+    trial = Watched(search, lambda: [folder_of(TEACHER, tmp_path)], are_trials=True)
+    Copier(tracker).copy([trial], end)
+    assert tracker.shown(f"trial {TEACHER.name}").states == [state]

@@ -7,6 +7,7 @@ import pytest
 from fake_tracker import TEACHER, FakeTracker, family_in, folder_of, train
 
 from raykd.errors import Interrupted
+from raykd.store.locked_folder import lock_at
 from raykd.trackers import tracking as module
 from raykd.trackers.tracking import FOLDER, Tracking
 
@@ -35,7 +36,9 @@ def test_runs_the_report_and_its_values_are_there_when_the_command_ends(results:
     family = tracker.shown("small")
     assert len(tracker.shown(TEACHER.name).epochs) == 3 and tracker.is_closed
     assert (family.files, family.results, family.states) == (["index.html"], {"teacher_accuracy": 0.5}, ["done"])
-    assert lines == [] and not [thread for thread in threading.enumerate() if thread.name == "raykd-trackers"]
+    assert lines == ["tracker mlflow: nowhere"] and not [
+        thread for thread in threading.enumerate() if thread.name == "raykd-trackers"
+    ]
 
 
 def test_epochs_are_copied_while_the_run_trains(tmp_path: Path, tracker: FakeTracker, monkeypatch) -> None:
@@ -55,7 +58,7 @@ def test_a_tracker_that_raises_fails_nothing_and_is_logged_once(
     monkeypatch.setattr(module, "COPY_EVERY_S", 0.01)
     tracker.broken, lines = {method}, []
     track(results, lines)
-    (line,) = lines
+    (line,) = [line for line in lines if "fails" in line]
     assert f"tracker mlflow fails (ConnectionError: {method} does not work); training continues" in line
     assert folder_of(TEACHER, results).status() == "done"
 
@@ -95,6 +98,19 @@ def test_the_family_ends_as_the_command_does(
     with pytest.raises(type(error)):
         track(tmp_path, [], error)
     assert tracker.shown("small").states == [state]
+
+
+def test_while_another_command_copies_nothing_is_copied_and_later_ones_copy_it(
+    results: Path, tracker: FakeTracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOCK_WAIT_S", 0.05)
+    lines: list[str] = []
+    (results / FOLDER).mkdir()
+    with lock_at(results / FOLDER / ".lock").acquire():
+        track(results, lines)
+    assert (lines, tracker.runs) == ([], {})
+    track(results, lines)
+    assert len(tracker.shown(TEACHER.name).epochs) == 3
 
 
 def test_only_tensorboard_starts_no_thread_and_writes_nothing(tmp_path: Path) -> None:
