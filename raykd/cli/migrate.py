@@ -5,7 +5,7 @@ from pathlib import Path
 from filelock import Timeout
 
 from raykd.errors import COMMAND, ConfigError
-from raykd.store.locked_folder import acquire, lock_at
+from raykd.file_lock import acquire, lock_at
 from raykd.store.run_store import RunStore
 from raykd.training.migration import apply_migration, describe_migration, plan_migration
 

@@ -22,10 +22,10 @@ from safetensors.torch import load_file
 
 from raykd.config.codec import read_checked_json, read_record, write_checked_json, write_record
 from raykd.errors import ConfigError, plural
+from raykd.file_lock import is_locked, lock_at
 from raykd.provenance import identity_of
 from raykd.spec.plan import Run
 from raykd.spec.stages import TEACHERS
-from raykd.store.locked_folder import is_locked, lock_at
 from raykd.store.migration import JOURNAL, SET_ASIDE, MigrationRecord, Move
 from raykd.store.records import PlanRecord, RunRecord, UsageFile
 from raykd.store.run_folder import RunFolder

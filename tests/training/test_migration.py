@@ -3,7 +3,9 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from raykd.bench.without_ray import train_plan
 from raykd.cli import parser
 from raykd.config.codec import read_checked_json, write_checked_json, write_record
 from raykd.errors import Interrupted
+from raykd.methods import Method
 from raykd.models.weights import read_metadata, save_weights
 from raykd.provenance import file_sha256
 from raykd.report.build import build
@@ -33,6 +36,7 @@ from raykd.training import migration
 from raykd.training.compute import choose_compute
 from raykd.training.final_evaluation import evaluate_on_test
 from raykd.training.hooks import Hooks
+from raykd.training.run_sources import save_sources
 from raykd.training.usage import record_usage
 
 FAMILIES = ("one", "small")
@@ -99,10 +103,6 @@ def content(folder: Path) -> dict[str, str]:
     """Return the hash of each file below `folder` except its locks, by path."""
     paths = [path for path in folder.rglob("*") if path.is_file() and not path.name.endswith("lock")]
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
-
-
-def files_of(results: Path) -> Iterator[str]:
-    yield from (path for path in content(results) if not path.startswith(SET_ASIDE))
 
 
 def test_the_earlier_version_named_these_runs_so() -> None:
@@ -188,11 +188,11 @@ def test_a_migration_that_was_killed_anywhere_is_completed(
 def test_an_interrupted_migration_is_named_by_other_commands(
     results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def no_space(*_: object) -> None:
+    def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(migration, "_rename_in_plan", no_space)
+        patch.setattr(migration, "_rename_in_plan", killed)
         migration.apply_migration(results, migration.plan_migration(results))
     assert not old_teachers(results)
     assert parser.entry(["report", "--results", str(results)]) == 2
@@ -299,6 +299,24 @@ def test_a_search_keeps_its_trials_its_confirmation_and_its_identity(
     assert confirmed is not None
     assert confirmed["candidates"][0]["runs"] == [after.runs[2].name]
     assert confirmed["baseline"]["runs"] == [after.runs[1].name]
+
+
+def test_a_run_of_a_custom_method_migrates_with_the_copy_of_its_code(tmp_path: Path) -> None:
+    file, results = tmp_path / "mine.py", tmp_path / "results"
+    file.write_text(
+        "from dataclasses import dataclass\nfrom typing import ClassVar\nfrom raykd.methods import KD\n\n\n"
+        "@dataclass(frozen=True)\nclass Mine(KD):\n    kind: ClassVar[str] = 'mine'\n    scale: float = 1.0\n"
+    )
+    method = replace(Method.from_text(f"{file}:Mine"), scale=2.0)
+    run = old_plan_of("small", method=method).runs[2]
+    folder = RunFolder(results / "small" / run.name)
+    folder.write_record(record_of(run))
+    save_sources(run, folder)
+    file.unlink()
+    command = [sys.executable, "-m", "raykd", "migrate", "--results", str(results)]  # a process without the class
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in (results / "small").iterdir()] == [plan_of("small", method=method).runs[2].name]
 
 
 def test_a_missing_results_folder_is_refused(tmp_path: Path, migrate: Callable[..., list[str]]) -> None:
