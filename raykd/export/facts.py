@@ -35,6 +35,7 @@ def config_json(run: FinishedRun, form: ExportFormat) -> dict[str, Any]:
         "input": {"dtype": "uint8", "shape": ["batch", 3, size, size], "channels": "RGB", "range": [0, 255]},
         "preprocessing": {
             "inside": form.preprocesses,
+            "center_crop": run.spec.data.center_crop,
             "mean": run.mean,
             "std": run.std,
             "resize_to": run.model.input_size,

@@ -83,7 +83,7 @@ def timm_config(run: FinishedRun) -> dict[str, Any]:
             "num_classes": len(run.header.classes),
             "input_size": [3, run.network_size, run.network_size],
             "interpolation": run.model.mode,
-            "crop_pct": 1.0,
+            "crop_pct": run.spec.data.center_crop,
             "mean": run.mean,
             "std": run.std,
         },

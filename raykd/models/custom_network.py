@@ -9,6 +9,7 @@ class for it (`_config_class`). So they are set, checked, searched and recorded 
 """
 
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, make_dataclass
 from functools import cache
@@ -102,10 +103,11 @@ class Network(SubmoduleModel, metaclass=_ByClass):
         entry = payload.get("source") or {}
         found = custom_file.find_class(entry)
         if found is None:
+            setting = shlex.quote(f"student.model={entry.get('file')}:{entry.get('class')}")
             raise CodeNotLoaded(
                 f"its network is {entry.get('class')} of {entry.get('file')}, SHA-256 "
                 f"{str(entry.get('sha256'))[:12]}, and no model of this command is from a file with that content; name "
-                f"it, such as --set student.model={entry.get('file')}:{entry.get('class')}"
+                f"it, such as --set {setting}"
             )
         return _config_class(found), {name: value for name, value in payload.items() if name != "source"}
 

@@ -5,6 +5,7 @@ Experiment(family="cnn", data=Data("cifar10"), teacher=Recipe("resnet18", ...), 
 """
 
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -289,7 +290,8 @@ class Experiment(Config):
         no_weights = f"requires a model with pretrained weights, timm:NAME or torchvision:NAME, not {model.label}"
         self.require(has_pretrained or checkpoint != PRETRAINED, "teacher_checkpoint", no_weights)
         is_same = isinstance(model, HuggingFace) and checkpoint == f"{hf_files.PREFIX}{model.name}"
-        other = f"has another network than teacher.model = {model.label}; --set teacher.model={checkpoint}"
+        setting = shlex.quote(f"teacher.model={checkpoint}")
+        other = f"has another network than teacher.model = {model.label}; --set {setting}"
         self.require(is_same or not checkpoint.startswith(hf_files.PREFIX), "teacher_checkpoint", other)
 
     def _check_teachers(self) -> None:

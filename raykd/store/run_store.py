@@ -15,10 +15,10 @@ from raykd.atomic import make_folder
 from raykd.config import to_dict
 from raykd.config.codec import write_record
 from raykd.errors import ConfigError
+from raykd.file_lock import acquire, lock_at
 from raykd.provenance import command_line
 from raykd.spec.plan import Plan, Run
 from raykd.spec.stages import Stage
-from raykd.store.locked_folder import acquire, lock_at
 from raykd.store.records import PlanRecord, read_plan
 from raykd.store.run_folder import RunFolder, Status
 
