@@ -179,6 +179,9 @@ def test_a_worker_that_raises_or_hangs_costs_an_exception() -> None:
         with pytest.raises(WorkerFailed, match="ValueError"):
             worker.call(60, int, "no number")
         with pytest.raises(WorkerFailed, match="no answer within 0 s"):
+            worker.call(0.2, time.sleep, 1)
+        assert worker.call(60, max, 2, 3) == 3, "not the late answer"
+        with pytest.raises(WorkerFailed, match="no answer within 0 s"):
             worker.call(0.2, time.sleep, 60)
     finally:
         worker.end()
