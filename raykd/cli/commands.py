@@ -213,6 +213,12 @@ def export(arguments: Namespace) -> None:
     print(export_run(Path(arguments.results), arguments.run, arguments.format, output, arguments.overwrite))
 
 
+def migrate(arguments: Namespace) -> None:
+    from raykd.cli.migrate import migrate_results
+
+    migrate_results(Path(arguments.results), arguments.dry_run)
+
+
 def models(arguments: Namespace) -> None:
     from raykd.cli.models_text import models_text
 
@@ -244,6 +250,7 @@ COMMANDS: dict[str, Callable[[Namespace], None]] = {
     "pack": pack,
     "bench": bench,
     "export": export,
+    "migrate": migrate,
     "models": models,
     "doctor": doctor,
 }
