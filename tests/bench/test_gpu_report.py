@@ -151,7 +151,7 @@ def test_packing_starts_an_mps_of_its_folder_and_ends_it(tmp_path: Path, monkeyp
         assert (os.environ[mps.PIPES], os.environ[mps.VISIBLE]) == (f"{tmp_path}/mps", "GPU-bbb")
     assert dict(os.environ) == before and part.report.figure("packing", "start the MPS daemon")["seconds"] > 0
     assert fake_mps.commands(tmp_path) == [f"quit -t 3 pipes={tmp_path}/mps"]
-    assert len(fake_mps.calls(tmp_path)) == 1 and not any(map(is_running, fake_mps.pids(tmp_path)))
+    assert len(fake_mps.calls(tmp_path)) == 1 and have_ended(fake_mps.pids(tmp_path))
 
 
 def test_an_mps_that_does_not_start_fails_its_figure_and_leaves_no_client_a_gpu(
@@ -177,15 +177,17 @@ def test_the_mps_of_a_process_that_is_killed_ends_too(tmp_path: Path) -> None:
         patch.setenv("PATH", fake_mps.programs(tmp_path)["PATH"])
         patch.setattr(gpu_report, "DUMP_S", 0.1)
         gpu_report.watch(script, tmp_path / "out", time.time() + 8, tmp_path)
-    assert len(fake_mps.pids(tmp_path)) == 2 and not any(map(is_running, fake_mps.pids(tmp_path)))
+    assert len(fake_mps.pids(tmp_path)) == 2 and have_ended(fake_mps.pids(tmp_path))
 
 
-def is_running(process: int) -> bool:
-    """Return whether a process runs and is no zombie."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+def have_ended(processes: list[int]) -> bool:
+    """Return whether all `processes` end within some seconds; a zombie has ended."""
+    until, states = time.monotonic() + 10, ["?"]
+    while set(states) - {"Z"} and time.monotonic() < until:
+        time.sleep(0.02)
+        files = [Path(f"/proc/{process}/stat") for process in processes]
+        states = [file.read_text().rsplit(")", 1)[1].split()[0] for file in files if file.exists()]
+    return not set(states) - {"Z"}
 
 
 def test_a_failing_figure_is_recorded_and_the_next_one_measured(tmp_path: Path) -> None:
