@@ -24,6 +24,7 @@ EXAMPLES = {
     "tiny.py",
     "flowers.py",
     "my_method.py",
+    "my_callbacks.py",
     "my_net.py",
     "my_tower.py",
     "mine.py",
@@ -32,13 +33,23 @@ EXAMPLES = {
 }  # files that the reader writes
 # Flags of other programs in this repository, and of Slurm, Ray, uv, Prometheus and TensorBoard.
 OTHER_FLAGS = {
-    *("--dry-run", "--minutes", "--out"),
+    *("--dry-run", "--minutes", "--out", "--parts"),
     *("--gres", "--mem", "--mem-per-cpu", "--mem-per-gpu", "--cpus-per-task", "--cpus-per-gpu", "--gpus", "--ntasks"),
     *("--gpus-per-node", "--gpus-per-task", "--exclusive", "--chdir", "--partition", "--time", "--signal", "--batch"),
-    *("--jobid", "--details", "--block", "--head", "--logdir", "--config.file", "--compile-bytecode"),
+    *(
+        "--jobid",
+        "--details",
+        "--block",
+        "--head",
+        "--logdir",
+        "--config.file",
+        "--compile-bytecode",
+        "--backend-store-uri",
+    ),
 }
 
-OTHER_NAMES = {"RandomResizedCrop", "GraceTime"}  # of torchvision and Slurm
+# Of torchvision, Slurm, NVIDIA's driver and W&B.
+OTHER_NAMES = {"RandomResizedCrop", "GraceTime", "EXCLUSIVE_PROCESS", "WANDB_API_KEY"}
 
 
 @cache

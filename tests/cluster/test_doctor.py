@@ -151,3 +151,12 @@ def test_the_partition_is_read_from_a_real_slurm(slurm: Testbed, repository: Pat
     assert "partition markov_gpu: 2 nodes with gpu:h100:2; 1 node with gpu:a100:2" in output
     output = slurm.run(command, repository, {"PATH": path, "SBATCH_PARTITION": "elsewhere"}, timeout_s=60)
     assert "partition 'elsewhere' does not exist" in output and "sinfo -s" in output
+
+
+def test_the_partition_is_that_of_the_project_in_the_current_folder(tmp_path, monkeypatch) -> None:
+    monkeypatch.delenv("SBATCH_PARTITION", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert doctor.default_partition() == "markov_gpu"  # of the bundled site.sh
+    (tmp_path / "slurm").mkdir()
+    (tmp_path / "slurm" / "site.sh").write_text("export SBATCH_PARTITION=mine\n")
+    assert doctor.default_partition() == "mine"

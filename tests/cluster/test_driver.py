@@ -14,6 +14,7 @@ from raykd.cluster import boot, driver
 from raykd.cluster.driver import Signals, exit_code, run_driver
 from raykd.cluster.submissions import experiment_command
 from raykd.errors import ConfigError, Interrupted, RaykdError
+from raykd.spec.bundled import EXPERIMENTS
 
 WAITS = "import time; time.sleep(300)"
 SAVES = "import signal, sys, time; signal.signal({number}, lambda *_: sys.exit({code})); time.sleep(300)"
@@ -139,3 +140,12 @@ def test_boot_outside_a_job_prints_how_to_submit(capsys: pytest.CaptureFixture[s
 def test_boot_imports_neither_ray_nor_torch() -> None:
     program = "import sys, raykd.cluster.boot; sys.exit(bool({'ray', 'torch'} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", program], timeout=30, check=True)
+
+
+def test_a_name_stands_for_the_projects_experiment_or_the_bundled_one(tmp_path: Path) -> None:
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "mine.py").touch()
+    assert experiment_command(["mine", "--plan"], tmp_path) == [sys.executable, "experiments/mine.py", "--plan"]
+    assert experiment_command(["digits"], tmp_path) == [sys.executable, str(EXPERIMENTS / "digits.py")]
+    with pytest.raises(ConfigError, match="unknown experiment 'digitz'"):
+        experiment_command(["digitz"], tmp_path)

@@ -1,5 +1,6 @@
 """Staging of code and data to scratch space, and its removal."""
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -168,3 +169,10 @@ def test_a_full_scratch_is_reported_before_anything_is_written(
     with pytest.raises(ConfigError, match=message), staging.filled():
         pass
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_a_project_without_raykd_stages_its_data_only(repository: Path, tmp_path: Path) -> None:
+    """Its jobs import the installed raykd."""
+    shutil.rmtree(repository / "raykd")
+    staging = staging_of(repository, tmp_path / "scratch")
+    assert staging.code_path is None and staging.data_path is not None

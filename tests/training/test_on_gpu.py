@@ -1,5 +1,6 @@
 """Tests of the loop on a GPU: each precision trains, stops, resumes and rounds as it should, without waiting."""
 
+import threading
 from typing import Any
 
 import pytest
@@ -55,7 +56,10 @@ def test_first_epochs_losses_are_the_cpus(run_folder: RunFolder, tmp_path: Any) 
 
 
 def test_products_and_convolutions_have_the_error_of_the_precision(precision: Any) -> None:
-    """The relative error of a product of many random numbers lies between those of float32 and of 8 or 11 bits."""
+    """The relative error of a product of many random numbers lies between those of float32 and of 8 or 11 bits.
+
+    cuDNN's Winograd kernels, which an earlier test's autotuning may have chosen, add to the error of float32.
+    """
     generator = torch.Generator().manual_seed(0)
     left, right = (torch.randn(64, 4096, generator=generator) for _ in range(2))
     images, filters = torch.randn(8, 64, 16, 16, generator=generator), torch.randn(64, 64, 3, 3, generator=generator)
@@ -65,7 +69,7 @@ def test_products_and_convolutions_have_the_error_of_the_precision(precision: An
     exact = left.double() @ right.double().T, torch.nn.functional.conv2d(images.double(), filters.double())
     for found, expected in zip((product, convolved), exact, strict=True):
         error = float((found.cpu().double() - expected).norm() / expected.norm())
-        assert error < 1e-5 if precision == "fp32" else 1e-5 < error < 1e-2
+        assert error < 5e-5 if precision == "fp32" else 5e-5 < error < 1e-2
 
 
 @pytest.mark.parametrize("optimizer", [SGD(lr=0.05), AdamW(lr=1e-3)], ids=lambda optimizer: optimizer.kind)
@@ -91,4 +95,24 @@ def test_fp16_run_as_a_graph_has_the_losses_of_eager_steps(tmp_path: Any) -> Non
         reports = train(run, RunFolder(tmp_path / step), "cuda")
         losses.append([report.terms["loss"] for report in reports])
         assert ("one CUDA graph per step" in reports[0].compute) == (step == "graph")
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2)
+
+
+def test_runs_of_threads_one_after_another_are_captured_as_graphs(tmp_path: Any) -> None:
+    """Tune runs each trial of a worker in a new thread."""
+    reports: list[EpochReport] = []
+    for number in range(2):
+        run = run_of("distilled", student=recipe(step="graph"))
+        folder = RunFolder(tmp_path / f"{number}")
+        thread = threading.Thread(target=lambda run=run, folder=folder: reports.extend(train(run, folder, "cuda")))
+        thread.start()
+        thread.join()
+    assert len(reports) == 6 and all("one CUDA graph per step" in report.compute for report in reports)
+
+
+def test_a_compiled_step_is_captured_and_has_the_losses_of_an_eager_one(tmp_path: Any) -> None:
+    losses = []
+    for compiled in (False, True):
+        run = run_of("distilled", student=recipe(compile=compiled, step="graph"))
+        losses.append([report.terms["loss"] for report in train(run, RunFolder(tmp_path / f"{compiled}"), "cuda")])
     assert losses[1] == pytest.approx(losses[0], rel=1e-2)
