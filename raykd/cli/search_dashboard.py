@@ -30,9 +30,7 @@ def serve_dashboard(results: Path, name: str) -> None:
     search without trials; DamagedFile for a damaged journal.
     """
     if find_spec("optuna_dashboard") is None:
-        raise ConfigError(
-            "tune dashboard: requires a package that is missing: pip install optuna-dashboard (the extra 'dashboard')"
-        )
+        raise ConfigError("tune dashboard: requires a package that is missing: pip install optuna-dashboard")
     folder = find_search(results, name)
     num_trials = len(folder.trials())
     if not num_trials:
