@@ -4,7 +4,7 @@
     find(place, image_size=32)                                                                 a StoredDataset to decode
 
 The identity of a pack of original bytes is that of its source at the same image size. Images that were encoded again
-count as other images, except for squares of raw pixels at their size.
+count as other images, and so do squares of raw pixels, even at their size.
 """
 
 import hashlib
@@ -85,16 +85,16 @@ def identity_of(pack: Pack, image_size: int) -> str:
         if record.num_skipped:  # the files have more images than the pack
             digests = np.concatenate([pack.train_digests, pack.test_digests])
             identity = hashlib.sha256(identity.encode() + digests.tobytes()).hexdigest()
-    change = _change(record, image_size)
+    change = _change(record)
     return hashlib.sha256(f"{identity} {change}".encode()).hexdigest() if change else identity
 
 
-def _change(record: PackRecord, image_size: int) -> str:
-    """Return the difference between the pack's images and the original ones at `image_size`, in words; '' for none."""
+def _change(record: PackRecord) -> str:
+    """Return the difference between the pack's images and the original ones, in words; '' for none."""
     if record.encoding == "jpeg":
         return f"shorter side {record.shorter_side} as JPEG of quality {record.quality}"
-    is_resized = record.encoding == "raw" and record.square_size != image_size
-    return f"from squares of {record.square_size}" if is_resized else ""
+    # Also for squares at `image_size`: random crops show less of a square, and its mean and std are other values.
+    return f"from squares of {record.square_size}" if record.encoding == "raw" else ""
 
 
 def _images_of(split: PackedSplit, record: PackRecord, target: TargetSize, threads: LoaderThreads) -> PackedImages:
