@@ -39,7 +39,8 @@ def find(place: Path, image_size: int | None) -> StoredDataset:
         )
         return train, test
 
-    return StoredDataset(identity_of(pack, size), size, record.class_names, decode, record.statistics, record.notes)
+    identity, names, statistics = identity_of(pack, size), record.class_names, record.statistics
+    return StoredDataset(identity, size, names, decode, statistics, record.notes, record.resizing)
 
 
 def open_packed(
@@ -58,7 +59,7 @@ def open_packed(
     target, threads, (mean, std) = TargetSize(size, center_crop=center_crop), LoaderThreads(loaders), record.statistics
     train, test = (Split(_images_of(split, record, target, threads), split.labels) for split in (pack.train, pack.test))
     notes = (*record.notes, *constant_channels(mean, std))
-    return Dataset(name, train, test, record.class_names, mean, std, identity_of(pack, size), notes)
+    return Dataset(name, train, test, record.class_names, mean, std, identity_of(pack, size), notes, record.resizing)
 
 
 def size_of(pack: Pack, image_size: int | None) -> int:
