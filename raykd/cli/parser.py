@@ -147,6 +147,9 @@ def make_parser(prog: str = COMMAND) -> Parser:
     _add_bench(commands)
     _add_export(commands)
     add_run_commands(partial(_add, commands))
+    text = "move runs that an earlier version of raykd wrote to where this one reads them"
+    migrate = _add(commands, "migrate", text, add_results)
+    migrate.add_argument("--dry-run", action="store_true", help="print what would be moved, and change nothing")
     _add(commands, "doctor", "check this machine for what raykd requires, and print remedies", add_folders)
     add_job_commands(partial(_add, commands))
     return parser
@@ -189,9 +192,14 @@ def _add_stages(commands: Any) -> None:
 
 
 def _add_tune_and_plan(commands: Any) -> None:
-    text = "search hyperparameters with Ray Tune and Optuna; 'tune show' prints the progress of all searches"
+    text = "search hyperparameters with Ray Tune and Optuna; 'tune show' prints the progress of all searches, and "
+    text += "'tune dashboard' opens the study of one in optuna-dashboard"
     tune = _add(commands, "tune", text, add_folders, add_settings)
-    tune.add_argument("file", metavar="NAME|FILE|show", help="an experiment with a search, or show")
+    tune.add_argument(
+        "file", metavar="NAME|FILE|show|dashboard", help="an experiment with a search; or show, or dashboard"
+    )
+    text = "with dashboard: FAMILY/NAME of a search, its name, or the beginning of one; default: the only search"
+    tune.add_argument("search", nargs="?", default="", metavar="SEARCH", help=text)
     tune.add_argument("--trials", help=f"number of trials; {_OF_EXPERIMENT}")
     text = "print an experiment's runs and their progress; start nothing"
     plan = _add(commands, "plan", text, add_folders, add_settings)

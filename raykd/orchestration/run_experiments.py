@@ -1,6 +1,7 @@
 """Run experiments: check their plans, train on Ray, evaluate and report. One call, one exit code."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -23,8 +24,10 @@ from raykd.orchestration.tracked import attach_report, family_of, tracking_of, w
 from raykd.spec.experiment import Experiment, Workers
 from raykd.spec.plan import Plan, Run, make_plan
 from raykd.spec.trackers import require_installed
+from raykd.store.migration import require_migrated
 from raykd.store.results_folder import in_use
 from raykd.store.run_store import RunStore
+from raykd.trackers.tracking import Tracking
 from raykd.training.compute import device_for, require_precision
 from raykd.training.final_evaluation import is_tested
 from raykd.training.networks import Networks
@@ -82,6 +85,7 @@ def plans_of(experiments: Sequence[Experiment], options: Options) -> list[tuple[
 
 def plan_of(experiment: Experiment, options: Options) -> tuple[Plan, Dataset]:
     """Return the plan and its data, after all checks that need no Ray. Nothing is written or started."""
+    require_migrated(options.results)
     dataset, store = dataset_of(experiment.data, options), RunStore(options.results)
     plan = checked_plan(experiment, dataset, options)
     for run in plan.runs:
@@ -117,31 +121,40 @@ def teacher_choice_of(plan: Plan, dataset: Dataset, states: RunStates, options: 
 
 
 def run_experiments(
-    experiments: Sequence[Experiment], options: Options, console: Console, reports: bool = True
+    experiments: Sequence[Experiment],
+    options: Options,
+    console: Console,
+    reports: bool = True,
+    tracking: Tracking | None = None,
 ) -> list[JobStatus]:
     """Train and evaluate every run of the experiments, and report. Return how each job ended.
+
+    tracking: the trackers of a command that runs more than this; None for those of the experiments.
 
     Raises Interrupted, or RunFailed with the jobs that failed.
     """
     options = prepared(experiments, options, console)
     plans = plans_of(experiments, options)
     store = RunStore(options.results)
-    runs = [*{run.name: run for plan, _ in plans for run in plan.runs}.values()]  # families may share a teacher
-    states = _restore_damaged(plans, RunStates.read(runs, store), store, console)
+    states = _restore_damaged(plans, RunStates.read(_runs_of(plans), store), store, console)
     store.make_folder()
     note_results(options.results)
     with in_use(options.results):
-        states = _write_plans(plans, states, options, console)
-        return _run_planned(experiments, plans, runs, states, options, console, reports)
+        states = _write_plans(plans, states, store, console)
+        return _run_planned(experiments[0].workers, plans, states, options, console, reports, tracking)
+
+
+def _runs_of(plans: Sequence[tuple[Plan, Dataset]]) -> list[Run]:
+    """Return each run once, since families may share a teacher."""
+    return [*{run.name: run for plan, _ in plans for run in plan.runs}.values()]
 
 
 def _write_plans(
-    plans: Sequence[tuple[Plan, Dataset]], states: RunStates, options: Options, console: Console
+    plans: Sequence[tuple[Plan, Dataset]], states: RunStates, store: RunStore, console: Console
 ) -> RunStates:
     """Write the plans, and return the states without runs that `raykd runs rm` removed before the plans named them."""
-    store = RunStore(options.results)
     with store.planning():
-        states = states.without_removed([run for plan, _ in plans for run in plan.runs], store)
+        states = states.without_removed(_runs_of(plans), store)
         for plan, _ in plans:
             if replaced := store.write_plan(plan):
                 family = plan.experiment.family
@@ -150,16 +163,16 @@ def _write_plans(
 
 
 def _run_planned(
-    experiments: Sequence[Experiment],
+    workers: Workers,
     plans: Sequence[tuple[Plan, Dataset]],
-    runs: Sequence[Run],
     states: RunStates,
     options: Options,
     console: Console,
     reports: bool,
+    tracking: Tracking | None,
 ) -> list[JobStatus]:
     """Train and evaluate the planned runs, and report. Return and raise what `run_experiments` does."""
-    store = RunStore(options.results)
+    store, runs = RunStore(options.results), _runs_of(plans)
     for _, dataset in plans:
         keep_decoded(dataset, options.decoded)  # the workers read it there
     log(console, f"{plural(len(runs), 'run')}, {len(states.trained)} of them done before; results in {options.results}")
@@ -169,10 +182,11 @@ def _run_planned(
         if run.imported is not None and (check := read_import_check(store.folder(run))):
             log(console, f"{run.name}: {describe_import(check)}")
     caches = _plan_caches(plans, states, options, console)
-    with stop_signals() as stopped, tracking_of(options, console) as tracking:
+    trackers = nullcontext(tracking) if tracking is not None else tracking_of(options, console)
+    with stop_signals() as stopped, trackers as tracking:
         for plan, _ in plans:
             watch_runs(tracking, family_of(plan, options.results), plan.runs, store)
-        statuses = run_to_completion(runs, states, caches, experiments[0].workers, options, console, stopped.is_set)
+        statuses = run_to_completion(runs, states, caches, workers, options, console, stopped.is_set)
         try:
             if reports:
                 write_report(options.results, console)

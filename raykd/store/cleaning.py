@@ -3,7 +3,8 @@
     checkpoints     of finished runs and ended trials, three times the weights each
     logit caches    that no unfinished run or search reads; a run that needs one fills it again
     decoded data    decoded images and packs in .data that no unfinished run or search reads; made again when needed
-    leftovers       of killed commands: files of Ray Train, temporary files, runs that were partly removed
+    leftovers       of killed commands: files of Ray Train, temporary files, runs that were partly removed; and runs
+                    that `raykd migrate` set aside
 
 A checkpoint is removed while the run's lock is held, as in training. All others are removed only while no command
 trains in the results folder, since they are not locked one by one.
@@ -20,6 +21,7 @@ from typing import Literal, get_args
 from raykd.atomic import is_leftover
 from raykd.errors import RunFailed
 from raykd.file_lock import acquire, is_locked, lock_at
+from raykd.store.migration import SET_ASIDE
 from raykd.store.results_folder import (
     DECODED,
     LOGIT_CACHES,
@@ -161,7 +163,8 @@ def _unguarded(catalog: Catalog) -> tuple[list[Removable], list[tuple[Path, tupl
     removable += [Removable("decoded data", path, disk_bytes(path)) for path in _decoded(results / DECODED, references)]
     families = [path for path in _entries(results) if path.is_dir()]
     left = [path for folder in (results, *families) for path in _entries(folder) if _is_left_behind(path)]
-    removable += [Removable("leftovers", path, disk_bytes(path)) for path in (*_entries(results / RAY), *left)]
+    left += [*_entries(results / RAY), *_entries(results / SET_ASIDE)]
+    removable += [Removable("leftovers", path, disk_bytes(path)) for path in left]
     return removable, kept
 
 

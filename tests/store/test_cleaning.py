@@ -151,7 +151,9 @@ def test_leftovers_of_killed_commands_are_removed(tmp_path):
     store, runs = RunStore(tmp_path), finished(tmp_path).runs
     (tmp_path / ".ray" / "0123456789ab").mkdir(parents=True)
     (tmp_path / "small" / ".removed-0123456789ab").mkdir()
+    (tmp_path / ".before_migration" / "teacher").mkdir(parents=True)
     paths = [
+        tmp_path / ".before_migration" / "teacher",
         old(store.folder(runs[1]).path / ".0123456789ab-best.safetensors"),
         old(tmp_path / "models_saved" / ".0123456789ab-small_teacher.safetensors"),
         tmp_path / ".ray" / "0123456789ab",
