@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -173,16 +172,17 @@ def removal_text(runs: Sequence[CatalogRun]) -> str:
 def cleaning_text(found: Cleaning, results: Path) -> str:
     """Return what may be removed by kind with sizes, what is kept for which runs, and the sum."""
     lines = []
-    for kind, items in groupby(
-        sorted(found.removable, key=lambda item: KINDS.index(item.kind)), lambda item: item.kind
-    ):
-        entries = list(items)
+    for kind in KINDS:
+        entries = [item for item in found.removable if item.kind == kind]
+        if not entries:
+            continue
         lines.append(f"{kind:<13} {size_text(found.size_of(kind)):>9}  {plural(len(entries), 'entry', 'entries')}")
         lines += [f"  {_where(item, results)} ({size_text(item.size_bytes)})" for item in entries[:MAX_LISTED]]
         lines += [f"  and {len(entries) - MAX_LISTED} more"] if len(entries) > MAX_LISTED else []
     for path, names in found.kept:
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        lines.append(f"kept: {path.relative_to(results)} ({size_text(disk_bytes(path))}), needed by {names[0]}{more}")
+        first, *others = names
+        more = f" and {len(others)} more" if others else ""
+        lines.append(f"kept: {path.relative_to(results)} ({size_text(disk_bytes(path))}), needed by {first}{more}")
     if found.is_used:
         lines.append("kept: caches, decoded data and leftovers, because a command trains in this folder now")
     total = size_text(sum(item.size_bytes for item in found.removable))

@@ -38,7 +38,7 @@ def find_run(results: Path, name: str) -> RunFolder:
     if len(matches) == 1:
         return RunFolder(matches[0])
     if matches:
-        raise ConfigError(f"run '{shown}' names {_candidates(matches, names)}; name one of them with more letters")
+        raise ConfigError(f"run '{shown}' names {plural(len(matches), 'run')}; name one of {_listed(matches, names)}")
     every = [one for known in names.values() for one in known]
     nearest = did_you_mean(name, every) or f", such as {next(iter(names)).name}"
     raise ConfigError(f"no run '{shown}' under '{results}': it has {plural(len(names), 'run')}{nearest}")
@@ -78,8 +78,8 @@ def _is_fingerprint(name: str) -> bool:
     return re.fullmatch(rf"[0-9a-f]{{{MIN_DIGITS},}}", name) is not None
 
 
-def _candidates(folders: list[Path], names: Mapping[Path, tuple[str, ...]]) -> str:
-    """Return '3 runs: a, b, c', each by its longest name."""
+def _listed(folders: list[Path], names: Mapping[Path, tuple[str, ...]]) -> str:
+    """Return the first of the runs, each by its longest name."""
     listed = ", ".join(names[folder][-1] for folder in folders[:MAX_CANDIDATES])
     more = f" and {len(folders) - MAX_CANDIDATES} more" if len(folders) > MAX_CANDIDATES else ""
-    return f"{plural(len(folders), 'run')}: {listed}{more}"
+    return f"{listed}{more}"

@@ -50,7 +50,7 @@ CASES = [
     ),
     BadInput("runs: an ambiguous name", _typed("runs", "show", "baseline"), ("names 2 runs", "small/baseline-")),
     BadInput(
-        "rm: an ambiguous name", _typed("runs", "rm", "distilled", "--yes"), ("names 2 runs", "with more letters")
+        "rm: an ambiguous name", _typed("runs", "rm", "distilled", "--yes"), ("names 2 runs", "name one of small/dist")
     ),
     BadInput("rm: an unknown run", _typed("runs", "rm", "nosuch", "--yes"), ("no run 'nosuch'", "5 runs")),
     BadInput("rm: a locked run", _locked, ("is locked by another process", "wait for it to end")),

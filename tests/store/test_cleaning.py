@@ -30,7 +30,8 @@ def old(path: Path) -> Path:
     """Write a temporary file of a writer that was killed two hours ago."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"x" * 5000)
-    os.utime(path, (time.time() - 7200,) * 2)
+    moment = time.time() - 7200
+    os.utime(path, (moment, moment))
     return path
 
 

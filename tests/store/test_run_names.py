@@ -30,7 +30,9 @@ def test_a_whole_name_counts_before_longer_names_that_begin_with_it(tmp_path):
 
 
 def test_an_ambiguous_beginning_is_one_line_with_the_candidates(results):
-    with pytest.raises(ConfigError, match=r"run 'baseline' names 2 runs: small/baseline-.*, small/baseline-") as error:
+    with pytest.raises(
+        ConfigError, match=r"run 'baseline' names 2 runs; name one of small/baseline-.*, small/baseline-"
+    ) as error:
         find_run(results, "baseline")
     assert "\n" not in str(error.value) and error.value.exit_code == 2
 
