@@ -1,4 +1,4 @@
-"""`python -m raykd doctor`: check a machine for what raykd requires, and print a remedy for each problem.
+"""`raykd doctor`: check a machine for what raykd requires, and print a remedy for each problem.
 
 Run it on a login node, and on a compute node inside a job.
 """
@@ -21,7 +21,7 @@ from raykd.cluster.job_folder import job_folder
 from raykd.cluster.ports import find_ports
 from raykd.cluster.private_ray import base_folder
 from raykd.cluster.slurm_commands import SlurmError, slurm_output
-from raykd.errors import RaykdError, plural
+from raykd.errors import COMMAND, RaykdError, plural
 from raykd.spec.bundled import SLURM
 from raykd.store.locked_folder import lock_at
 
@@ -227,7 +227,7 @@ def _results(results: Path) -> Iterator[Finding]:
 def _weights(folder: Path) -> Finding:
     names = sorted(path.stem for path in folder.glob("*.safetensors")) if folder.is_dir() else []
     if not names:
-        return Finding("-", "weights", f"none in {folder}: the ViT teacher requires them (python -m raykd prefetch)")
+        return Finding("-", "weights", f"none in {folder}: the ViT teacher requires them ({COMMAND} prefetch)")
     return Finding("ok", "weights", ", ".join(names))
 
 

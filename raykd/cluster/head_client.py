@@ -11,7 +11,7 @@ from pathlib import Path
 
 from raykd.cluster.job_folder import JobFolder, folder_path
 from raykd.cluster.submissions import Submissions
-from raykd.errors import ConfigError, RaykdError
+from raykd.errors import COMMAND, ConfigError, RaykdError
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -38,7 +38,7 @@ def _run(job_id: int, command: str, experiment: Sequence[str] = (), name: str = 
         return 0
     if command == "submit":
         name = submissions.submit(experiment, Path(facts["submit_dir"])).name
-        print(f"submitted as {name}; follow it with: python -m raykd logs --job {job_id} -f {name}", flush=True)
+        print(f"submitted as {name}; follow it with: {COMMAND} logs --job {job_id} -f {name}", flush=True)
         return _print_output(submissions, name, follow=True) if follow else 0
     submission = submissions.find(name)
     if command == "logs":

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from raykd.errors import ConfigError, flattened
+from raykd.errors import COMMAND, ConfigError, flattened
 
 _RETRAIN = "move the folder '{folder}' away and rerun the same command to train the run again"
 _SEARCH_AGAIN = "move the folder '{folder}' away and rerun the same command to search again"
-_EVALUATE_AGAIN = "remove it; 'python -m raykd report' then evaluates the run again"
-_EVALUATE_ALL_AGAIN = "remove it and the test.json beside it; 'python -m raykd report' then evaluates the run again"
+_EVALUATE_AGAIN = f"remove it; '{COMMAND} report' then evaluates the run again"
+_EVALUATE_ALL_AGAIN = f"remove it and the test.json beside it; '{COMMAND} report' then evaluates the run again"
 
 # The remedy for each file name; the files of usage/ and code/ are under these names.
 REMEDIES = {
@@ -24,7 +24,7 @@ REMEDIES = {
     "study.journal": _SEARCH_AGAIN,
     "confirmed.json": "remove it and rerun the same command to confirm the best configurations again",
     "sampled.json": "remove it; the logit cache beside it stays valid",
-    "pack.json": "remove the folder '{folder}' and pack the data set again: python -m raykd pack",
+    "pack.json": f"remove the folder '{{folder}}' and pack the data set again: {COMMAND} pack",
     "cache.json": "remove the folder '{folder}' and rerun the experiment to fill the logit cache again",
 }
 

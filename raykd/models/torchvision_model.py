@@ -1,6 +1,6 @@
 """Any image classifier of torchvision, by name, as an ImageModel: `torchvision:resnet50`.
 
-Pretrained weights are never downloaded here: `python -m raykd prefetch` stores torchvision's default weights on a
+Pretrained weights are never downloaded here: `raykd prefetch` stores torchvision's default weights on a
 machine with internet access, and compute nodes read that file. With weights, images are normalized as in their
 training.
 """

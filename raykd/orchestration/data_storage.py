@@ -19,7 +19,7 @@ from raykd.data.pack import RECORD, read_pack_record
 from raykd.data.pack_writer import PackPlan, plan_pack
 from raykd.data.sources import Source
 from raykd.data.storage import StorageChoice, choose_storage, decoded_size
-from raykd.errors import ConfigError, DataError
+from raykd.errors import COMMAND, ConfigError, DataError
 from raykd.orchestration.options import Options, data_key
 from raykd.orchestration.packing import write_pack
 from raykd.spec.experiment import Data
@@ -85,11 +85,11 @@ def _pack_of(name: str, source: Source, options: Options, log: Callable[[str], N
     if plan is None or console is None:
         raise ConfigError(
             f"{name}: its images are decoded in each step and have to be packed first; run the experiment without "
-            f"--plan, or pack them for all experiments with 'python -m raykd pack {name}' and --set "
+            f"--plan, or pack them for all experiments with '{COMMAND} pack {name}' and --set "
             f"data.name=packed:{dataset_names.plain_name(name)}"
         )
     RunStore(options.results).require_writable()
-    log(f"packing {name} into {folder}; 'python -m raykd pack {name}' packs it for all results folders")
+    log(f"packing {name} into {folder}; '{COMMAND} pack {name}' packs it for all results folders")
     write_pack(plan, console)
     return folder
 

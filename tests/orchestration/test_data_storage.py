@@ -11,7 +11,7 @@ from small_images import encoded, write_folder
 from raykd.data.load import load_dataset
 from raykd.data.pack_writer import plan_pack
 from raykd.data.packed_images import PackedImages
-from raykd.errors import ConfigError, DataError
+from raykd.errors import COMMAND, ConfigError, DataError
 from raykd.orchestration import data_storage
 from raykd.orchestration.data_storage import with_packs
 from raykd.orchestration.options import Options, data_key, dataset_of
@@ -115,7 +115,7 @@ def test_a_pack_is_read_from_memory_or_disk_by_its_size(
     assert chosen.packs == ((data_key(named), pack),)
     dataset = dataset_of(named, replace(chosen, loaders=3))
     assert isinstance(dataset.train.images, PackedImages) and dataset.train.images.threads.count == 3
-    with pytest.raises(DataError, match=r"no such folder; pack a data set with: python -m raykd pack NAME"):
+    with pytest.raises(DataError, match=f"no such folder; pack a data set with: {COMMAND} pack NAME"):
         packed(replace(DATA, name="packed:other"), options, lines)
 
 
