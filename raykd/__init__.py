@@ -49,10 +49,12 @@ if TYPE_CHECKING:
     from raykd.report.build import load
     from raykd.report.report import Report
     from raykd.spec.benchmark import benchmark_experiments
+    from raykd.spec.callback import Callback, RunInfo, RunOutcome
     from raykd.spec.experiment import Data, Experiment, Workers
     from raykd.spec.optimizers import SGD, AdamW, Optimizer
     from raykd.spec.recipe import Constant, Cosine, MultiStep, Recipe
     from raykd.spec.search import Search, choice, integer, loguniform, uniform
+    from raykd.training.hooks import EpochReport
 
 _NAMES = {
     "raykd.cli.parser": "main",
@@ -76,10 +78,12 @@ _NAMES = {
     "raykd.report.build": "load",
     "raykd.report.report": "Report",
     "raykd.spec.benchmark": "benchmark_experiments",
+    "raykd.spec.callback": "Callback RunInfo RunOutcome",
     "raykd.spec.experiment": "Data Experiment Workers",
     "raykd.spec.optimizers": "AdamW Optimizer SGD",
     "raykd.spec.recipe": "Constant Cosine MultiStep Recipe",
     "raykd.spec.search": "Search choice integer loguniform uniform",
+    "raykd.training.hooks": "EpochReport",
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 

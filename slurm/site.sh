@@ -28,5 +28,9 @@ export RAYKD_TMP=${RAYKD_TMP:-/tmp}
 # How long Ray may take to start on a node, in seconds: minutes if many nodes read from one slow filesystem.
 export RAYKD_START_TIMEOUT_S=${RAYKD_START_TIMEOUT_S:-180}
 
+# 1: start NVIDIA's MPS in each job, so that runs that share a GPU (workers.gpus=0.25) compute at the same time. Measure
+# first whether it helps: docs/performance.md, "Several runs on one GPU".
+export RAYKD_MPS=${RAYKD_MPS:-0}
+
 # How often an interrupted job may requeue itself; 0 disables requeueing.
 export RAYKD_MAX_REQUEUES=${RAYKD_MAX_REQUEUES:-100}

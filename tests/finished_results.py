@@ -73,7 +73,7 @@ def copy_to(folder: Path) -> Path:
 
 def run_in(results: Path, stage: str, seed: int = 0) -> RunFolder:
     """Return the folder of one run."""
-    (path,) = (results / "tiny").glob(f"{stage}-*-s{seed}-*")
+    (path,) = (results / ("teachers" if stage == "teacher" else "tiny")).glob(f"{stage}-*-s{seed}-*")
     return RunFolder(path)
 
 

@@ -20,7 +20,7 @@ sources.MAX_UNIT_IMAGES = 8
 pack_writer.require_space = lambda *_: None  # as if another process had filled the disk after the check
 command = ["pack", f"folder:{place}", "--jobs", "1", "--to"]
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", folder], check=True)
-print(parser.entry([*command, str(folder / "pack")]), len(list((folder / "pack").glob("*.json"))))
+print(parser.entry([*command, str(folder / "pack")]), len(list((folder / "pack").glob("train-*.json"))))
 subprocess.run(["mount", "-o", "remount,size=20m", folder], check=True)
 print(parser.entry([*command, str(folder / "pack")]), parser.entry([*command, str(folder.parent / "straight")]))
 contents = [

@@ -1,10 +1,11 @@
-"""The examples in docs/custom_data.md, custom_method.md and custom_network.md run unchanged, on small files."""
+"""The examples in docs/custom_data.md, custom_method.md, custom_network.md and trackers.md run, on small files."""
 
+import json
 import os
 import re
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from raykd.training.hooks import Hooks
 from raykd.training.loop import fit
 from raykd.training.teacher.load import load_live_teacher
 from raykd.training.teacher.sources import no_teacher
+from raykd.training.train_one import Logging, train_one
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
@@ -79,6 +81,7 @@ def train(experiment: Experiment, dataset: Dataset, results: Path) -> dict[str, 
         ("custom_method.md", "from my_method import SoftL1"),
         ("custom_network.md", "class MyNet(nn.Module)"),
         ("custom_network.md", "from my_net import MyNet"),
+        ("trackers.md", "class Slack(Callback)"),
     ],
 )
 def test_examples_are_short(document: str, part: str) -> None:
@@ -196,3 +199,28 @@ def test_a_missing_submodule_is_refused_with_the_documented_line(network_folder:
     documented = re.search(r"```\n(raykd: method = FitNets.*?), \.\.\.\n```", CUSTOM_NETWORK, flags=re.S)
     assert documented is not None
     assert " ".join(documented[1].split()) in capsys.readouterr().err
+
+
+# ---- docs/trackers.md ----
+
+
+def test_the_example_callback_posts_each_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_callbacks.py").write_text(block("trackers.md", "class Slack(Callback)"))
+    posted: list[tuple[str, str]] = []
+
+    def post(request: Any, timeout: float) -> None:
+        posted.append((request.full_url, json.loads(request.data)["text"]))
+
+    monkeypatch.setattr("urllib.request.urlopen", post)
+    monkeypatch.setenv("SLACK_WEBHOOK", "https://example.org/hook")
+    (callback,) = small_experiment(callbacks=f"{tmp_path / 'my_callbacks.py'}:Slack").callbacks
+    every_second = replace(callback, every=2)
+    run = make_plan(small_experiment(), digits(), Path("none")).runs[0]
+    store = RunStore(tmp_path / "r")
+    train_one(run, store.folder(run), digits(), CPU, store, None, logging=Logging(callbacks=(every_second,)))
+    best = store.folder(run).history()[1]["val_top1"]
+    name = f"small/{run.name}"
+    assert {address for address, _ in posted} == {"https://example.org/hook"}
+    first, second, third = [text for _, text in posted]
+    assert (first, third) == (f"{name} starts, 3 epochs", f"{name} is done")
+    assert re.fullmatch(rf"{name} epoch 2/3, best \d+\.\d %", second) and float(second.split()[-2]) >= round(best, 1)

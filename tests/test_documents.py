@@ -24,6 +24,7 @@ EXAMPLES = {
     "tiny.py",
     "flowers.py",
     "my_method.py",
+    "my_callbacks.py",
     "my_net.py",
     "my_tower.py",
     "mine.py",
@@ -35,10 +36,19 @@ OTHER_FLAGS = {
     *("--dry-run", "--minutes", "--out"),
     *("--gres", "--mem", "--mem-per-cpu", "--mem-per-gpu", "--cpus-per-task", "--cpus-per-gpu", "--gpus", "--ntasks"),
     *("--gpus-per-node", "--gpus-per-task", "--exclusive", "--chdir", "--partition", "--time", "--signal", "--batch"),
-    *("--jobid", "--details", "--block", "--head", "--logdir", "--config.file", "--compile-bytecode"),
+    *(
+        "--jobid",
+        "--details",
+        "--block",
+        "--head",
+        "--logdir",
+        "--config.file",
+        "--compile-bytecode",
+        "--backend-store-uri",
+    ),
 }
 
-OTHER_NAMES = {"RandomResizedCrop", "GraceTime"}  # of torchvision and Slurm
+OTHER_NAMES = {"RandomResizedCrop", "GraceTime", "WANDB_API_KEY"}  # of torchvision, Slurm and W&B
 
 
 @cache

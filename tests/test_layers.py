@@ -16,12 +16,12 @@ EXPERIMENTS = PACKAGE.parent / "experiments"
 
 # Packages by level: each imports those of lower levels only. The modules beside the packages are level 0.
 LEVELS: tuple[frozenset[str], ...] = (
-    frozenset({"config", "errors", "outputs", "atomic", "provenance"}),  # a package and four modules
+    frozenset({"config", "errors", "outputs", "atomic", "file_lock", "provenance"}),  # a package and five modules
     frozenset({"data", "models", "methods"}),
     frozenset({"spec"}),
     frozenset({"store"}),
     frozenset({"training"}),
-    frozenset({"cluster", "report", "export", "bench"}),
+    frozenset({"cluster", "report", "export", "bench", "trackers"}),
     frozenset({"orchestration"}),
     frozenset({"cli"}),
 )
@@ -46,8 +46,10 @@ LEAN = (
     "raykd.errors",
     "raykd.outputs",
     "raykd.atomic",
+    "raykd.file_lock",
     "raykd.provenance",
     "raykd.report",
+    "raykd.trackers",
     "raykd.cluster",
     "raykd.spec.stages",
     "raykd.spec.search",

@@ -1,6 +1,7 @@
 """`raykd pack NAME`: pack a data set for training from disk."""
 
 import os
+import shlex
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,9 +56,10 @@ def _result(plan: PackPlan, record: PackRecord, data_folder: Path) -> Iterator[s
     num_train, num_test = (sum(shard.num_images for shard in shards) for shards in (record.train, record.test))
     packs = data_folder / PACKED_FOLDER
     name = plan.folder.name if plan.folder.parent == packs else plan.folder
+    setting = shlex.quote(f"data.name=packed:{name}")
     yield (
         f"packed {num_train:,} train and {num_test:,} test images, {record.num_bytes / _MB:,.1f} MB; "
-        f"train on them with --set data.name=packed:{name}"
+        f"train on them with --set {setting}"
     )
     yield from record.notes
     if record.num_skipped:

@@ -34,6 +34,7 @@ def print_plan(experiments: Sequence[Experiment], options: Options) -> None:
     name_width, epochs_width = (max(len(line[column]) for line in lines) for column in (0, 1))
     for plan, dataset in plans:
         search, states = plan.experiment.search, RunStates.read(plan.runs, store)
+        labels = {name: label for label, names in plan.comparison.items() if " " in label for name in names}
         print(f"{plan.experiment.family}, results in {options.results.absolute()}")
         for line in (*data_lines(plan, dataset), *(line for line in storage if line.startswith(f"{dataset.name}: "))):
             print(line)
@@ -45,6 +46,7 @@ def print_plan(experiments: Sequence[Experiment], options: Options) -> None:
             elif search is None or run.stage == "teacher":
                 epochs = plural(run.recipe.epochs, "epoch")
                 after = f", after {', '.join(teacher.name for teacher in run.teachers)}" if run.teachers else ""
+                after += f", {labels[run.name]}" if run.name in labels else ""
                 print(f"  {run.name:<{name_width}}  {epochs:>{epochs_width}}  {states.statuses[run.name]}{after}")
         for line in worker_differences(plan, dataset):
             print(f"  {line}")

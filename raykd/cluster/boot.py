@@ -29,6 +29,7 @@ from raykd.cluster.allocation import Allocation, read_allocation
 from raykd.cluster.driver import Signals, exit_code, run_driver
 from raykd.cluster.job_details import JobDetails, differences, read_details
 from raykd.cluster.job_folder import job_folder
+from raykd.cluster.mps import is_requested as is_mps_requested
 from raykd.cluster.ports import find_ports
 from raykd.cluster.preemption import StepWatch, preempt_mode, save_time_s
 from raykd.cluster.progress_record import MAX_STALLED, ProgressRecord, progress_digest
@@ -108,10 +109,11 @@ def _require_programs(environ: Mapping[str, str]) -> None:
 
 
 def _log_start(allocation: Allocation, details: JobDetails | None, environ: Mapping[str, str], log: JobLog) -> None:
-    """Log the allocation, and warnings about requests that Slurm did not follow."""
+    """Log the allocation, and warnings about requests that Slurm did not follow. Raises ConfigError for RAYKD_MPS."""
     restarts = f", restart {allocation.restart_count}" if allocation.restart_count else ""
     nodes = ", ".join(str(node) for node in allocation.nodes)
-    log.write(f"job {allocation.job_id} on {nodes}{restarts}: starting Ray")
+    has_mps = any(node.num_gpus for node in allocation.nodes) and is_mps_requested(environ)
+    log.write(f"job {allocation.job_id} on {nodes}{restarts}: starting {'MPS and ' if has_mps else ''}Ray")
     if details is not None and (head := allocation.head).name in details.shares:
         for difference in differences(details, environ, head.name, head.num_cpus):
             log.write(f"warning: {difference}")

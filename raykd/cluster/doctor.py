@@ -22,8 +22,8 @@ from raykd.cluster.ports import find_ports
 from raykd.cluster.private_ray import base_folder
 from raykd.cluster.slurm_commands import SlurmError, slurm_output
 from raykd.errors import COMMAND, RaykdError, plural
+from raykd.file_lock import lock_at
 from raykd.spec.bundled import SLURM
-from raykd.store.locked_folder import lock_at
 
 TIMEOUT_S = 30
 CUDA_13_DRIVER = 580  # the first NVIDIA driver that runs CUDA 13, for which torch is built from 2.11

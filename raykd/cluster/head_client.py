@@ -5,6 +5,7 @@ python -m raykd.cluster.head_client JOB_ID submit|status|logs|stop|dashboard JSO
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,7 +39,10 @@ def _run(job_id: int, command: str, experiment: Sequence[str] = (), name: str = 
         return 0
     if command == "submit":
         name = submissions.submit(experiment, Path(facts["submit_dir"])).name
-        print(f"submitted as {name}; follow it with: {COMMAND} logs --job {job_id} -f {name}", flush=True)
+        print(
+            f"submitted as {name}; follow it with: {COMMAND} logs --job {job_id} -f {shlex.quote(name)}",
+            flush=True,
+        )
         return _print_output(submissions, name, follow=True) if follow else 0
     submission = submissions.find(name)
     if command == "logs":

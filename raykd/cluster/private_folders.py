@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 LOCK = ".owner"
+MAX_SESSION_S = 7 * 86_400.0  # how long the logs of a failed command's Ray cluster are kept
 MAX_UNLOCKED_S = 600.0  # a folder without a lock file is abandoned after this time; a new one has none for an instant
 
 
@@ -109,3 +110,18 @@ def remove_abandoned_below(base: Path) -> list[Path]:
     if _is_folder_of_this_user(commands):
         folders += commands.glob("command-*")
     return remove_abandoned(folders)
+
+
+def remove_old_sessions(folder: Path) -> list[Path]:
+    """Remove the folders of Ray's sessions in `folder` that are over a week old, and return their paths.
+
+    A session's name ends with the id of its driver's process, and it is kept while that process runs.
+    """
+    removed = []
+    for session in folder.glob("session_*_*"):
+        is_running = Path("/proc", session.name.rpartition("_")[2]).exists()
+        with suppress(OSError):
+            if not is_running and time.time() - session.lstat().st_mtime > MAX_SESSION_S:
+                shutil.rmtree(session)
+                removed.append(session)
+    return removed

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from raykd.cluster.allocation import Allocation
 from raykd.cluster.job_folder import JobFolder
+from raykd.cluster.mps import after_mps
 from raykd.cluster.nodes import RayNode, mismatch
 from raykd.cluster.ports import Ports
 from raykd.cluster.ray_process import STOP_TIMEOUT_S, RayProcess, stop
@@ -48,6 +49,7 @@ class RayCluster:
         self._nodes_path = config.folder.path / "nodes.jsonl"
         node, folder = config.allocation.head, config.folder
         start = start_head(node, config.ports, folder, shutil.disk_usage("/dev/shm").free)
+        start = after_mps(start, node, folder.path, config.environment)
         command = [*module_command("subreaper"), f"--timeout={config.start_timeout_s}", *start]
         self._head = RayProcess("Ray's head", command, config.environment, folder.log_path(node.name))
         self._watcher = self._watch_nodes()

@@ -19,6 +19,7 @@ from dataclasses import asdict
 from raykd.cluster import subreaper
 from raykd.cluster.allocation import Node
 from raykd.cluster.job_folder import job_folder
+from raykd.cluster.mps import after_mps
 from raykd.cluster.ports import accepts_connections, find_ports
 from raykd.cluster.ray_start import WORKER_SETTINGS, module_command, srun, start_worker
 from raykd.cluster.ray_token import private_environment
@@ -50,6 +51,7 @@ def main(arguments: Sequence[str]) -> int:
             os.environ |= WORKER_SETTINGS | private_environment(folder.path)
             free_shm_bytes = shutil.disk_usage("/dev/shm").free
             command = start_worker(address, node, find_ports(int(job_id)), folder, free_shm_bytes)
+            command = after_mps(command, node, folder.path, os.environ)
             return subreaper.main(command, float(timeout_s), lambda: not accepts_connections(address, ANSWER_S))
     except RaykdError as error:
         print(f"raykd: {error}", file=sys.stderr, flush=True)

@@ -24,7 +24,8 @@ REMEDIES = {
     "study.journal": _SEARCH_AGAIN,
     "confirmed.json": "remove it and rerun the same command to confirm the best configurations again",
     "sampled.json": "remove it; the logit cache beside it stays valid",
-    "pack.json": f"remove the folder '{{folder}}' and pack the data set again: {COMMAND} pack",
+    "pack.json": "remove the folder '{folder}' and pack the data set again: rerun the command that packed it",
+    "packing.json": "remove the folder '{folder}' and rerun the same command to pack the data set again",
     "cache.json": "remove the folder '{folder}' and rerun the experiment to fill the logit cache again",
 }
 

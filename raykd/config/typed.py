@@ -83,12 +83,12 @@ def skip_if_default(default: Any) -> Any:
     return field(default=default, metadata={_SKIPPED_DEFAULT: True})
 
 
-def by_name(default: Any, look_up: Callable[[Any], Any]) -> Any:
+def by_name(default: Any, look_up: Callable[[Any], Any], affects_result: bool = True) -> Any:
     """A field that accepts a Config or its name; or a name that stands for other text.
 
-    `look_up` returns the value for the name, and any other value unchanged.
+    `look_up` returns the value for the name, and any other value unchanged. affects_result: see `not_fingerprinted`.
     """
-    return field(default=default, metadata={LOOK_UP: look_up})
+    return field(default=default, metadata={LOOK_UP: look_up, _NOT_FINGERPRINTED: not affects_result})
 
 
 @cache

@@ -22,7 +22,6 @@ from math import ceil
 from typing import NamedTuple
 
 import numpy as np
-import simplejpeg
 import torch
 import torch.nn.functional as F
 
@@ -115,6 +114,8 @@ def crop(decoded: Decoded, box: Box, view: np.ndarray) -> None:
 
 def _decode_jpeg(encoded: bytearray, size: tuple[int, int], num_rows: int, reduction: int) -> Decoded | None:
     """Decode the first `num_rows` rows of a JPEG. Return None for files that only Pillow can decode."""
+    import simplejpeg  # here: only images on disk require it, and machines without it train on images in memory
+
     header = _read_header(encoded)
     if header is None:
         return None

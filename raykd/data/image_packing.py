@@ -63,6 +63,14 @@ class PackOptions:
         return "original" if self.shorter_side is None else "jpeg"
 
     @property
+    def described(self) -> str:
+        """The options that change the bytes, in messages: 'with --resize 256'."""
+        if self.shorter_side is not None:
+            quality = "" if self.quality == DEFAULT_QUALITY else f" --quality {self.quality}"
+            return f"with --resize {self.shorter_side}{quality}"
+        return f"with --raw {self.square_size}" if self.square_size is not None else "without --resize and --raw"
+
+    @property
     def key(self) -> str:
         """A text with every option that affects the bytes of a shard."""
         quality = self.quality if self.encoding == "jpeg" else None

@@ -115,6 +115,11 @@ def keep_decoded(dataset: Dataset, cache: Path) -> None:
         decoded_cache.write(path, dataset.identity, (dataset.train, dataset.test))
 
 
+def stored_size(name: str) -> int | None:
+    """Return the pixels per side of the stored images of `name`; None for data sets whose images are resized."""
+    return digits.IMAGE_SIZE if name == "digits" else cifar.IMAGE_SIZE if dataset_names.is_cifar(name) else None
+
+
 def _load_stored(name: str, folder: Path | None, image_size: int | None, cache: Path | None) -> Dataset:
     stored = find_dataset(name, folder, image_size, cache)
     path = decoded_cache.cache_path(cache, name, stored.image_size, stored.identity) if cache else None

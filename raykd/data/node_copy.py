@@ -10,8 +10,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from filelock import FileLock
-
+from raykd.file_lock import lock_at
 from raykd.provenance import file_sha256
 
 NODE_DATA = "RAYKD_NODE_DATA"
@@ -32,7 +31,7 @@ def copy_to_node(record: Path, environ: Mapping[str, str]) -> Path:
     copy = Path(place) / f"{pack.name}-{file_sha256(record)[:16]}"
     try:
         copy.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{copy}.lock"):
+        with lock_at(copy.with_name(f"{copy.name}.lock")):
             return copy if copy.is_dir() or _copy(pack, copy) else pack
     except OSError as error:
         _log.warning("%s is read in place: it cannot be copied to %s (%s)", pack, place, error.strerror or error)

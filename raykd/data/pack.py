@@ -107,7 +107,7 @@ class Pack:
     def __init__(self, folder: Path) -> None:
         """Open the pack in `folder`: read its record and its index, and compare the sizes of its shards.
 
-        Raises DataError, with the command that packs again, if files are missing, truncated or damaged.
+        Raises DataError, with the remedy, if files are missing, truncated or damaged.
         """
         record = read_pack_record(folder)
         self.folder, self.record = folder, record
@@ -214,10 +214,13 @@ def read_pack_record(folder: Path) -> PackRecord:
         raise DataError(f"{folder}: no such folder; pack a data set with: {COMMAND} pack NAME")
     record = read_record(PackRecord, folder / RECORD)
     if record is None:
-        raise DataError(f"{folder}: has no {RECORD}; it is no packed data set, or packing it was interrupted")
+        raise DataError(
+            f"{folder}: has no {RECORD}; it is no packed data set, or packing it was interrupted: rerun the command "
+            "that packs it"
+        )
     return record
 
 
 def repack_remedy(folder: Path) -> str:
-    """Return the remedy for a damaged pack."""
-    return f"remove the folder '{folder}' and pack the data set again: {COMMAND} pack NAME"
+    """Return the remedy for a damaged pack, which an experiment or the `pack` command has written."""
+    return f"remove the folder '{folder}' and pack the data set again: rerun the command that packed it"

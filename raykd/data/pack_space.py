@@ -9,6 +9,7 @@ from pathlib import Path
 
 from raykd.data import image_decoding
 from raykd.data.image_packing import PackOptions, prepare
+from raykd.data.pack_errors import TO_ANOTHER_FOLDER, Alternative, PackError
 from raykd.data.shard_writer import ShardTask
 from raykd.data.sources import EncodedImage
 from raykd.errors import DataError
@@ -29,14 +30,18 @@ def require_space(folder: Path, tasks: Sequence[ShardTask], options: PackOptions
     """
     existing = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise DataError(f"{folder}: cannot be written, for lack of permission in {existing}; give --to another folder")
-    free = shutil.disk_usage(existing).free
-    required = required_bytes(tasks, options)
-    if required <= free:
+        raise PackError(f"{folder}: cannot be written, for lack of permission in {existing}", "", TO_ANOTHER_FOLDER)
+    disk = shutil.disk_usage(existing)
+    free, required = disk.free, required_bytes(tasks, options)
+    if required <= free or not disk.total:  # some filesystems do not report their size
         return
-    raise DataError(
-        f"{folder}: packing requires {required / _GB:.3g} GB, and {free / _GB:.3g} GB are free on its disk; free some, "
-        f"give --to a folder on another disk{_smaller_size_remedy(tasks, options, free)}"
+    smaller = _smaller_size_option(tasks, options, free)
+    raise PackError(
+        f"{folder}: packing requires {required / _GB:.3g} GB, and {free / _GB:.3g} GB are free on its disk"
+        f"{'' if smaller else ', where reduced images do not fit either'}",
+        "free some",
+        Alternative("pack onto another disk", "--to FOLDER"),
+        *([Alternative("reduce the images", smaller)] if smaller else []),
     )
 
 
@@ -68,21 +73,20 @@ def _size_factor(sample: Sequence[EncodedImage], options: PackOptions) -> float:
     return after / before if before else 1.0
 
 
-def _smaller_size_remedy(tasks: Sequence[ShardTask], options: PackOptions, free: int) -> str:
-    """Return the end of the error: the largest images that fit, or that none do."""
+def _smaller_size_option(tasks: Sequence[ShardTask], options: PackOptions, free: int) -> str:
+    """Return the option with the largest images that fit, '' if none do."""
     num_images = sum(task.unit.num_images for task in tasks)
     per_image = free // num_images - _BYTES_PER_ROW
-    none_fit = "; reduced images do not fit either"
     if options.square_size is not None:
         side = isqrt(max(0, per_image) // 3)
-        return f", or reduce the images: --raw {side}" if side else none_fit
+        return f"--raw {side}" if side else ""
     num_bytes, sample = sum(task.unit.num_bytes for task in tasks), _sample(tasks)
     largest = options.shorter_side or max(map(_shorter_side, sample), default=0)
     for side in range(largest // _STEP * _STEP, _MIN_SIDE - 1, -_STEP):
         smaller = PackOptions(shorter_side=side, quality=options.quality)
         if num_bytes * _size_factor(sample, smaller) <= per_image * num_images:
-            return f", or reduce the images: --resize {side}"
-    return none_fit
+            return f"--resize {side}"
+    return ""
 
 
 def _shorter_side(image: EncodedImage) -> int:

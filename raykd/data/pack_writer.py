@@ -10,6 +10,7 @@ change no byte.
 
 import hashlib
 import logging
+import os
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,6 +26,8 @@ from raykd.config.codec import read_record, write_record
 from raykd.data import image_decoding
 from raykd.data.image_packing import PackOptions
 from raykd.data.pack import INDEX, INDEX_SCHEMA, RECORD, VERSION, Pack, PackRecord
+from raykd.data.pack_errors import TO_ANOTHER_FOLDER, HoldsOtherPack, PackError
+from raykd.data.pack_lock import LOCK, PACKING, locked, record_packing, require_same_options
 from raykd.data.pack_space import require_space
 from raykd.data.shard_writer import ShardTask, WrittenShard, read_written, too_many_damaged
 from raykd.data.sources import Source, Unit, content_identity, notes_on_shared_files, require_different
@@ -34,7 +37,7 @@ from raykd.errors import DataError, plural
 
 SKIPPED = "skipped.txt"
 Runner = Callable[[Sequence[ShardTask]], Iterator[WrittenShard]]  # calls write_shard on each; results in any order
-_FILE = re.compile(rf"({TRAIN}|{TEST})-\d{{5,}}\.(arrow|index|json)|{re.escape(INDEX)}|{re.escape(SKIPPED)}|\..*")
+_SHARD_FILE = re.compile(rf"({TRAIN}|{TEST})-\d{{5,}}\.(arrow|index|json)")
 _log = logging.getLogger(__name__)
 
 
@@ -77,46 +80,83 @@ def plan_pack(source: Source, folder: Path, options: PackOptions) -> PackPlan:
         _tasks(split, units, folder, options) for split, units in zip((TRAIN, TEST), source.units(), strict=True)
     )
     plan = PackPlan(source, folder, options, train, test)
-    if folder.exists() and not folder.is_dir():
-        raise DataError(f"{folder}: is a file, and a folder has to be written there; give --to another folder")
+    _require_place_for(plan)
+    return plan
+
+
+def discard_pack(folder: Path, source_key: str) -> None:
+    """Remove the complete pack in `folder`, unless another process has replaced it. source_key: as in its record.
+
+    The record is removed last, so that a removal that is interrupted is repeated.
+    """
+    with locked(folder, source_key, lambda: None):
+        record = read_record(PackRecord, folder / RECORD)
+        if record is not None and record.source_key == source_key:
+            for file in (*(shard.file for shard in (*record.train, *record.test)), INDEX, SKIPPED, RECORD):
+                (folder / file).unlink(missing_ok=True)
+
+
+def _require_place_for(plan: PackPlan, is_locked: bool = False) -> None:
+    """Raise PackError if the folder of `plan` holds another pack, or anything else. is_locked: by this process."""
+    folder = plan.folder
+    existing = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not existing.is_dir():
+        where = "there" if existing == folder else "below it"
+        raise PackError(f"{existing}: is no folder, and the pack has to be written {where}", "", TO_ANOTHER_FOLDER)
+    # In this order, because another process writes packing.json before any shard, and removes it after pack.json.
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    is_begun = (folder / PACKING).exists()
     record = read_record(PackRecord, folder / RECORD)
     if record is not None and record.source_key != plan.key:
-        raise DataError(
-            f"{folder}: holds a pack of other files, other versions of them, or other options; remove it to pack "
-            "again, or give --to another folder"
+        raise HoldsOtherPack(
+            f"{folder}: holds a pack of other files, other versions of them, or other options",
+            "remove the folder to pack again",
+            TO_ANOTHER_FOLDER,
         )
-    others = [path.name for path in folder.iterdir() if not _belongs_to_pack(path)] if folder.is_dir() else []
-    if others:
-        raise DataError(f"{folder}: has {min(others)}, which is no file of a pack; give --to a new or empty folder")
-    return plan
+    require_same_options(folder, plan.options, is_locked)
+    if others := [name for name in names if not _belongs_to_pack(name)]:
+        raise PackError(f"{folder}: has {others[0]}, which is no file of a pack", "", TO_ANOTHER_FOLDER)
+    if record is None and not is_begun and (shards := list(filter(_SHARD_FILE.fullmatch, names))):
+        raise PackError(
+            f"{folder}: has {shards[0]}, and neither {RECORD} nor {PACKING}, which state how it was packed",
+            f"copy {RECORD} back, remove the folder to pack again",
+            TO_ANOTHER_FOLDER,
+        )
 
 
 def _tasks(split: str, units: Sequence[Unit], folder: Path, options: PackOptions) -> tuple[ShardTask, ...]:
     return tuple(ShardTask(folder, f"{split}-{i:05d}.arrow", unit, options) for i, unit in enumerate(units))
 
 
-def _belongs_to_pack(path: Path) -> bool:
-    return path.name == RECORD or bool(_FILE.fullmatch(path.name))
+def _belongs_to_pack(name: str) -> bool:
+    return name in (RECORD, INDEX, SKIPPED, PACKING) or name.startswith(".") or bool(_SHARD_FILE.fullmatch(name))
 
 
 def pack(
-    plan: PackPlan, run_tasks: Runner, report: Callable[[WrittenShard, bool], None] = lambda written, is_new: None
+    plan: PackPlan,
+    run_tasks: Runner,
+    report: Callable[[WrittenShard, bool], None] = lambda written, is_new: None,
+    on_wait: Callable[[], None] = lambda: None,
 ) -> PackRecord:
-    """Write what is missing of a pack, and return its record.
+    """Write what is missing of a pack, and return its record. If another process packs the same, wait for it.
 
     run_tasks: yields the result of `write_shard` for each task. report: receives each shard, and whether it is new.
-    Raises DataError for too little space, before anything is written, and for damaged images.
+    on_wait: called now and then while another process packs the same; it may raise an error to stop waiting.
+    Raises DataError for too little space, before anything is written, for damaged images, and for anything else in
+    the folder.
     """
     record = _complete(plan)
     if record is not None:
         return record
-    try:
-        return _pack(plan, run_tasks, report)
-    except FileNotFoundError:  # another process may have completed the same pack, and removed what is not needed then
+    if not plan.folder.exists():
+        require_space(plan.folder, plan.tasks, plan.options)  # before the folder is made
+    with locked(plan.folder, plan.key, on_wait):
+        _require_place_for(plan, is_locked=True)  # again, for what another process has written meanwhile
         record = _complete(plan)
-        if record is None:
-            raise
-        return record
+        if record is not None:
+            return record
+        record_packing(plan.folder, plan.options, plan.key)
+        return _pack(plan, run_tasks, report)
 
 
 def _complete(plan: PackPlan) -> PackRecord | None:
@@ -136,7 +176,7 @@ def _pack(plan: PackPlan, run_tasks: Runner, report: Callable[[WrittenShard, boo
     written = {task.file: found for task in plan.tasks if (found := read_written(task))}
     missing = [task for task in plan.tasks if task.file not in written]
     if outdated := sum(task.path.exists() for task in missing):
-        _log.warning("%s: %s of other files or options are packed again", plan.folder, plural(outdated, "shard"))
+        _log.warning("%s: %s of changed files are packed again", plan.folder, plural(outdated, "shard"))
     require_space(plan.folder, missing, plan.options)
     num_damaged = 0
     for shard, is_new in _all_shards(written.values(), run_tasks(missing) if missing else iter(())):
@@ -164,19 +204,31 @@ def finish_pack(plan: PackPlan, written: Sequence[WrittenShard]) -> PackRecord:
     """Write the index and pack.json, and remove what only unfinished packs have. written: in the order of the tasks.
 
     Raises DataError for errors that are visible only in the whole data set: files with equal content, too many dark
-    images, or classes without training images.
+    images, or classes without training images. Also if the shards on disk are not those that were written.
     """
+    _require_unchanged(plan, written)
     index = _read_index(plan)
     content = _encoded(index)
     record = _record_of(plan, written, index, zlib.crc32(content))
     write_bytes(plan.folder / INDEX, content)
     damaged = [image for shard in written for image in shard.damaged]
+    (plan.folder / SKIPPED).unlink(missing_ok=True)  # of an attempt that was interrupted here, with other images
     if damaged:
         text = "".join(f"{image.where}: {image.reason}\n" for image in damaged)
         write_bytes(plan.folder / SKIPPED, text.encode("utf-8", "surrogateescape"))
     write_record(plan.folder / RECORD, record)
     _remove_unfinished(plan)
     return record
+
+
+def _require_unchanged(plan: PackPlan, written: Sequence[WrittenShard]) -> None:
+    """Raise DataError if a shard on disk is not the one in `written`, as if something else wrote into the folder."""
+    for task, shard in zip(plan.tasks, written, strict=True):
+        if read_written(task) != shard:
+            raise DataError(
+                f"{task.path}: was changed while the data set was packed; end other processes that write into its "
+                "folder, and rerun the same command"
+            )
 
 
 def _read_index(plan: PackPlan) -> pa.Table:
@@ -280,6 +332,7 @@ def _remove_unfinished(plan: PackPlan) -> None:
     """Remove the files that only an unfinished pack needs, and shards of an earlier plan."""
     kept = {task.file for task in plan.tasks} | {INDEX, RECORD, SKIPPED}
     for path in plan.folder.iterdir():
-        if path.name not in kept and _belongs_to_pack(path) and not path.name.startswith("."):
+        if path.name not in kept and _belongs_to_pack(path.name) and not path.name.startswith("."):
             path.unlink(missing_ok=True)
     remove_leftovers(plan.folder)
+    (plan.folder / LOCK).unlink(missing_ok=True)  # a process that still waits for it finds a complete pack

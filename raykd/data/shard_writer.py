@@ -23,6 +23,7 @@ from raykd.config.codec import read_record, write_record
 from raykd.config.damage import DamagedFile
 from raykd.data.image_packing import PackOptions, PreparedImage, prepare
 from raykd.data.pack import INDEX_SCHEMA, ROWS_PER_BATCH, SHARD_SCHEMA, ShardRecord
+from raykd.data.pack_errors import Alternative, PackError
 from raykd.data.regular_files import REDOWNLOAD
 from raykd.data.sources import EncodedImage, Unit
 from raykd.errors import DataError
@@ -214,7 +215,8 @@ class _Rows:
         """Return the next record batch. where: its last image, for messages."""
         images, labels = zip(*self._waiting, strict=True)
         if sum(map(len, images)) > _MAX_BATCH_BYTES:
-            raise DataError(f"{where}: {len(images)} consecutive images have more than 2 GiB; pack them with --resize")
+            problem = f"{where}: {len(images)} consecutive images have more than 2 GiB"
+            raise PackError(problem, "", Alternative("reduce the images", "--resize N"))
         self._waiting = []
         columns = (images, labels, map(zlib.crc32, images))
         arrays = [pa.array(column, kind.type) for column, kind in zip(columns, SHARD_SCHEMA, strict=True)]
@@ -234,7 +236,7 @@ def too_many_damaged(damaged: "list[DamagedImage] | tuple[DamagedImage, ...]", l
     """Return the error for more than `limit` damaged images. It has the message about the first one too many."""
     first = damaged[limit]
     if not limit:
-        return DataError(f"{first.reason}; or leave out up to N damaged images with --skip-damaged N")
+        return PackError(first.reason, "", Alternative("or leave out up to N damaged images", "--skip-damaged N"))
     return DataError(f"{first.reason}; it is damaged image {limit + 1}, and --skip-damaged {limit} leaves out {limit}")
 
 

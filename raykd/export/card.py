@@ -11,6 +11,7 @@ import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from raykd.config import to_dict
+from raykd.data.load import stored_size
 from raykd.export import facts
 from raykd.export.data_sources import source_of
 from raykd.export.finished_run import FinishedRun, code_of
@@ -58,7 +59,7 @@ def model_card(run: FinishedRun, form: ExportFormat, checksums: dict[str, str], 
         model=model,
         origin=_ORIGINS[run.spec.stage],
         images=run.header.images,
-        size=run.header.images.size,
+        **_evaluation_view(run),
         network_size=run.network_size,
         network_images=replace(run.header.images, size=run.network_size),
         timm_name=timm_name,
@@ -85,6 +86,17 @@ def model_card(run: FinishedRun, form: ExportFormat, checksums: dict[str, str], 
         provenance=facts.provenance_rows(run, checksums),
         difference=difference,
     )
+
+
+def _evaluation_view(run: FinishedRun) -> dict[str, Any]:
+    """Return the variables of the code that computes the pixels that the run was evaluated on.
+
+    size: pixels per side. stored_size: the same, or that of the images that are averaged down to it. center_crop: as in
+    `Data`.
+    """
+    size = run.header.images.size
+    stored = stored_size(run.header.data) or size
+    return {"size": size, "stored_size": stored, "center_crop": run.spec.data.center_crop}
 
 
 def _network_of(run: FinishedRun) -> str | None:

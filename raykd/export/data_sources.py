@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class DataSource:
+    """The origin and license of a data set, as the model card states them."""
+
     title: str
     hub: str  # the data set's name on the Hugging Face Hub, or ''
     origin: str  # a sentence
@@ -15,7 +17,7 @@ _KRIZHEVSKY = (
     "Krizhevsky 2009, *Learning Multiple Layers of Features from Tiny Images*, "
     "https://www.cs.toronto.edu/~kriz/cifar.html; labeled images of the Tiny Images collection, from the web."
 )
-_NO_LICENSE = "Its authors state no license; they ask to cite the report. The images' own rights are not known."
+_NO_LICENSE = "Its authors state no license; they ask to cite the report. The rights to the images are not known."
 _COARSE = " The labels are its 20 superclasses, of five classes each."
 
 _SOURCES = {
@@ -34,7 +36,7 @@ _SOURCES = {
         "ILSVRC/imagenet-1k",
         "Russakovsky et al. 2015, *ImageNet Large Scale Visual Recognition Challenge*, "
         "https://arxiv.org/abs/1409.0575; photographs from the web.",
-        "Its terms of access admit non-commercial research and education only. The images' own rights are not known.",
+        "Its terms of access admit non-commercial research and education only. The rights to the images are not known.",
     ),
     "tiny_imagenet": DataSource(
         "Tiny ImageNet",

@@ -10,7 +10,7 @@ from raykd.export.finished_run import FinishedRun
 from raykd.export.format import ExportFormat
 from raykd.provenance import source, versions
 from raykd.store.records import Metrics
-from raykd.store.run_folder import RunFolder
+from raykd.store.run_store import RunStore
 from raykd.training.final_evaluation import is_tested
 
 Rows = list[tuple[str, str]]
@@ -18,10 +18,10 @@ Rows = list[tuple[str, str]]
 _PERCENT = ("top1", "val_top1", "top5", "val_top5")
 _NAMES = {
     "top1": "top-1",
-    "nll": "cross-entropy, nats an image",
+    "nll": "cross-entropy, nats per image",
     "num_images": "images",
     "val_top1": "top-1",
-    "val_loss": "cross-entropy, nats an image",
+    "val_loss": "cross-entropy, nats per image",
 }
 
 
@@ -35,6 +35,7 @@ def config_json(run: FinishedRun, form: ExportFormat) -> dict[str, Any]:
         "input": {"dtype": "uint8", "shape": ["batch", 3, size, size], "channels": "RGB", "range": [0, 255]},
         "preprocessing": {
             "inside": form.preprocesses,
+            "center_crop": run.spec.data.center_crop,
             "mean": run.mean,
             "std": run.std,
             "resize_to": run.model.input_size,
@@ -68,10 +69,10 @@ def metric_rows(values: Mapping[str, Any]) -> Rows:
 
 
 def teacher_text(run: FinishedRun) -> str:
-    """Return the name of each teacher's run, with its accuracy if that run is in the same family; '' if none."""
-    texts = []
+    """Return the name of each teacher's run, with its accuracy if the results have that run; '' if none."""
+    texts, store = [], RunStore.of(run.folder)
     for teacher in run.spec.teachers:
-        folder = RunFolder(run.folder.path.with_name(teacher.name))
+        folder = store.folder(teacher)
         metrics = read_record(Metrics, folder.test) if is_tested(folder) else None
         accuracy = f", test top-1 {_number_text('top1', metrics.top1)}" if metrics else ""
         texts.append(f"`{teacher.name}` ({teacher.model.label}){accuracy}")
@@ -102,7 +103,7 @@ def _version_list(packages: Mapping[str, str]) -> str:
 
 
 def configuration_rows(configuration: Mapping[str, Any]) -> Rows:
-    """Return (dotted path, value) of each field. An object has a row with its kind, unless that is the path's end."""
+    """Return (dotted path, value) of each field. An object has a row with its kind, unless its path ends in it."""
     rows = []
     for path, value in dotted(configuration):
         section, _, name = path.rpartition(".")

@@ -1,4 +1,4 @@
-"""A finished run as an export reads it: how it was trained, and the weights of the epoch that validation selected."""
+"""A finished run as an export reads it: its configuration, and the weights of the epoch that validation selected."""
 
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -85,7 +85,7 @@ class FinishedRun:
 class DeployedModel(nn.Module):
     """An `ImageModel` that returns one of its outputs.
 
-    images: uint8 [B, 3, H, W] in RGB; other types are refused, so no image is scaled twice. Returns float32: logits
+    images: uint8 [B, 3, H, W] in RGB; other types raise an error, so no image is scaled twice. Returns float32: logits
     [B, C], or embeddings [B, D].
     """
 

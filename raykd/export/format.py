@@ -48,6 +48,6 @@ def example_images(run: FinishedRun, batch_size: int, seed: int = 0) -> Tensor:
     return torch.randint(0, 256, (batch_size, 3, size, size), dtype=torch.uint8, generator=generator)
 
 
-def any_batch() -> dict[str, dict[int, Any]]:
+def dynamic_batch() -> dict[str, dict[int, Any]]:
     """Return torch.export's `dynamic_shapes`: the first axis of `images` varies, the others are fixed."""
     return {"images": {0: torch.export.Dim("batch", min=1)}}

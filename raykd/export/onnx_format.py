@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from raykd.export.finished_run import DeployedModel, FinishedRun
-from raykd.export.format import ExportFormat, Output, any_batch, example_images
+from raykd.export.format import ExportFormat, Output, dynamic_batch, example_images
 
 # The native opset of torch's exporter, so no conversion can fail. onnxruntime 1.14 and later read it.
 OPSET = 18
@@ -35,7 +35,7 @@ class OnnxFormat(ExportFormat):
             (example_images(run, 2),),
             input_names=["images"],
             output_names=[run.output],
-            dynamic_shapes=any_batch(),
+            dynamic_shapes=dynamic_batch(),
             opset_version=OPSET,
             dynamo=True,
             verbose=False,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from raykd.atomic import replacing_folder
 from raykd.errors import ConfigError
-from raykd.store.locked_folder import is_locked, lock_at
+from raykd.file_lock import is_locked, lock_at
 
 _LOCK = ".export.lock"  # in the temporary folder; locked by the process that writes there
 _MAX_UNLOCKED_S = 3600.0  # after this time, a temporary folder without a lock file is a leftover

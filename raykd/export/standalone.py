@@ -1,7 +1,7 @@
 """The source of a network of raykd as one module that imports torch alone, for exports that are used without raykd.
 
-It has the network's class, and every class, function and constant of raykd that the class uses, as they are in raykd's
-own files.
+It has the network's class, and every class, function and constant of raykd that the class uses, as they are in the
+files of raykd.
 """
 
 import ast
@@ -16,9 +16,10 @@ _PACKAGE = "raykd"
 
 @dataclass(frozen=True)
 class _Module:
-    """A parsed module. definitions: its top-level classes, functions and constants by name.
+    """A parsed module.
 
-    imports: (module, name in it) by the name that it has here; the name in it is '' for an imported module.
+    lines: its text. definitions: its top-level classes, functions and constants by name. imports: (other module,
+    original name) of each imported name; the original name is '' for an imported module.
     """
 
     lines: list[str]
@@ -70,7 +71,7 @@ def _collect(
 
 
 def _names_in(node: ast.AST) -> Iterator[str]:
-    """Yield the names that a definition reads, in its annotations too."""
+    """Yield the names that a definition reads, including those in its annotations."""
     for inner in ast.walk(node):
         if isinstance(inner, ast.Name):
             yield inner.id

@@ -1,8 +1,8 @@
 """timm: a folder that `timm.create_model("local-dir:FOLDER", pretrained=True)` loads, and the Hub after an upload.
 
 raykd's ViT is timm's VisionTransformer, so `vit_tiny_patch16_224` with other sizes is the same network. With a
-distillation token, `deit_tiny_distilled_patch16_224` is: its logits are the mean of both heads too. raykd's ResNet
-does not exist in timm, whose stems halve the image (7x7 or 3x3 with stride 2) whatever the arguments.
+distillation token it is `deit_tiny_distilled_patch16_224`, whose logits are the mean of both heads too. raykd's ResNet
+does not exist in timm, whose stems halve the image (7x7 or 3x3 with stride 2) for all arguments.
 """
 
 from pathlib import Path
@@ -70,8 +70,8 @@ def timm_config(run: FinishedRun) -> dict[str, Any]:
     import timm
 
     name, arguments = architecture_of(run)
-    known = timm.get_pretrained_cfg(name)
-    fields = {name: value for name in _ARCHITECTURE_FIELDS if (value := getattr(known, name, None)) is not None}
+    published = timm.get_pretrained_cfg(name)
+    fields = {name: value for name in _ARCHITECTURE_FIELDS if (value := getattr(published, name, None)) is not None}
     return {
         "architecture": name,
         "num_classes": len(run.header.classes),
@@ -83,7 +83,7 @@ def timm_config(run: FinishedRun) -> dict[str, Any]:
             "num_classes": len(run.header.classes),
             "input_size": [3, run.network_size, run.network_size],
             "interpolation": run.model.mode,
-            "crop_pct": 1.0,
+            "crop_pct": run.spec.data.center_crop,
             "mean": run.mean,
             "std": run.std,
         },
@@ -100,6 +100,6 @@ def architecture_of(run: FinishedRun) -> tuple[str, dict[str, Any]]:
         name = _VIT_WITH_TOKEN if model.distillation_token else _VIT
         return name, sizes | {"depth": model.depth, "num_heads": model.heads, "drop_rate": model.dropout}
     assert isinstance(model, Timm)
-    known = timm.get_pretrained_cfg(model.name)
-    has_fixed_size = known is not None and known.fixed_input_size
+    published = timm.get_pretrained_cfg(model.name)
+    has_fixed_size = published is not None and published.fixed_input_size
     return model.name.split(".")[0], {"img_size": run.network_size} if has_fixed_size else {}

@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 
 from raykd.export.finished_run import DeployedModel, FinishedRun
-from raykd.export.format import ExportFormat, Output, any_batch, example_images
+from raykd.export.format import ExportFormat, Output, dynamic_batch, example_images
 
 CONFIG = "raykd.json"  # a copy of config.json inside the archive
 
@@ -25,7 +25,7 @@ class TorchExportFormat(ExportFormat):
             program = torch.export.export(
                 DeployedModel(run.model, run.output),
                 (example_images(run, 2),),
-                dynamic_shapes=any_batch(),
+                dynamic_shapes=dynamic_batch(),
                 strict=False,
             )
         graphs = [module.graph for module in program.graph_module.modules() if isinstance(module, torch.fx.GraphModule)]

@@ -2,8 +2,8 @@
 
     loss = alpha * CE(student, labels) + (1 - alpha) * the teacher's term
 
-Base class of soft targets (kd.py), hard labels and DeiT. Other methods weight the labels by `ce_weight`, and each of
-their terms by a separate weight; DKD's paper calls one of those alpha too.
+AlphaWeighted is the base class of soft targets (kd.py), hard labels and DeiT. Other methods weight the labels by
+`ce_weight`, and each of their terms by a separate weight; DKD's paper calls one of those alpha too.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class AlphaWeighted(Method):
     needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
     reads_labels: ClassVar[bool] = False
     works_with_top_classes: ClassVar[bool] = True  # soft targets, or the top class itself
-    teacher_term: ClassVar[str]
+    teacher_term: ClassVar[str]  # the name of the teacher's term
     alpha: float = 0.5  # weight of the labels' cross-entropy, in [0, 1]; 1 - alpha is that of the teacher's term
 
     def check(self) -> None:

@@ -11,7 +11,7 @@ from raykd.outputs import Outputs, Targets
 
 @dataclass(frozen=True)
 class CrossEntropy(Method):
-    """No teacher: the only term is 'ce'."""
+    """Train without a teacher: the only term is 'ce'."""
 
     kind: ClassVar[str] = "ce"
 

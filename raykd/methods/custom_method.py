@@ -14,7 +14,7 @@ _validated: set[type] = set()
 def require_valid_class(cls: Any, methods: list[Any], needs: tuple[str, ...]) -> None:
     """Raise ConfigError for a user-defined class that cannot name runs.
 
-    methods: all methods, whose kinds are taken. needs: the values that `needs` may contain.
+    methods: all methods, whose kinds are reserved. needs: the values that the class attribute `needs` may contain.
     """
     if cls.__module__.partition(".")[0] == "raykd" or cls in _validated:
         return

@@ -36,8 +36,8 @@ class DeiT(AlphaWeighted):
 
     def check(self) -> None:
         super().check()
-        is_soft = self.temperature is None or self.temperature > 0
-        self.require(is_soft, "temperature", "must be greater than 0, such as the paper's 3; or none, for hard labels")
+        is_valid = self.temperature is None or self.temperature > 0
+        self.require(is_valid, "temperature", "must be greater than 0, such as the paper's 3; or none, for hard labels")
 
     def supervised_logits(self, student: Outputs) -> Tensor:
         class_head, _ = student.heads

@@ -87,8 +87,8 @@ def _correlation(student: Tensor, teacher: Tensor, epsilon: float) -> Tensor:
     x, x_length, x_varies = _centered(student)
     y, y_length, y_varies = _centered(teacher)
     varies = x_varies & y_varies
-    product = (x_length * y_length + epsilon).where(varies, 1.0)
-    return torch.where(varies, (x * y).sum(1) / product, 0.0)
+    denominator = (x_length * y_length + epsilon).where(varies, 1.0)
+    return torch.where(varies, (x * y).sum(1) / denominator, 0.0)
 
 
 def _centered(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,7 +9,7 @@ Shapes: logits [B, C], labels [B]. p = softmax(logits / T). Defaults are the aut
 weight 1, alpha 1, beta 8, T 4, 20 epochs of warm-up. Their configuration files set another beta for some pairs of
 networks: 2 for ResNet-56 -> ResNet-20, 6 for VGG-13 -> VGG-8 and WRN-40-2 -> WRN-16-2. The method requires the
 teacher's logits. Here the label's logit is removed from q. Public code instead subtracts 1000 from it and computes
-log(softmax), which both fail for large logits.
+log(softmax). Both fail for large logits.
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class DKD(Method):
     kind: ClassVar[str] = "dkd"
     paper: ClassVar[str] = "arXiv:2203.08679"
     needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
-    works_with_top_classes: ClassVar[bool] = False  # NCKD weights the classes beside the label apart from their sum
+    works_with_top_classes: ClassVar[bool] = False  # NCKD rescales the other classes to a sum of 1, with their errors
     alpha: float = 1.0  # weight of TCKD, 0 or more
     beta: float = 8.0  # weight of NCKD, 0 or more
     temperature: float = 4.0  # softens the outputs of student and teacher, above 0

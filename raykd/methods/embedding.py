@@ -21,7 +21,7 @@ from raykd.outputs import Outputs, Targets
 
 @dataclass(frozen=True)
 class EmbeddingRegression(FeatureMethod):
-    """The student's embedding, projected, imitates the teacher's."""
+    """A linear projection of the student's embedding imitates the teacher's embedding."""
 
     kind: ClassVar[str] = "embedding"
     paper: ClassVar[str] = "arXiv:2312.06709"

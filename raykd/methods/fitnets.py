@@ -5,8 +5,9 @@
 Shapes: feature maps [B, K_s, H_s, W_s] and [B, K_t, H_t, W_t]. The regressor, a convolution and batch norm trained with
 the student, brings the student's map to the teacher's size. Like RepDistiller's, it is 3x3 with stride 2 from twice the
 size, 4x4 transposed from half of it, and else (1 + H_s - H_t) x (1 + W_s - W_t) as in the paper's section 2.2.
-RepDistiller has no regressor for other teacher's maps that are larger (a ViT's 14x14 above 8x8): here these are
-average-pooled to the student's size. The regressor ends in a ReLU if the teacher's map has no negative values.
+RepDistiller has no regressor for a teacher's map of another larger size, such as a ViT's 14x14 for a student's 8x8.
+Here such maps are average-pooled to the student's size. The regressor ends in a ReLU if the teacher's map has no
+negative values.
 
 Defaults: weight 100, as in RepDistiller and mdistiller on CIFAR-100, on the second stage, about the middle of both
 networks, with CE weight 1. Hint and labels are trained together, as there; the paper trains the hint first. The method
@@ -27,7 +28,7 @@ from raykd.outputs import Outputs, Targets
 
 @dataclass(frozen=True)
 class FitNets(StageMethod):
-    """The student's feature maps of a stage, projected, imitate the teacher's."""
+    """A regressor of the student's feature map of a stage imitates the teacher's feature map (the hint)."""
 
     kind: ClassVar[str] = "fitnets"
     paper: ClassVar[str] = "arXiv:1412.6550"
@@ -43,7 +44,7 @@ class FitNets(StageMethod):
     def terms(self, student: Outputs, teacher: Outputs, targets: Targets, adapter: Adapter) -> dict[str, Tensor]:
         assert isinstance(adapter, nn.ModuleList)
         pairs = zip(adapter, self.pairs(student, teacher), strict=True)
-        stages = [feature_mse_loss(*pool_to_smaller(regress(hint), target)) for regress, (hint, target) in pairs]
+        stages = [feature_mse_loss(*pool_to_smaller(regress(guided), hint)) for regress, (guided, hint) in pairs]
         return super().terms(student, teacher, targets, adapter) | {"fitnets": torch.stack(stages).sum()}
 
 

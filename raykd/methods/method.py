@@ -25,7 +25,7 @@ class Method(Config):
     """The terms of a student's loss and their weights.
 
     loss = sum over terms of weights(epoch)[term] * term. The term 'ce', the cross-entropy with the labels, is always
-    there; a method adds others. Methods see tensors alone, never a model, a file or a rank.
+    there; a method adds others. Methods receive only tensors, never a model, a file or a rank.
     """
 
     paper: ClassVar[str] = ""  # the formula's source, if possible an arXiv id
@@ -35,7 +35,8 @@ class Method(Config):
     relates_images: ClassVar[bool] = False
     # Whether `terms` or `adapter` reads labels. If not, a student without a classifier trains without labels.
     reads_labels: ClassVar[bool] = True
-    # The terms that depend on the student's or the teacher's logits, left out if one has none; None if unknown.
+    # The terms that depend on the student's or the teacher's logits; None if unknown. They are left out if one of the
+    # models has no logits.
     logit_terms: ClassVar[frozenset[str] | None] = None
     # Whether the loss keeps its meaning with logits that a logit cache restored from the top classes. These have the
     # teacher's probabilities, and all other classes share the rest equally. See training/teacher/sparse_rows.py.
@@ -125,7 +126,8 @@ class Method(Config):
         return self.logit_terms is None or self._has_weight({"ce", *self.logit_terms}, epochs)
 
     def _has_weight(self, terms: Collection[str], epochs: int) -> bool:
-        num_epochs = epochs if self.is_custom else min(epochs, 1)  # those of raykd's methods are the same in all epochs
+        # raykd's methods with logit_terms have the same weights in all epochs.
+        num_epochs = epochs if self.is_custom else min(epochs, 1)
         return any(self.weights(epoch).get(name) for epoch in range(num_epochs) for name in terms)
 
     def errors_of(self, part: str) -> AbstractContextManager[None]:
@@ -135,6 +137,7 @@ class Method(Config):
 
     @property
     def is_custom(self) -> bool:
+        """Whether a user defined the method."""
         return self.custom_source() is not None
 
     @classmethod
@@ -145,7 +148,7 @@ class Method(Config):
     def require_valid_weights(self, epochs: int) -> None:
         """Raise ConfigError unless weights(epoch) maps names of terms to finite numbers in each of `epochs`.
 
-        A term must not have a reserved name, that of another column of history.parquet.
+        A term must not have the name of another column of history.parquet.
         """
         for epoch in range(epochs) if self.is_custom else ():
             with self.errors_of("its weights(epoch)"):
@@ -168,7 +171,7 @@ class Method(Config):
     def require_batch(self, size: int, passes: int = 1) -> None:
         """Raise ConfigError if a batch of `size` images, over all workers, is too small for the terms.
 
-        passes: into which the batch is divided.
+        passes: the number of equal parts into which the batch is divided.
         """
         if size // passes < self.min_batch_size:
             least = passes * self.min_batch_size
@@ -183,7 +186,7 @@ class Method(Config):
 
         student, teacher: outputs for some images, which show the shapes. images: all training images of the run, in
         ascending order of index. Initial weights come from torch's global generator. Raises ConfigError for shapes that
-        the method cannot bring together, and for a model without the outputs that it `needs`.
+        the method cannot combine, and for a model without the outputs that it `needs`.
         """
         return None
 

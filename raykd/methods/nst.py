@@ -9,7 +9,7 @@ average-pooled to the smaller. Defaults: weight 50, as in RepDistiller and mdist
 The method requires the teacher's features.
 
 Public code builds a tensor of [B, K, K, H * W] for the mean of k. Here the sum of (a . b)^2 is |A B^T|^2 with
-[B, K_a, K_b], or <A^T A, B^T B> with [B, H * W, H * W], whichever is smaller.
+[B, K_a, K_b], or <A^T A, B^T B> with [B, H * W, H * W]: the smaller of both.
 """
 
 from dataclasses import dataclass

@@ -6,7 +6,7 @@
 
 Shapes: embeddings [B, D_s] and [B, D_t] of any widths; d [B, B], a [B, B, B], over all images of a batch, of all
 workers. Defaults: 25 and 50, as in RepDistiller and mdistiller on CIFAR-100, with CE weight 1. The method requires the
-teacher's embedding. A batch needs at least 3 images: the normalized distance of two is always 1.
+teacher's embedding. A batch must have at least 3 images: the normalized distance of two is always 1.
 
 Public code holds all B^3 cosines a in memory. Here a few i at a time are computed, together with their part of the
 gradient.
@@ -75,7 +75,7 @@ def rkd_angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class _Angles(torch.autograd.Function):
-    """Compute the loss and its gradient [B, D_s] in one pass, so that nothing of size B^2 is kept for backward."""
+    """Compute the loss and its gradient [B, D_s] in one pass, so that nothing of size B^2 is stored for backward."""
 
     @staticmethod
     def forward(ctx: Any, student: Tensor, teacher: Tensor) -> Tensor:

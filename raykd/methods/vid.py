@@ -54,7 +54,7 @@ class VID(StageMethod):
 
 
 class Prediction(nn.Module):
-    """Predict a teacher's map from the student's: a mean for each position, a variance for each channel."""
+    """Predict a teacher's map from the student's: a mean for each element, and a variance for each channel."""
 
     def __init__(self, student_channels: int, teacher_channels: int, initial_variance: float) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class Prediction(nn.Module):
             layers += [nn.ReLU(), nn.Conv2d(teacher_channels, teacher_channels, 1, bias=False)]
         self.mean = nn.Sequential(*layers)
         above = initial_variance - MIN_VARIANCE
-        # The inverse of softplus, whose value is then `above`.
+        # The inverse of softplus, so that softplus(spread) is `above`.
         self.spread = nn.Parameter(torch.full((teacher_channels,), above + log(-expm1(-above))))
 
     @property

@@ -1,4 +1,7 @@
-"""Networks for students and teachers: CIFAR ResNets, a small ViT and all timm models. All return Outputs."""
+"""Networks for students and teachers: raykd's CIFAR networks, and those of timm, torchvision, transformers and users.
+
+All return Outputs.
+"""
 
 from raykd.models.model import MAX_SIDE, ImageModel, ImageSpec, Model
 from raykd.models.registry import MODELS, build, find, num_parameters

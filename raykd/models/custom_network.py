@@ -5,10 +5,11 @@
 The parameters of the class's `__init__`, with their annotations and defaults, become the fields of a configuration
 class for it (`_config_class`). So they are set, checked, searched and recorded like the fields of any other model.
 `__init__` also receives `num_classes`, and `image_size` if it has such a parameter. `forward` maps normalized pixels
-[B, 3, H, W] to logits [B, C]. Where embedding and feature maps are read: see submodules.py.
+[B, 3, H, W] to logits [B, C]. Embedding and feature maps are read as submodules.py explains.
 """
 
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, make_dataclass
 from functools import cache
@@ -22,7 +23,7 @@ from raykd.errors import CodeNotLoaded, ConfigError, errors_of, shown
 from raykd.models.model import ImageModel, ImageSpec
 from raykd.models.submodules import SubmoduleModel
 
-_GIVEN = ("num_classes", "image_size")  # parameters that raykd passes
+_PASSED_BY_RAYKD = ("num_classes", "image_size")  # parameters that are no fields of the configuration
 _EXAMPLE = "my_net.py:MyNet"
 _MAX_LABEL = 60  # characters, in folder names
 
@@ -85,7 +86,7 @@ class Network(SubmoduleModel, metaclass=_ByClass):
         return "num_classes" in parameters_of(cls.network_class) or accepts_any(cls.network_class)
 
     def arguments(self, images: ImageSpec) -> dict[str, Any]:
-        """Return what `__init__` receives for `images`."""
+        """Return the arguments of `__init__` for `images`."""
         common, parameters = {item.name for item in fields(Network)}, parameters_of(self.network_class)
         values = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in common}
         values = {name: [*value] if name in self.list_fields else value for name, value in values.items()}
@@ -102,10 +103,11 @@ class Network(SubmoduleModel, metaclass=_ByClass):
         entry = payload.get("source") or {}
         found = custom_file.find_class(entry)
         if found is None:
+            setting = shlex.quote(f"student.model={entry.get('file')}:{entry.get('class')}")
             raise CodeNotLoaded(
                 f"its network is {entry.get('class')} of {entry.get('file')}, SHA-256 "
                 f"{str(entry.get('sha256'))[:12]}, and no model of this command is from a file with that content; name "
-                f"it, such as --set student.model={entry.get('file')}:{entry.get('class')}"
+                f"it, such as --set {setting}"
             )
         return _config_class(found), {name: value for name, value in payload.items() if name != "source"}
 
@@ -160,7 +162,7 @@ def _config_class(cls: Any) -> type[Network]:
         raise ConfigError(f"{where}: raykd reserves the name '{taken[0]}' for every network; rename the parameter")
     items, lists = [], []
     for name, parameter in parameters.items():
-        if name not in _GIVEN and (item := field_of(name, parameter, where)) is not None:
+        if name not in _PASSED_BY_RAYKD and (item := field_of(name, parameter, where)) is not None:
             items.append(item)
             is_list = list in (parameter.annotation, get_origin(parameter.annotation), type(parameter.default))
             lists += [name] if is_list else []

@@ -19,8 +19,8 @@ PREFIX = "hf:"
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first one that exists is read
 _REPOSITORY = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")  # organization/name, or the name alone
-# Entries of config.json that are not of the network: names, classes, the loss, and what a call returns. Others begin
-# with an underscore. An implementation of attention may name code on the Hub.
+# Entries of config.json that do not determine the network: names, classes, the loss, and options of a call. Nor do
+# those that begin with an underscore. An implementation of attention may name code on the Hub.
 _NOT_OF_NETWORK = (
     "attn_implementation", "dtype", "torch_dtype", "transformers_version", "id2label", "label2id", "num_labels",
     "problem_type", "finetuning_task", "task_specific_params", "return_dict", "use_return_dict", "output_attentions",
@@ -35,10 +35,11 @@ _RESCALE = 1 / 255
 
 
 def read_repository(text: Any) -> Any:
-    """Return what raykd keeps of a folder or repository, as JSON text; JSON text and other values are returned as is.
+    """Return the parts of a folder or repository that raykd uses, as JSON text. Other values are returned unchanged.
 
-    {"name": ..., "config": {...}, "preprocessing": {...}}, with the absolute path of a folder as name. A repository
-    that is not in the cache has only its name, so that `prefetch` can read the experiment that names it.
+    The JSON text is {"name": ..., "config": {...}, "preprocessing": {...}}, with the absolute path of a folder as name;
+    such a text is returned unchanged. A repository that is not in the cache has only its name, so that `prefetch` can
+    read the experiment that names it.
 
     Raises ConfigError for a folder that does not exist, for damaged files, and for a repository with code.
     """

@@ -30,13 +30,13 @@ _MAX_LABEL = 60  # characters, in folder names
 
 @dataclass(frozen=True, repr=False)
 class HuggingFace(SubmoduleModel):
-    """A classifier of transformers, with the folder's image size, unless `input_size` is set.
+    """An image classifier of transformers. With weights, it normalizes by the folder's mean and std.
 
-    With weights, it normalizes by the folder's mean and std.
+    Its images have the size that the folder states, unless `input_size` is set.
     """
 
     kind: ClassVar[str] = "hf"
-    # a folder or a cached repository; it becomes the JSON text of what was read (hf_files.py)
+    # a folder or a cached repository; it is replaced by the JSON text of its content (hf_files.py)
     repository: Annotated[str, AtMost(_MAX_CONTENT)] = by_name("", hf_files.read_repository)
     weights: str = ""  # 'pretrained' for those of the folder, or a file to start from; empty for random weights
 
@@ -52,7 +52,7 @@ class HuggingFace(SubmoduleModel):
 
     @cached_property
     def content(self) -> dict[str, Any]:
-        """What was read from the folder: 'name', 'config' and 'preprocessing'; see hf_files.read_repository."""
+        """The content of the folder: 'name', 'config' and 'preprocessing'; see hf_files.read_repository."""
         try:
             return json.loads(self.repository)
         except (ValueError, RecursionError):
@@ -60,7 +60,7 @@ class HuggingFace(SubmoduleModel):
 
     @property
     def name(self) -> str:
-        """The absolute path of the folder, or its name alone in a run; or the repository's name."""
+        """The absolute path of the folder (its name without the path in a stored run), or the repository's name."""
         return self.content.get("name", "")
 
     @property
@@ -81,7 +81,7 @@ class HuggingFace(SubmoduleModel):
         return f"hf-{re.sub(r'[^a-z0-9_.-]+', '_', name.lower())}"[:_MAX_LABEL].rstrip("_.-")
 
     def pretrained_spec(self, images: ImageSpec) -> ImageSpec:
-        """With weights, use the mean and std of preprocessor_config.json, if the folder has one.
+        """Return `images` with the mean and std of preprocessor_config.json, if weights are set and the folder has one.
 
         Raises ConfigError for preprocessing that is no such normalization.
         """
@@ -136,7 +136,9 @@ class HuggingFace(SubmoduleModel):
         """Return the file of weights in the folder. Raises ConfigError if there is none, or the folder has changed."""
         path = hf_files.weights_file(self.name)
         if json.loads(hf_files.read_repository(self.name)) != self.content:
-            raise ConfigError(f"{self.title_in_messages}: its {hf_files.CONFIG} has changed meanwhile; run this again")
+            raise ConfigError(
+                f"{self.title_in_messages}: its {hf_files.CONFIG} has changed since it was read; rerun the same command"
+            )
         return path
 
     @property
@@ -148,14 +150,14 @@ class HuggingFace(SubmoduleModel):
 
     @property
     def architecture(self) -> "HuggingFace":
-        """This model with what determines its tensors and their use alone: no name, and no normalization."""
+        """This model reduced to the content that determines its tensors and their use: no name and no normalization."""
         preprocessing = self.content.get("preprocessing", {})
         size = hf_files.size_of(self.config, preprocessing, self.title_in_messages)
         content = {"config": self.config, "preprocessing": {"size": size} if size else {}}
         return replace(self, repository=json.dumps(content, sort_keys=True))
 
     def stored(self, results_only: bool) -> dict[str, Any]:
-        """Return the values behind `to_dict`, with the repository's content as an object; in results without name."""
+        """Return the values behind `to_dict`, with the repository's content, without its name if `results_only`."""
         content = {entry: value for entry, value in self.content.items() if not (results_only and entry == "name")}
         return super().stored(results_only) | {"repository": content}
 
@@ -168,7 +170,7 @@ class HuggingFace(SubmoduleModel):
 
 @torch.no_grad()
 def _accepts(network: nn.Module, size: int) -> bool:
-    """Return whether the network takes images of `size` pixels as it is, for example by interpolating positions."""
+    """Return whether the network accepts images of `size` pixels as it is, for example by interpolating positions."""
     if torch.get_default_device().type == "meta":
         return False  # only the number of weights is of interest
     was_training = network.training

@@ -1,7 +1,7 @@
 """Names of the weights of transformers' networks: files keep the published ones, and newer versions rename modules.
 
-transformers itself maps a file's names to those of its network. It gets tensors here, and never a file: raykd reads
-files with safetensors, or with `weights_only=True`.
+transformers itself maps a file's names to those of its network. It receives only tensors here, and never a file: raykd
+reads files with safetensors, or with `weights_only=True`.
 """
 
 import sys
@@ -29,8 +29,8 @@ def with_network_names(network: Any, content: Any, subject: str) -> Any:
     """Return a file's tensors under the names of `network`, one of transformers.
 
     The result also has the file's tensors that the network lacks, and those of another shape, so that the caller
-    refuses both. Content that is no state dict, or has the network's names already, is returned as it is. subject: of
-    messages.
+    refuses both. Content that is no state dict, or has the network's names already, is returned as it is. subject:
+    the beginning of messages.
     """
     current = network.state_dict()
     is_state = isinstance(content, Mapping) and all(isinstance(value, Tensor) for value in content.values())

@@ -49,7 +49,7 @@ class Model(Config):
     std: tuple[float, ...] = skip_if_default(())
     # pixels per side, to which views are resized on the device; 0 for the data's size
     input_size: Annotated[int, AtMost(MAX_SIDE)] = skip_if_default(0)
-    # whether the network computes logits; without, it is built for 0 classes, as in timm, and returns logits [B, 0]
+    # whether the network computes logits; if not, it is built for 0 classes, as in timm, and returns logits [B, 0]
     classifier: bool = skip_if_default(True)
 
     def __post_init__(self) -> None:
@@ -86,7 +86,7 @@ class Model(Config):
         return images
 
     def adapt_state(self, network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return a state dict of somebody else's file as the network requires it; called if it has no classifier."""
+        """Return the state dict of any file in the form that `network` requires. It is called without a classifier."""
         return state
 
     def download(self) -> nn.Module:
@@ -105,7 +105,7 @@ class Model(Config):
             model = self.make(replace(self.input_spec(images), size=size, num_classes=num_classes))
         model.input_size = size if size != images.size else None
         for parameter in model.network.parameters():
-            if not parameter.numel():  # of a layer for 0 classes, which no gradient reaches
+            if not parameter.numel():  # in a layer for 0 classes, which no gradient reaches
                 parameter.requires_grad_(False)
         return model
 
@@ -145,7 +145,7 @@ def _per_channel(fractions: Sequence[float]) -> Tensor:
 
 
 def heads_of(network: nn.Module) -> list[nn.Module]:
-    """Return what `get_classifier` returns, a method of timm's networks and those of this package; [] without it."""
+    """Return the layers from `get_classifier`, a method of timm's networks and those of this package; [] without it."""
     if not hasattr(network, "get_classifier"):
         return []
     classifier: Any = network.get_classifier()  # type: ignore[operator]
@@ -157,7 +157,7 @@ class ImageModel(nn.Module):
     """A network from uint8 or float images [B, 3, H, W] in 0..255 to Outputs. Files store `network` alone.
 
     Normalization and resizing happen here, on the device, so that teacher and student always receive the same view,
-    although timm's pretrained models require their own mean, std and size.
+    although each of timm's pretrained models requires a specific mean, std and size.
 
     with_features: whether Outputs have feature maps. They are requested only for methods that read them, because they
     take memory and some networks copy them. Networks of this package compute them anyway and always return them.
@@ -187,7 +187,7 @@ class ImageModel(nn.Module):
         self.register_buffer("std", _per_channel(images.std), persistent=False)
 
     def request(self, needs: Collection[str]) -> None:
-        """Return the outputs in `needs` from now on: 'logits', 'embedding' and 'features' of a method."""
+        """Compute the outputs in `needs` in all later passes: 'logits', 'embedding' and 'features' of a method."""
         self.with_features = "features" in needs
 
     def heads(self) -> list[nn.Module]:
@@ -211,7 +211,7 @@ class ImageModel(nn.Module):
 
     @torch.no_grad()
     def require_size(self, size: int, label: str) -> None:
-        """Raise ConfigError unless the network accepts images of `size` pixels. It is run, as many fail only then."""
+        """Run the network, because many fail only then. Raise ConfigError unless it accepts images of `size` pixels."""
         was_training = self.training
         self.eval()
         try:

@@ -77,7 +77,7 @@ def find(model: Any) -> Model:
 
 
 class _NoRandomValues(TorchFunctionMode):
-    """Leaves tensors as they are instead of drawing values for them; on "meta", torch loads its compiler for that."""
+    """Leave tensors as they are instead of drawing values for them; on "meta", torch loads its compiler for that."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping | None = None

@@ -55,7 +55,7 @@ class ShuffleNetV2(BuiltInModel):
     """Half of the channels pass through a block, and the channels are shuffled after it."""
 
     kind: ClassVar[str] = "shufflenet_v2"
-    size: Literal["0.5x", "1x", "1.5x", "2x"] = "1x"  # the published sizes, by which channels grow
+    size: Literal["0.5x", "1x", "1.5x", "2x"] = "1x"  # a published size, which sets the channels of each stage
     weights: str = ""  # a file to start from; empty for random weights
 
     @property
@@ -67,7 +67,7 @@ class ShuffleNetV2(BuiltInModel):
 
 
 def shuffle(x: Tensor, groups: int) -> Tensor:
-    """Interleave the channels of `groups` groups of [B, C, H, W]: channel c / groups of each group in turn."""
+    """Interleave the groups of channels of [B, C, H, W]: the first channel of each group, then the second, ..."""
     batch, channels, height, width = x.shape
     return x.view(batch, groups, channels // groups, height, width).transpose(1, 2).reshape(x.shape)
 
@@ -152,7 +152,7 @@ class BlockV2(nn.Module):
 
 
 class DownBlockV2(nn.Module):
-    """Both branches see all channels and halve the resolution; their outputs are concatenated and shuffled."""
+    """Both branches receive all channels and halve the resolution; their outputs are concatenated and shuffled."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """Find a network's state dict in a checkpoint, through nested mappings, wrappers' prefixes and other names.
 
-A training script saves {"net": ...}, {"model": {"state_dict": ...}} or a distiller with student and teacher inside;
-DDP, torch.compile and Lightning put a prefix before each name; other projects have other names for the same layers.
+A training script saves {"net": ...}, {"model": {"state_dict": ...}} or a distiller with student and teacher inside.
+DDP, torch.compile and Lightning put a prefix before each name. Other projects have other names for the same layers.
 Each mapping of tensors, and each prefix before the name of the network's first tensor, is a candidate. The candidate
 with the names and shapes of the network is chosen; if several fit, the file is refused.
 """
@@ -37,6 +37,7 @@ class StateDict:
 
     @property
     def is_averaged(self) -> bool:
+        """Whether these are averages of the weights over training."""
         return bool(_AVERAGED.search(self.key))
 
 
@@ -54,13 +55,16 @@ class ExpectedState:
     adapt: AdaptState | None = None
 
     def fits(self, state: Mapping[str, Tensor]) -> bool:
+        """Return whether `state` has the names and shapes of the network."""
         return not (self.missing(state) or self.extra(state) or self.mismatched(state))
 
     def missing(self, state: Mapping[str, Tensor]) -> list[str]:
+        """Return the names of the network's required tensors that `state` lacks."""
         optional = {name for name in self.tensors if name.rpartition(".")[2] == _COUNTER} | {*self.head}
         return [name for name in self.tensors if name not in state and name not in optional]
 
     def extra(self, state: Mapping[str, Tensor]) -> list[str]:
+        """Return the names in `state` that the network lacks."""
         return [name for name in state if name not in self.tensors]
 
     def mismatched(self, state: Mapping[str, Tensor]) -> list[str]:
@@ -141,6 +145,7 @@ def _without_wrappers(tensors: Mapping[str, Tensor], expected: ExpectedState) ->
 
 
 def _renamed(tensors: Mapping[str, Tensor], expected: ExpectedState) -> dict[str, Tensor]:
+    """Replace the names of other projects by those of the network."""
     renamed = {}
     for name, value in tensors.items():
         for pattern, replacement in expected.renames:

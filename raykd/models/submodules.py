@@ -86,7 +86,7 @@ class SubmoduleModel(Model):
         self.require(len(set(self.features)) == len(self.features), "features", "names a submodule twice")
 
     def hooked(self, network: nn.Module, images: ImageSpec, title: str, path: str = "") -> "HookedModel":
-        """Return the network, built for `images`, with its named submodules.
+        """Return `network`, which was built for `images`, as a HookedModel.
 
         title: the model's name in messages. path: the user's file, whose lines the messages name.
         """
@@ -95,17 +95,17 @@ class SubmoduleModel(Model):
         return HookedModel(network, images, read)
 
     def _located(self, network: nn.Module, images: ImageSpec, title: str, path: str) -> Submodules:
-        """Return where to read the network's outputs; found once in a process for each configuration."""
+        """Return where to read the network's outputs. A process locates them once for each configuration."""
         key = self, images
-        if key not in _found_before:
+        if key not in _located_before:
             remedy = "it must accept float images [B, 3, H, W] of this size; --set input_size of the model, or fix it"
             subject = f"model = {title}: its forward() with an image of {images.size}x{images.size} pixels"
             with errors_of(subject, path, remedy):
-                _found_before[key] = locate(network, images, self.embedding, self.features, title)
-        return _found_before[key]
+                _located_before[key] = locate(network, images, self.embedding, self.features, title)
+        return _located_before[key]
 
 
-_found_before: dict[tuple[SubmoduleModel, ImageSpec], Submodules] = {}
+_located_before: dict[tuple[SubmoduleModel, ImageSpec], Submodules] = {}
 
 
 class HookedModel(ImageModel):
@@ -156,7 +156,7 @@ class HookedModel(ImageModel):
         else:
             hidden, features = network.forward_features(pixels), ()
         embedding = network.forward_head(hidden, pre_logits=True)
-        # The head's own input, so that dropout before it draws once.
+        # The head computes the logits from the embedding, so that dropout before it draws only once.
         logits = (
             network.get_submodule(self.read.head)(embedding) if split.applies_head else network.forward_head(hidden)
         )
@@ -164,7 +164,7 @@ class HookedModel(ImageModel):
 
 
 class _Capture:
-    """A forward hook that stores a submodule's input or output. An object, so that a copied network has its own."""
+    """A forward hook that stores a submodule's input or output. `deepcopy` of a model copies it, unlike a closure."""
 
     def __init__(self, captured: dict[tuple[str, Side], Tensor], name: str, side: Side) -> None:
         self.captured, self.side = captured, side
@@ -184,7 +184,7 @@ def _run_for_embedding(network: nn.Module, pixels: Tensor) -> Outputs:
 
 
 def logits_of(result: Any) -> Tensor:
-    """Return the logits of what a network returned: a tensor, or an object with the attribute `logits`.
+    """Return the logits in the result of a network, which is a tensor or an object with the attribute `logits`.
 
     A network of transformers without a classifier has the embedding as `pooler_output` instead.
     """
@@ -243,7 +243,7 @@ def _split_forward(network: Any, size: int, logits: Tensor, head: str) -> SplitF
     return SplitForward(applies_head, tuple(listed or range(len(maps))) if all(map(_is_map, maps)) else ())
 
 
-def serving(network: nn.Module, size: int, need: Need) -> list[str]:
+def describe_candidates(network: nn.Module, size: int, need: Need) -> list[str]:
     """Return descriptions of the submodules that could serve as `need`: 'layer1 [64, 32, 32]', outer ones first."""
     with torch.no_grad(), _observed(network) as seen:
         network(torch.zeros(1, 3, size, size))
@@ -255,7 +255,7 @@ _Seen = Mapping[str, tuple[nn.Module, Any, Any]]  # name -> module, its first in
 
 @contextmanager
 def _observed(network: nn.Module) -> Iterator[_Seen]:
-    """Yield what every submodule receives and returns while the network runs in evaluation mode in the context."""
+    """Yield the inputs and outputs of every submodule, while the network runs in evaluation mode in the context."""
     seen: dict[str, tuple[nn.Module, Any, Any]] = {}
 
     def observer(name: str) -> Callable[..., None]:
@@ -332,7 +332,7 @@ def _outer_first(names: list[str]) -> list[str]:
 
 
 def _listed(names: list[str]) -> str:
-    """Return the names, the outer submodules first, and not more than a message has room for."""
+    """Return the names for a message, the outer submodules first, and at most NUM_LISTED."""
     more = f" and {len(names) - NUM_LISTED} more" if len(names) > NUM_LISTED else ""
     return ", ".join(_outer_first(names)[:NUM_LISTED]) + more
 

@@ -20,7 +20,7 @@ MAX_STAGES = 4  # a ResNet has four, so stages of different kinds of models are 
 
 @dataclass(frozen=True)
 class Timm(Model):
-    """An image model of timm. With weights, it normalizes by timm's mean and std; see `feature_stages` for its maps."""
+    """An image model of timm. With weights, it normalizes by timm's mean and std. `feature_stages` selects its maps."""
 
     kind: ClassVar[str] = "timm"
     name: str = "vit_tiny_patch16_224"  # name in timm
@@ -43,7 +43,7 @@ class Timm(Model):
         return self.name.startswith("deit_") and "_distilled_" in self.name
 
     def pretrained_spec(self, images: ImageSpec) -> ImageSpec:
-        """Return `images`; with weights, with the mean and std that timm lists for their training."""
+        """Return `images`. If weights are set, mean and std are those that timm lists for their training."""
         pretrained = self._pretrained_configuration() if self.weights else None
         if pretrained is None:
             return images
@@ -63,16 +63,16 @@ class Timm(Model):
         return wrap_timm_network(network, images, self.has_distillation_token)
 
     def adapt_state(self, network: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Leave out the classifier, and let timm rename and resample for the input size, as it does for its weights."""
+        """Leave out the classifier. timm renames tensors, and resamples them for the input size, as for its weights."""
         names = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
         heads = tuple(f"{name}." for name in ((names,) if isinstance(names, str) else names))
-        timms = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
-        if timms is not None and state.keys() & network.state_dict().keys():
-            state = timms(dict(state), network)
+        adapt = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+        if adapt is not None and state.keys() & network.state_dict().keys():
+            state = adapt(dict(state), network)
         return {name: tensor for name, tensor in state.items() if not name.startswith(heads)}
 
     def _pretrained_configuration(self) -> Any:
-        """Return what timm lists for the pretrained weights of this name; None if it has none."""
+        """Return timm's configuration of the pretrained weights of this name; None if it has none."""
         import timm
 
         try:
@@ -89,7 +89,7 @@ class Timm(Model):
 def wrap_timm_network(network: nn.Module, images: ImageSpec, has_two_heads: bool = False) -> ImageModel:
     """Return a timm network as an ImageModel.
 
-    images: as the network receives them. has_two_heads: it is a VisionTransformerDistilled.
+    images: as the network receives them. has_two_heads: whether it is a VisionTransformerDistilled.
     """
     apply_head = _apply_two_heads if has_two_heads else _apply_one_head
     stages = feature_stages(network)

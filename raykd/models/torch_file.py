@@ -59,7 +59,7 @@ _OTHER_FORMATS = {
 
 
 class _Placeholder:
-    """Replaces any object: accepts all arguments and states, and keeps only whether the state was a network's."""
+    """Replace any object: accept all arguments and states, and store only whether the state was a network's."""
 
     def __new__(cls, *_: Any, **__: Any) -> "_Placeholder":
         return super().__new__(cls)
@@ -72,7 +72,7 @@ class _Placeholder:
 
 
 class _MappingPlaceholder:
-    """Replaces a class derived from dict: torch adds its items only to a plain dict."""
+    """Replace a class derived from dict: torch adds its items only to a plain dict."""
 
     def __new__(cls, *_: Any, **__: Any) -> Any:
         return OrderedDict()
@@ -90,7 +90,7 @@ def read_torch_file(path: Path) -> Any:
         # The state of NumPy's types is no mapping.
         replaced: list[Any] = [(_Placeholder if name.startswith("numpy.") else placeholder, name) for name in names]
         try:
-            # Pass an open file: torch reads a path that ends in .safetensors as safetensors, whatever it holds.
+            # Pass an open file: torch reads a path that ends in .safetensors as safetensors, also if it is a pickle.
             with path.open("rb") as file, safe_globals(replaced), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about pickle protocols and sparse tensors: see weights.py
                 return torch.load(file, map_location="cpu", weights_only=True)
@@ -148,8 +148,8 @@ def _replaceable_classes(path: Path) -> list[str]:
             names = get_unsafe_globals_in_checkpoint(file)
     except ValueError:  # no zip file
         names = list(_USUAL_CLASSES)
-    if any(not _is_replaceable(name) for name in names):
-        raise pickle.UnpicklingError(f"holds {names[0]}")
+    if irreplaceable := [name for name in names if not _is_replaceable(name)]:
+        raise pickle.UnpicklingError(f"holds {irreplaceable[0]}")
     return names
 
 

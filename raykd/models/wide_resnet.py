@@ -64,7 +64,7 @@ class PreActivationBlock(nn.Module):
 
 
 class Stage(nn.Module):
-    """The blocks of a stage; the first one has the stride. A separate module, because the published names have it."""
+    """The blocks of a stage; the first one has the stride. The published names require a separate module."""
 
     def __init__(self, num_blocks: int, in_channels: int, channels: int, stride: int, dropout: float) -> None:
         super().__init__()

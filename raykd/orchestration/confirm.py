@@ -40,13 +40,17 @@ class Candidate:
 
 
 def confirm(
-    command: SearchCommand, best: Sequence[SearchTrial], cache: PlannedCache | None, should_stop: Callable[[], bool]
+    command: SearchCommand,
+    best: Sequence[SearchTrial],
+    cache: PlannedCache | None,
+    should_stop: Callable[[], bool],
+    track: Callable[[Sequence[Run]], None] = lambda runs: None,
 ) -> dict[str, Any]:
     """Confirm the first distinct configurations of `best` and the default one, and return the winning configuration.
 
     Each configuration is trained with the experiment's seeds. The same workers then train the baselines of the winner's
     student recipe, unless they were trained before, and evaluate the winner, its teacher and its baselines on the test
-    split.
+    split. `track` receives the runs before they start.
 
     A configuration that fails by itself (NaN, out of memory) with one of the seeds cannot win. Raises Interrupted after
     a signal, and RunFailed if a run fails for another reason or every configuration fails.
@@ -74,6 +78,7 @@ def confirm(
     states = RunStates.read([run for each in candidates for run in (*each.baselines, *each.runs)], store)
     baselines = _baselines_to_train(command, candidates, states, results)
     runs = list({run.name: run for run in (*baselines, *(run for each in candidates for run in each.runs))}.values())
+    track(runs)
     caches = [cache] if cache else []
     ended = run_to_completion(
         runs, states, caches, experiment.workers, options, command.console, should_stop, runs_of_winner

@@ -4,7 +4,7 @@ The driver decides once, and its workers follow (`Options.packs`), because other
 """
 
 import hashlib
-import shutil
+import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -15,13 +15,15 @@ from raykd.data import dataset_names
 from raykd.data.image_packing import PackOptions
 from raykd.data.load import find_source
 from raykd.data.memory import available_bytes
-from raykd.data.pack import RECORD, read_pack_record
-from raykd.data.pack_writer import PackPlan, plan_pack
+from raykd.data.pack import read_pack_record
+from raykd.data.pack_errors import HoldsOtherPack, PackError, pack_command
+from raykd.data.pack_writer import PackPlan, discard_pack, plan_pack
 from raykd.data.sources import Source
 from raykd.data.storage import StorageChoice, choose_storage, decoded_size
-from raykd.errors import COMMAND, ConfigError, DataError
+from raykd.errors import ConfigError
 from raykd.orchestration.options import Options, data_key
 from raykd.orchestration.packing import write_pack
+from raykd.orchestration.process_pool import PackingKilled
 from raykd.spec.experiment import Data
 from raykd.store.run_store import RunStore
 
@@ -45,7 +47,10 @@ def with_packs(
         if choice.storage == "memory":
             packs[data_key(data)] = None
             continue
-        pack = found if isinstance(found, Path) else _pack_of(data.name, found, options, log, console)
+        try:
+            pack = found if isinstance(found, Path) else _pack_of(data.name, found, options, log, console)
+        except (PackError, PackingKilled) as error:
+            raise error.with_commands(data.name, options.data_folder) from error
         packs[data_key(data)] = pack
     return replace(options, packs=tuple(packs.items()))
 
@@ -79,17 +84,18 @@ def _pack_of(name: str, source: Source, options: Options, log: Callable[[str], N
     """Return the folder of the pack of `source` below the results, after writing it if necessary."""
     place = hashlib.sha256(str(source.place.resolve()).encode("utf-8", "surrogateescape")).hexdigest()
     folder = options.decoded / f"{dataset_names.plain_name(name)}-{place[:8]}.pack"
+    command = pack_command(name, options.data_folder)
     plan = _planned(source, folder, log, may_replace=console is not None)
     if plan is not None and plan.is_written:
         return folder
     if plan is None or console is None:
+        setting = shlex.quote(f"data.name=packed:{dataset_names.plain_name(name)}")
         raise ConfigError(
             f"{name}: its images are decoded in each step and have to be packed first; run the experiment without "
-            f"--plan, or pack them for all experiments with '{COMMAND} pack {name}' and --set "
-            f"data.name=packed:{dataset_names.plain_name(name)}"
+            f"--plan, or pack them for all experiments ({command}) and add --set {setting}"
         )
     RunStore(options.results).require_writable()
-    log(f"packing {name} into {folder}; '{COMMAND} pack {name}' packs it for all results folders")
+    log(f"packing {name} into {folder}; to pack it once for all results folders: {command}")
     write_pack(plan, console)
     return folder
 
@@ -98,11 +104,9 @@ def _planned(source: Source, folder: Path, log: Callable[[str], None], may_repla
     """Return the plan of the pack in `folder`; None if another version of the files is packed there and is kept."""
     try:
         return plan_pack(source, folder, PackOptions())
-    except DataError:
-        if not (folder / RECORD).is_file():
-            raise
-    if not may_replace:
-        return None
+    except HoldsOtherPack:
+        if not may_replace:
+            return None
     log(f"{folder}: its files have changed since they were packed; packing them again")
-    shutil.rmtree(folder)
+    discard_pack(folder, read_pack_record(folder).source_key)
     return plan_pack(source, folder, PackOptions())

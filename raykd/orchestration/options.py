@@ -4,7 +4,7 @@ Trials import this module. It is separate so that they need not wait for the imp
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from raykd.data.pack import RECORD
 from raykd.data.packed_dataset import open_packed
 from raykd.data.square_statistics import with_exact_statistics
 from raykd.data.types import Dataset
-from raykd.spec.experiment import Data
+from raykd.spec.callback import Callback
+from raykd.spec.experiment import Data, Experiment
 from raykd.spec.stages import STAGES, Stage
 
 DataKey = tuple[str, int | None, float | None, str]
@@ -32,6 +33,8 @@ class Options:
 
     packs: the folder of the pack for each `data_key` whose images are read from disk, and None for those in memory, see
     data_storage.py. Data without an entry is decoded into memory.
+
+    trackers, callbacks: those of the experiments.
     """
 
     results: Path
@@ -39,6 +42,8 @@ class Options:
     stages: tuple[Stage, ...] = STAGES
     loaders: int | None = None
     packs: tuple[tuple[DataKey, Path | None], ...] = ()
+    trackers: tuple[str, ...] = Experiment.tracker
+    callbacks: tuple[Callback, ...] = field(default=(), compare=False)  # a field of one may have no hash
 
     @property
     def weights_folder(self) -> Path:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import takewhile
+from pathlib import Path
 from typing import Any, Self
 
 from rich.console import Console
@@ -31,6 +32,13 @@ def write_pack(plan: PackPlan, console: Console, jobs: int | None = None) -> Pac
     Raises what `pack` raises; Interrupted after a signal; RunFailed if processes are killed.
     """
     with stop_signals() as stopped, PackProgress(plan.num_images, console) as progress:
+        interrupted = Interrupted("stopped while packing; complete shards are kept; rerun the same command to resume")
+
+        def on_wait() -> None:
+            """Report that another process packs the same data set, until a signal comes."""
+            if stopped.is_set():
+                raise interrupted
+            progress.report_waiting(plan.folder)
 
         def run_tasks(tasks: Sequence[ShardTask]) -> Iterator[WrittenShard]:
             """Yield the written shards, until a signal comes."""
@@ -39,9 +47,9 @@ def write_pack(plan: PackPlan, console: Console, jobs: int | None = None) -> Pac
                 num_left -= 1
                 yield written
             if num_left:
-                raise Interrupted("stopped while packing; complete shards are kept; rerun the same command to resume")
+                raise interrupted
 
-        return pack(plan, run_tasks, progress.report)
+        return pack(plan, run_tasks, progress.report, on_wait)
 
 
 def _runner_of(tasks: Sequence[ShardTask], jobs: int | None, should_stop: Callable[[], bool]) -> Runner:
@@ -87,6 +95,7 @@ class PackProgress:
         self._console, self._num_images = console, num_images
         self._num_found = self._num_new = 0  # images of earlier attempts, and of this one
         self._started = self._logged = time.monotonic()
+        self._is_waiting = False
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("images, {task.description}"))
         self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._task = self._bar.add_task("starting", total=num_images)
@@ -108,6 +117,13 @@ class PackProgress:
             self._logged = time.monotonic()
             done = f"{self._num_found + self._num_new:,} of {self._num_images:,} images"
             self._console.print(f"{done}, {self.describe_speed()}", highlight=False)
+
+    def report_waiting(self, folder: Path) -> None:
+        """Print once that another process writes the pack."""
+        if not self._is_waiting:
+            text = f"waiting for another process that writes the same pack to {folder}"
+            self._console.print(text, highlight=False, soft_wrap=True)
+        self._is_waiting = True
 
     def describe_speed(self) -> str:
         """Return '1,200 images/s, 3 min left', without the images of earlier attempts."""

@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor
 from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait
+from pathlib import Path
 from threading import Thread
 
+from raykd.data.pack_errors import pack_command
 from raykd.data.shard_writer import ShardTask, WrittenShard, write_shard
 from raykd.errors import RunFailed
 
@@ -24,12 +26,24 @@ KILLED = (
 POLL_S = 1.0  # how long to wait for a shard before looking whether to stop
 
 
+class PackingKilled(RunFailed):
+    """A process of this machine that packs images was killed."""
+
+    def __init__(self, remedy: str = "lower --jobs") -> None:
+        super().__init__(KILLED.format(remedy=remedy))
+
+    def with_commands(self, name: str, data_folder: Path) -> RunFailed:
+        """Return the error for an experiment on the data set `name`, which has no --jobs."""
+        command = pack_command(name, data_folder, "--jobs N")
+        return PackingKilled(f"pack in fewer processes ({command}) and set data.name to the name that it prints")
+
+
 def write_in_processes(
     tasks: Sequence[ShardTask], num_processes: int, should_stop: Callable[[], bool] = lambda: False
 ) -> Iterator[WrittenShard]:
     """Yield the shard of each task when it is written, until `should_stop` returns true.
 
-    Raises what `write_shard` raises; RunFailed if a process is killed.
+    Raises what `write_shard` raises; PackingKilled if a process is killed.
     """
     context = multiprocessing.get_context("forkserver")  # a fork of this process would copy its threads' locks
     before = set(multiprocessing.active_children())
@@ -42,7 +56,7 @@ def write_in_processes(
                 done, left = wait_for(left, POLL_S, FIRST_COMPLETED)
                 yield from (written.result() for written in done)
         except BrokenProcessPool as error:
-            raise RunFailed(KILLED.format(remedy="lower --jobs")) from error
+            raise PackingKilled from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
             # The interpreter would wait for the shards in progress, which a rerun writes from the start.
@@ -51,12 +65,16 @@ def write_in_processes(
 
 
 def _start_forkserver() -> None:
-    """Start the server that forks the processes. Ctrl-C, which a terminal sends to it too, must not end it."""
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Start the server that forks the processes. Ctrl-C, which a terminal sends to it too, must not end it.
+
+    A process inherits which signals are blocked. For this process, Ctrl-C is only delayed.
+    """
+    resource_tracker.ensure_running()  # which the server would start, and unblock Ctrl-C then
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()
     finally:
-        signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_with_parent() -> None:

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +16,9 @@ from raykd.orchestration.data_storage import with_packs
 from raykd.orchestration.options import Options, dataset_of
 from raykd.orchestration.progress import log
 from raykd.report.report import Report
-from raykd.spec.stages import ROLES
+from raykd.spec.stages import ROLES, Stage
 from raykd.store.records import read_plan
-from raykd.store.run_folder import RunFolder
+from raykd.store.run_folder import RunFolder, planned_folder
 from raykd.training.compute import best_device, choose_compute
 from raykd.training.final_evaluation import evaluate_on_test, is_tested
 from raykd.training.run_record import recorded_run, require_same_data
@@ -33,18 +34,29 @@ def evaluate_and_report(
 
     A run that was trained on CPUs is evaluated on the CPU, any other run on a GPU if there is one.
     """
-    plans = sorted(results.glob("*/plan.json"))
-    for folder in (RunFolder(path.parent / name) for path in plans for name in sorted(read_plan(path).names)):
+    for folder in _planned_folders(results):
         if folder.status() == "done" and not is_tested(folder):
             run, name = recorded_run(folder), folder.path.name
             log(console, f"evaluating {name} on the test split")
-            options = with_packs([run.data], Options(results, data_folder), partial(log, console))
+            options = with_packs([run.data], Options(results, data_folder), partial(log, console), console)
             dataset = dataset_of(run.data, options)
             require_same_data(name, run.data_identity, dataset)
             compute = folder.require_record().compute
             device = best_device() if compute.device.startswith("cuda") else torch.device("cpu")
             evaluate_on_test(run, folder, dataset, choose_compute(device, compute.precision))
     return write_report(results, console, True, figure_formats)
+
+
+def _planned_folders(results: Path) -> list[RunFolder]:
+    """Return the folders of all planned runs, by family and name."""
+    folders: dict[Path, RunFolder] = {}
+    for path in sorted(results.glob("*/plan.json")):
+        plan, family = read_plan(path), path.parent.name
+        compared: tuple[Stage, tuple[str, ...]] = "distilled", tuple(chain(*plan.comparison.values()))
+        for stage, names in (*plan.stages.items(), compared):
+            planned = (planned_folder(results, family, stage, name) for name in names)
+            folders |= {folder.path: folder for folder in planned}
+    return [folders[path] for path in sorted(folders)]
 
 
 def write_report(
@@ -74,7 +86,7 @@ def _best_of_each_role(results: Path) -> dict[str, RunFolder]:
     best: dict[str, tuple[float, RunFolder]] = {}
     for path in sorted(results.glob("*/plan.json")):
         for stage, names in read_plan(path).stages.items():
-            for folder in (RunFolder(path.parent / name) for name in names):
+            for folder in (planned_folder(results, path.parent.name, stage, name) for name in names):
                 record, family_role = folder.record(), f"{path.parent.name}_{ROLES[stage]}"
                 if record is None or record.best is None or folder.status() not in ("done", "damaged"):
                     continue

@@ -19,14 +19,16 @@ from raykd.orchestration.run_queue import Job, JobStatus, State, max_concurrent,
 from raykd.orchestration.run_states import RunStates
 from raykd.orchestration.session import ray_session
 from raykd.orchestration.stop_signals import stop_signals
+from raykd.orchestration.tracked import attach_report, family_of, tracking_of, watch_runs
 from raykd.spec.experiment import Experiment, Workers
 from raykd.spec.plan import Plan, Run, make_plan
+from raykd.spec.trackers import require_installed
 from raykd.store.run_store import RunStore
 from raykd.training.compute import device_for, require_precision
 from raykd.training.final_evaluation import is_tested
 from raykd.training.networks import Networks
 from raykd.training.repair import repair_weights
-from raykd.training.teacher.choose import PlannedCache, TeacherChoice, choose_teacher, split_for_slots
+from raykd.training.teacher.choose import PlannedCache, TeacherChoice, choose_teacher, merge_caches, split_for_slots
 from raykd.training.teacher.import_check import describe_import
 from raykd.training.teacher.imported import read_import_check, require_import_fits
 from raykd.training.teacher.load import is_full
@@ -35,23 +37,34 @@ from raykd.training.teacher.load import is_full
 def require_together(experiments: Sequence[Experiment]) -> None:
     """Raise ConfigError for experiments that one command cannot run together.
 
-    Their families must differ. Experiments without a search share one Ray cluster, so their workers must be the same.
+    Their families must differ. Experiments without a search share one Ray cluster, so their workers, trackers and
+    callbacks must be the same. The packages of their trackers must be installed.
     """
     families = [experiment.family for experiment in experiments]
     if repeated := [family for family in families if families.count(family) > 1]:
         raise ConfigError(
             f"family = '{repeated[0]}': two experiments of one family would share a folder and a plan; rename one"
         )
-    if len({experiment.workers for experiment in experiments if experiment.search is None}) > 1:
-        raise ConfigError(
-            "workers differ between experiments on one Ray cluster; set the same for all, or run them separately"
-        )
+    for name in ("workers", "tracker", "callbacks"):
+        values = [getattr(experiment, name) for experiment in experiments if experiment.search is None]
+        if any(value != values[0] for value in values):
+            differ = f"{name} {'differs' if name == 'tracker' else 'differ'}"
+            raise ConfigError(
+                f"{differ} between experiments on one Ray cluster; set the same for all, or run them separately"
+            )
+    for experiment in experiments:
+        require_installed(experiment.tracker)
 
 
 def prepared(experiments: Sequence[Experiment], options: Options, console: Console) -> Options:
-    """Return `options` with the packs of the experiments' data and their loader threads. Missing packs are written."""
-    used = [experiment.data for experiment in experiments]
-    return with_packs(used, replace(options, loaders=experiments[0].workers.loaders), partial(log, console), console)
+    """Return `options` with what the experiments share: the packs of their data, loader threads, trackers, callbacks.
+
+    Missing packs are written. Raises ConfigError if the package of a tracker is missing.
+    """
+    used, first = [experiment.data for experiment in experiments], experiments[0]
+    require_installed(first.tracker)
+    options = replace(options, loaders=first.workers.loaders, trackers=first.tracker, callbacks=first.callbacks)
+    return with_packs(used, options, partial(log, console), console)
 
 
 def plans_of(experiments: Sequence[Experiment], options: Options) -> list[tuple[Plan, Dataset]]:
@@ -106,7 +119,7 @@ def run_experiments(
     options = prepared(experiments, options, console)
     plans = plans_of(experiments, options)
     store = RunStore(options.results)
-    runs = [run for plan, _ in plans for run in plan.runs]
+    runs = [*{run.name: run for plan, _ in plans for run in plan.runs}.values()]  # families may share a teacher
     states = _restore_damaged(plans, RunStates.read(runs, store), store, console)
     store.make_folder()
     note_results(options.results)
@@ -122,11 +135,14 @@ def run_experiments(
         if run.imported is not None and (check := read_import_check(store.folder(run))):
             log(console, f"{run.name}: {describe_import(check)}")
     caches = _plan_caches(plans, states, options, console)
-    with stop_signals() as stopped:
+    with stop_signals() as stopped, tracking_of(options, console) as tracking:
+        for plan, _ in plans:
+            watch_runs(tracking, family_of(plan, options.results), plan.runs, store)
         statuses = run_to_completion(runs, states, caches, experiments[0].workers, options, console, stopped.is_set)
         try:
             if reports:
                 write_report(options.results, console)
+                attach_report(tracking, [plan for plan, _ in plans], options.results)
         finally:
             raise_for(statuses)  # the failed runs explain more than an error of the report
     return statuses
@@ -135,14 +151,18 @@ def run_experiments(
 def _plan_caches(
     plans: Sequence[tuple[Plan, Dataset]], states: RunStates, options: Options, console: Console
 ) -> list[PlannedCache]:
-    """Choose the teacher source of each plan, log why, and return the logit caches that its runs will read."""
+    """Choose the teacher source of each plan, log why, and return the logit caches that the runs will read."""
     store, caches = RunStore(options.results), []
     for plan, dataset in plans:
         if (choice := teacher_choice_of(plan, dataset, states, options)) is not None:
             log(console, f"teacher of {plan.experiment.family}: {choice.reason}")
-            is_filled = partial(is_full, store=store, dataset=dataset, log=partial(log, console))
-            caches += [as_filled(cache) if is_filled(cache) else cache for cache in choice.caches]
-    return caches
+            caches += choice.caches
+    datasets = {plan.experiment.family: dataset for plan, dataset in plans}
+
+    def is_filled(cache: PlannedCache) -> bool:
+        return is_full(cache, store, datasets[min(cache.families)], partial(log, console))
+
+    return [as_filled(cache) if is_filled(cache) else cache for cache in merge_caches(caches)]
 
 
 def as_filled(cache: PlannedCache) -> PlannedCache:

@@ -60,7 +60,9 @@ class Job:
         if self.kind != "fill" or self.cache is None:
             return f"{self.kind} {self.run.name}"
         embeddings = " with embeddings" if self.cache.embedding_width else ""
-        return f"{self.kind} {self.run.name} {self.part + 1}/{self.cache.num_parts}{embeddings}"
+        # Families with the same teacher may read different caches.
+        families = f" for {', '.join(sorted(self.cache.families))}" if self.cache.families else ""
+        return f"{self.kind} {self.run.name}{families} {self.part + 1}/{self.cache.num_parts}{embeddings}"
 
 
 @dataclass

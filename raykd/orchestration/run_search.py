@@ -7,6 +7,7 @@ family's folder, and those of the winner are the distilled runs of the report.
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rich.console import Console
 
 from raykd.config import to_dict
 from raykd.data.types import Dataset
-from raykd.errors import Interrupted, RunFailed, plural
+from raykd.errors import ConfigError, Interrupted, RunFailed, plural
 from raykd.orchestration.confirm import confirm, is_confirmed, winner_of
 from raykd.orchestration.options import Options
 from raykd.orchestration.run_experiments import as_filled, plan_of, prepared, run_experiments, teacher_choice_of
@@ -24,6 +25,7 @@ from raykd.orchestration.search_identity import SearchCommand
 from raykd.orchestration.session import ray_session
 from raykd.orchestration.space_check import check_search
 from raykd.orchestration.stop_signals import stop_signals
+from raykd.orchestration.tracked import tracking_of, watch_runs, watch_search
 from raykd.provenance import hardware, source, versions
 from raykd.spec.experiment import Experiment
 from raykd.spec.plan import Plan
@@ -34,6 +36,8 @@ from raykd.store.run_store import RunStore
 from raykd.store.study import SearchStudy, SearchTrial, best_first, num_ended
 from raykd.training.compute import device_for, require_precision
 from raykd.training.teacher.choose import PlannedCache, teacher_identity
+
+PRECISION = "student.precision"
 
 
 def search(experiment: Experiment, options: Options, console: Console) -> None:
@@ -62,13 +66,16 @@ def _earlier_winner(command: SearchCommand) -> dict[str, Any]:
 def _find_winner(command: SearchCommand, plan: Plan, dataset: Dataset, identity: dict[str, Any]) -> dict[str, Any]:
     """Finish the search and its confirmation, and return the winning configuration."""
     search, folder, options = command.search, command.folder, command.options
+    _require_precisions(command)
     only_teacher, store = replace(options, stages=("teacher",)), RunStore(options.results)
     ended = run_experiments([command.experiment], only_teacher, command.console, reports=False)
     choice = teacher_choice_of(plan, dataset, RunStates.read(plan.runs, store), options)
     cache = as_filled(choice.cache) if choice and choice.cache else None  # it was filled after the teacher's training
     teachers = [store.folder(run) for run in plan.runs if run.stage == "teacher"]
     cache_name = cache.key(dataset, teacher_identity(teachers)).name if cache else None
-    with folder.lock(wait_s=1), stop_signals() as stopped:
+    tracking = tracking_of(options, command.console)
+    with folder.lock(wait_s=1), stop_signals() as stopped, tracking:
+        parent = watch_search(tracking, command)
         _write_record(command, identity, ended, cache_name)
         study = SearchStudy(folder, search, command.default_configuration)
         _run_all_trials(command, study, cache, stopped.is_set)
@@ -76,7 +83,29 @@ def _find_winner(command: SearchCommand, plan: Plan, dataset: Dataset, identity:
         if stopped.is_set():
             raise Interrupted("search interrupted after its trials; rerun the same command to resume")
         command.log(f"{plural(len(study.trials()), 'trial')} in {folder.path}")
-        return confirm(command, best, cache, stopped.is_set)
+        return confirm(command, best, cache, stopped.is_set, partial(watch_runs, tracking, parent, store=store))
+
+
+def _require_precisions(command: SearchCommand) -> None:
+    """Raise ConfigError if trials have no GPU and the experiment or its search space has a precision that requires one.
+
+    Ray must have started. It is checked before the teacher is trained.
+    """
+    from raykd.orchestration.trainers import slots_of
+
+    slots = slots_of(command.experiment.workers, num_jobs=1, max_concurrent=1)
+    if slots.gpus:
+        return
+    device = device_for(slots.gpus)
+    values = command.search.space.get(PRECISION)
+    if values is None:
+        require_precision(command.experiment.student.precision, "student", device)
+        return
+    for value in values.probe_values:
+        try:
+            require_precision(str(value), "student", device)
+        except ConfigError as error:
+            raise ConfigError(f"search.space: {PRECISION} in {values} cannot be {value}: {error}") from None
 
 
 def _run_all_trials(
@@ -115,8 +144,6 @@ def _run_round(
     left = search.num_trials - num_ended(study.trials())
     num_concurrent = min(left, search.max_concurrent or left)
     slots = slots_of(command.experiment.workers, num_concurrent, num_concurrent)
-    if not slots.gpus:
-        require_precision(command.experiment.student.precision, "student", device_for(slots.gpus))
     command.log(f"{plural(search.num_trials, 'trial')}, {left} of them left; {slots}")
     command.log("starting workers, which takes 5 to 10 seconds")
     folder.update(cpus=slots.cpus * slots.workers, gpus=slots.gpus * slots.workers)

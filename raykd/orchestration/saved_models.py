@@ -19,7 +19,7 @@ from raykd.spec.experiment import Data, Experiment
 from raykd.spec.stages import REPORT_KEYS, ROLES, STAGES, Stage
 from raykd.training.compute import best_device, choose_compute
 from raykd.training.evaluate import evaluate
-from raykd.training.model_file import build_with_weights, images_of, load_model, read_header
+from raykd.training.model_file import Header, build_with_weights, images_of, load_model, read_header
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
 
@@ -61,7 +61,7 @@ def _accuracy(file: Path, experiment: Experiment, stage: Stage, data_folder: Pat
     header = read_header(file)
     if header is not None:
         _require_classifier(header.model, file)
-        data = replace(experiment.data, name=header.data, image_size=header.images.size)
+        data = _data_of(header, experiment.data)
         dataset = _dataset_of(data, file.parent, data_folder, console)
         model = load_model(file)
     else:
@@ -75,8 +75,20 @@ def _accuracy(file: Path, experiment: Experiment, stage: Stage, data_folder: Pat
     return evaluate(model.to(compute.device), dataset.test, compute).top1 / 100
 
 
+def _data_of(header: Header, data: Data) -> Data:
+    """Return the data that the weights were evaluated on: what their header has, and the rest of the experiment's.
+
+    Their network shows in evaluation what it was trained for: only random crops of whole images have a center crop.
+    """
+    center_crop = data.center_crop if header.center_crop is None else header.center_crop
+    same = replace(data, name=header.data, image_size=header.images.size, crop_padding=0)
+    if center_crop == 1:
+        return replace(same, min_crop_area=None, views_per_image=None, center_crop=1.0)
+    return replace(same, min_crop_area=data.min_crop_area or 1.0, center_crop=center_crop, storage="auto")
+
+
 def _dataset_of(data: Data, results: Path, data_folder: Path, console: Console) -> Dataset:
-    return dataset_of(data, with_packs([data], Options(results, data_folder), partial(log, console)))
+    return dataset_of(data, with_packs([data], Options(results, data_folder), partial(log, console), console))
 
 
 def _require_classifier(model: models.Model, file: Path) -> None:

@@ -7,6 +7,7 @@ A script or notebook that has called `ray.init` uses its Ray cluster. All other 
 import logging
 import os
 import secrets
+import shutil
 import signal
 import socket
 import sys
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from raykd.cluster import ray_variables
-from raykd.cluster.private_folders import remove_abandoned_below
+from raykd.cluster.private_folders import remove_abandoned_below, remove_old_sessions
 from raykd.cluster.private_ray import commands_folder, private_folder
 from raykd.cluster.ray_token import make_token, private_environment
 from raykd.cluster.ray_variables import start_timeout_s
@@ -81,14 +82,20 @@ def ray_session() -> Iterator[str | None]:
             reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
             logs = f"; its logs are in {settings['_temp_dir']}/session_latest/logs" if settings else ""
             raise RayNotStarted(f"Ray did not start ({reason[0]}){logs}") from error
+        session_folder = Path(context.address_info["session_dir"]) if settings else None
         token = os.environ.get("RAY_AUTH_TOKEN_PATH")
         dashboard = f"http://{context.dashboard_url}" + (f", token in {token}" if token else "")
         _open.append(dashboard if context.dashboard_url else None)
         try:
             yield _open[-1]
+        except BaseException:
+            session_folder = None  # Ray's logs may state the cause
+            raise
         finally:
             _open.pop()
             ray.shutdown()
+            if session_folder is not None:
+                shutil.rmtree(session_folder, ignore_errors=True)
 
 
 def _set_defaults() -> None:
@@ -168,6 +175,7 @@ def _private_ray() -> Iterator[dict[str, Any]]:
     commands = commands_folder(os.environ)
     temporary = tempfile.gettempdir()  # tempfile caches it, so this process keeps its TMPDIR
     remove_abandoned_below(commands.parent)
+    remove_old_sessions(commands / "ray")
     folder = commands / f"command-{secrets.token_hex(4)}"
     with private_folder(folder, _token()):
         os.environ |= private_environment(folder)

@@ -1,6 +1,7 @@
 """Run a plan's jobs on Ray: one TorchTrainer per slot, all with jobs from one queue."""
 
 import os
+import pickle
 import shutil
 import signal
 import threading
@@ -27,6 +28,7 @@ from raykd.orchestration.retry import max_failures_of_slot
 from raykd.orchestration.run_queue import Job, JobStatus, RunQueue, State
 from raykd.orchestration.worker import WorkerConfig, work
 from raykd.spec.experiment import Workers
+from raykd.spec.trackers import TENSORBOARD
 from raykd.training.group import STUCK
 
 POLL_S = 0.25
@@ -169,6 +171,8 @@ def _trainer(queue: Any, slot: int, slots: Slots, options: Options, storage: Pat
         slots.may_shrink,
         options.loaders,
         tuple((key, pack and pack.absolute()) for key, pack in options.packs),
+        TENSORBOARD in options.trackers,
+        pickle.dumps(options.callbacks) if options.callbacks else b"",
     )
     return TorchTrainer(
         work,

@@ -47,6 +47,7 @@ from raykd.spec.experiment import PRETRAINED, Experiment
 from raykd.spec.overrides import override
 from raykd.spec.plan import Plan, Run, make_plan
 from raykd.spec.search import Search
+from raykd.spec.trackers import TENSORBOARD
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.store.study import SearchFolder
@@ -153,7 +154,8 @@ def train_trial(
             export(run, epoch, device)
         report_row(epoch.row(steps_per_epoch=0))
 
-    logging = Logging(tensorboard=True, hyperparameters=config[CONFIGURATION])
+    has_tensorboard = TENSORBOARD in shared.options.trackers
+    logging = Logging(has_tensorboard, config[CONFIGURATION], callbacks=shared.options.callbacks)
     store, hooks = RunStore(shared.options.results), Hooks(on_epoch, should_stop)
     with locked(folder, group, LOCK_WAIT_S):
         for row in group.on_first(folder.history):  # epochs of an earlier command, or of a worker that died
@@ -273,14 +275,19 @@ def _trainer(config: Mapping[str, Any], shared: TrialContext) -> TorchTrainer:
     )
 
 
-def _workers_failure(folder: RunFolder, error: Exception) -> RunFailed | None:
-    """Return the failure that the workers left in run.json, else their error outside of the configuration, or None."""
+def _workers_failure(folder: RunFolder, error: Exception) -> RaykdError | None:
+    """Return the failure that the workers left in run.json, else one of their errors if its kind is known, or None.
+
+    Such an error is outside of the configuration, or rejects it before run.json exists.
+    """
     if folder.status() == "failed":
         record = folder.require_record()
         reason = record.reason or "no reason recorded"
         return (RunDiverged if record.fails_by_configuration else RunFailed)(reason)
     causes = _worker_errors(error)
     first_hand = [cause for cause in causes if "NCCL" not in str(cause)]  # NCCL also fails when another worker fails
+    if rejected := [cause for cause in causes if isinstance(cause, RejectedConfiguration)]:
+        return rejected[0]
     if outside := [cause for cause in first_hand or causes if classify_failure(cause) == "outside"]:
         return RunFailed(f"{type(outside[0]).__name__}: {outside[0]}")
     return None

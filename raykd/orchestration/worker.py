@@ -8,6 +8,7 @@ in that folder, so nothing is copied, and a replacement worker resumes from the 
 """
 
 import json
+import pickle
 import tempfile
 import time
 import traceback
@@ -50,7 +51,10 @@ CHUNKS = 16  # one part of a logit cache is split into these; with several worke
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """The configuration of a slot's workers. queue: the actor's handle. threads, gpus: for each worker."""
+    """The configuration of a slot's workers. queue: the actor's handle. threads, gpus: for each worker.
+
+    callbacks: pickled, because the trainer's controller reads this too, and need not load the user's files.
+    """
 
     queue: Any
     slot: int
@@ -61,10 +65,17 @@ class WorkerConfig:
     may_shrink: bool
     loaders: int | None = None
     packs: tuple[tuple[DataKey, Path | None], ...] = ()
+    tensorboard: bool = True
+    callbacks: bytes = b""
 
     @property
     def options(self) -> Options:
         return Options(self.results, self.data_folder, loaders=self.loaders, packs=self.packs)
+
+    @property
+    def logging(self) -> Logging:
+        callbacks = pickle.loads(self.callbacks) if self.callbacks else ()  # noqa: S301 - of this command's driver
+        return Logging(self.tensorboard, gpus=self.gpus, callbacks=callbacks)
 
 
 def work(config: dict[str, Any]) -> None:
@@ -177,8 +188,8 @@ def _train(job: Job, worker: WorkerConfig, group: Group, num_workers: int, link:
             worker.queue.report.remote(report)
             export(run, report, device)
 
-    logging = Logging(tensorboard=True, gpus=worker.gpus)
-    train_one(run, folder, dataset, device, store, job.cache, Hooks(on_epoch, link.should_stop), group, logging)
+    hooks = Hooks(on_epoch, link.should_stop)
+    train_one(run, folder, dataset, device, store, job.cache, hooks, group, worker.logging)
     to_ray.flush()
 
 

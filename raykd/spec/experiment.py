@@ -5,6 +5,7 @@ Experiment(family="cnn", data=Data("cifar10"), teacher=Recipe("resnet18", ...), 
 """
 
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -34,10 +35,13 @@ from raykd.methods.method import Need
 from raykd.models import MAX_SIDE, Model, find, hf_files
 from raykd.models.hf_model import HuggingFace
 from raykd.models.vit_cifar import ViT
+from raykd.spec.callback import Callback, callbacks_named
 from raykd.spec.overrides import override_all
 from raykd.spec.published import published_pairs
 from raykd.spec.recipe import Recipe
 from raykd.spec.search import Search
+from raykd.spec.stages import TEACHERS
+from raykd.spec.trackers import require_known_trackers, trackers_named
 
 CACHEABLE: frozenset[Need] = frozenset({"logits", "embedding"})  # a cache of feature maps would take gigabytes
 MAX_CLASSES = 65_536  # a cache of the top classes stores their numbers in 16 bits
@@ -167,12 +171,17 @@ class Experiment(Config):
     teacher_seeds: Seeds = ()  # seeds of several teachers, whose mean logits are distilled; () for one teacher
     # A published pair of networks on CIFAR-100, whose accuracies the report shows: 'resnet32x4:resnet8x4'; '' for none.
     published: str = ""
+    # Where epochs and results are logged: 'tensorboard', 'mlflow', 'wandb' or several of these; 'none' for nowhere.
+    tracker: Annotated[tuple[str, ...], MaxLength(10)] = by_name(("tensorboard",), trackers_named, False)
+    # Code of the user that each run calls at its start, after each epoch and at its end: 'my_callbacks.py:MyCallback'.
+    callbacks: Annotated[tuple[Callback, ...], MaxLength(100)] = by_name((), callbacks_named, False)
 
     def check(self) -> None:
         is_plain = re.fullmatch(r"[a-z][a-z0-9_]*", self.family) and self.family not in type_hints(Experiment)
         reason = "it becomes a folder, and the beginning of paths for --set"
         allowed = f"must be a short name of a-z, 0-9 and _, and not the name of a field: {reason}"
         self.require(bool(is_plain), "family", allowed)
+        self.require(self.family != TEACHERS, "family", "is the folder of all experiments' teachers; use another name")
         self.require(self.teacher_seed >= 0, "teacher_seed", "must be 0 or more")
         known = ", ".join(published_pairs())
         self.require(self.published in ("", *published_pairs()), "published", f"must be one of {known}")
@@ -180,6 +189,7 @@ class Experiment(Config):
         self.require(
             not self.published or is_cifar100, "published", f"requires data.name = cifar100, not {self.data.name}"
         )
+        require_known_trackers(self.tracker)
         self._check_seeds("seeds")
         self._check_methods()
         if self.teacher_seeds:
@@ -280,7 +290,8 @@ class Experiment(Config):
         no_weights = f"requires a model with pretrained weights, timm:NAME or torchvision:NAME, not {model.label}"
         self.require(has_pretrained or checkpoint != PRETRAINED, "teacher_checkpoint", no_weights)
         is_same = isinstance(model, HuggingFace) and checkpoint == f"{hf_files.PREFIX}{model.name}"
-        other = f"has another network than teacher.model = {model.label}; --set teacher.model={checkpoint}"
+        setting = shlex.quote(f"teacher.model={checkpoint}")
+        other = f"has another network than teacher.model = {model.label}; --set {setting}"
         self.require(is_same or not checkpoint.startswith(hf_files.PREFIX), "teacher_checkpoint", other)
 
     def _check_teachers(self) -> None:

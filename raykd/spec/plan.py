@@ -25,7 +25,7 @@ from raykd.models.weights import require_file, split_key
 from raykd.provenance import file_sha256
 from raykd.spec.experiment import CACHEABLE, MAX_CLASSES, PRETRAINED, Data, Experiment
 from raykd.spec.recipe import Recipe
-from raykd.spec.stages import STAGES, Stage
+from raykd.spec.stages import STAGES, TEACHERS, Stage
 
 # Increase it when a change to the code changes the result of an unchanged configuration: old runs are then repeated.
 RESULT_VERSION = 2
@@ -46,7 +46,7 @@ class Run(Config):
     """One training run: recipe, method and seed on a part of the data, with or without a teacher."""
 
     kind: ClassVar[str] = "run"
-    family: str = ""
+    family: str = ""  # the experiment's; TEACHERS for a teacher, which experiments share
     stage: Stage = "baseline"
     recipe: Recipe = Recipe()
     method: Method = CrossEntropy()
@@ -163,10 +163,13 @@ def make_plan(experiment: Experiment, dataset: Dataset, weights_folder: Path, st
 
 
 def _teachers(experiment: Experiment, dataset: Dataset, weights_folder: Path) -> list[Run]:
-    """Return the teachers, trained or imported, in the order of their seeds."""
+    """Return the teachers, trained or imported, in the order of their seeds.
+
+    They have no field of a single experiment, so that experiments with the same teacher share its run.
+    """
     imported = _imported(experiment, weights_folder)
     teacher = Run(
-        family=experiment.family,
+        family=TEACHERS,
         stage="teacher",
         recipe=_without_path(experiment.teacher),
         data=replace(experiment.data, student_images=None),

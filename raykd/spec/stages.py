@@ -5,6 +5,10 @@ from typing import Literal
 Stage = Literal["teacher", "baseline", "distilled"]
 STAGES: tuple[Stage, ...] = ("teacher", "baseline", "distilled")
 
+# The family of every teacher, whatever the experiment: its folder below the results is shared by all experiments, so
+# that a teacher of the same recipe, data and seed is trained once. No experiment may have this name.
+TEACHERS = "teachers"
+
 # Stage -> role: models_saved/<family>_<role>.safetensors.
 ROLES: dict[Stage, str] = {"teacher": "teacher", "baseline": "student_baseline", "distilled": "student_kd"}
 

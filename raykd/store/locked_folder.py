@@ -4,7 +4,6 @@ Only the holder of the lock changes the record. Anyone may read it, because file
 kernel locks on a file `.lock`, released when their process ends. Imports no torch.
 """
 
-import errno
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +13,8 @@ from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from raykd.atomic import make_folder
 from raykd.config.codec import read_record, require_record, write_record
-from raykd.config.damage import DamagedFile
 from raykd.errors import RunFailed
+from raykd.file_lock import acquire, is_locked, lock_at
 
 Record = TypeVar("Record")
 
@@ -85,31 +84,3 @@ class LockedFolder(Generic[Record]):
     @cached_property
     def _lock(self) -> FileLock:
         return lock_at(self.path / ".lock")
-
-
-def lock_at(path: Path) -> FileLock:
-    """Return a kernel lock, released when its process ends. filelock must not fall back to a lock file, which stays."""
-    return FileLock(path, is_singleton=False, fallback_to_soft=False)
-
-
-def acquire(lock: FileLock, wait_s: float) -> AcquireReturnProxy:
-    """Acquire `lock`. Raises Timeout after `wait_s` seconds, and DamagedFile if a folder has the name of its file."""
-    try:
-        return lock.acquire(timeout=wait_s)
-    except IsADirectoryError:
-        raise DamagedFile(
-            f"'{lock.lock_file}' is damaged: it is not a file; remove it and rerun the same command"
-        ) from None
-
-
-def is_locked(lock: FileLock) -> bool:
-    """Return whether another process holds `lock` now. Raises DamagedFile as `acquire` does."""
-    try:
-        with acquire(lock, 0):
-            return False
-    except Timeout:
-        return True
-    except OSError as error:
-        if error.errno in (errno.EROFS, errno.EACCES):  # a read-only store, so no process writes there
-            return False
-        raise

@@ -5,6 +5,7 @@
     test.json       Metrics              confirmed.json   ConfirmationRecord
     costs.json      Costs                cache.json       CacheRecord
     usage/N.json    UsageFile            sampled.json     RestoredSample
+    tracking.json   TrackingRecord
 
 Accuracies are in percent, times in seconds, epochs count from 0. `problem()` returns why the values of a file are
 inconsistent, or ''. Imports no torch.
@@ -127,6 +128,24 @@ class RunRecord:
 
 
 @dataclass(frozen=True)
+class TrackerEntry:
+    """What a tracker has of a run. store: identifies the tracker's server or file, which gave the id."""
+
+    run_id: str = ""
+    store: str = ""
+    epochs: int = 0
+    results: int = 0  # number of values of the finished run
+    state: str = "running"
+
+
+@dataclass(frozen=True)
+class TrackingRecord:
+    """tracking.json: what was copied into each tracker, by its name."""
+
+    trackers: Mapping[str, TrackerEntry] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Reliability:
     """A reliability diagram with confidence bins of equal width from 0 to 1."""
 
@@ -232,7 +251,7 @@ class UsageFile:
 
 @dataclass(frozen=True)
 class PlanRecord:
-    """plan.json of a family: the runs in its report, named by their folders beside the file."""
+    """plan.json of a family: the runs in its report, by the names of their folders; see `planned_folder`."""
 
     family: str
     stages: Mapping[Stage, tuple[str, ...]] = field(default_factory=dict)

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from raykd.atomic import remove_leftovers, replacing
 from raykd.config.damage import damaged
 from raykd.provenance import file_sha256
+from raykd.spec.stages import TEACHERS, Stage
 from raykd.store.locked_folder import FileIn, LockedFolder
 from raykd.store.records import RunRecord
 
@@ -126,6 +127,11 @@ class RunFolder(LockedFolder[RunRecord]):
         if table is None:
             raise damaged(path, "its SHA-256 is not the one in run.json")
         return table
+
+
+def planned_folder(results: Path, family: str, stage: Stage, name: str) -> RunFolder:
+    """Return the folder of a run that the plan of `family` names. All families share the folder of the teachers."""
+    return RunFolder(results / (TEACHERS if stage == "teacher" else family) / name)
 
 
 def now() -> str:

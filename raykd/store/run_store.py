@@ -1,6 +1,7 @@
 """The run store: the folders of all runs below one results folder, and the plan of each family.
 
-ray_results/<family>/<run>/  see run_folder.py          ray_results/<family>/plan.json
+ray_results/<family>/<run>/    see run_folder.py          ray_results/<family>/plan.json
+ray_results/teachers/<run>/    the teachers of all families
 """
 
 import os
@@ -8,15 +9,16 @@ import uuid
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from raykd.atomic import make_folder
 from raykd.config import to_dict
 from raykd.config.codec import write_record
 from raykd.errors import ConfigError
+from raykd.file_lock import acquire, lock_at
 from raykd.provenance import command_line
 from raykd.spec.plan import Plan, Run
 from raykd.spec.stages import Stage
-from raykd.store.locked_folder import acquire, lock_at
 from raykd.store.records import PlanRecord, read_plan
 from raykd.store.run_folder import RunFolder, Status
 
@@ -33,6 +35,11 @@ class RunStore:
     def logit_caches(self) -> Path:
         """The folder of the logit caches, shared by all runs and searches of this store."""
         return self.results / ".logit_caches"
+
+    @classmethod
+    def of(cls, folder: RunFolder) -> Self:
+        """Return the store of a run's `folder`, which is <results>/<family>/<run>."""
+        return cls(folder.path.parents[1])
 
     def folder(self, run: Run) -> RunFolder:
         return RunFolder(self.results / run.family / run.name)

@@ -17,6 +17,7 @@ from raykd.provenance import file_sha256, identity_of
 from raykd.spec.plan import Run
 from raykd.store.records import Metrics
 from raykd.store.run_folder import RunFolder
+from raykd.store.run_store import RunStore
 from raykd.training.compute import Compute
 from raykd.training.costs import model_costs
 from raykd.training.metrics import compute_metrics
@@ -71,7 +72,8 @@ def _teacher_of(run: Run, folder: RunFolder, compute: Compute) -> LiveTeacher | 
     if run.teacher is not None and not run.teacher.model.classifier:
         return None
     teacher_sha256 = folder.require_record().teacher_sha256
-    folders = [RunFolder(folder.path.parent / teacher.name) for teacher in run.teachers]
+    store = RunStore.of(folder)
+    folders = [store.folder(teacher) for teacher in run.teachers]
     if not teacher_sha256 or not folders or not all(teacher.best.is_file() for teacher in folders):
         return None
     if identity_of([file_sha256(teacher.best) for teacher in folders]) != teacher_sha256:

@@ -44,7 +44,11 @@ class TrainingSplit:
 
 @dataclass(frozen=True)
 class Header:
-    """The header of a model file. images: with the mean and std used in training. trained_on: None if unknown."""
+    """The header of a model file.
+
+    images: with the mean and std used in training. trained_on: None if unknown. center_crop: as in `Data`; None if
+    unknown.
+    """
 
     model: Model
     images: ImageSpec
@@ -52,6 +56,7 @@ class Header:
     classes: tuple[str, ...]
     run: str
     trained_on: TrainingSplit | None = None
+    center_crop: float | None = None
 
 
 def header_of(run: Run, dataset: Dataset) -> Header:
@@ -60,7 +65,7 @@ def header_of(run: Run, dataset: Dataset) -> Header:
     images = run.model.input_spec(images_of(dataset))
     split = (data.val_images, data.train_images, data.student_images, data.split_seed)
     trained_on = TrainingSplit(dataset.identity, len(dataset.train.labels), *split)
-    return Header(run.model, images, dataset.name, dataset.class_names, run.name, trained_on)
+    return Header(run.model, images, dataset.name, dataset.class_names, run.name, trained_on, data.center_crop)
 
 
 def architecture(model: Model) -> dict[str, Any]:
@@ -90,7 +95,8 @@ def read_header(path: Path) -> Header | None:
         model = from_dict(Model, content["model"])
         trained_on = TrainingSplit(**content["trained_on"]) if content["trained_on"] else None
         classes = tuple(content["classes"]) if isinstance(content["classes"], list) else ()
-        header = Header(model, ImageSpec(**shape), content["data"], classes, content["run"], trained_on)
+        images, crop = ImageSpec(**shape), content.get("center_crop")
+        header = Header(model, images, content["data"], classes, content["run"], trained_on, crop)
         _require_valid(header)
     except CodeNotLoaded as error:
         raise CodeNotLoaded(f"weights file '{path}': {error}") from None
@@ -113,6 +119,7 @@ def _require_valid(header: Header) -> None:
         "images.std": len(images.std) == 3 and all(_is_within(value, 1e-9) for value in images.std),
         "data": isinstance(header.data, str),
         "run": isinstance(header.run, str),
+        "center_crop": header.center_crop is None or _is_within(header.center_crop, 1e-9),
     }
     if trained_on is not None:
         parts = (trained_on.train_images, trained_on.student_images)

@@ -11,7 +11,7 @@ from raykd.errors import ConfigError, plural
 from raykd.methods import Method
 from raykd.methods.feature_method import require_feature_maps
 from raykd.models import num_parameters
-from raykd.models.submodules import NUM_LISTED, HookedModel, serving
+from raykd.models.submodules import NUM_LISTED, HookedModel, describe_candidates
 from raykd.outputs import Outputs, Targets
 from raykd.spec.plan import Run, train_val_indices
 from raykd.training.adapters import NUM_SHOWN, evaluation_outputs, make_adapter, required_outputs
@@ -139,7 +139,7 @@ class Networks:
         for need in ("embedding", "features"):
             model = make_model(run, self._dataset) if need in method.needs and lacks[need] else None
             if isinstance(model, HookedModel):
-                names = serving(model.network, model.input_size or self._dataset.image_size, need)
+                names = describe_candidates(model.network, model.input_size or self._dataset.image_size, need)
                 output, field = OUTPUT_DESCRIPTIONS[need], f"{run.role}.model.{need}"
                 option = f"--set {field}=NAME, one of {', '.join(names[:NUM_LISTED])}"
                 remedy = option if names else f"none of its submodules returns {output}; choose another method or model"

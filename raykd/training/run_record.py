@@ -18,6 +18,7 @@ from raykd.spec.plan import Run
 from raykd.store.records import Best, ComputeRecord, RunRecord, TopClasses
 from raykd.store.run_folder import RunFolder, now
 from raykd.training.compute import Compute, choose_compute, gpu_name, require_precision, why_not_graph
+from raykd.training.failure import rejecting_configuration
 from raykd.training.group import SINGLE_WORKER, Group
 from raykd.training.model_file import Header, header_of, save_model
 from raykd.training.run_sources import load_network_classes, save_sources
@@ -38,8 +39,8 @@ def start_run(
     """Write run.json for a run that starts or resumes, and return how to compute it.
 
     A resumed run keeps its precision and threads, because others would round differently. Raises RunFailed if it is
-    partly trained with another teacher, or with another number of workers that may not change; ConfigError if the
-    device cannot train in its precision.
+    partly trained with another teacher, or with another number of workers that may not change; RejectedConfiguration
+    if the device cannot train in its precision.
     """
     folder.remove_leftovers()
     earlier = folder.record()
@@ -49,7 +50,8 @@ def start_run(
         _require_same_teacher(run, folder, teacher, resumed)
     before = resumed.compute if resumed else None
     precision, threads = (before.precision, before.threads) if before else (run.recipe.precision, None)
-    require_precision(precision, run.role, device)
+    with rejecting_configuration():
+        require_precision(precision, run.role, device)
     compute = choose_compute(device, precision, threads)
     save_sources(run, folder)
     folder.write_record(

@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from raykd.outputs import HISTORY_COLUMNS
 from raykd.training.hooks import EpochReport
 
+BEST = "top1/best_val"  # the best epoch so far; HPARAMS shows the last value of a tag
 _FILES = itertools.count()  # numbers this process's event files, which may be opened in the same second
 
 
@@ -53,7 +55,7 @@ class TensorBoard:
         self._write(file_version="brain.Event:2")
         self._write(step=first.epoch, session_log={"status": "START"})
         if self._hyperparameters:
-            experiment, session_start, _ = hparams(dict(self._hyperparameters), {"top1/val": first.val_top1})
+            experiment, session_start, _ = hparams(dict(self._hyperparameters), {BEST: first.best_val_top1})
             for summary in (experiment, session_start):  # the third would mark the trial as ended
                 self._write(summary=summary)
 
@@ -80,11 +82,21 @@ class TensorBoard:
 
 def _summary(report: EpochReport) -> dict[str, Any]:
     """Return all scalars of one epoch, as the fields of TensorBoard's Summary."""
-    scalars = {f"loss/{name}": value for name, value in report.terms.items()} | {
-        "top1/train": report.train_top1,
-        "top1/val": report.val_top1,
-        "loss/val": report.val_loss,
-        "lr": report.lr,
-        "images_per_s": report.images_per_s,
-    }
+    scalars = scalars_of(report.row(steps_per_epoch=0), report.best_val_top1)
     return {"value": [{"tag": name, "simple_value": value} for name, value in scalars.items()]}
+
+
+def scalars_of(row: Mapping[str, float], best_val_top1: float) -> dict[str, float]:
+    """Return an epoch's values by their names in every tracker.
+
+    row: of history.parquet; its loss terms are 'loss/<term>'. best_val_top1: of the epochs so far, in percent.
+    """
+    terms = {name: value for name, value in row.items() if name == "loss" or name not in HISTORY_COLUMNS}
+    return {f"loss/{name}": value for name, value in terms.items() if value is not None} | {
+        "top1/train": row["train_top1"],
+        "top1/val": row["val_top1"],
+        BEST: best_val_top1,
+        "loss/val": row["val_loss"],
+        "lr": row["lr"],
+        "images_per_s": row["images_per_s"],
+    }

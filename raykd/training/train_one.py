@@ -14,9 +14,11 @@ import torch
 
 from raykd.data.types import Dataset
 from raykd.errors import RunFailed
+from raykd.spec.callback import Callback
 from raykd.spec.plan import Run
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
+from raykd.training.callbacks import calling
 from raykd.training.failure import out_of_memory_message
 from raykd.training.group import SINGLE_WORKER, Group, require_separate_gpus
 from raykd.training.hooks import NO_HOOKS, EpochReport, Hooks
@@ -33,15 +35,16 @@ class RunLocked(RunFailed):
 
 @dataclass(frozen=True)
 class Logging:
-    """The optional files that a worker writes.
+    """What a worker reports beside the run's own files.
 
     tensorboard: whether to write TensorBoard files. hyperparameters: a trial's configuration for TensorBoard.
-    gpus: the GPUs of this worker, for its usage file; None writes no usage file.
+    gpus: the GPUs of this worker, for its usage file; None writes no usage file. callbacks: those of the user.
     """
 
     tensorboard: bool = False
     hyperparameters: Mapping[str, Any] | None = None
     gpus: float | None = None
+    callbacks: tuple[Callback, ...] = ()
 
 
 NO_LOGGING = Logging()
@@ -77,11 +80,13 @@ def train_one(
         def on_epoch(report: EpochReport) -> None:
             if group.is_first and logging.tensorboard:
                 board.add(report)
+            called.epoch(report)
             hooks.on_epoch(report)
 
         if logging.gpus is not None:
             is_started = group.is_first and folder.checkpoint.is_file()
             stack.enter_context(record_usage(folder.usage(group.rank), device, logging.gpus, is_started))
+        called = stack.enter_context(calling(logging.callbacks if group.is_first else (), run, folder))
         with _out_of_memory_explained(run, folder, group):
             fit(run, dataset, folder, device, teacher, replace(hooks, on_epoch=on_epoch), group)
 

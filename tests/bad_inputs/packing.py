@@ -72,9 +72,25 @@ CASES = [
     packing("no processes", [INSECTS, "--jobs", "0"], ["--jobs 0: must be at least 1"]),
     packing("negative damage", [INSECTS, "--skip-damaged", "-1"], ["--skip-damaged -1: must be 0 or more"]),
     packing(
-        "into other files", [INSECTS, "--to", "{folder}/insects"], ["insects: has test, which is no file of a pack"]
+        "into other files",
+        [INSECTS, "--to", "{folder}/insects"],
+        ["insects: has test, which is no file of a pack; pack into another folder with --to FOLDER"],
     ),
-    packing("into a file", [INSECTS, "--to", "{folder}/file"], ["{folder}/file: is a file, and a folder has to be"]),
+    packing(
+        "into a file",
+        [INSECTS, "--to", "{folder}/file"],
+        ["{folder}/file: is no folder, and the pack has to be written there"],
+    ),
+    packing(
+        "below a file",
+        [INSECTS, "--to", "{folder}/file/x"],
+        ["{folder}/file: is no folder", "has to be written below it"],
+    ),
+    packing(
+        "where no folder can be made",
+        [INSECTS, "--to", "/proc/x"],
+        ["/proc/x: cannot be made or locked (No such file or directory); pack into another folder with --to FOLDER"],
+    ),
     packed("no pack.json", unlink("pack.json"), ["{folder}/packed/insects: has no pack.json", "interrupted"]),
     packed("a missing shard", unlink("train-00000.arrow"), ["train-00000.arrow: cannot be read", "pack the data set"]),
     packed("a shard cut short", lambda p: os.truncate(p / "test-00000.arrow", 9), ["has 9 bytes instead of"]),

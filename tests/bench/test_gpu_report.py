@@ -15,25 +15,48 @@ SCRIPT = BENCHMARKS / "gpu_report.py"
 sys.path.append(str(BENCHMARKS))
 
 import gpu_report  # noqa: E402
-from gpu_parts import profile  # noqa: E402
+from gpu_parts import packing, profile  # noqa: E402
 from gpu_parts.report import GpuLost, Part, Report  # noqa: E402
 from gpu_parts.workers import Worker, WorkerFailed  # noqa: E402
 from torch.autograd import DeviceType  # noqa: E402
 
+# Packages that raykd requires, and that a machine with torch, torchvision, timm and pyarrow may lack.
+BLOCKED = ("ray", "optuna", "simplejpeg", "scipy", "sklearn", "matplotlib", "rich", "tensorboard", "pynvml", "jinja2")
+QUICK = ("environment", "ceilings", "fill", "memory")
 
-@pytest.mark.nightly
-def test_toy_report_has_figures_of_every_part_and_imports_neither_ray_nor_optuna(tmp_path: Path) -> None:
-    blocked, out = tmp_path / "blocked", tmp_path / "out"
+
+def run_toy(folder: Path, parts: tuple[str, ...]) -> dict[str, Any]:
+    """Run the script at toy size without the BLOCKED packages, after an import of all parts, and return the parts."""
+    blocked, out = folder / "blocked", folder / "out"
     blocked.mkdir()
-    for name in ("ray", "optuna"):
+    for name in BLOCKED:
         (blocked / f"{name}.py").write_text(f"raise ImportError('{name} is not installed')\n")
-    environment = {**os.environ, "PYTHONPATH": str(blocked), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(SCRIPT), "--toy", "--device", "cpu", "--out", str(out), "--minutes", "8"]
+    script = folder / "script.py"
+    script.write_text(
+        "import importlib, sys\nimport gpu_report\n"
+        "if '--until' in sys.argv:  # the process that measures\n"
+        "    [importlib.import_module(f'gpu_parts.{name}') for name in gpu_report.BUDGETS]\n"
+        "sys.exit(gpu_report.main())\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{blocked}:{BENCHMARKS}", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(script), "--toy", "--device", "cpu", "--out", str(out), "--minutes", "8"]
+    command += ["--parts", ",".join(parts)]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=550, check=False)
     assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
-    parts: dict[str, Any] = json.loads((out / "report.json").read_text())["parts"]
-    assert list(parts) == list(gpu_report.BUDGETS)
-    assert {name: part["failed"] for name, part in parts.items()} == {name: {} for name in parts}
+    found = json.loads((out / "report.json").read_text())["parts"]
+    text = (out / "report.txt").read_text()
+    assert list(found) == list(parts) and all(f"== {name} (" in text for name in parts)
+    assert {name: part["failed"] for name, part in found.items()} == {name: {} for name in parts}
+    return found
+
+
+def test_quick_parts_at_toy_size_import_neither_ray_nor_other_packages_that_a_machine_may_lack(tmp_path: Path) -> None:
+    assert all(part["figures"] for part in run_toy(tmp_path, QUICK).values())
+
+
+@pytest.mark.nightly
+def test_toy_report_has_figures_of_every_part_without_those_packages(tmp_path: Path) -> None:
+    parts = run_toy(tmp_path, tuple(gpu_report.BUDGETS))
     assert all(part["figures"] for name, part in parts.items() if name not in ("energy", "experiment"))
     assert set(parts["energy"]["left_out"].values()) == {"requires CUDA"}
     assert parts["experiment"]["left_out"] == {"experiment": "no --data-dir with CIFAR-10"}
@@ -41,8 +64,79 @@ def test_toy_report_has_figures_of_every_part_and_imports_neither_ray_nor_optuna
     assert len(checks) > 30 and all(check["passed"] for check in checks.values())
     assert parts["steps"]["figures"]["resnet8 cache, graph"]["ms_per_step"] > 0
     assert parts["loop"]["figures"]["cnn"]["errors"] == {}
-    text = (out / "report.txt").read_text()
-    assert all(f"== {name} (" in text for name in parts)
+    assert "--set workers.gpus=" in parts["packing"]["figures"]["recommendation"]["settings"]
+    assert parts["packing"]["left_out"] == {"graph, MPS": "nvidia-cuda-mps-control is not on PATH"}
+
+
+SLOW_PARTS = """
+import sys, time, types
+import gpu_report
+from gpu_parts import report
+
+def measure_slowly(part, setting):
+    part.figure("before", lambda: {"value": 1})
+    part.figure("slow", lambda: time.sleep(60))
+    part.figure("after", lambda: {"value": 2})
+
+def measure_quickly(part, setting):
+    part.figure("quick", lambda: {"value": 3})
+
+PARTS = {
+    "slow": measure_slowly,
+    "hanging": lambda part, setting: time.sleep(60),
+    "quick": measure_quickly,
+    "last": measure_slowly,
+}
+class Setting:
+    has_cuda = toy = False
+    def __init__(self, *arguments): pass
+
+sys.modules["torch"] = types.ModuleType("torch")
+sys.modules["gpu_parts.setting"] = types.SimpleNamespace(Setting=Setting)
+sys.modules |= {f"gpu_parts.{name}": types.SimpleNamespace(measure=part) for name, part in PARTS.items()}
+gpu_report.BUDGETS, gpu_report.FEWEST_S, report.OVERRUN_S = dict(slow=1, hanging=1, quick=8, last=2), 1.0, 0.5
+gpu_report.DUMP_S = 0.1
+sys.exit(gpu_report.main())
+"""
+
+
+def test_no_slow_part_takes_the_time_of_another_or_exceeds_minutes(tmp_path: Path) -> None:
+    """Slow figures and parts are ended, and the command with them."""
+    script = tmp_path / "script.py"
+    script.write_text(SLOW_PARTS)
+    command = [sys.executable, str(script), "--out", str(tmp_path), "--minutes", "0.12", "--device", "cpu"]
+    start = time.monotonic()
+    environment = {**os.environ, "PYTHONPATH": str(BENCHMARKS)}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert time.monotonic() - start < 60 * 0.12 + 1, "the start and end of Python take tenths of a second"
+    assert ended.returncode == 1, ended.stderr
+    parts = Report(tmp_path).parts
+    assert {name: list(part["figures"]) for name, part in parts.items()} == {
+        "slow": ["before"],
+        "hanging": [],
+        "quick": ["quick"],
+        "last": ["before"],
+    }
+    assert {name: list(part["failed"]) for name, part in parts.items()} == {
+        "slow": ["slow"],
+        "hanging": ["part"],
+        "quick": [],
+        "last": ["slow"],
+    }
+    assert parts["slow"]["left_out"] == {"after": "no time left"}
+
+
+def test_mps_is_recommended_only_for_a_gain() -> None:
+    def chosen(**rates: float) -> str:
+        figures = {name.replace("_", ", "): {"images_per_s": rate} for name, rate in rates.items()}
+        return packing.recommendation(figures)["settings"]
+
+    assert chosen(graph_1=100, graph_2=101, graph_4=104) == "--set workers.gpus=1 with RAYKD_MPS=0"
+    assert chosen(graph_1=100, graph_2=130, graph_4=131) == "--set workers.gpus=0.5 with RAYKD_MPS=0"
+    assert (
+        chosen(graph_1=100, graph_2=90, graph_2_MPS=150, graph_4_MPS=200) == "--set workers.gpus=0.25 with RAYKD_MPS=1"
+    )
+    assert chosen(graph_1=100, graph_4=120, graph_4_MPS=125) == "--set workers.gpus=0.25 with RAYKD_MPS=0"
 
 
 def test_a_failing_figure_is_recorded_and_the_next_one_measured(tmp_path: Path) -> None:
@@ -71,7 +165,8 @@ def test_a_figure_that_hangs_is_ended_and_counts_as_failed(tmp_path: Path) -> No
     values = {"parts": {}, "processes": 0}
     values["in_progress"] = {"part": "steps", "figure": "slow", "began": time.time(), "limit_s": 0.5}
     (tmp_path / "report.json").write_text(json.dumps(values))
-    status = gpu_report.watch([sys.executable, "-c", "import time; time.sleep(60)"], tmp_path, time.time() + 60)
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    status = gpu_report.watch(command, tmp_path, time.time() + 60, tmp_path)
     assert status != 0
     assert Report(tmp_path).parts["steps"]["failed"] == {"slow": "took longer than 0 s"}
     assert Report(tmp_path).values["in_progress"] is None

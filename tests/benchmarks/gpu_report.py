@@ -4,8 +4,12 @@
                                           [--device cuda|cpu] [--toy]
 
 DIR/report.json and DIR/report.txt are rewritten after every figure. The parts share --minutes, and the experiment has
-the rest. This process only monitors a child that runs the parts. A child that hangs or loses the GPU is replaced by
-another, which continues with the next figure; the figure in progress counts as failed.
+the rest. The command ends within --minutes. This process only monitors a child that runs the parts. A child that hangs,
+exceeds the time of its part or loses the GPU is replaced by another, which continues with the next figure; the figure
+in progress counts as failed.
+
+It requires torch, torchvision, timm, numpy, pyarrow, safetensors and filelock. The part 'experiment' also requires
+Pillow, and the energy is left out without nvidia-ml-py.
 """
 
 import argparse
@@ -22,7 +26,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from gpu_parts.report import GpuLost, Part, Report
+from gpu_parts.report import WHOLE, GpuLost, Part, Report
+
+from raykd.cluster import mps
 
 # Seconds of each part if all share 540.
 BUDGETS = {
@@ -38,8 +44,9 @@ BUDGETS = {
     "experiment": 130,
 }
 LOST_GPU = 7  # exit status of a child whose CUDA context is unusable
-GRACE_S = 8.0  # for the part in progress, after the end of --minutes
+GRACE_S = 8.0  # of --minutes, in which no figure starts and the one in progress may end; at most a tenth
 FEWEST_S = 10.0  # the least time for another child
+POLL_S = 0.3
 DUMP_S = 1.5  # for the stacks of a child that hangs
 MOST_PROCESSES = 20
 
@@ -50,14 +57,15 @@ def main() -> int:
     out.mkdir(parents=True, exist_ok=True)
     if arguments.until is not None:
         return run_parts(arguments)
-    until = time.time() + 60 * arguments.minutes
+    deadline = time.time() + 60 * arguments.minutes
+    until = deadline - min(GRACE_S, 6 * arguments.minutes)
     for name in ("report.json", "report.txt"):
         (out / name).unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        command = [sys.executable, "-u", __file__, *sys.argv[1:], "--until", repr(until), "--scratch", scratch]
+        command = [sys.executable, "-u", *sys.argv, "--until", repr(until), "--scratch", scratch]
         for _ in range(MOST_PROCESSES):
             before = Report(out).progress
-            status = watch(command, out, until)
+            status = watch(command, out, deadline, Path(scratch))
             if status == 0 or time.time() > until - FEWEST_S or Report(out).progress == before:
                 break
     report = Report(out)
@@ -84,18 +92,19 @@ def parse() -> argparse.Namespace:
     return arguments
 
 
-def watch(command: list[str], out: Path, until: float) -> int:
-    """Run the child until it ends, hangs in a figure, or the time is over, and return its exit status.
+def watch(command: list[str], out: Path, deadline: float, scratch: Path) -> int:
+    """Run the child until it ends, hangs, or time.time() reaches `deadline`, and return its exit status.
 
-    The child and its processes form a process group, and none of them outlives this call.
+    The child and its processes form a process group, and none of them outlives this call. Neither does an MPS below
+    `scratch`, whose server may be in another group.
     """
     child = subprocess.Popen(command, start_new_session=True)
     reason = ""
     try:
         while child.poll() is None:
-            time.sleep(0.3)
+            time.sleep(POLL_S)
             figure = in_progress(out)
-            if time.time() > until + GRACE_S:
+            if time.time() > deadline - DUMP_S - 2 * POLL_S:
                 reason = "the time of the whole report was over"
             elif figure and time.time() > figure["began"] + figure["limit_s"]:
                 reason = f"took longer than {figure['limit_s']:.0f} s"
@@ -104,6 +113,9 @@ def watch(command: list[str], out: Path, until: float) -> int:
                 time.sleep(DUMP_S)
                 break
     finally:
+        folders = mps.folders_below(scratch)
+        if Path(folders[mps.PIPES], "control").exists():
+            mps.end(folders, os.environ)
         with suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()
@@ -138,7 +150,7 @@ def run_parts(arguments: argparse.Namespace) -> int:
         torch.cuda.init()
     scale = 60 * arguments.minutes / sum(BUDGETS[name] for name in arguments.parts)
     for name in (name for name in BUDGETS if name in arguments.parts):
-        if report.parts.get(name, {}).get("seconds") is not None:
+        if report.is_over(name):
             continue
         is_last = name == [part for part in BUDGETS if part in arguments.parts][-1]
         budget_s = float("inf") if is_last or setting.toy else BUDGETS[name] * scale
@@ -150,7 +162,7 @@ def run_parts(arguments: argparse.Namespace) -> int:
             print(f"== {name}: the GPU cannot be used by this process any longer", flush=True)
             os._exit(LOST_GPU)  # immediately, because freeing GPU memory would raise again
         except Exception as error:  # noqa: BLE001  # the other parts are still measured
-            part.fail("part", error)
+            part.fail(WHOLE, error)
         part.end()
     return 0
 

@@ -34,6 +34,20 @@ def test_plan_prints_the_images_of_each_split_and_the_classes(tmp_path, capsys):
     )
 
 
+def test_plan_tells_apart_two_methods_of_one_kind_by_their_fields(tmp_path, capsys):
+    text = Path(DIGITS).read_text().replace("from raykd import", "from raykd import DKD,", 1)
+    file = tmp_path / "two.py"
+    file.write_text(text.replace("    workers=", "    compare=(KD(temperature=2.0), DKD()),\n    workers=", 1))
+    assert parser.entry(["plan", str(file), "--set", "seeds=0", "--results", str(tmp_path / "r")]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  distilled-")]
+    assert [line.partition("s0-")[0].strip() for line in lines] == [
+        "distilled-resnet8-w8-kd-",
+        "distilled-resnet8-w8-kd-",
+        "distilled-resnet8-w8-dkd-",
+    ]
+    assert lines[1].endswith(", kd (temperature 2.0)") and "(" not in lines[0] + lines[2]
+
+
 def test_a_setting_changes_the_names_of_only_the_runs_that_it_affects(tmp_path, capsys):
     arguments = ["plan", DIGITS, "--results", str(tmp_path / "r")]
     before = planned_names(capsys, *arguments)
@@ -48,7 +62,7 @@ def started(monkeypatch):
     """Record the (experiments, options) of each call that would start Ray."""
     calls = []
     monkeypatch.setattr(
-        "raykd.orchestration.run_experiments.run_experiments",
+        "raykd.orchestration.library.run_experiments",
         lambda experiments, options, console: calls.append((experiments, options)),
     )
     return calls

@@ -1,15 +1,19 @@
 """`raykd pack`: the command, its processes and its progress."""
 
 import io
+import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from rich.console import Console
-from small_images import encoded, write_folder
+from small_images import encoded, write_folder, write_parquet
 
 from raykd.cli import parser
 from raykd.data.load import load_dataset
@@ -72,8 +76,7 @@ def test_killing_the_command_ends_its_processes_and_the_same_command_resumes(tmp
     command = [sys.executable, "-m", "raykd", "pack", "folder:insects", "--data-dir", str(tmp_path), "--jobs", "2"]
     process = subprocess.Popen(command, cwd=ROOT)
     folder = tmp_path / "packed/insects"
-    while not (folder.is_dir() and any(folder.iterdir())):
-        time.sleep(0.01)
+    _wait_until(lambda: any(folder.glob(".*.arrow")), "the command packs nothing")
     children = _children(process.pid)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -84,6 +87,81 @@ def test_killing_the_command_ends_its_processes_and_the_same_command_resumes(tmp
     assert children and not (folder / "pack.json").exists()
     assert subprocess.run(command, cwd=ROOT, check=False).returncode == 0
     assert not list(folder.glob(".*")) and (folder / "pack.json").exists()
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("moment", ["while its processes start", "after the first shard"])
+def test_ctrl_c_ends_the_command_and_its_processes_and_the_same_command_resumes(tmp_path: Path, moment: str) -> None:
+    write_slow_parquet(tmp_path / "trees", num_files=8, images_per_file=6)
+    command = [sys.executable, "-m", "raykd", "pack", "parquet:trees", "--data-dir", str(tmp_path), "--jobs", "2"]
+    with _ctrl_c_not_ignored():
+        first = subprocess.Popen(
+            [*command, "--to", str(tmp_path / "pack")],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # its process group is like that of a terminal's foreground job
+        )
+    is_due = {
+        "while its processes start": lambda: len(_of_session(first.pid)) > 2,
+        "after the first shard": lambda: any((tmp_path / "pack").glob("t*.json")),
+    }[moment]
+    _wait_until(is_due, "the command packs nothing")
+    os.killpg(first.pid, signal.SIGINT)
+    _, errors = first.communicate(timeout=60)
+    assert (first.returncode, errors.count("\n")) == (75, 1), errors
+    assert errors == "raykd: stopped while packing; complete shards are kept; rerun the same command to resume\n"
+    _wait_until(lambda: not _of_session(first.pid), "a process of the command is left")
+    assert not (tmp_path / "pack/pack.json").exists()
+    for to in ("pack", "undisturbed"):
+        subprocess.run([*command, "--to", str(tmp_path / to)], cwd=ROOT, check=True, timeout=300)
+    one, other = (
+        {path.name: path.read_bytes() for path in (tmp_path / to).iterdir()} for to in ("pack", "undisturbed")
+    )
+    assert one == other
+
+
+@contextmanager
+def _ctrl_c_not_ignored() -> Iterator[None]:
+    """Start processes that do not ignore Ctrl-C, even if this one does, as a background job of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def write_slow_parquet(place: Path, num_files: int, images_per_file: int) -> None:
+    """Write Parquet, each file of which is a shard. Its images are large, so that each takes 0.1 s."""
+    images = []
+    for number in range(num_files * images_per_file):
+        stream = io.BytesIO()
+        Image.new("RGB", (3000, 3000), (number, 200 - number, 7)).save(stream, "PNG", compress_level=1)
+        images.append(stream.getvalue())
+    labels = {"label": [0, 1] * (images_per_file // 2)}
+    for number in range(num_files):
+        part = images[number * images_per_file : (number + 1) * images_per_file]
+        write_parquet(place / f"train-0000{number}-of-0000{num_files}.parquet", part, labels)
+    write_parquet(place / "test.parquet", [encoded(0), encoded(1)], {"label": [0, 1]})
+
+
+def _wait_until(is_true: Callable[[], bool], otherwise: str) -> None:
+    deadline = time.monotonic() + 60
+    while not is_true():
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(0.01)
+
+
+def _of_session(session: int) -> list[int]:
+    """Return the processes of a session that still run."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has just ended
+            state, _, _, its_session = status.read_text().rpartition(")")[2].split()[:4]
+            if int(its_session) == session and state != "Z":
+                found.append(int(status.parent.name))
+    return found
 
 
 def _children(pid: int) -> list[int]:

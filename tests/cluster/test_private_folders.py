@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from raykd.cluster.private_folders import LOCK, MAX_UNLOCKED_S, claimed, remove_abandoned, remove_abandoned_below
+from raykd.cluster.private_folders import (
+    LOCK,
+    MAX_SESSION_S,
+    MAX_UNLOCKED_S,
+    claimed,
+    remove_abandoned,
+    remove_abandoned_below,
+    remove_old_sessions,
+)
 
 HOLDER = (
     "import pathlib, sys, time\n"
@@ -100,3 +108,23 @@ def test_a_claim_ends_with_its_block(tmp_path: Path) -> None:
     with claimed(tmp_path):
         assert remove_abandoned([tmp_path]) == []
     assert remove_abandoned([tmp_path]) == [tmp_path]
+
+
+def test_the_logs_of_old_sessions_are_removed_unless_their_driver_runs(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    old, new, running, other = (
+        tmp_path / name
+        for name in (
+            f"session_2026-01-01_00-00-00_000001_{ended.pid}",
+            f"session_2026-01-01_00-00-00_000002_{ended.pid}",
+            f"session_2026-01-01_00-00-00_000003_{os.getpid()}",
+            "prom_metrics",
+        )
+    )
+    for folder in (old, new, running, other):
+        (folder / "logs").mkdir(parents=True)
+        if folder is not new:
+            os.utime(folder, (0, time.time() - MAX_SESSION_S - 60))
+    assert remove_old_sessions(tmp_path) == [old]
+    assert sorted(tmp_path.iterdir()) == sorted([new, running, other])

@@ -8,6 +8,7 @@ from small_images import encoded, write_folder, write_parquet, write_tiny_imagen
 
 from raykd.data.image_packing import PackOptions
 from raykd.data.load import find_source
+from raykd.data.pack_lock import record_packing
 from raykd.data.pack_writer import PackPlan, pack, plan_pack
 from raykd.data.shard_writer import write_shard
 
@@ -52,6 +53,13 @@ def pack_small(name: str, data: Path, options: PackOptions | None = None, to: Pa
     plan = plan_of(name, data, options, to)
     pack(plan, IN_THIS_PROCESS)
     return plan.folder
+
+
+def write_unfinished(plan: PackPlan, num_missing: int = 0) -> None:
+    """Write all shards of `plan` but the last `num_missing`, and leave the pack unfinished."""
+    record_packing(plan.folder, plan.options, plan.key)
+    for task in plan.tasks[: len(plan.tasks) - num_missing]:
+        write_shard(task)
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:

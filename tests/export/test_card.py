@@ -25,6 +25,7 @@ from raykd.models.resnet_cifar import ResNet
 from raykd.models.weights import save_weights
 from raykd.provenance import file_sha256
 from raykd.store.run_folder import RunFolder
+from raykd.store.run_store import RunStore
 from raykd.training.model_file import images_of
 
 LIMIT = 1e-5
@@ -74,11 +75,11 @@ def test_the_card_has_the_runs_metrics(students, exported):
     best = folder.history()[record.best.epoch]
     for row in (
         f"| top-1 | {test['top1']:.2f} % |",
-        f"| cross-entropy, nats an image | {test['nll']:.4f} |",
+        f"| cross-entropy, nats per image | {test['nll']:.4f} |",
         "| images | 597 |",
         f"| epoch, from 0 | {record.best.epoch} of 3 |",
         f"| top-1 | {record.best.val_top1:.2f} % |",
-        f"| cross-entropy, nats an image | {best['val_loss']:.4f} |",
+        f"| cross-entropy, nats per image | {best['val_loss']:.4f} |",
         f"| git revision | {record.git['revision']} |",
         f"| fingerprint | {record.fingerprint} |",
         f"torch {record.versions['torch']}",
@@ -103,7 +104,8 @@ def test_the_card_has_every_field_of_the_run_and_of_its_teacher(students, export
         assert "| recipe.model | resnet |" in part and "kind" not in part and "|  |" not in part
     teacher = read_finished_run(students["resnet"]).spec.teacher
     assert teacher is not None
-    top1 = json.loads((students["resnet"].path.parent / teacher.name / "test.json").read_text())["top1"]
+    folder = RunStore.of(students["resnet"]).folder(teacher)
+    top1 = json.loads(folder.test.read_text())["top1"]
     assert f"`{teacher.name}` ({teacher.model.label}), test top-1 {top1:.2f} %" in of_student
 
 

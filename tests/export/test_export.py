@@ -80,7 +80,7 @@ def test_an_unknown_run_is_refused_with_the_most_similar_name(refused, students)
     line = refused(f"{name[:-1]}x", "--format", "onnx")
     assert f"no run '{name[:-1]}x' under" in line and f"did you mean '{name}'?" in line
     assert f"did you mean 'small/{name}'?" in refused(f"smal/{name}", "--format", "onnx")
-    num_runs = len([*(students["resnet"].path.parent).glob("*/run.json")])
+    num_runs = len([*students["resnet"].path.parents[1].glob("*/*/run.json")])
     assert f"it has {num_runs} runs" in refused("q", "--format", "onnx")
 
 

@@ -218,7 +218,7 @@ def test_a_folder_that_changed_since_it_was_named_is_refused(folders: dict[str, 
     shutil.copytree(folders["vit"][0], tmp_path / "vit")
     model = HuggingFace(str(tmp_path / "vit"), weights="pretrained")
     write_folder(tmp_path / "vit", layer_norm_eps=0.1)
-    with pytest.raises(ConfigError, match=r"its config\.json has changed meanwhile"):
+    with pytest.raises(ConfigError, match=r"its config\.json has changed since it was read"):
         model.pretrained_file(NO_WEIGHTS)
 
 

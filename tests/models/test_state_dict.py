@@ -4,6 +4,7 @@ import argparse
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from raykd import models
 from raykd.errors import ConfigError
-from raykd.models import ImageSpec
+from raykd.models import ImageSpec, torch_file
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.weights import load_weights, split_key
 from raykd.spec.plan import make_plan
@@ -236,6 +237,14 @@ class Code:
 
 def test_function_beside_good_weights_is_refused(tmp_path: Path) -> None:
     assert "holds more than tensors" in refused({"model": GOOD, "extra": Code()}, tmp_path)
+
+
+def test_refusal_names_the_function_and_no_replaceable_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save({"args": argparse.Namespace(), "extra": Code()}, tmp_path / "a.pth")
+    found = ["argparse.Namespace", "builtins.eval"]  # torch returns these in a random order
+    monkeypatch.setattr(torch_file, "get_unsafe_globals_in_checkpoint", lambda _: found)
+    with pytest.raises(UnpicklingError, match=r"^holds builtins\.eval$"):
+        torch_file.read_torch_file(tmp_path / "a.pth")
 
 
 BAD_NUMBERS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {

@@ -83,7 +83,7 @@ def confirmed_in(results: Path) -> Mapping[str, Any]:
 
 def with_its_teacher(results: Path, other: Path) -> None:
     """Give `other` the teacher and its logit cache that are in `results`, so that a search begins with its trials."""
-    for path in (*results.glob("small/teacher-*"), results / ".logit_caches"):
+    for path in (*results.glob("teachers/*"), results / ".logit_caches"):
         shutil.copytree(path, other / path.relative_to(results))
 
 

@@ -1,20 +1,26 @@
 """Whether a command reads its images from memory or from a pack, and when it packs them."""
 
 import io
+import shlex
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 from small_images import encoded, write_folder
 
+from raykd.cli import parser
 from raykd.data.load import load_dataset
-from raykd.data.pack_writer import plan_pack
+from raykd.data.pack import Pack, read_pack_record
+from raykd.data.pack_writer import discard_pack, plan_pack
 from raykd.data.packed_images import PackedImages
-from raykd.errors import COMMAND, ConfigError, DataError
+from raykd.errors import COMMAND, ConfigError, DataError, RunFailed
 from raykd.orchestration import data_storage
 from raykd.orchestration.data_storage import with_packs
 from raykd.orchestration.options import Options, data_key, dataset_of
+from raykd.orchestration.process_pool import PackingKilled
 from raykd.spec.experiment import Data
 
 DATA = Data("folder:insects", val_images=6, image_size=24, crop_padding=0)
@@ -126,6 +132,49 @@ def test_choices_of_one_command_are_made_once(options: Options, lines: list[str]
     assert len(chosen.packs) == 2 and sum("decoded" in line for line in lines) == 2
     count = len(lines)
     assert packed(DATA, chosen, lines) == chosen and len(lines) == count
+
+
+def test_errors_of_an_experiment_that_packs_name_the_whole_command_that_works(
+    options: Options, lines: list[str], capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = (options.data_folder / "insects").rename(options.data_folder / "my insects")
+    data = replace(ON_DISK, name="folder:my insects")
+    (place / "train/bee/002.png").write_bytes(b"x")
+    with pytest.raises(DataError) as caught:
+        packed(data, options, lines)
+    command = f"{COMMAND} pack 'folder:my insects' --data-dir {options.data_folder}"
+    assert str(caught.value).endswith(
+        f"or leave out up to N damaged images ({command} --skip-damaged N) and set data.name to the name that it prints"
+    )
+    assert parser.entry([*shlex.split(command)[3:], "--skip-damaged", "1", "--jobs", "1"]) == 0
+    assert "--set 'data.name=packed:my insects'\n" in capsys.readouterr().out
+    named = dataset_of(replace(data, name="packed:my insects"), options)
+    assert len(named.train) == 17
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000, total=10**12))
+    with pytest.raises(DataError) as caught:
+        packed(data, replace(options, results=options.results / "other"), lines)
+    assert f"free some, or pack onto another disk ({command} --to FOLDER) and set data.name to" in str(caught.value)
+
+
+def test_a_killed_process_of_an_experiment_that_packs_is_an_error_with_the_whole_command(
+    options: Options, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise PackingKilled
+
+    monkeypatch.setattr(data_storage, "write_pack", killed)
+    with pytest.raises(RunFailed, match=rf"pack in fewer processes \({COMMAND} pack folder:insects --data-dir .*"):
+        packed(ON_DISK, options, lines)
+
+
+def test_a_pack_below_the_results_that_was_replaced_meanwhile_is_kept(options: Options, lines: list[str]) -> None:
+    ((_, folder),) = packed(ON_DISK, options, lines).packs
+    assert folder is not None
+    record = read_pack_record(folder)
+    discard_pack(folder, "the key of an earlier pack")
+    assert read_pack_record(folder) == record and Pack(folder).train.read(0)
+    discard_pack(folder, record.source_key)
+    assert [path.name for path in folder.iterdir()] == [".lock"]
 
 
 @pytest.mark.parametrize(

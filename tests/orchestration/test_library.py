@@ -1,11 +1,14 @@
 """raykd.run, plan and load: what they check, what they leave unchanged in the process, and the documented notebook."""
 
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
 
@@ -28,6 +31,13 @@ TINY = raykd.Experiment(
     teacher=raykd.Recipe(raykd.ResNet(blocks=(1, 1, 1, 1), width=8), epochs=1, batch_size=64),
     student=raykd.Recipe(raykd.ResNet(blocks=(1, 1, 1, 1), width=8), epochs=1, batch_size=50),
 )
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder for RAYKD_TMP, with a path that is short enough for Ray's sockets."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="rd-") as folder:
+        yield Path(folder)
 
 
 def test_a_plan_lists_the_runs_and_writes_nothing(tmp_path: Path) -> None:
@@ -105,12 +115,15 @@ def test_no_signal_is_handled_outside_the_main_thread() -> None:
 
 
 @pytest.mark.ray
-def test_the_documented_notebook_runs_in_a_jupyter_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_documented_notebook_runs_in_a_jupyter_kernel(
+    tmp_path: Path, short_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import nbclient
     import nbformat
 
     for name, value in environment(cpus=2).items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setenv("RAYKD_TMP", str(short_folder))
     blocks = re.findall(r"^```python\n(.*?)^```", DOCUMENT.read_text(), flags=re.S | re.M)
     cells = [block for block in blocks if "ray.init" not in block]
     assert len(cells) == 4
@@ -127,4 +140,28 @@ def test_the_documented_notebook_runs_in_a_jupyter_kernel(tmp_path: Path, monkey
     assert list(report.history.groupby("run").size()) == [4] * 5
     plan = json.loads((tmp_path / "ray_results" / "notebook" / "plan.json").read_text())
     assert plan["command"] == "raykd.run in a notebook"
+    leftovers = [path for path in short_folder.rglob("*") if path.is_dir() and path.name not in ("ray",)]
+    assert [path.name for path in leftovers] == [f"raykd-{os.getuid()}"], "Ray's session and the token are removed"
     assert str(signal.Handlers.SIG_DFL) in notebook.cells[-1].outputs[0].text
+
+
+@pytest.mark.ray
+@pytest.mark.nightly
+def test_a_thread_uses_the_ray_that_the_script_has_started_and_leaves_it_connected(tmp_path: Path) -> None:
+    code = f"""
+        import threading
+        import ray
+
+        ray.init(num_cpus=2, num_gpus=0, logging_level="ERROR", log_to_driver=False)
+        from test_library import TINY
+        import raykd
+
+        reports = []
+        thread = threading.Thread(target=lambda: reports.append(raykd.run(TINY, results={str(tmp_path / "r")!r})))
+        thread.start()
+        thread.join()
+        assert set(reports[0].runs["state"]) == {{"evaluated"}}
+        assert ray.is_initialized() and ray.get(ray.remote(lambda: 1).remote()) == 1
+        """
+    variables = environment(cpus=2) | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    subprocess.run([sys.executable, "-c", dedent(code)], env=variables, check=True, timeout=400)

@@ -8,6 +8,7 @@ from small_images import write_folder
 
 from raykd.data.image_packing import PackOptions
 from raykd.data.load import find_source
+from raykd.data.pack_errors import PackError
 from raykd.data.pack_writer import PackPlan, pack, plan_pack
 from raykd.data.shard_writer import write_shard
 from raykd.errors import DataError
@@ -43,7 +44,7 @@ def test_a_damaged_image_is_named_in_one_line(cluster: object, tmp_path: Path, m
         DataError, match=r"^[^\n]*wasp/003\.png is a PNG or JPEG that cannot be decoded[^\n]*$"
     ) as caught:
         pack(plan_of(tmp_path, tmp_path / "pack", monkeypatch), write_on_ray)
-    assert type(caught.value) is DataError
+    assert type(caught.value) is PackError
     assert not (tmp_path / "pack" / "pack.json").exists()
 
 

@@ -48,7 +48,7 @@ def test_experiments_that_cannot_run_together_are_refused_and_nothing_is_written
 
 def test_caches_are_divided_into_parts_for_the_slots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = make_plan(SMALL, load_dataset("digits", None, 8), Path("no-weights")).runs
-    cache = PlannedCache((runs[0],), SMALL.data, "fp32", (), True, 146)
+    cache = PlannedCache((runs[0],), SMALL.data, "fp32", (), True, 146, families=frozenset({"small"}))
     jobs_by_slots: dict[Slots, list[Job]] = {}
 
     def run(jobs_on: Callable[[Slots | None], list[Job]], *_: object) -> list[JobStatus]:

@@ -92,8 +92,8 @@ def test_workers_wait_for_the_final_jobs_unless_the_queue_stops() -> None:
 
 
 def test_teachers_of_all_families_come_before_the_first_students() -> None:
-    jobs = plan_jobs([*planned(), *planned(family="other")], set(), set())
-    assert [job.run.family for job in jobs if job.run.stage == "teacher"] == ["small", "small", "other", "other"]
+    jobs = plan_jobs([*planned(), *planned(family="other", teacher_seed=1)], set(), set())
+    assert [job.run.seed for job in jobs if job.run.stage == "teacher"] == [0, 0, 1, 1]
     assert all(job.run.stage == "teacher" for job in jobs[:4])
 
 
@@ -347,7 +347,8 @@ def test_second_worker_that_fails_a_job_fails_it_once(clock: Clock) -> None:
 def caches_of(*runs: Run) -> tuple[PlannedCache, ...]:
     """Return one logit cache of the runs' teacher, in 3 parts."""
     teacher = next(run for run in runs if run.stage == "teacher")
-    return (PlannedCache((teacher,), teacher.data, "fp32", (), True, 3),)
+    families = frozenset(run.family for run in runs if run.teacher)
+    return (PlannedCache((teacher,), teacher.data, "fp32", (), True, 3, families=families),)
 
 
 def test_cache_is_filled_after_its_teacher_and_before_the_runs_that_read_it() -> None:
@@ -387,7 +388,7 @@ def test_cache_of_a_trained_teacher_waits_for_no_job() -> None:
 def test_cache_of_several_teachers_and_a_run_with_them_live_wait_for_all_of_them() -> None:
     runs = planned(teacher_seeds=(0, 1))
     teachers = runs[:2]
-    cache = PlannedCache(tuple(teachers), teachers[0].data, "fp32", (), True, 2)
+    cache = PlannedCache(tuple(teachers), teachers[0].data, "fp32", (), True, 2, families=frozenset({"small"}))
     both = tuple(f"train {teacher.name}" for teacher in teachers)
     fills = [job for job in plan_jobs(runs, set(), set(), [cache]) if job.kind == "fill"]
     assert [job.needs for job in fills] == [both, both]

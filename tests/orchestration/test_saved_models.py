@@ -4,24 +4,30 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from rich.console import Console
+from small_images import encoded, write_folder
 from small_runs import IMAGE_SIZE, digits, experiment, recipe
+from torch import Tensor
 
 from raykd import models
+from raykd.data.types import Split
 from raykd.errors import ConfigError
 from raykd.models import ImageModel
 from raykd.models.resnet_cifar import ResNet
 from raykd.models.vit_cifar import ViT
 from raykd.models.weights import save_weights
+from raykd.orchestration.data_storage import with_packs
+from raykd.orchestration.options import Options, dataset_of
 from raykd.orchestration.saved_models import report_models
-from raykd.spec.experiment import Experiment
+from raykd.spec.experiment import Data, Experiment
 from raykd.spec.plan import Run
 from raykd.training.compute import choose_compute
 from raykd.training.evaluate import evaluate
-from raykd.training.model_file import header_of, images_of, save_model
+from raykd.training.model_file import header_of, images_of, read_header, save_model
 
 CPU = torch.device("cpu")
 NO_DATA = Path("no-data-here")
@@ -75,6 +81,35 @@ def test_model_recorded_in_raykds_file_takes_precedence_over_the_experiments(tmp
     save_model(tmp_path / "small_student_kd.safetensors", model.network.state_dict(), header_of(run, digits()))
     assert images_of(digits()).size == IMAGE_SIZE
     assert accuracies(tmp_path)["small"]["student_accuracy_with_kd"] == accuracy(model)
+
+
+@pytest.mark.parametrize("center_crop", [0.5, 1.0, None])
+def test_a_file_is_evaluated_on_the_center_crop_of_its_header(tmp_path: Path, center_crop: float | None) -> None:
+    place, data_folder = write_folder(tmp_path / "data/insects", 4, 4), tmp_path / "data"
+    for number, file in enumerate(place.rglob("*.png")):
+        file.write_bytes(encoded(number, (40, 30)))
+    crops = Data("folder:insects", val_images=3, image_size=8, crop_padding=0, min_crop_area=0.5, center_crop=0.5)
+    of_experiment = crops if center_crop is None else replace(crops, center_crop=0.8)  # the header takes precedence
+    saved = replace(crops, min_crop_area=None, center_crop=1.0) if center_crop == 1 else crops
+    options = with_packs([saved], Options(tmp_path / "results", data_folder), print, Console(file=io.StringIO()))
+    dataset, model = dataset_of(saved, options), recipe().model
+    run = Run("small", "distilled", recipe(), data=saved, data_identity=dataset.identity)
+    built, header = models.build(models.find(model), images_of(dataset), 5), header_of(run, dataset)
+    assert header.center_crop == saved.center_crop
+    header = header if center_crop else replace(header, center_crop=None)  # of an earlier version
+    (tmp_path / "models").mkdir()
+    save_model(tmp_path / "models/small_student_kd.safetensors", built.network.state_dict(), header)
+    assert read_header(tmp_path / "models/small_student_kd.safetensors") == header
+    evaluated: list[Tensor] = []
+
+    def keep(model: ImageModel, split: Split, compute: object) -> SimpleNamespace:
+        evaluated.append(split.images[0:12])
+        return SimpleNamespace(top1=0.0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("raykd.orchestration.saved_models.evaluate", keep)
+        report_models(tmp_path / "models", [experiment(data=of_experiment)], data_folder, Console(file=io.StringIO()))
+    assert evaluated[0].equal(dataset.test.images[0:12])
 
 
 def test_safetensors_takes_precedence_over_pth(tmp_path: Path) -> None:

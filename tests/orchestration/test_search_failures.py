@@ -12,6 +12,7 @@ import pytest
 from search_runs import EXPERIMENT, Ended, confirmed_in, folder_in, run_search, trials_in
 from small_runs import recipe
 
+from raykd.errors import RejectedConfiguration
 from raykd.spec.recipe import SGD
 from raykd.spec.search import Search, choice, uniform
 from raykd.store.run_folder import RunFolder
@@ -121,6 +122,17 @@ def test_errors_of_a_trials_workers_are_classified() -> None:
         "outside",
     ]
     assert _worker_errors(ValueError("none of Ray's")) == []
+
+
+def test_a_configuration_that_all_workers_of_a_trial_reject_is_the_trials_result(tmp_path: Path) -> None:
+    """They reject it before run.json exists, as a GPU without TF32 does."""
+    from ray.train import WorkerGroupError
+
+    from raykd.orchestration.trial import _workers_failure  # here: it imports ray, which needs its token first
+
+    error = WorkerGroupError("...", {rank: RejectedConfiguration("student.precision = tf32: ...") for rank in (0, 1)})
+    failure = _workers_failure(RunFolder(tmp_path), error)
+    assert failure is not None and classify_failure(failure) == "rejected"
 
 
 def test_an_error_in_the_code_of_one_worker_is_not_a_lost_gpu_of_the_others(tmp_path: Path) -> None:

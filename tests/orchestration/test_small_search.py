@@ -8,10 +8,12 @@ import pytest
 from experiment_runs import curve, train_directly
 from search_runs import EXPERIMENT, SPACE, folder_in, run_search, trained_without_ray, trials_in
 from small_runs import NO_WEIGHTS, digits, recipe
+from wandb_files import contents
 
 from raykd.spec.experiment import Workers
 from raykd.spec.plan import make_plan
 from raykd.spec.search import Search
+from raykd.trackers.tracking import FOLDER
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
@@ -25,7 +27,23 @@ ASKED = replace(
     workers=Workers(cpus=2),
     seeds=(0,),
     search=SEARCH,
+    tracker=("tensorboard", "wandb"),
 )
+
+
+def assert_tracked(results: Path) -> None:
+    """Assert that W&B's files have the search with its trials, and the report with the family."""
+    paths = sorted((results / FOLDER / "wandb").glob("offline-run-*/*.wandb"))
+    found = {(run["kind"], run["name"]): run for run in map(contents, paths)}
+    search = found["search", "small/search"]
+    assert search["group"] == "small/search" and "search.space.method.alpha" in search["config"]
+    for trial in trials_in(results):
+        shown = found["trial", f"trial {trial.number:04d}"]
+        assert (shown["group"], shown["exit"], len(shown["steps"])) == ("small/search", 0, 2)
+        assert float(shown["config"]["method.alpha"]) == trial.configuration["method.alpha"]
+    assert found["family", "small"]["artifacts"] == [["index.html", "report.json", "runs.csv"]]
+    stages = {kind for kind, _ in found}
+    assert stages == {"family", "search", "trial", "teacher", "baseline", "distilled"}
 
 
 def test_trials_equal_runs_without_ray_bit_for_bit_and_are_in_the_report(cluster: str, tmp_path: Path) -> None:
@@ -41,5 +59,6 @@ def test_trials_equal_runs_without_ray_bit_for_bit_and_are_in_the_report(cluster
         assert trained.best.read_bytes() == expected.best.read_bytes()
         assert curve(trained) == curve(expected)
         assert trial.values == (expected.require_record().best.val_top1,)
+    assert_tracked(results)
     summary = json.loads((results / "report" / "small-search" / "summary.json").read_text())
     assert summary["winner"]["trial"] in (0, 1)

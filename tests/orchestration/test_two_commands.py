@@ -1,9 +1,13 @@
-"""Two commands on one results folder: the second waits for a run of the first, trains others, and reuses the result."""
+"""Two commands on one results folder: the second waits for a run of the first, trains others, and reuses the result.
+
+The experiments have different families and the same teacher.
+"""
 
 import io
 import os
 import re
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,7 +36,8 @@ def test_run_that_another_command_has_locked_is_waited_for_and_reused(cluster: s
             wait_until(lambda: "locked by" in log.getvalue(), "the line with the process that has the run locked")
             wait_until(lambda: store.status(baseline) == "done", "the run that is not locked")
 
-    other = threading.Thread(target=train_directly, args=(teacher, tmp_path, Hooks(hold)), daemon=True)
+    (same_teacher,) = make_plan(replace(EXPERIMENT, family="other"), digits(), NO_WEIGHTS, ("teacher",)).runs
+    other = threading.Thread(target=train_directly, args=(same_teacher, tmp_path, Hooks(hold)), daemon=True)
     other.start()
     assert is_started.wait(60)
     ended = run_here([EXPERIMENT], tmp_path, ("teacher", "baseline"), log)

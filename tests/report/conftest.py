@@ -26,8 +26,13 @@ class ResultsFolder:
         self.write(f"{family}/plan.json", payload)
 
     def run(self, family: str, stage: str, seed: int = 0, top1: float | None = 90.0, **fields: Any) -> str:
-        """Write a run. fields: replace those of run.json; `history` and `metrics` replace the files beside it."""
-        name = fields.pop("name", f"{stage}-net-s{seed}-ab12")
+        """Write a run. fields: replace those of run.json; `history` and `metrics` replace the files beside it.
+
+        The teachers of all families are in one folder. Their names differ from family to family.
+        """
+        is_teacher = stage == "teacher"
+        digits = "cd34" if is_teacher and family != "cnn" else "ab12"
+        name, family = fields.pop("name", f"{stage}-net-s{seed}-{digits}"), "teachers" if is_teacher else family
         history = fields.pop("history", {"ce": [2.0, 1.0, 0.5], "val_top1": [50.0, 80.0, 89.0]})
         metrics = fields.pop("metrics", {})
         weights = fields.pop("weights_sha256", None)

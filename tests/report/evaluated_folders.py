@@ -39,9 +39,10 @@ def metrics(top1: float, **changes: Any) -> dict[str, Any]:
 def write_evaluated_run(results, family: str, stage: str, seed: int, top1: float, **changes: Any) -> str:
     """Write a run with all files, and return its name."""
     name = results.run(family, stage, seed, top1, metrics=metrics(top1, **changes))
-    results.write(f"{family}/{name}/val.json", {"top1": top1 + 1, **metrics(top1)})
-    results.write(f"{family}/{name}/costs.json", COSTS)
+    folder = f"{'teachers' if stage == 'teacher' else family}/{name}"
+    results.write(f"{folder}/val.json", {"top1": top1 + 1, **metrics(top1)})
+    results.write(f"{folder}/costs.json", COSTS)
     piece = {"seconds": 60.0, "gpus": 1.0, "gpu": "NVIDIA H100"}
     piece |= {"joules": 12_000.0 + seed, "joules_missing_reason": None}
-    results.write(f"{family}/{name}/usage/0.json", {"run": name, "pieces": [piece, piece]})
+    results.write(f"{folder}/usage/0.json", {"run": name, "pieces": [piece, piece]})
     return name

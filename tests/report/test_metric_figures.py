@@ -101,7 +101,7 @@ def test_accuracy_is_drawn_over_parameters_and_latency_of_all_families(results):
 
 def test_latencies_of_two_devices_never_share_a_figure(results):
     names = [write_evaluated_run(results, "cnn", stage, 0, 90.0) for stage in ("teacher", "baseline", "distilled")]
-    results.write(f"cnn/{names[0]}/costs.json", COSTS | {"shape": "cd", "device": "a slow processor"})
+    results.write(f"teachers/{names[0]}/costs.json", COSTS | {"shape": "cd", "device": "a slow processor"})
     results.plan("cnn", teacher=names[:1], baseline=names[1:2], distilled=names[2:])
     drawing = draw_tradeoffs(summaries_of(results))["Accuracy and latency"]
     assert "teacher" not in drawing.svg and "cnn baseline 90.00 % at 2" in drawing.svg

@@ -133,7 +133,7 @@ def test_students_of_several_teachers_are_identified_by_all_of_them(results):
     (family,) = collect(results.root)
     (warning,) = warnings_of(family)
     assert warning.startswith(f"{students[1]}: distilled from earlier weights")
-    (results.root / "cnn" / teachers[1] / "test.json").unlink()
+    (results.root / "teachers" / teachers[1] / "test.json").unlink()
     assert warnings_of(collect(results.root)[0]) == (), "the weights of a teacher that is not evaluated are not known"
 
 

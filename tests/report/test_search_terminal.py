@@ -1,5 +1,7 @@
 """The text of a search for a Slurm log: no colors, at most 100 columns."""
 
+from typing import Any
+
 import pytest
 from search_folders import SPACE, Outcome, finished_search, learning_curve, make_search
 
@@ -110,3 +112,23 @@ def test_the_report_prints_searches_after_the_families(tmp_path):
     assert text.index("missing: teacher-s0: not started") < text.index("search cnn/search: done;")
     assert text.endswith(f"page: {report.searches[0].page}\n\nreport: {report.page}\n")
     assert render_search(report.searches[0]) in text
+
+
+def test_long_fields_are_broken_after_underscores_or_share_one_column(tmp_path):
+    space = {"student.optimizer.weight_decay": choice(1e-4, 1e-3), "student.label_smoothing": choice(0.0, 0.1)}
+    default = {"student.optimizer.weight_decay": 1e-4, "student.label_smoothing": 0.0}
+
+    def text_of(metrics: tuple[str, ...], more: dict[str, Any]) -> str:
+        search = Search(space=space | more, metric=metrics, trials=2, sampler="random", scheduler="none", confirm=0)
+        outcome = Outcome("done", [50.0], values=[50.0, 1.25, 270_000.0][: len(metrics)])
+        root = tmp_path / f"{len(metrics)}"
+        return render_search(make_search(root, search, lambda _: outcome, default | dict.fromkeys(more, 1)).summary())
+
+    few = text_of(("val_top1",), {})
+    assert "|       | weight_ |    label_ |" in few and "| trial |   decay | smoothing |" in few
+    many = text_of(
+        ("val_top1", "latency_ms", "parameters"),
+        {"student.gradient_accumulation": choice(1, 2), "student.optimizer.momentum": choice(0.0, 1)},
+    )
+    assert "| trial | configuration " in many and "gradient_accumulation" in many
+    assert max(len(line) for line in many.splitlines() if line.startswith(("|", "+"))) <= 100

@@ -9,9 +9,11 @@ from all_methods import all_methods
 from fake_gpu import on_fake_gpu
 from nightly import nightly_except, nightly_unless
 from small_runs import CPU, digits, recipe, run_of, teacher_of
+from user_network import UserNet
 
 from raykd.data.augmentation import Augmentation
 from raykd.methods import KD, RKD, FeatureKD, Method
+from raykd.models.custom_network import Network
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
 from raykd.outputs import Outputs
@@ -105,6 +107,7 @@ def test_every_augmentation_that_a_graph_can_hold_keeps_to_the_gpu(name: str, wa
     [
         {"model": ViT(depth=2, width=24, heads=2, patch=2, dropout=0.1), "optimizer": AdamW()},
         pytest.param({"model": Timm("vit_tiny_patch16_224", input_size=32)}, marks=pytest.mark.nightly),
+        {"model": Network(UserNet)},
         {"clip_gradient_norm": 1.0, "label_smoothing": 0.1},
         pytest.param(
             {
@@ -116,7 +119,7 @@ def test_every_augmentation_that_a_graph_can_hold_keeps_to_the_gpu(name: str, wa
             marks=pytest.mark.nightly,
         ),
     ],
-    ids=["vit", "timm", "clipping", "averaged, accumulated, balanced"],
+    ids=["vit", "timm", "custom", "clipping", "averaged, accumulated, balanced"],
 )
 @pytest.mark.parametrize("precision", nightly_except(["bf16", "fp16"], ["fp32", "tf32", "bf16", "fp16"]))
 def test_every_kind_of_network_keeps_to_the_gpu(

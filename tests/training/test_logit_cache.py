@@ -15,8 +15,8 @@ from raykd.data.loader import TrainLoader
 from raykd.data.sampling import Balanced, Sampling
 from raykd.data.views import Views
 from raykd.errors import ConfigError, RunFailed
+from raykd.file_lock import lock_at
 from raykd.spec.plan import train_val_indices
-from raykd.store.locked_folder import lock_at
 from raykd.training.teacher.cache import CacheKey, LogitCache, visited_views
 
 KEY = CacheKey("ab" * 32, "cd" * 32, crop_padding=1, flip=True, precision="fp32", num_images=20, num_classes=3)

@@ -108,3 +108,16 @@ def test_tensorboard_has_every_epoch_once_even_after_a_resume(run_folder: RunFol
     assert {"loss/ce", "loss/kd", "loss/loss", "loss/val", "top1/train", "lr", "images_per_s"} < written.keys()
     by_epoch = {report.epoch: report for report in reports}
     assert dict(written["loss/kd"]) == pytest.approx({e: report.terms["kd"] for e, report in by_epoch.items()})
+
+
+def test_hparams_show_the_best_epoch_and_not_the_last(run_folder: RunFolder) -> None:
+    values = (50.0, 80.0, 60.0)
+    with closing(TensorBoard(run_folder.tensorboard, {"method.alpha": 0.3})) as board:
+        for epoch, value in enumerate(values):
+            best = max(values[: epoch + 1])
+            board.add(EpochReport("run", epoch, 3, {"loss": 1.0}, value, value, 1.0, best, 0.1, 1.0, 1.0))
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    content = EventAccumulator(str(run_folder.tensorboard)).Reload().PluginTagToContent("hparams")
+    assert b"top1/best_val" in content["_hparams_/experiment"] and b"top1/val" not in content["_hparams_/experiment"]
+    assert scalars(run_folder.tensorboard)["top1/best_val"] == [(0, 50.0), (1, 80.0), (2, 80.0)]

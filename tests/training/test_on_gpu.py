@@ -55,7 +55,10 @@ def test_first_epochs_losses_are_the_cpus(run_folder: RunFolder, tmp_path: Any) 
 
 
 def test_products_and_convolutions_have_the_error_of_the_precision(precision: Any) -> None:
-    """The relative error of a product of many random numbers lies between those of float32 and of 8 or 11 bits."""
+    """The relative error of a product of many random numbers lies between those of float32 and of 8 or 11 bits.
+
+    cuDNN's Winograd kernels, which an earlier test's autotuning may have chosen, add to the error of float32.
+    """
     generator = torch.Generator().manual_seed(0)
     left, right = (torch.randn(64, 4096, generator=generator) for _ in range(2))
     images, filters = torch.randn(8, 64, 16, 16, generator=generator), torch.randn(64, 64, 3, 3, generator=generator)
@@ -65,7 +68,7 @@ def test_products_and_convolutions_have_the_error_of_the_precision(precision: An
     exact = left.double() @ right.double().T, torch.nn.functional.conv2d(images.double(), filters.double())
     for found, expected in zip((product, convolved), exact, strict=True):
         error = float((found.cpu().double() - expected).norm() / expected.norm())
-        assert error < 1e-5 if precision == "fp32" else 1e-5 < error < 1e-2
+        assert error < 5e-5 if precision == "fp32" else 5e-5 < error < 1e-2
 
 
 @pytest.mark.parametrize("optimizer", [SGD(lr=0.05), AdamW(lr=1e-3)], ids=lambda optimizer: optimizer.kind)

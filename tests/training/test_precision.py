@@ -20,6 +20,7 @@ from raykd.store.run_folder import RunFolder
 from raykd.training import run_record, training_step
 from raykd.training.checkpoint import read_checkpoint
 from raykd.training.compute import Compute, why_not_graph
+from raykd.training.failure import classify_failure
 from raykd.training.loss_scale import MIN_SCALE, make_scaler, require_scale, zero_momentum
 from raykd.training.training_step import TrainState, make_train_state
 
@@ -99,8 +100,9 @@ def test_a_device_without_tf32_refuses_it_and_writes_nothing(
     run_folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     line = r"^student\.precision = tf32: requires a GPU with TF32 \(Ampere or later\), and {}; set student\.precision"
-    with pytest.raises(ConfigError, match=line.format("this run trains on the CPU")):
+    with pytest.raises(ConfigError, match=line.format("this run trains on the CPU")) as raised:
         train(run_of("baseline", student=recipe(precision="tf32")), run_folder)
+    assert classify_failure(raised.value) == "rejected", "for a search, it is the result of this configuration"
     assert not run_folder.record_path.exists()
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla V100")
     for capability, is_refused in (((7, 0), True), ((8, 0), False)):

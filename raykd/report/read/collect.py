@@ -18,7 +18,7 @@ from raykd.report.read.records import Family, History, RunResult, Usage
 from raykd.spec.published import published_pairs
 from raykd.spec.stages import STAGES, Stage
 from raykd.store.records import Costs, Metrics, RunRecord, UsageFile, read_plan
-from raykd.store.run_folder import RunFolder
+from raykd.store.run_folder import RunFolder, planned_folder
 
 
 def collect(results: Path) -> tuple[Family, ...]:
@@ -37,10 +37,14 @@ def collect(results: Path) -> tuple[Family, ...]:
 
 def _read_family(path: Path) -> Family:
     plan, folder = read_plan(path), path.parent
-    runs = tuple(_read_run(folder / name, stage) for stage in STAGES for name in plan.stages.get(stage, ()))
+
+    def read(stage: Stage, name: str) -> RunResult:
+        return _read_run(planned_folder(folder.parent, folder.name, stage, name), stage)
+
+    runs = tuple(read(stage, name) for stage in STAGES for name in plan.stages.get(stage, ()))
     distilled = {run.name: run for run in runs if run.stage == "distilled"}
     compared = {
-        method: tuple(distilled.get(name) or _read_run(folder / name, "distilled") for name in names)
+        method: tuple(distilled.get(name) or read("distilled", name) for name in names)
         for method, names in plan.comparison.items()
     }
     for stage in STAGES:
@@ -51,9 +55,8 @@ def _read_family(path: Path) -> Family:
     return Family(folder.name, runs, compared, published, plan.command)
 
 
-def _read_run(path: Path, stage: Stage) -> RunResult:
-    folder = RunFolder(path)
-    record = folder.record()
+def _read_run(folder: RunFolder, stage: Stage) -> RunResult:
+    path, record = folder.path, folder.record()
     if record is None:
         return RunResult(path.name, stage)
     for name, expected in {"name": path.name, "family": path.parent.name, "stage": stage}.items():

@@ -14,12 +14,12 @@ from raykd.report.read.records import Family, RunResult
 
 @dataclass(frozen=True)
 class PageOrigin:
-    """newest: the run that ended last, with its family; None if none has started. date: when it ended, in UTC.
+    """newest: the run that ended last; None if none has started. date: when it ended, in UTC.
 
     revisions: {git revision: number of runs}. commands: {command: names of the families that it planned last}.
     """
 
-    newest: tuple[str, RunResult] | None
+    newest: RunResult | None
     date: str
     revisions: Counter[str]
     commands: dict[str, tuple[str, ...]]
@@ -27,14 +27,17 @@ class PageOrigin:
 
 def page_origin(families: Sequence[Family]) -> PageOrigin:
     """Return the origin of a report on `families`."""
-    started = [(family.name, run) for family in families for run in family.all_runs if run.record]
-    newest = max(started, key=lambda named: (_time(named[1]), named[0], named[1].name), default=None)
-    revisions = Counter(_revision(run) for _, run in started)
+    runs = [run for family in families for run in family.all_runs]
+    started = {(run.record.family, run.name): run for run in runs if run.record}  # families may share a teacher
+    newest = max(started, key=lambda name: (_time(started[name]), name), default=None)
+    revisions = Counter(_revision(run) for run in started.values())
     commands: dict[str, tuple[str, ...]] = {}
     for family in families:
         if family.command:
             commands[family.command] = (*commands.get(family.command, ()), family.name)
-    return PageOrigin(newest, _time(newest[1]) if newest else "", revisions, commands)
+    if newest is None:
+        return PageOrigin(None, "", revisions, commands)
+    return PageOrigin(started[newest], _time(started[newest]), revisions, commands)
 
 
 def _time(run: RunResult) -> str:

@@ -14,7 +14,7 @@ from raykd.config import dotted
 from raykd.errors import flattened
 from raykd.provenance import identity_of
 from raykd.report.read.records import Family, RunResult
-from raykd.report.read.set_paths import set_path
+from raykd.spec.set_paths import set_path
 from raykd.spec.stages import STAGES, Stage
 from raykd.store.records import RunRecord
 

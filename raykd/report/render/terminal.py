@@ -26,7 +26,6 @@ GAIN = "gain [95 %]"
 METHOD_WIDTH = 21  # the length of logit_standardization; longer names are folded
 MAX_TRIALS = 20  # rows; trials.csv has all of them
 MAX_REASONS = 5  # reasons of failures that are shown
-MAX_FIELDS = 4  # columns; more fields share one column
 
 
 def render_text(report: ReportContent, in_full: bool = False) -> str:
@@ -183,10 +182,20 @@ def _ranked_trials(summary: SearchSummary) -> list[TrialSummary]:
 
 
 def _trials_table(summary: SearchSummary, trials: Sequence[TrialSummary]) -> Table:
+    """Return a table with a column for each searched field, or with one for all if these do not fit."""
+    table = _table_of_fields(summary, trials, list(summary.search.space))
+    is_wide = Console(width=10 * WIDTH).measure(table).maximum > WIDTH
+    return _table_of_fields(summary, trials, []) if is_wide else table
+
+
+def _table_of_fields(summary: SearchSummary, trials: Sequence[TrialSummary], paths: Sequence[str]) -> Table:
+    """Return a table of trials with a column for each of `paths`; with none, one column has the configuration.
+
+    Headings are broken after underscores, and nowhere else.
+    """
     table = _plain_table(numbers=("trial",))
-    paths = list(summary.search.space) if len(summary.search.space) <= MAX_FIELDS else []
     for label in search_wording.labels(paths).values():
-        table.add_column(Text(flattened(label)), justify="right", overflow="fold")
+        table.add_column(Text(flattened(label).replace("_", "_\n")), justify="right", no_wrap=True)
     if not paths:
         table.add_column("configuration", overflow="fold")
     table.add_column("state", no_wrap=True)

@@ -41,7 +41,7 @@ from raykd.data.crop_views import CropViews
 from raykd.data.sampling import Balanced, Draw
 from raykd.data.views import Views
 from raykd.errors import ConfigError, RunFailed
-from raykd.store.locked_folder import acquire, lock_at
+from raykd.file_lock import acquire, lock_at
 from raykd.store.records import CacheRecord, RestoredSample, TopClasses
 from raykd.training.teacher.sparse_rows import RowLayout
 

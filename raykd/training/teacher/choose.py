@@ -49,7 +49,7 @@ class PlannedCache:
     number of jobs that fill it. embedding_width: 0 for a cache of logits alone. min_needs: a run reads the cache only
     if its method needs at least these outputs. is_balanced: whether epochs show each class equally often.
     cached_classes: the number of classes whose logits a row keeps; None for all. temperatures: those at which the error
-    of such a cache is measured.
+    of such a cache is measured. families: of the experiments whose runs read the cache.
     """
 
     teachers: tuple[Run, ...]
@@ -63,12 +63,13 @@ class PlannedCache:
     is_balanced: bool = False
     cached_classes: int | None = None
     temperatures: tuple[float, ...] = USUAL_TEMPERATURES
+    families: frozenset[str] = frozenset()
 
     def serves(self, run: Run) -> bool:
-        """Return whether `run` reads this cache: it holds everything the run's method needs."""
+        """Return whether `run` reads this cache: it is of the run's family, and has all that the run's method needs."""
         held = {"logits", "embedding"} if self.embedding_width else {"logits"}
         has_classes = self.cached_classes is None or run.method.works_with_top_classes
-        return self.min_needs <= run.method.needs <= held and has_classes
+        return run.family in self.families and self.min_needs <= run.method.needs <= held and has_classes
 
     def key(self, dataset: Dataset, teacher_sha256: str) -> CacheKey:
         """Return the key of the cache for a trained teacher, see `teacher_identity`."""
@@ -103,6 +104,32 @@ class TeacherChoice:
     def caches(self) -> tuple[PlannedCache, ...]:
         """Caches in order of preference. A run reads the first one that has everything its method needs."""
         return tuple(cache for cache in (self.cache, self.embedding_cache) if cache is not None)
+
+
+def merge_caches(caches: Sequence[PlannedCache]) -> list[PlannedCache]:
+    """Return `caches` with each cache that several families read only once, with the views that any of them needs.
+
+    Their order is kept. Caches of families whose students train on other images are not merged.
+    """
+    groups: dict[PlannedCache, list[PlannedCache]] = {}
+    for cache in caches:
+        shared = replace(cache, epochs=(), holds_all_views=False, num_parts=0, temperatures=(), families=frozenset())
+        groups.setdefault(shared, []).append(cache)
+    return [_merge(group) for group in groups.values()]
+
+
+def _merge(group: Sequence[PlannedCache]) -> PlannedCache:
+    """Return one cache for all families of `group`, whose caches differ in nothing else than these fields."""
+    holds_all_views = any(cache.holds_all_views for cache in group)
+    epochs = _max_epochs_by_seed([item for cache in group for item in cache.epochs])
+    return replace(
+        group[0],
+        epochs=() if holds_all_views else tuple(sorted(epochs.items())),
+        holds_all_views=holds_all_views,
+        num_parts=max(cache.num_parts for cache in group),
+        temperatures=tuple(sorted({value for cache in group for value in cache.temperatures})),
+        families=frozenset().union(*(cache.families for cache in group)),
+    )
 
 
 def split_for_slots(cache: PlannedCache, gpus: float, num_slots: int) -> PlannedCache:
@@ -288,6 +315,7 @@ def _plan_cache(plan: Plan, dataset: Dataset, by_seed: dict[int, int], needs: fr
         is_balanced="balanced" in experiment.samplings,
         cached_classes=plan.cached_classes,
         temperatures=tuple(sorted({*USUAL_TEMPERATURES, *experiment.temperatures})),
+        families=frozenset({experiment.family}),
     )
 
 

@@ -7,6 +7,7 @@ have no header, so `import_check` evaluates the network's predictions.
 run: an imported teacher, whose `imported` has the path of the weights file. Each warning is one sentence.
 """
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -154,7 +155,8 @@ def _require_same_model(path: Path, file_model: Model, model: Model) -> None:
         if not names:
             return
         changes = [f"{name} = {_text(in_file[name])}, not {_text(expected.get(name))}" for name in names]
-        remedy = " ".join(f"--set teacher.model.{name}={_text(in_file[name])}" for name in names)
+        settings = [shlex.quote(f"teacher.model.{name}={_text(in_file[name])}") for name in names]
+        remedy = " ".join(f"--set {setting}" for setting in settings)
         if isinstance(model, HuggingFace) and "repository" in names:
             changes, remedy = ["another config.json"], "--set teacher.model=hf:FOLDER with the folder of its training"
         raise ConfigError(

@@ -17,6 +17,8 @@ from typing import Any
 
 TRACEBACK_LINES = 14  # the last ones, kept of a failure
 LIMIT_S = 90.0  # a figure that takes longer hangs, unless it says otherwise
+OVERRUN_S = 30.0  # by which a figure may exceed the time of its part; a new process would cost nearly as much
+WHOLE = "part"  # the name of a failure that is not one of a figure's
 REQUIRES_CUDA = "requires CUDA"
 NO_TIME = "no time left"
 
@@ -44,6 +46,11 @@ class Report:
         """Return a figure measured before, or None."""
         return self.parts.get(part, {}).get("figures", {}).get(name)
 
+    def is_over(self, part: str) -> bool:
+        """Return whether the part was measured to its end, or its process was killed between two figures."""
+        record = self.parts.get(part)
+        return record is not None and (record["seconds"] is not None or WHOLE in record["failed"])
+
     @property
     def progress(self) -> int:
         """Number of figures that were measured, failed or left out."""
@@ -69,7 +76,10 @@ class Report:
 
 
 class Part:
-    """One part in progress: it measures figures until its time is over."""
+    """One part in progress: it measures figures until its time is over.
+
+    A process that takes OVERRUN_S longer is killed, in a figure or between two.
+    """
 
     def __init__(
         self,
@@ -84,6 +94,7 @@ class Part:
         self.report, self.name, self._has_cuda, self._is_usable = report, name, has_cuda, is_usable
         self._record = report.part(name)
         self.until = min(self._record["began"] + budget_s, until)
+        self._watch(WHOLE, OVERRUN_S + self.left())
 
     def left(self) -> float:
         """Return the seconds left in this part."""
@@ -105,13 +116,7 @@ class Part:
             return self.leave_out(name, REQUIRES_CUDA)
         if self.left() < needs_s:
             return self.leave_out(name, NO_TIME)
-        self.report.values["in_progress"] = {
-            "part": self.name,
-            "figure": name,
-            "began": time.time(),
-            "limit_s": limit_s,
-        }
-        self.report.save()
+        self._watch(name, min(limit_s, OVERRUN_S + max(self.left(), needs_s)))
         start_s = time.perf_counter()
         try:
             value = measure()
@@ -120,11 +125,16 @@ class Part:
         except Exception as error:  # noqa: BLE001  # one figure must not lose the others
             self.fail(name, error)
         self._record["took_s"][name] = round(time.perf_counter() - start_s, 3)
-        self.report.values["in_progress"] = None
-        self.report.save()
+        self._watch(WHOLE, OVERRUN_S + max(self.left(), 0.0))
         if name in self._record["failed"] and self._has_cuda and not self._is_usable():
             raise GpuLost
         return self._record["figures"].get(name)
+
+    def _watch(self, name: str, limit_s: float) -> None:
+        """Record what is in progress, and for how long it may be."""
+        current = {"part": self.name, "figure": name, "began": time.time(), "limit_s": limit_s}
+        self.report.values["in_progress"] = current
+        self.report.save()
 
     def fail(self, name: str, error: Exception) -> None:
         """Record the error of a figure, with the last lines of its traceback."""
@@ -140,6 +150,7 @@ class Part:
     def end(self) -> None:
         """Record the seconds of the whole part."""
         self._record["seconds"] = time.time() - self._record["began"]
+        self.report.values["in_progress"] = None
         self.report.save()
         self._print("seconds", self._record["seconds"])
 

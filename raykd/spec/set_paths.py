@@ -10,6 +10,11 @@ The class of a network (model.kind) and the identities of data and weights (data
 set and keep their names.
 """
 
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from raykd.config import dotted
 from raykd.spec.stages import Stage
 
 # Fields of a distilled run's teacher that add nothing to what the teacher's runs record.
@@ -31,3 +36,18 @@ def set_path(recorded: str, stage: Stage) -> tuple[Stage, str]:
     if recorded == "imported.path":
         return stage, "teacher_checkpoint"
     return stage, recorded if recorded.endswith(".model.kind") else recorded.removesuffix(".kind")
+
+
+def settings_of(config: Mapping[str, Any], stage: Stage) -> dict[str, str]:
+    """Return the configuration of a run of `stage` as {path for --set: value as text}, with that of its teacher.
+
+    config: `to_dict(run)`, as run.json has it.
+    """
+    settings = {}
+    for recorded, value in dotted(config):
+        *above, last = recorded.split(".")
+        is_only_kind = last == "kind" and value in (*above[-1:], "run")  # data.kind is always 'data'
+        path = set_path(recorded, stage)[1]
+        if path and not is_only_kind and path not in ("family", "stage"):
+            settings[path] = value if isinstance(value, str) else "none" if value is None else json.dumps(value)
+    return settings

@@ -1,0 +1,60 @@
+"""The trackers of a command: which runs they show, below which family or search, and with which report."""
+
+import json
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from raykd.config import to_dict
+from raykd.orchestration.options import Options
+from raykd.orchestration.progress import log
+from raykd.orchestration.search_identity import SearchCommand
+from raykd.spec.plan import Plan, Run
+from raykd.store.run_folder import RunFolder
+from raykd.store.run_store import RunStore
+from raykd.trackers.copier import Parent
+from raykd.trackers.tracking import Tracking
+
+REPORT_FILES = ("report.json", "report/index.html", "report/runs.csv")
+
+
+def tracking_of(options: Options, console: Console) -> Tracking:
+    """Return the trackers of a command. They copy runs while the returned object is entered."""
+    return Tracking(options.trackers, options.results, partial(log, console))
+
+
+def watch_runs(tracking: Tracking, parent: Parent, runs: Iterable[Run], store: RunStore) -> None:
+    """Show these runs below `parent`, unless they are below another parent already."""
+    folders = [store.folder(run) for run in runs]
+    tracking.watch(parent, lambda: folders)
+
+
+def family_of(plan: Plan, results: Path) -> Parent:
+    """Return the parent of an experiment's runs."""
+    return Parent(results / plan.experiment.family, plan.experiment.family)
+
+
+def watch_search(tracking: Tracking, command: SearchCommand) -> Parent:
+    """Show the trials of a search below it, and the search below its family. Return the search."""
+    family, folder = command.experiment.family, command.folder
+    space = {f"search.space.{path}": str(to_dict(space)) for path, space in command.search.space.items()}
+    above = Parent(command.options.results / family, family)
+    parent = Parent(folder.path, f"{family}/{command.search.name}", "search", space, above)
+
+    def trials() -> Sequence[RunFolder]:
+        return [RunFolder(path) for path in sorted(folder.path.glob("trials/*"))]
+
+    tracking.watch(parent, trials, are_trials=True)
+    return parent
+
+
+def attach_report(tracking: Tracking, plans: Iterable[Plan], results: Path) -> None:
+    """Store the report with the family of each plan."""
+    files = [path for name in REPORT_FILES if (path := results / name).is_file()]
+    accuracies = json.loads((results / "report.json").read_text(encoding="utf-8"))
+    for plan in plans:
+        values = accuracies.get(plan.experiment.family, {})
+        known = {name: value for name, value in values.items() if value is not None}
+        tracking.attach(family_of(plan, results), files, known)

@@ -1,0 +1,1 @@
+"""Copy runs into MLflow and W&B. TensorBoard's files are written by the training itself (training/tensorboard.py)."""

@@ -1,0 +1,70 @@
+"""Call a user's callbacks (spec/callback.py) around the epochs of a run. Nothing that they do fails the run."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from raykd.config import to_dict
+from raykd.errors import Interrupted, RaykdError, reason_of
+from raykd.spec.callback import Callback, RunInfo, RunOutcome
+from raykd.spec.plan import Run
+from raykd.spec.set_paths import settings_of
+from raykd.store.run_folder import RunFolder
+from raykd.training.hooks import EpochReport
+
+
+class RunCallbacks:
+    """The callbacks of one run, each with an empty state. The first error of each one is logged."""
+
+    def __init__(self, callbacks: Sequence[Callback], run: Run, folder: RunFolder) -> None:
+        self._callbacks, self._run, self._folder = [replace(callback) for callback in callbacks], run, folder
+        self._failed: set[int] = set()  # positions of the callbacks whose error is logged
+        self._best: tuple[int | None, float | None] = (None, None)  # epoch and validation top-1
+
+    def start(self) -> None:
+        run = self._run
+        info = RunInfo(run.name, run.family, run.stage, run.seed, self._folder.path)
+        self._call("on_run_start", info, settings_of(to_dict(run), run.stage))
+
+    def epoch(self, report: EpochReport) -> None:
+        if self._best[1] is None or report.val_top1 > self._best[1]:
+            self._best = report.epoch, report.val_top1
+        self._call("on_epoch", report)
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Call `on_run_end`. error: what ended the training, None if it is done."""
+        if error is None:
+            best = self._folder.require_record().best
+            self._best = (best.epoch, best.val_top1) if best else self._best
+            self._call("on_run_end", RunOutcome(self._run.name, "done", *self._best))
+            return
+        status = "interrupted" if isinstance(error, Interrupted) else "failed"
+        reason = str(error) if isinstance(error, RaykdError) else reason_of(error)
+        self._call("on_run_end", RunOutcome(self._run.name, status, *self._best, reason))
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        for position, callback in enumerate(self._callbacks):
+            try:
+                with callback.errors_of(f"{name}()"):
+                    getattr(callback, name)(*arguments)
+            except RaykdError as error:
+                if position not in self._failed:
+                    print(f"raykd: {error}; the run continues")
+                self._failed.add(position)
+
+
+@contextmanager
+def calling(callbacks: Sequence[Callback], run: Run, folder: RunFolder) -> Iterator[RunCallbacks]:
+    """Call `on_run_start`, yield the object that receives epochs, and call `on_run_end` however the block ends.
+
+    A run that is already done calls nothing.
+    """
+    called = RunCallbacks(callbacks if callbacks and folder.status() != "done" else (), run, folder)
+    called.start()
+    try:
+        yield called
+    except Exception as error:
+        called.end(error)
+        raise
+    called.end()

@@ -1,0 +1,147 @@
+"""A user's callbacks, named by file: what they receive, and that nothing they do fails a run."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+from small_runs import CPU, digits, experiment, run_of
+
+from raykd.config import custom_file
+from raykd.errors import ConfigError, Interrupted, RunDiverged
+from raykd.spec.callback import Callback, callbacks_named
+from raykd.spec.overrides import override
+from raykd.spec.plan import Run
+from raykd.store.run_folder import RunFolder
+from raykd.store.run_store import RunStore
+from raykd.training.hooks import Hooks
+from raykd.training.train_one import Logging, train_one
+
+RUN = run_of("baseline")
+NOTES = """
+from dataclasses import dataclass
+from pathlib import Path
+from raykd import Callback
+
+@dataclass(frozen=True)
+class Notes(Callback):
+    file: str = "notes.txt"
+    prefix: str = ""
+
+    def on_run_start(self, run, config):
+        self.state["lines"] = [f"{self.prefix}start {run.stage} {run.seed} {config['student.epochs']}"]
+
+    def on_epoch(self, report):
+        self.state["lines"].append(f"epoch {report.epoch}")
+
+    def on_run_end(self, outcome):
+        lines = [*self.state["lines"], f"{outcome.status} {outcome.best_epoch} {outcome.reason}".strip()]
+        Path(self.file).write_text("\\n".join(lines))
+"""
+
+
+def write(folder: Path, text: str = NOTES) -> Path:
+    file = folder / "my_callbacks.py"
+    file.write_text(text)
+    return file
+
+
+def notes(folder: Path) -> tuple[Path, Callback]:
+    """Return the file that the callback Notes writes, and the callback."""
+    (loaded,) = callbacks_named(f"{write(folder)}:Notes")
+    return folder / "notes.txt", type(loaded)(file=str(folder / "notes.txt"))  # type: ignore[call-arg]
+
+
+def train(folder: RunFolder, *callbacks: Callback, hooks: Hooks = Hooks(), run: Run = RUN) -> None:  # noqa: B008
+    logging = Logging(callbacks=callbacks)
+    train_one(run, folder, digits(), CPU, RunStore(folder.path.parent), None, hooks, logging=logging)
+
+
+def test_a_callback_is_called_at_the_start_after_each_epoch_and_at_the_end(
+    run_folder: RunFolder, tmp_path: Path
+) -> None:
+    file, callback = notes(tmp_path)
+    train(run_folder, callback)
+    best = run_folder.require_record().best
+    assert file.read_text().splitlines() == [
+        "start baseline 0 3", "epoch 0", "epoch 1", "epoch 2", f"done {best.epoch if best else None}"
+    ]  # fmt: skip
+    file.unlink()
+    train(run_folder, callback)
+    assert not file.exists(), "a run that is done calls nothing"
+
+
+def test_an_interrupted_run_and_its_resume_call_the_callback(run_folder: RunFolder, tmp_path: Path) -> None:
+    file, callback = notes(tmp_path)
+    steps = iter(range(1, 100))
+    with pytest.raises(Interrupted):
+        train(run_folder, callback, hooks=Hooks(should_stop=lambda: next(steps) == 6))
+    assert file.read_text().splitlines()[1:2] == ["epoch 0"]
+    assert file.read_text().splitlines()[-1].startswith("interrupted 0 stopped after epoch 1")
+    train(run_folder, callback)
+    assert file.read_text().splitlines()[:3] == ["start baseline 0 3", "epoch 1", "epoch 2"], "with an empty state"
+
+
+def test_a_failed_run_calls_the_callback_with_the_reason(run_folder: RunFolder, tmp_path: Path) -> None:
+    file, callback = notes(tmp_path)
+
+    def diverge(report: object) -> None:
+        raise RunDiverged("loss became NaN")
+
+    with pytest.raises(RunDiverged):
+        train(run_folder, callback, hooks=Hooks(diverge))
+    assert file.read_text().splitlines()[-1] == "failed 0 loss became NaN"
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("raise ValueError('no network')", "ValueError: no network"),
+        ("import sys; sys.exit(3)", "sys.exit, code 3"),
+        ("import asyncio; raise asyncio.CancelledError()", "CancelledError"),
+        ("self.file = 1", "FrozenInstanceError"),
+    ],
+)
+def test_an_error_fails_no_run_and_is_one_line_with_file_and_line(
+    body: str, reason: str, run_folder: RunFolder, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path, f"{NOTES}\n\n@dataclass(frozen=True)\nclass Bad(Callback):\n    file: str = ''\n\n"
+                 f"    def on_epoch(self, report):\n        {body}\n")  # fmt: skip
+    train(run_folder, *callbacks_named(f"{file}:Bad"))
+    assert run_folder.status() == "done"
+    (line,) = capfd.readouterr().out.splitlines()
+    number = file.read_text().splitlines().index(f"        {body}") + 1
+    assert line.startswith(f"raykd: callback Bad in '{file}': on_epoch()") and f"at line {number}" in line
+    assert reason in line and line.endswith("; the run continues")
+
+
+def test_the_text_of_the_file_is_pickled_with_its_fields(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, callback = notes(tmp_path)
+    pickled = pickle.dumps(callback)
+    (tmp_path / "my_callbacks.py").unlink()
+    for known in (custom_file._sources, custom_file._classes):  # as in a process that has never loaded the file
+        monkeypatch.setattr(custom_file, next(n for n, v in vars(custom_file).items() if v is known), {})
+    restored = pickle.loads(pickled)  # noqa: S301
+    assert type(restored) is not type(callback) and restored.file == str(file)
+
+
+def test_trackers_and_callbacks_change_no_run(tmp_path: Path) -> None:
+    changed = {"tracker": "none", "callbacks": f"{write(tmp_path)}:Notes"}
+    assert run_of("distilled", **changed).fingerprint == run_of("distilled").fingerprint
+
+
+def test_callbacks_are_named_as_text_as_objects_or_both(tmp_path: Path) -> None:
+    _, callback = notes(tmp_path)
+    text = f"{tmp_path / 'my_callbacks.py'}:Notes"
+    default = type(callback)()
+    for value, expected in ((text, (default,)), ((text, callback), (default, callback)), (callback, (callback,))):
+        assert experiment(callbacks=value).callbacks == expected
+    assert override(experiment(), "callbacks", f"{text},{text}").callbacks == (default, default)
+    assert override(experiment(callbacks=text), "callbacks", "()").callbacks == ()
+
+
+def test_a_callback_of_the_experiment_file_is_refused() -> None:
+    class Mine(Callback):
+        __module__ = "__main__"
+
+    with pytest.raises(ConfigError, match="callback Mine is defined in the experiment file; move it"):
+        Mine()
