@@ -33,7 +33,7 @@ EXAMPLES = {
 }  # files that the reader writes
 # Flags of other programs in this repository, and of Slurm, Ray, uv, Prometheus and TensorBoard.
 OTHER_FLAGS = {
-    *("--dry-run", "--minutes", "--out"),
+    *("--dry-run", "--minutes", "--out", "--parts"),
     *("--gres", "--mem", "--mem-per-cpu", "--mem-per-gpu", "--cpus-per-task", "--cpus-per-gpu", "--gpus", "--ntasks"),
     *("--gpus-per-node", "--gpus-per-task", "--exclusive", "--chdir", "--partition", "--time", "--signal", "--batch"),
     *(
@@ -48,7 +48,8 @@ OTHER_FLAGS = {
     ),
 }
 
-OTHER_NAMES = {"RandomResizedCrop", "GraceTime", "WANDB_API_KEY"}  # of torchvision, Slurm and W&B
+# Of torchvision, Slurm, NVIDIA's driver and W&B.
+OTHER_NAMES = {"RandomResizedCrop", "GraceTime", "EXCLUSIVE_PROCESS", "WANDB_API_KEY"}
 
 
 @cache

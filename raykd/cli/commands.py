@@ -18,7 +18,7 @@ from rich.console import Console
 from raykd.cli.benchmark import selected_pairs, with_published_teacher
 from raykd.cli.experiment_file import Flag, apply_settings, load_experiment, load_experiments
 from raykd.cli.options import parser_of
-from raykd.cli.paper_output import require_paper_flags, write_tables
+from raykd.cli.paper_output import check_paper_flags, write_tables
 from raykd.errors import COMMAND, ConfigError, plural
 from raykd.methods import KD, AlphaWeighted, FeatureKD
 from raykd.models.hf_files import PREFIX as HF_PREFIX
@@ -137,7 +137,7 @@ def report(arguments: Namespace) -> None:
     from raykd.orchestration.reporting import evaluate_and_report
     from raykd.orchestration.saved_models import report_models
 
-    require_paper_flags(arguments)
+    check_paper_flags(arguments)
     options = _options(arguments)
     if arguments.models_dir:
         files = arguments.file or DEFAULT_EXPERIMENTS
@@ -213,6 +213,12 @@ def export(arguments: Namespace) -> None:
     print(export_run(Path(arguments.results), arguments.run, arguments.format, output, arguments.overwrite))
 
 
+def migrate(arguments: Namespace) -> None:
+    from raykd.cli.migrate import migrate_results
+
+    migrate_results(Path(arguments.results), arguments.dry_run)
+
+
 def models(arguments: Namespace) -> None:
     from raykd.cli.models_text import models_text
 
@@ -244,6 +250,7 @@ COMMANDS: dict[str, Callable[[Namespace], None]] = {
     "pack": pack,
     "bench": bench,
     "export": export,
+    "migrate": migrate,
     "models": models,
     "doctor": doctor,
 }

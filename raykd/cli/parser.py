@@ -139,6 +139,9 @@ def make_parser(prog: str = COMMAND) -> Parser:
     )
     _add_bench(commands)
     _add_export(commands)
+    text = "move runs that an earlier version of raykd wrote to where this one reads them"
+    migrate = _add(commands, "migrate", text, add_results)
+    migrate.add_argument("--dry-run", action="store_true", help="print what would be moved, and change nothing")
     _add(commands, "doctor", "check this machine for what raykd requires, and print remedies", add_folders)
     add_job_commands(partial(_add, commands))
     return parser

@@ -24,6 +24,7 @@ from raykd.cluster.slurm_commands import SlurmError, slurm_output
 from raykd.errors import COMMAND, RaykdError, plural
 from raykd.file_lock import lock_at
 from raykd.spec.bundled import SLURM
+from raykd.store.migration import old_teachers
 
 TIMEOUT_S = 30
 CUDA_13_DRIVER = 580  # the first NVIDIA driver that runs CUDA 13, for which torch is built from 2.11
@@ -213,7 +214,10 @@ def _results(results: Path) -> Iterator[Finding]:
         yield Finding("bad", "results", f"{folder}: {error}", remedy)
         return
     free = shutil.disk_usage(folder).free / 1e9
-    if free < MIN_FREE_GB:
+    if teachers := old_teachers(results):
+        found = f"{folder}: {plural(len(teachers), 'teacher')} in the folders of families, of an earlier version"
+        yield Finding("bad", "results", found, f"run {COMMAND} migrate --results {results}")
+    elif free < MIN_FREE_GB:
         yield Finding("bad", "results", f"{folder}: {free:.1f} GB free", f"free at least {MIN_FREE_GB:g} GB")
     else:
         yield Finding("ok", "results", f"{folder}: writable, supports locks, {free:,.0f} GB free")

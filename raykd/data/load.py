@@ -44,8 +44,8 @@ def load_dataset(name: str, folder: Path | None, image_size: int | None = None, 
     Args:
         name: see dataset_names.py.
         folder: the data folder; digits needs none.
-        image_size: pixels per side. Built-in data sets are averaged down to it, so it must divide the stored size (32
-            for CIFAR, 16 for digits); images from `folder:` and `parquet:` are resized. None keeps the stored size.
+        image_size: pixels per side. CIFAR and digits are averaged down to it, so it must divide the stored size (32 for
+            CIFAR, 16 for digits). The images of all other data sets are resized. None keeps the stored size.
         cache: folder for the decoded images, which the next load maps into memory instead of decoding: 176 MiB
             for CIFAR-10. It is created if missing.
     Raises ConfigError for an unknown name or an impossible size. DataError for files that are missing or damaged, or
@@ -61,7 +61,7 @@ def find_dataset(
 ) -> StoredDataset:
     """Find the images of `name` on disk and check what can be checked without decoding them. The files are hashed.
 
-    Raises what `load_dataset` raises. Digits have no files.
+    Raises what `load_dataset` raises. Raises ConfigError for digits, which have no files.
     """
     place = dataset_names.folder_of(name, folder)
     if dataset_names.is_cifar(name):

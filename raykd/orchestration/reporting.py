@@ -17,6 +17,7 @@ from raykd.orchestration.options import Options, dataset_of
 from raykd.orchestration.progress import log
 from raykd.report.report import Report
 from raykd.spec.stages import ROLES, Stage
+from raykd.store.migration import require_migrated
 from raykd.store.records import read_plan
 from raykd.store.run_folder import RunFolder, planned_folder
 from raykd.training.compute import best_device, choose_compute
@@ -34,6 +35,7 @@ def evaluate_and_report(
 
     A run that was trained on CPUs is evaluated on the CPU, any other run on a GPU if there is one.
     """
+    require_migrated(results)
     for folder in _planned_folders(results):
         if folder.status() == "done" and not is_tested(folder):
             run, name = recorded_run(folder), folder.path.name

@@ -23,6 +23,7 @@ from raykd.orchestration.tracked import attach_report, family_of, tracking_of, w
 from raykd.spec.experiment import Experiment, Workers
 from raykd.spec.plan import Plan, Run, make_plan
 from raykd.spec.trackers import require_installed
+from raykd.store.migration import require_migrated
 from raykd.store.run_store import RunStore
 from raykd.training.compute import device_for, require_precision
 from raykd.training.final_evaluation import is_tested
@@ -75,6 +76,7 @@ def plans_of(experiments: Sequence[Experiment], options: Options) -> list[tuple[
 
 def plan_of(experiment: Experiment, options: Options) -> tuple[Plan, Dataset]:
     """Return the plan and its data, after all checks that need no Ray. Nothing is written or started."""
+    require_migrated(options.results)
     dataset, store = dataset_of(experiment.data, options), RunStore(options.results)
     plan = checked_plan(experiment, dataset, options)
     for run in plan.runs:

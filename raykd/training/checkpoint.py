@@ -92,10 +92,7 @@ def read_checkpoint(path: Path, run: str = "") -> Checkpoint | None:
         return None
     groups: dict[str, dict[str, Tensor]] = {"objective": {}, "optimizer": {}, "best": {}}
     try:
-        tensors = load_file(path)
-        with safe_open(path, framework="pt") as file:
-            metadata: dict[str, str] = file.metadata()
-        require_intact(path, tensors, {CHECKSUM: "missing", **metadata})
+        tensors, metadata = _read_intact(path)
         for name, tensor in tensors.items():
             kind, rest = name.split(".", 1)
             groups[kind][rest] = tensor
@@ -110,6 +107,32 @@ def read_checkpoint(path: Path, run: str = "") -> Checkpoint | None:
             raise _other_run_error(path)
         return checkpoint
     raise RunFailed(f"checkpoint '{path}' is damaged ({why}); remove it to train from the start")
+
+
+def set_run_of_checkpoint(path: Path, run: str) -> None:
+    """Write the fingerprint `run` to the checkpoint `path`. A missing or damaged checkpoint stays as it is."""
+    if not path.is_file():
+        return
+    try:
+        tensors, metadata = _read_intact(path)
+        progress = json.loads(metadata["progress"])
+    except (ConfigError, SafetensorError, KeyError, ValueError):
+        return
+    others = {name: value for name, value in metadata.items() if name != CHECKSUM}
+    if progress["run"] != run:
+        save_weights(path, tensors, others | {"progress": json.dumps(progress | {"run": run})})
+
+
+def _read_intact(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors and the metadata of a checkpoint file.
+
+    Raises ConfigError if they do not match their checksum, and SafetensorError if the file is truncated.
+    """
+    tensors = load_file(path)
+    with safe_open(path, framework="pt") as file:
+        metadata: dict[str, str] = file.metadata()
+    require_intact(path, tensors, {CHECKSUM: "missing", **metadata})
+    return tensors, metadata
 
 
 def _other_run_error(path: Path) -> RunFailed:

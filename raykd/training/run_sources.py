@@ -14,6 +14,7 @@ from raykd.atomic import replacing
 from raykd.config import custom_file
 from raykd.config.custom_file import Source, source_of
 from raykd.config.damage import damaged
+from raykd.methods import Method
 from raykd.models.custom_network import Network
 from raykd.spec.plan import Run
 from raykd.store.run_folder import RunFolder
@@ -44,12 +45,22 @@ def load_network_classes(folder: RunFolder) -> None:
     Raises DamagedFile if a copy is missing or was changed, and ConfigError if a package is missing or has changed.
     """
     for entry in _network_entries(folder.require_record().config):
-        if custom_file.find_class(entry) is not None:
-            continue
-        if "module" in entry:
-            custom_file.installed_class(entry["module"], entry["class"], entry["sha256"], Network.kind)
-        else:
-            custom_file.restore_class(_stored_source(folder, entry))
+        _load_class(folder, entry, Network.kind)
+
+
+def load_method_class(folder: RunFolder) -> type[Method] | None:
+    """Load the class of the run's custom method as `load_network_classes` does; None for a method of raykd."""
+    entry = folder.require_record().config["method"].get("source")
+    return _load_class(folder, entry, "method") if entry else None
+
+
+def _load_class(folder: RunFolder, entry: dict[str, str], noun: str) -> Any:
+    """Return the class of an entry that `Source.stored` returned. noun: 'network' or 'method'."""
+    if (found := custom_file.find_class(entry)) is not None:
+        return found
+    if "module" in entry:
+        return custom_file.installed_class(entry["module"], entry["class"], entry["sha256"], noun)
+    return custom_file.restore_class(_stored_source(folder, entry, noun))
 
 
 def _network_entries(config: Any) -> Iterator[dict[str, str]]:
@@ -61,13 +72,13 @@ def _network_entries(config: Any) -> Iterator[dict[str, str]]:
             yield from _network_entries(value)
 
 
-def _stored_source(folder: RunFolder, entry: dict[str, str]) -> Source:
-    """Return the copied source of a custom network. Raises DamagedFile if it is missing or was changed."""
+def _stored_source(folder: RunFolder, entry: dict[str, str], noun: str) -> Source:
+    """Return the copied source of a custom class. Raises DamagedFile if it is missing or was changed."""
     path = folder.code / _path_of_copy(entry["sha256"], entry["file"])
     if not path.is_file():
-        raise damaged(path, "the copy of the network's code is missing")
+        raise damaged(path, f"the copy of the {noun}'s code is missing")
     text = path.read_bytes().decode("utf-8", errors="replace")
-    source = Source(str(path), text, entry["class"], Network.kind)
+    source = Source(str(path), text, entry["class"], noun)
     if source.sha256 != entry["sha256"]:
         raise damaged(path, "it is not the code that the run was trained with")
     return source

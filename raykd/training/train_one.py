@@ -5,7 +5,7 @@
 The steps: lock the folder, choose the teacher, train, and write TensorBoard files and usage if requested.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -38,13 +38,15 @@ class Logging:
     """What a worker reports beside the run's own files.
 
     tensorboard: whether to write TensorBoard files. hyperparameters: a trial's configuration for TensorBoard.
-    gpus: the GPUs of this worker, for its usage file; None writes no usage file. callbacks: those of the user.
+    gpus: the GPUs of this worker, for its usage file; None writes no usage file. callbacks: those of the user,
+    whose errors `log` receives.
     """
 
     tensorboard: bool = False
     hyperparameters: Mapping[str, Any] | None = None
     gpus: float | None = None
     callbacks: tuple[Callback, ...] = ()
+    log: Callable[[str], None] = print
 
 
 NO_LOGGING = Logging()
@@ -86,7 +88,7 @@ def train_one(
         if logging.gpus is not None:
             is_started = group.is_first and folder.checkpoint.is_file()
             stack.enter_context(record_usage(folder.usage(group.rank), device, logging.gpus, is_started))
-        called = stack.enter_context(calling(logging.callbacks if group.is_first else (), run, folder))
+        called = stack.enter_context(calling(logging.callbacks if group.is_first else (), run, folder, logging.log))
         with _out_of_memory_explained(run, folder, group):
             fit(run, dataset, folder, device, teacher, replace(hooks, on_epoch=on_epoch), group)
 

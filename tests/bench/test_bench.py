@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from small_runs import CPU
 
-from raykd.bench import memory, run
+from raykd.bench import memory, rounds, run
 from raykd.bench.families import FAMILIES, Family, cnn, noise, vit
 from raykd.bench.rounds import KINDS, run_rounds, summarize
 from raykd.bench.small_experiment import SmallExperiment, compare
-from raykd.bench.standard_pipeline import StandardPipeline
+from raykd.bench.standard_pipeline import NUM_WORKERS, StandardPipeline
 from raykd.cli import parser
 from raykd.methods.kd import kd_loss
 from raykd.models.resnet_cifar import ResNet
@@ -36,6 +36,26 @@ def tiny(family: Family) -> Family:
     """Return `family` with narrow models and rounds of two steps of 9 images."""
     teacher, student = (replace(recipe, model=NARROW, batch_size=9) for recipe in (family.teacher, family.student))
     return replace(family, name="tiny", teacher=teacher, student=student, steps=2)
+
+
+class MakersCalled(Exception):
+    """The benchmark has chosen its number of DataLoader processes."""
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cuda", 3), ("cpu", NUM_WORKERS)])
+def test_on_a_gpu_the_standard_pipeline_has_a_loader_process_for_each_cpu_of_the_job(
+    device: str, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def makers(family: Family, device: torch.device, folder: Path, num_workers: int) -> None:
+        assert num_workers == expected
+        raise MakersCalled
+
+    monkeypatch.setattr(rounds.os, "sched_getaffinity", lambda _: {0, 2, 5})
+    monkeypatch.setattr(rounds, "implementation_makers", makers)
+    monkeypatch.setattr(rounds, "configure_process", lambda device: None)
+    monkeypatch.setattr(rounds, "choose_compute", lambda *_: None)
+    with pytest.raises(MakersCalled):
+        run_rounds(tiny(cnn()), torch.device(device), 1, print)
 
 
 def test_results_are_medians_of_ratios_within_a_round() -> None:

@@ -95,6 +95,14 @@ def test_a_full_disk_is_bad(tmp_path: Path, monkeypatch) -> None:
     assert finding.verdict == "bad" and "free at least" in finding.remedy
 
 
+def test_results_of_an_earlier_version_are_bad(tmp_path: Path) -> None:
+    record = tmp_path / "results" / "cnn" / "teacher-resnet18-s0-0123456789ab" / "run.json"
+    record.parent.mkdir(parents=True)
+    record.touch()
+    finding = findings(tmp_path)["results"]
+    assert finding.verdict == "bad" and f"migrate --results {tmp_path / 'results'}" in finding.remedy
+
+
 @pytest.fixture
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Replace programs by shell lines, given by name."""

@@ -2,6 +2,7 @@
 
 import resource
 from pathlib import Path
+from typing import Any
 
 import children
 import pytest
@@ -10,6 +11,7 @@ from small_runs import CPU, recipe, run_of, train
 from torch._dynamo.testing import CompileCounter
 
 from raykd.errors import Interrupted
+from raykd.methods import KD
 from raykd.store.run_folder import RunFolder
 from raykd.training import compute
 from raykd.training.compute import GLIBC_DEFAULT, KEEP_MEMORY, choose_compute, set_malloc
@@ -119,6 +121,25 @@ def test_every_run_of_a_process_is_compiled_however_many_it_trains(
         train(run_of("baseline", student=recipe(compile=True, epochs=1)), RunFolder(tmp_path / f"{number}"))
         counts.append(counter.frame_count - before)
     assert min(counts) > 0, counts
+
+
+@pytest.mark.nightly
+def test_a_compiled_run_fails_where_torch_would_go_on_uncompiled(
+    run_folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A method that does other work in each step is compiled anew until Dynamo's limit."""
+    compile_, counter, terms, steps = torch.compile, CompileCounter(), KD.terms, {"count": 0}
+
+    def varying(*arguments: Any) -> dict[str, torch.Tensor]:
+        steps["count"] += 1
+        return {name: term * steps["count"] for name, term in terms(*arguments).items()}
+
+    monkeypatch.setattr(torch, "compile", lambda module: compile_(module, backend=counter))
+    monkeypatch.setattr(KD, "terms", varying)
+    run = run_of("distilled", student=recipe(compile=True))
+    with torch._dynamo.config.patch(recompile_limit=2), pytest.raises(Exception, match="recompile_limit"):
+        train(run, run_folder)
+    assert counter.frame_count == 2
 
 
 @pytest.mark.soak

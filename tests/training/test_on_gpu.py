@@ -1,5 +1,6 @@
 """Tests of the loop on a GPU: each precision trains, stops, resumes and rounds as it should, without waiting."""
 
+import threading
 from typing import Any
 
 import pytest
@@ -94,4 +95,24 @@ def test_fp16_run_as_a_graph_has_the_losses_of_eager_steps(tmp_path: Any) -> Non
         reports = train(run, RunFolder(tmp_path / step), "cuda")
         losses.append([report.terms["loss"] for report in reports])
         assert ("one CUDA graph per step" in reports[0].compute) == (step == "graph")
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2)
+
+
+def test_runs_of_threads_one_after_another_are_captured_as_graphs(tmp_path: Any) -> None:
+    """Tune runs each trial of a worker in a new thread."""
+    reports: list[EpochReport] = []
+    for number in range(2):
+        run = run_of("distilled", student=recipe(step="graph"))
+        folder = RunFolder(tmp_path / f"{number}")
+        thread = threading.Thread(target=lambda run=run, folder=folder: reports.extend(train(run, folder, "cuda")))
+        thread.start()
+        thread.join()
+    assert len(reports) == 6 and all("one CUDA graph per step" in report.compute for report in reports)
+
+
+def test_a_compiled_step_is_captured_and_has_the_losses_of_an_eager_one(tmp_path: Any) -> None:
+    losses = []
+    for compiled in (False, True):
+        run = run_of("distilled", student=recipe(compile=compiled, step="graph"))
+        losses.append([report.terms["loss"] for report in train(run, RunFolder(tmp_path / f"{compiled}"), "cuda")])
     assert losses[1] == pytest.approx(losses[0], rel=1e-2)
