@@ -98,19 +98,6 @@ def test_the_example_experiment_is_accepted(tmp_path, capsys):
     assert capsys.readouterr().out.count("not started") == 7
 
 
-def test_the_example_search_is_accepted(tmp_path, capsys):
-    path = tmp_path / "wide.py"
-    imports = "from dataclasses import replace\nfrom digits import experiment as digits\n"
-    data = "data = replace(digits.data, student_images=None)\n"
-    experiment = "experiment = replace(digits, search=search, data=data)\n"
-    path.write_text(_example("search = Search(") + imports + data + experiment)
-    (tmp_path / "digits.py").write_text((ROOT / "experiments" / "digits.py").read_text())
-    assert parser.entry(["plan", str(path), "--results", str(tmp_path / "results")]) == 0
-    plan = capsys.readouterr().out
-    assert "32 trials over method.temperature, student.optimizer.lr, student.model.width" in plan
-    assert "with the experiment's seeds, and baselines with the winner's student recipe" in plan
-
-
 def _example(part: str) -> str:
     """Return the only block of Python in README that contains `part`."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)

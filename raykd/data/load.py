@@ -131,7 +131,7 @@ def _load_stored(name: str, folder: Path | None, image_size: int | None, cache: 
     if cache:
         file_hashes.write_all(cache)
     notes = (*stored.notes, *constant_channels(mean, std))
-    return Dataset(name, train, test, stored.class_names, mean, std, stored.identity, notes)
+    return Dataset(name, train, test, stored.class_names, mean, std, stored.identity, notes, stored.resizing)
 
 
 def _load_digits(image_size: int | None) -> Dataset:

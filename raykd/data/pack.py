@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from raykd.config.codec import read_record
-from raykd.data.types import Channels
+from raykd.data.types import Channels, Resizing
 from raykd.errors import COMMAND, DataError
 
 VERSION = 1
@@ -84,6 +84,13 @@ class PackRecord:
         """Mean and standard deviation by channel."""
         (red, green, blue), (red_std, green_std, blue_std) = self.mean, self.std
         return (red, green, blue), (red_std, green_std, blue_std)
+
+    @property
+    def resizing(self) -> Resizing | None:
+        """How the images were reduced; None if they are the original ones."""
+        if self.encoding == "original":
+            return None
+        return Resizing(self.shorter_side, self.quality, self.square_size if self.encoding == "raw" else None)
 
     @property
     def num_bytes(self) -> int:
