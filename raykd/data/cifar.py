@@ -31,7 +31,7 @@ from raykd.data.image_decoding import TargetSize
 from raykd.data.regular_files import require_regular_file
 from raykd.data.sources import content_identity, hash_files
 from raykd.data.types import Channels, Split, StoredDataset
-from raykd.errors import DataError
+from raykd.errors import COMMAND, DataError
 
 IMAGE_SIZE = 32  # pixels per side
 _CONFIGURATIONS = ("plain_text", "data")  # searched in the data folder itself, where there may be other data sets
@@ -161,7 +161,7 @@ def exists(name: str, folder: Path) -> bool:
 def prefetch_command(name: str, folder: Path) -> str:
     """Return the command that downloads the data set `name` into the data folder `folder`."""
     experiment = "" if name == "cifar10" else f" experiments/distill_cnn.py --set data.name={name}"
-    return f"python -m raykd prefetch{experiment} --data-dir {shlex.quote(str(folder))}"
+    return f"{COMMAND} prefetch{experiment} --data-dir {shlex.quote(str(folder))}"
 
 
 def download(name: str, folder: Path) -> Path:

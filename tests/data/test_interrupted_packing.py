@@ -32,7 +32,7 @@ from raykd.data.pack import Pack
 from raykd.data.pack_space import required_bytes
 from raykd.data.pack_writer import PackPlan, finish_pack, pack
 from raykd.data.shard_writer import read_written, write_shard
-from raykd.errors import ConfigError, DataError
+from raykd.errors import COMMAND, ConfigError, DataError
 
 FORK = multiprocessing.get_context("fork")
 
@@ -340,7 +340,7 @@ def another_index(folder: Path) -> None:
 
 
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no folder": (shutil.rmtree, r"packed/pack: no such folder; pack a data set with: python -m raykd pack NAME"),
+    "no folder": (shutil.rmtree, f"packed/pack: no such folder; pack a data set with: {COMMAND} pack NAME"),
     "no pack": (lambda p: (p / "pack.json").unlink(), r"packed/pack: has no pack\.json; it is no packed data set"),
     "another version": (
         changed_version,

@@ -22,7 +22,7 @@ from raykd.data.pack_writer import discard_pack, pack, plan_pack
 from raykd.data.packed_images import PackedImages
 from raykd.data.shard_writer import write_shard
 from raykd.data.types import Dataset
-from raykd.errors import ConfigError, DataError, RunFailed
+from raykd.errors import COMMAND, ConfigError, DataError, RunFailed
 from raykd.orchestration import data_storage
 from raykd.orchestration.data_storage import with_packs
 from raykd.orchestration.options import Options, data_key, dataset_of
@@ -128,7 +128,7 @@ def test_a_pack_is_read_from_memory_or_disk_by_its_size(
     assert chosen.packs == ((data_key(named), pack),)
     dataset = dataset_of(named, replace(chosen, loaders=3))
     assert isinstance(dataset.train.images, PackedImages) and dataset.train.images.threads.count == 3
-    with pytest.raises(DataError, match=r"no such folder; pack a data set with: python -m raykd pack NAME"):
+    with pytest.raises(DataError, match=f"no such folder; pack a data set with: {COMMAND} pack NAME"):
         packed(replace(DATA, name="packed:other"), options, lines)
 
 
@@ -191,7 +191,7 @@ def test_errors_of_an_experiment_that_packs_name_the_whole_command_that_works(
     (place / "train/bee/002.png").write_bytes(b"x")
     with pytest.raises(DataError) as caught:
         packed(data, options, lines)
-    command = f"python -m raykd pack 'folder:my insects' --data-dir {options.data_folder}"
+    command = f"{COMMAND} pack 'folder:my insects' --data-dir {options.data_folder}"
     assert str(caught.value).endswith(
         f"or leave out up to N damaged images ({command} --skip-damaged N) and set data.name to the name that it prints"
     )
@@ -212,7 +212,7 @@ def test_a_killed_process_of_an_experiment_that_packs_is_an_error_with_the_whole
         raise PackingKilled
 
     monkeypatch.setattr(data_storage, "write_pack", killed)
-    with pytest.raises(RunFailed, match=r"pack in fewer processes \(python -m raykd pack folder:insects --data-dir .*"):
+    with pytest.raises(RunFailed, match=rf"pack in fewer processes \({COMMAND} pack folder:insects --data-dir .*"):
         packed(ON_DISK, options, lines)
 
 
