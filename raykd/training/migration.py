@@ -1,4 +1,4 @@
-"""Migrate a results folder of the earlier layout, in which each family had teachers of its own.
+"""Migrate a results folder of the earlier layout, in which families did not share teachers.
 
     migration = plan_migration(results)      # reads only
     apply_migration(results, migration)      # moves folders and rewrites their files

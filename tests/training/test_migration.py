@@ -1,4 +1,4 @@
-"""Results of the earlier layout, in which each family had teachers of its own, are usable after a migration."""
+"""Results of the earlier layout, in which families did not share teachers, are usable after a migration."""
 
 import hashlib
 import json
