@@ -171,7 +171,8 @@ def _move_of_student(results: Path, run: OldRun, kept: Mapping[str, RunFolder]) 
     sha256, note = _teacher_sha256(results, run, kept), ""
     if sha256 is None:
         if run.record.status != "done":
-            return None, "partly trained with other weights of its teacher; it stays, and is trained again"
+            remedy = "remove its checkpoint/ to train it again" if run.is_trial else "it stays, and is trained again"
+            return None, f"partly trained with other weights of its teacher; {remedy}"
         sha256, note = (
             run.record.teacher_sha256,
             "distilled from other weights of the same teacher, as the report warns",
