@@ -37,12 +37,15 @@ class SmallExperiment:
         return make_plan(Experiment(family="small", data=data, teacher=recipe, student=student), dataset, Path("none"))
 
 
-def compare(size: SmallExperiment, device: torch.device) -> dict[str, float]:
-    """Return the seconds of both and their ratio, measured once after a warm-up of one epoch each."""
-    if size.epochs > 1:
-        compare(replace(size, epochs=1), device)
-    dataset = noise(size.num_images)
-    plan = size.plan(dataset)
+def compare(experiment: SmallExperiment, device: torch.device) -> dict[str, float]:
+    """Return the training seconds of the standard pipeline and of raykd, and their ratio.
+
+    Both are measured once, after a warm-up with one epoch per run.
+    """
+    if experiment.epochs > 1:
+        compare(replace(experiment, epochs=1), device)
+    dataset = noise(experiment.num_images)
+    plan = experiment.plan(dataset)
     set_malloc(GLIBC_DEFAULT)
     start = time.perf_counter()
     _train_standard_pipeline(plan, dataset, device)

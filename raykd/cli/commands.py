@@ -18,8 +18,8 @@ from rich.console import Console
 from raykd.cli.benchmark import selected_pairs, with_published_teacher
 from raykd.cli.experiment_file import Flag, apply_settings, load_experiment, load_experiments
 from raykd.cli.options import parser_of
-from raykd.cli.paper_output import require_paper_flags, write_tables
-from raykd.errors import COMMAND, ConfigError, plural
+from raykd.cli.paper_output import check_paper_flags, write_tables
+from raykd.errors import COMMAND, ConfigError, plural, shortened
 from raykd.methods import KD, AlphaWeighted, FeatureKD
 from raykd.models.hf_files import PREFIX as HF_PREFIX
 from raykd.spec.experiment import Experiment
@@ -121,8 +121,15 @@ def list_fields(arguments: Namespace) -> None:
 
 
 def tune(arguments: Namespace) -> None:
+    if arguments.search and arguments.file != "dashboard":
+        raise ConfigError(f"unexpected argument '{shortened(arguments.search)}': only tune dashboard names a search")
     if arguments.file == "show":
         _show_searches(Path(arguments.results))
+        return
+    if arguments.file == "dashboard":
+        from raykd.cli.search_dashboard import serve_dashboard
+
+        serve_dashboard(Path(arguments.results), arguments.search)
         return
     flags = _flags(arguments, {"--trials": "search.trials", "--teacher-source": "teacher_source"})
     experiment = load_experiment(arguments.file)
@@ -137,7 +144,7 @@ def report(arguments: Namespace) -> None:
     from raykd.orchestration.reporting import evaluate_and_report
     from raykd.orchestration.saved_models import report_models
 
-    require_paper_flags(arguments)
+    check_paper_flags(arguments)
     options = _options(arguments)
     if arguments.models_dir:
         files = arguments.file or DEFAULT_EXPERIMENTS

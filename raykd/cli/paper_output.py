@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from raykd.report.report import Report
 
 
-def require_paper_flags(arguments: Namespace) -> None:
+def check_paper_flags(arguments: Namespace) -> None:
     """Raise ConfigError if --format, --output, --figures and --models-dir conflict, or --output cannot be a file."""
     table_format, output = arguments.format, arguments.output
     if table_format and arguments.models_dir:

@@ -184,9 +184,14 @@ def _add_stages(commands: Any) -> None:
 
 
 def _add_tune_and_plan(commands: Any) -> None:
-    text = "search hyperparameters with Ray Tune and Optuna; 'tune show' prints the progress of all searches"
+    text = "search hyperparameters with Ray Tune and Optuna; 'tune show' prints the progress of all searches, and "
+    text += "'tune dashboard' opens the study of one in optuna-dashboard"
     tune = _add(commands, "tune", text, add_folders, add_settings)
-    tune.add_argument("file", metavar="NAME|FILE|show", help="an experiment with a search, or show")
+    tune.add_argument(
+        "file", metavar="NAME|FILE|show|dashboard", help="an experiment with a search; or show, or dashboard"
+    )
+    text = "with dashboard: FAMILY/NAME of a search, its name, or the beginning of one; default: the only search"
+    tune.add_argument("search", nargs="?", default="", metavar="SEARCH", help=text)
     tune.add_argument("--trials", help=f"number of trials; {_OF_EXPERIMENT}")
     text = "print an experiment's runs and their progress; start nothing"
     plan = _add(commands, "plan", text, add_folders, add_settings)

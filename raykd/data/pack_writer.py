@@ -305,13 +305,13 @@ def _statistics(plan: PackPlan, train: Sequence[WrittenShard]) -> tuple[Channels
     """Return mean and std of the training pixels, where each image has the same weight."""
     sums = [(int(side), part) for shard in train for side, part in shard.sums.items()]
     pixels = lcm(*(side * side for side, _ in sums))  # per image
-    values, squares = [0, 0, 0], [0, 0, 0]
+    values, squared = [0, 0, 0], [0, 0, 0]
     for side, part in sums:
         weight = pixels // (side * side)
         values = [total + weight * value for total, value in zip(values, part.values, strict=True)]
-        squares = [total + weight * value for total, value in zip(squares, part.squares, strict=True)]
+        squared = [total + weight * value for total, value in zip(squared, part.squared_values, strict=True)]
     num_pixels = pixels * sum(part.num_images for _, part in sums)
-    return statistics_of_sums(str(plan.source.place), values, squares, num_pixels)
+    return statistics_of_sums(str(plan.source.place), values, squared, num_pixels)
 
 
 def _square_size(index: pa.Table) -> int | None:

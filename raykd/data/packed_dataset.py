@@ -4,7 +4,7 @@
     find(place, image_size=32)                                                                 a StoredDataset to decode
 
 The identity of a pack of original bytes is that of its source at the same image size. Images that were encoded again
-count as other images, except for squares of raw pixels at their size.
+count as other images, and so do squares of raw pixels, even at their size.
 """
 
 import hashlib
@@ -39,7 +39,8 @@ def find(place: Path, image_size: int | None) -> StoredDataset:
         )
         return train, test
 
-    return StoredDataset(identity_of(pack, size), size, record.class_names, decode, record.statistics, record.notes)
+    identity, names, statistics = identity_of(pack, size), record.class_names, record.statistics
+    return StoredDataset(identity, size, names, decode, statistics, record.notes, record.resizing)
 
 
 def open_packed(
@@ -58,7 +59,7 @@ def open_packed(
     target, threads, (mean, std) = TargetSize(size, center_crop=center_crop), LoaderThreads(loaders), record.statistics
     train, test = (Split(_images_of(split, record, target, threads), split.labels) for split in (pack.train, pack.test))
     notes = (*record.notes, *constant_channels(mean, std))
-    return Dataset(name, train, test, record.class_names, mean, std, identity_of(pack, size), notes)
+    return Dataset(name, train, test, record.class_names, mean, std, identity_of(pack, size), notes, record.resizing)
 
 
 def size_of(pack: Pack, image_size: int | None) -> int:
@@ -85,16 +86,16 @@ def identity_of(pack: Pack, image_size: int) -> str:
         if record.num_skipped:  # the files have more images than the pack
             digests = np.concatenate([pack.train_digests, pack.test_digests])
             identity = hashlib.sha256(identity.encode() + digests.tobytes()).hexdigest()
-    change = _change(record, image_size)
+    change = _change(record)
     return hashlib.sha256(f"{identity} {change}".encode()).hexdigest() if change else identity
 
 
-def _change(record: PackRecord, image_size: int) -> str:
-    """Return the difference between the pack's images and the original ones at `image_size`, in words; '' for none."""
+def _change(record: PackRecord) -> str:
+    """Return the difference between the pack's images and the original ones, in words; '' for none."""
     if record.encoding == "jpeg":
         return f"shorter side {record.shorter_side} as JPEG of quality {record.quality}"
-    is_resized = record.encoding == "raw" and record.square_size != image_size
-    return f"from squares of {record.square_size}" if is_resized else ""
+    # Also for squares at `image_size`: random crops show less of a square, and its mean and std are other values.
+    return f"from squares of {record.square_size}" if record.encoding == "raw" else ""
 
 
 def _images_of(split: PackedSplit, record: PackRecord, target: TargetSize, threads: LoaderThreads) -> PackedImages:

@@ -42,11 +42,11 @@ class DamagedImage:
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums over the pixels of squares of one size, by channel: of the values, and of their squares."""
+    """Sums over the pixels of square images of one size, by channel: of the values, and of the squared values."""
 
     num_images: int
     values: tuple[int, ...]
-    squares: tuple[int, ...]
+    squared_values: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -116,9 +116,9 @@ def write_shard(task: ShardTask) -> WrittenShard:
     if written is not None:
         return written
     rows = _Rows(task)
-    with replacing(task.path) as aside:
-        _write(task, aside, rows)
-        num_bytes = aside.stat().st_size
+    with replacing(task.path) as temporary:
+        _write(task, temporary, rows)
+        num_bytes = temporary.stat().st_size
     index = rows.index()
     write_bytes(task.index, index)
     shard = ShardRecord(task.file, rows.num_images, num_bytes)
@@ -157,16 +157,16 @@ def _write(task: ShardTask, path: Path, rows: "_Rows") -> None:
 class _MutableSums:
     num_images: int = 0
     values: np.ndarray = field(default_factory=lambda: np.zeros(3, np.int64))
-    squares: np.ndarray = field(default_factory=lambda: np.zeros(3, np.int64))
+    squared_values: np.ndarray = field(default_factory=lambda: np.zeros(3, np.int64))
 
     def add(self, square: np.ndarray) -> None:
         pixels = square.reshape(-1, 3).astype(np.int64)
         self.num_images += 1
         self.values += pixels.sum(0)
-        self.squares += (pixels * pixels).sum(0)
+        self.squared_values += (pixels * pixels).sum(0)
 
     def frozen(self) -> Sums:
-        return Sums(self.num_images, tuple(self.values.tolist()), tuple(self.squares.tolist()))
+        return Sums(self.num_images, tuple(self.values.tolist()), tuple(self.squared_values.tolist()))
 
 
 class _Rows:

@@ -88,11 +88,25 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Resizing:
+    """How the images of a pack were reduced before they were stored, see image_packing.py.
+
+    shorter_side, quality: of images that were encoded again as JPEG, if their shorter side was longer. square_size:
+    pixels per side of raw squares.
+    """
+
+    shorter_side: int | None = None
+    quality: int | None = None
+    square_size: int | None = None
+
+
+@dataclass(frozen=True)
 class Dataset:
     """A data set in memory, or on disk as a pack.
 
     mean, std: of the training pixels by channel, as fractions of 255. identity: hex; equal identities mean equal
-    pixels and labels in equal order. notes: sentences for the user about how the files were read.
+    pixels and labels in equal order. notes: sentences for the user about how the files were read. resizing:
+    of a pack; None if it has the original images.
     """
 
     name: str
@@ -103,6 +117,7 @@ class Dataset:
     std: Channels
     identity: str
     notes: tuple[str, ...] = ()
+    resizing: Resizing | None = None
 
     @property
     def num_classes(self) -> int:
@@ -138,7 +153,7 @@ class StoredDataset:
 
     identity: hex, of the pixels and labels that `decode` returns, at image_size. decode: returns (train, test), uint8
     [N, 3, image_size, image_size], and raises DataError for damaged or unexpected files. statistics: mean and std of
-    the training pixels if they are published; None to compute them. notes: as in Dataset.
+    the training pixels if they are published; None to compute them. notes, resizing: as in Dataset.
     """
 
     identity: str
@@ -147,6 +162,7 @@ class StoredDataset:
     decode: Callable[[], tuple[Split, Split]]
     statistics: tuple[Channels, Channels] | None = None
     notes: tuple[str, ...] = ()
+    resizing: Resizing | None = None
 
 
 def channel_statistics(name: str, train: Split) -> tuple[Channels, Channels]:

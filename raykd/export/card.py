@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from raykd.config import to_dict
 from raykd.data.load import stored_size
+from raykd.data.types import Resizing
 from raykd.export import facts
 from raykd.export.data_sources import source_of
 from raykd.export.finished_run import FinishedRun, code_of
@@ -92,11 +93,16 @@ def _evaluation_view(run: FinishedRun) -> dict[str, Any]:
     """Return the variables of the code that computes the pixels that the run was evaluated on.
 
     size: pixels per side. stored_size: the same, or that of the images that are averaged down to it. center_crop: as in
-    `Data`.
+    `Data`. resizing: of a pack, before.
     """
     size = run.header.images.size
     stored = stored_size(run.header.data) or size
-    return {"size": size, "stored_size": stored, "center_crop": run.spec.data.center_crop}
+    return {
+        "size": size,
+        "stored_size": stored,
+        "center_crop": run.spec.data.center_crop,
+        "resizing": run.header.resizing or Resizing(),
+    }
 
 
 def _network_of(run: FinishedRun) -> str | None:

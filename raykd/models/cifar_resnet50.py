@@ -58,7 +58,10 @@ class BottleneckBlock(nn.Module):
 
 
 class BottleneckResNetNetwork(nn.Module):
-    """Normalized pixels [B, 3, H, W] to Outputs; features are the four stages' maps, embedding [B, 32 * width]."""
+    """Map normalized pixels [B, 3, H, W] to Outputs with an embedding [B, 32 * width].
+
+    `features` are the feature maps of the four stages.
+    """
 
     layer1: nn.Sequential
     layer2: nn.Sequential

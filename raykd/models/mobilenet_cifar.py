@@ -61,7 +61,10 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2Network(nn.Module):
-    """Normalized pixels [B, 3, H, W] to Outputs; features: of four groups; embedding: [B, 1280 or more]."""
+    """Map normalized pixels [B, 3, H, W] to Outputs with an embedding [B, 1280 or more].
+
+    `features` are the feature maps of four groups of blocks.
+    """
 
     def __init__(self, width: float, expansion: int, num_classes: int) -> None:
         super().__init__()

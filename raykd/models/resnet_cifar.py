@@ -72,7 +72,9 @@ class BasicBlock(nn.Module):
 
 
 class ResNetNetwork(nn.Module):
-    """Normalized pixels [B, 3, H, W] to Outputs; features are the stages' maps, embedding [B, channels of the last].
+    """Map normalized pixels [B, 3, H, W] to Outputs with an embedding [B, channels of the last stage].
+
+    `features` are the feature maps of the stages.
 
     blocks: number per stage, for three or four stages. stem: channels before the first stage, by default as many as in
     it. other_names: regular expressions for the names of the same layers in kuangliu/pytorch-cifar and in

@@ -36,7 +36,11 @@ class ShuffleNetV1(BuiltInModel):
     weights: str = ""  # a file to start from; empty for random weights
 
     def check(self) -> None:
-        self.require(self.groups in (1, 2, 3, 6), "groups", f"must be 1, 2, 3 or 6, which divide {STEM // 4}")
+        self.require(
+            self.groups in (1, 2, 3, 6),
+            "groups",
+            f"must be 1, 2, 3 or 6, which divide a quarter of the stem's {STEM} channels",
+        )
         step = 4 * self.groups  # a block has a quarter of its output channels inside, divided into groups
         is_valid = self.width > STEM and self.width % step == 0
         self.require(is_valid, "width", f"must be above {STEM} and a multiple of 4 * groups = {step}")
@@ -52,7 +56,10 @@ class ShuffleNetV1(BuiltInModel):
 
 @dataclass(frozen=True)
 class ShuffleNetV2(BuiltInModel):
-    """Half of the channels pass through a block, and the channels are shuffled after it."""
+    """Each block convolves half of the channels, keeps the other half, and shuffles both.
+
+    The first block of a stage convolves all channels.
+    """
 
     kind: ClassVar[str] = "shufflenet_v2"
     size: Literal["0.5x", "1x", "1.5x", "2x"] = "1x"  # a published size, which sets the channels of each stage
@@ -97,7 +104,10 @@ class BlockV1(nn.Module):
 
 
 class ShuffleNetV1Network(nn.Module):
-    """Normalized pixels [B, 3, H, W] to Outputs; features are the three stages' maps, embedding [B, 4 * width]."""
+    """Map normalized pixels [B, 3, H, W] to Outputs with an embedding [B, 4 * width].
+
+    `features` are the feature maps of the three stages.
+    """
 
     layer1: nn.Sequential
     layer2: nn.Sequential
@@ -176,7 +186,10 @@ class DownBlockV2(nn.Module):
 
 
 class ShuffleNetV2Network(nn.Module):
-    """Normalized pixels [B, 3, H, W] to Outputs; features are the three stages' maps, embedding [B, channels[3]]."""
+    """Map normalized pixels [B, 3, H, W] to Outputs with an embedding [B, channels[3]].
+
+    `features` are the feature maps of the three stages.
+    """
 
     layer1: nn.Sequential
     layer2: nn.Sequential

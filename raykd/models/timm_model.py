@@ -1,6 +1,6 @@
 """Any image model of timm, by name, as an ImageModel (github.com/huggingface/pytorch-image-models).
 
-Pretrained weights are never downloaded here: `python -m raykd prefetch` stores them on a machine with internet
+Pretrained weights are never downloaded here: `raykd prefetch` stores them on a machine with internet
 access, and compute nodes read that file.
 """
 
@@ -20,7 +20,10 @@ MAX_STAGES = 4  # a ResNet has four, so stages of different kinds of models are 
 
 @dataclass(frozen=True)
 class Timm(Model):
-    """An image model of timm. With weights, it normalizes by timm's mean and std. `feature_stages` selects its maps."""
+    """An image model of timm. If `weights` is set, images are normalized by timm's mean and std.
+
+    `feature_stages` selects the stages whose feature maps it returns.
+    """
 
     kind: ClassVar[str] = "timm"
     name: str = "vit_tiny_patch16_224"  # name in timm

@@ -1,8 +1,8 @@
 """Any image classifier of torchvision, by name, as an ImageModel: `torchvision:resnet50`.
 
-Pretrained weights are never downloaded here: `python -m raykd prefetch` stores torchvision's default weights on a
-machine with internet access, and compute nodes read that file. With weights, images are normalized as in their
-training.
+Runs never download pretrained weights: `raykd prefetch` stores torchvision's default weights on a machine with internet
+access, and compute nodes read that file. If `weights` is set, images are normalized by the mean and std of these
+default weights, also for another file.
 """
 
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ _AUXILIARY = ("googlenet", "inception_v3")  # networks that return auxiliary log
 
 @dataclass(frozen=True)
 class Torchvision(SubmoduleModel):
-    """A classifier of torchvision. With weights, it normalizes by their mean and std."""
+    """A classifier of torchvision. If `weights` is set, images are normalized by torchvision's mean and std."""
 
     kind: ClassVar[str] = "torchvision"
     name: str = "resnet18"  # name in torchvision

@@ -37,7 +37,10 @@ class VGG(BuiltInModel):
 
 
 class VGGNetwork(nn.Module):
-    """Normalized pixels [B, 3, H, W] to Outputs; features: those of blocks 1 to 4, embedding [B, 512]."""
+    """Map normalized pixels [B, 3, H, W] to Outputs with an embedding [B, 512].
+
+    `features` are the feature maps of blocks 1 to 4.
+    """
 
     block0: nn.Sequential
     block1: nn.Sequential

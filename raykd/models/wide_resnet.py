@@ -77,7 +77,10 @@ class Stage(nn.Module):
 
 
 class WideResNetNetwork(nn.Module):
-    """Normalized pixels [B, 3, H, W] to Outputs; features are the three stages' maps, embedding [B, 64 * factor]."""
+    """Map normalized pixels [B, 3, H, W] to Outputs with an embedding [B, 64 * factor].
+
+    `features` are the feature maps of the three stages.
+    """
 
     def __init__(self, depth: int, factor: int, dropout: float, num_classes: int) -> None:
         super().__init__()

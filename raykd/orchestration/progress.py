@@ -58,12 +58,16 @@ class Progress(LiveTable):
         super().__init__(console)
         # The last line of each job: the job's state, its report, and the line's time.
         self._logged: dict[str, tuple[State | None, EpochReport | None, float]] = {}
+        self._num_lines: dict[str, int] = {}  # of the lines of each job that are logged
         self._filled: dict[str, tuple[int, float]] = {}  # parts in the last line of each logit cache, and its time
 
     def show(self, statuses: list[JobStatus]) -> None:
         """Log what has changed, and update the table."""
         training = [status for status in statuses if status.job.kind == "train"]
         for status in training:
+            for line in status.lines[self._num_lines.get(status.job.name, 0) :]:
+                self.log(f"{status.job.run.name}  {line}")
+            self._num_lines[status.job.name] = len(status.lines)
             if self._is_new(status):
                 self._logged[status.job.name] = status.state, status.report, time.monotonic()
                 self.log(run_line(status))

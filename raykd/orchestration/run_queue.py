@@ -71,7 +71,7 @@ class JobStatus:
 
     report, first_report: of its last epoch, and of the first one in this command. locked_at: when a slot last found its
     run locked by another command. times: seconds from the queue's start to 'started', 'first epoch', 'last epoch' and
-    'ended'.
+    'ended'. lines: what the worker adds to the command's log.
     """
 
     job: Job
@@ -83,6 +83,7 @@ class JobStatus:
     first_report: EpochReport | None = None
     locked_at: float | None = None
     times: dict[str, float] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
 
 
 def plan_jobs(
@@ -221,6 +222,10 @@ class RunQueue:
         status.report, status.first_report = report, status.first_report or report
         status.times["last epoch"] = now
         status.times.setdefault("first epoch", now)
+
+    def log(self, run: str, line: str) -> None:
+        """Add a line about a run in training to the log of the command."""
+        self._statuses[f"train {run}"].lines.append(line)
 
     def stop(self) -> None:
         """Assign no more jobs. Workers see this through `is_stopping`, and save their runs."""

@@ -16,6 +16,7 @@ from raykd.store.study import SearchStudy, num_ended
 
 NUMBER, CONFIGURATION, REPORTED = "number", "configuration", "reported"  # keys of a trial's config
 EPOCHS_DONE, EPOCHS = "epochs_done", "epochs"  # keys of a trial's result, in addition to the search's metrics
+LINES = "lines"  # the key of lines for the log
 # Keys of a trial's last result: the trial is unfinished; why its configuration failed; or, with INTERRUPTED, why
 # something outside of its configuration failed.
 INTERRUPTED, FAILED, OUTSIDE = "interrupted", "failed", "outside"

@@ -21,30 +21,33 @@ REPORT_FILES = ("report.json", "report/index.html", "report/runs.csv")
 
 
 def tracking_of(options: Options, console: Console) -> Tracking:
-    """Return the trackers of a command. They copy runs while the returned object is entered."""
-    return Tracking(options.trackers, options.results, partial(log, console))
+    """Return the trackers of a command. They copy runs while the returned object is entered.
+
+    Every path that their thread receives is absolute, because this process changes its folder while Ray starts.
+    """
+    return Tracking(options.trackers, options.results.absolute(), partial(log, console))
 
 
 def watch_runs(tracking: Tracking, parent: Parent, runs: Iterable[Run], store: RunStore) -> None:
     """Show these runs below `parent`, unless they are below another parent already."""
-    folders = [store.folder(run) for run in runs]
+    folders = [RunFolder(store.folder(run).path.absolute()) for run in runs]
     tracking.watch(parent, lambda: folders)
 
 
 def family_of(plan: Plan, results: Path) -> Parent:
     """Return the parent of an experiment's runs."""
-    return Parent(results / plan.experiment.family, plan.experiment.family)
+    return Parent(results.absolute() / plan.experiment.family, plan.experiment.family)
 
 
 def watch_search(tracking: Tracking, command: SearchCommand) -> Parent:
     """Show the trials of a search below it, and the search below its family. Return the search."""
-    family, folder = command.experiment.family, command.folder
+    family, folder = command.experiment.family, command.folder.path.absolute()
     space = {f"search.space.{path}": str(to_dict(space)) for path, space in command.search.space.items()}
-    above = Parent(command.options.results / family, family)
-    parent = Parent(folder.path, f"{family}/{command.search.name}", "search", space, above)
+    above = Parent(folder.parent, family)
+    parent = Parent(folder, f"{family}/{command.search.name}", "search", space, above)
 
     def trials() -> Sequence[RunFolder]:
-        return [RunFolder(path) for path in sorted(folder.path.glob("trials/*"))]
+        return [RunFolder(path) for path in sorted(folder.glob("trials/*"))]
 
     tracking.watch(parent, trials, are_trials=True)
     return parent
@@ -52,7 +55,7 @@ def watch_search(tracking: Tracking, command: SearchCommand) -> Parent:
 
 def attach_report(tracking: Tracking, plans: Iterable[Plan], results: Path) -> None:
     """Store the report with the family of each plan."""
-    files = [path for name in REPORT_FILES if (path := results / name).is_file()]
+    files = [path for name in REPORT_FILES if (path := results.absolute() / name).is_file()]
     accuracies = json.loads((results / "report.json").read_text(encoding="utf-8"))
     for plan in plans:
         values = accuracies.get(plan.experiment.family, {})

@@ -38,6 +38,7 @@ from raykd.orchestration.searcher import (
     EPOCHS_DONE,
     FAILED,
     INTERRUPTED,
+    LINES,
     NUMBER,
     OUTSIDE,
     REPORTED,
@@ -142,12 +143,13 @@ def train_trial(
     folder, device = SearchFolder(shared.folder).run(config[NUMBER]), device_for(shared.gpus)
     fixed = group.on_first(lambda: model_metrics(run, dataset, shared.search.metrics, device))
     rows: list[Mapping[str, float]] = []
+    lines: list[str] = []
 
     def report_row(row: Mapping[str, float]) -> None:
         rows.append(row)
         result = result_of(rows, num_epochs(run.recipe, rows), fixed)
         if config[REPORTED] < result[EPOCHS_DONE] < result[EPOCHS]:
-            report(result)
+            report(result | {LINES: list(lines)})
 
     def on_epoch(epoch: EpochReport) -> None:
         if group.is_first:
@@ -155,7 +157,8 @@ def train_trial(
         report_row(epoch.row(steps_per_epoch=0))
 
     has_tensorboard = TENSORBOARD in shared.options.trackers
-    logging = Logging(has_tensorboard, config[CONFIGURATION], callbacks=shared.options.callbacks)
+    callbacks = shared.options.callbacks
+    logging = Logging(has_tensorboard, config[CONFIGURATION], callbacks=callbacks, log=lines.append)
     store, hooks = RunStore(shared.options.results), Hooks(on_epoch, should_stop)
     with locked(folder, group, LOCK_WAIT_S):
         for row in group.on_first(folder.history):  # epochs of an earlier command, or of a worker that died
@@ -163,7 +166,7 @@ def train_trial(
         train_one(run, folder, dataset, device, store, shared.cache, hooks, group, logging)
         if group.is_first:
             folder.update(model_metrics=fixed)  # read by the process that reports the result
-    return result_of(rows, num_epochs(run.recipe, rows), fixed)
+    return result_of(rows, num_epochs(run.recipe, rows), fixed) | {LINES: lines}
 
 
 def run_of(config: Mapping[str, Any], shared: TrialContext) -> tuple[Run, Dataset]:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from raykd.orchestration.progress import LiveTable
-from raykd.orchestration.searcher import CONFIGURATION, EPOCHS, EPOCHS_DONE, FAILED, INTERRUPTED, NUMBER, OUTSIDE
+from raykd.orchestration.searcher import CONFIGURATION, EPOCHS, EPOCHS_DONE, FAILED, INTERRUPTED, LINES, NUMBER, OUTSIDE
 from raykd.report.search_wording import (
     configuration_in_words,
     field_name,
@@ -32,6 +32,7 @@ class _ShownTrial:
     configuration: Mapping[str, Any]
     result: Mapping[str, Any] = field(default_factory=dict)
     logged_at: float = 0.0
+    num_lines: int = 0  # of the worker's lines that are logged
 
 
 class TrialProgress(LiveTable, Callback):
@@ -72,6 +73,10 @@ class TrialProgress(LiveTable, Callback):
     ) -> None:
         shown = self._running[trial.trial_id]
         shown.result = dict(result)
+        lines = result.get(LINES, ())
+        for line in lines[shown.num_lines :]:
+            self.log(f"trial {shown.number}  {line}")
+        shown.num_lines = max(shown.num_lines, len(lines))
         if not result.get("done") and self.is_due(shown.logged_at):
             shown.logged_at = time.monotonic()
             self.log(self._line(shown))

@@ -14,7 +14,7 @@ import time
 import traceback
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -189,7 +189,8 @@ def _train(job: Job, worker: WorkerConfig, group: Group, num_workers: int, link:
             export(run, report, device)
 
     hooks = Hooks(on_epoch, link.should_stop)
-    train_one(run, folder, dataset, device, store, job.cache, hooks, group, worker.logging)
+    logging = replace(worker.logging, log=lambda line: worker.queue.log.remote(run.name, line))
+    train_one(run, folder, dataset, device, store, job.cache, hooks, group, logging)
     to_ray.flush()
 
 

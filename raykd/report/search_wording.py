@@ -25,6 +25,11 @@ def values_in_units(search: Search, values: Iterable[float]) -> list[str]:
     return [value_in_units(metric, value) for metric, value in zip(search.metrics, values, strict=True)]
 
 
+def trial_and_values(summary: SearchSummary, trial: TrialSummary) -> str:
+    """Return 'trial 3 85.10 %, 1.20 ms'."""
+    return f"trial {trial.number} {', '.join(values_in_units(summary.search, trial.values))}"
+
+
 def configuration_in_words(configuration: Mapping[str, Any]) -> str:
     """Return 'alpha 0.412, temperature 6.03'."""
     return ", ".join(f"{field_name(path)} {format_value(value)}" for path, value in configuration.items())
@@ -92,7 +97,7 @@ def certainty(summary: SearchSummary) -> tuple[str, ...]:
     confirmation = summary.confirmation
     if confirmation is None:
         if not summary.search.confirm:
-            return ("Not confirmed with other seeds: the search has confirm = 0.",)
+            return ("Not confirmed with other seeds: the search has confirm = 0.", *_unconfirmed_baseline(summary))
         return ("Not confirmed with other seeds yet.",)
     lines = [_against_baseline(confirmation)]
     if gain := winner_gains(confirmation).over_default:
@@ -116,13 +121,24 @@ def certainty(summary: SearchSummary) -> tuple[str, ...]:
     return tuple(lines)
 
 
+def _unconfirmed_baseline(summary: SearchSummary) -> tuple[str, ...]:
+    """Return with which baseline the report compares the winner of a search that is not confirmed."""
+    if summary.winner is None:
+        return ()
+    name = "The first Pareto-optimal configuration" if len(summary.search.metrics) > 1 else "The best configuration"
+    return (
+        f"{name} is trained with the experiment's seeds, and the report compares it with a baseline that is trained "
+        "with the same student recipe.",
+    )
+
+
 def _against_baseline(confirmation: ConfirmationRecord) -> str:
     """Return the winner's gain over the baseline, and how their student recipes differ."""
     gain, baseline = winner_gains(confirmation).over_baseline, confirmation.baseline
     if gain is None:
         reason = flattened(baseline.failed or "it has no values")
         return f"No gain over {baseline_name(confirmation)} is known: {reason}."
-    addition = ""
+    addition = "" if _searches_student(confirmation) else ", trained with the same recipe"
     if differences := recipe_differences(confirmation):
         fields = "; ".join(
             f"{path}: baseline {format_value(of_baseline)}, winner {format_value(of_winner)}"

@@ -3,6 +3,7 @@
 These reveal a line that is damaged, missing or out of order. Only the holder of the search's lock writes to the file.
 """
 
+import errno
 import json
 from collections.abc import Generator
 from pathlib import Path
@@ -55,6 +56,14 @@ class CheckedJournal(JournalFileBackend):
         if checksum != json_checksum(log) or log.pop(LINE, None) != number:
             raise damaged(self._path, f"line {number + 1} does not match its checksum, or lines before it are missing")
         return log
+
+
+class ReadOnlyJournal(CheckedJournal):
+    """The same journal for readers, which may read it while the holder of the lock appends to it."""
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Raises PermissionError."""
+        raise PermissionError(errno.EACCES, "a study is open for reading only", str(self._path))
 
 
 class _NoLock(JournalFileOpenLock):

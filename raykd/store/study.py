@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial
 from raykd.config.damage import damaged
 from raykd.errors import ConfigError
 from raykd.spec.search import Choice, Integer, Search, Space, Uniform
-from raykd.store.journal import CheckedJournal
+from raykd.store.journal import CheckedJournal, ReadOnlyJournal
 from raykd.store.locked_folder import FileIn, LockedFolder
 from raykd.store.records import END_STATES, EndState, SearchRecord, TrialState
 from raykd.store.run_folder import RunFolder
@@ -136,7 +136,7 @@ class SearchFolder(LockedFolder[SearchRecord]):
         if not self.journal.exists():
             return []
         try:
-            study = optuna.load_study(study_name=STUDY_NAME, storage=open_storage(self.journal))
+            study = optuna.load_study(study_name=STUDY_NAME, storage=open_storage(self.journal, is_read_only=True))
         except KeyError:  # the study's first line is not written yet
             return []
         except OSError as error:
@@ -244,10 +244,10 @@ def _trial_of(frozen: FrozenTrial) -> SearchTrial:
     )
 
 
-def open_storage(journal: Path) -> JournalStorage:
+def open_storage(journal: Path, is_read_only: bool = False) -> JournalStorage:
     """Open the journal of a study and limit Optuna's log to warnings."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return JournalStorage(CheckedJournal(journal))
+    return JournalStorage(ReadOnlyJournal(journal) if is_read_only else CheckedJournal(journal))
 
 
 def _remove_incomplete_line(journal: Path) -> None:

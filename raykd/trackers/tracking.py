@@ -38,7 +38,10 @@ class Tracking:
     """Copies the runs of one command into its trackers. Nothing that a tracker does ends or delays the command."""
 
     def __init__(self, names: Iterable[str], results: Path, log: Callable[[str], None]) -> None:
-        """names: all trackers of the experiment; those that training writes by itself are left out."""
+        """names: all trackers of the experiment; those that training writes by itself are left out.
+
+        results: an absolute path, as all others that the thread receives.
+        """
         self._names = [name for name in names if name in PACKAGES]
         self._folder, self._log = results / FOLDER, log
         self._watched: list[Watched] = []

@@ -1,6 +1,6 @@
 """Call a user's callbacks (spec/callback.py) around the epochs of a run. Nothing that they do fails the run."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -15,10 +15,13 @@ from raykd.training.hooks import EpochReport
 
 
 class RunCallbacks:
-    """The callbacks of one run, each with an empty state. The first error of each one is logged."""
+    """The callbacks of one run, each with an empty state. `log` receives the first error of each one."""
 
-    def __init__(self, callbacks: Sequence[Callback], run: Run, folder: RunFolder) -> None:
+    def __init__(
+        self, callbacks: Sequence[Callback], run: Run, folder: RunFolder, log: Callable[[str], None] = print
+    ) -> None:
         self._callbacks, self._run, self._folder = [replace(callback) for callback in callbacks], run, folder
+        self._log = log
         self._failed: set[int] = set()  # positions of the callbacks whose error is logged
         self._best: tuple[int | None, float | None] = (None, None)  # epoch and validation top-1
 
@@ -50,17 +53,19 @@ class RunCallbacks:
                     getattr(callback, name)(*arguments)
             except RaykdError as error:
                 if position not in self._failed:
-                    print(f"raykd: {error}; the run continues")
+                    self._log(f"{error}; the run continues")
                 self._failed.add(position)
 
 
 @contextmanager
-def calling(callbacks: Sequence[Callback], run: Run, folder: RunFolder) -> Iterator[RunCallbacks]:
+def calling(
+    callbacks: Sequence[Callback], run: Run, folder: RunFolder, log: Callable[[str], None]
+) -> Iterator[RunCallbacks]:
     """Call `on_run_start`, yield the object that receives epochs, and call `on_run_end` however the block ends.
 
     A run that is already done calls nothing.
     """
-    called = RunCallbacks(callbacks if callbacks and folder.status() != "done" else (), run, folder)
+    called = RunCallbacks(callbacks if callbacks and folder.status() != "done" else (), run, folder, log)
     called.start()
     try:
         yield called

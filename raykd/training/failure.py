@@ -53,6 +53,14 @@ def out_of_memory_message(run: Run, error: BaseException) -> str:
     )
 
 
+def recompiles_too_often(error: BaseException) -> bool:
+    """Return whether torch.compile gave up, because it compiled a function anew for too many steps.
+
+    The class of the error is compared by name, since its import would take seconds.
+    """
+    return type(error).__name__ == "FailOnRecompileLimitHit"
+
+
 @contextmanager
 def rejecting_configuration() -> Iterator[None]:
     """Turn a ConfigError raised inside into RejectedConfiguration, unless the data set caused it."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from raykd import models
 from raykd.config import from_dict, to_dict
-from raykd.data.types import Dataset
+from raykd.data.types import Dataset, Resizing
 from raykd.errors import CodeNotLoaded, ConfigError, one_line, shortened
 from raykd.models import ImageModel, ImageSpec, Model
 from raykd.models.hf_model import HuggingFace
@@ -47,7 +47,7 @@ class Header:
     """The header of a model file.
 
     images: with the mean and std used in training. trained_on: None if unknown. center_crop: as in `Data`; None if
-    unknown.
+    unknown. resizing: as in Dataset.
     """
 
     model: Model
@@ -57,6 +57,7 @@ class Header:
     run: str
     trained_on: TrainingSplit | None = None
     center_crop: float | None = None
+    resizing: Resizing | None = None
 
 
 def header_of(run: Run, dataset: Dataset) -> Header:
@@ -65,7 +66,8 @@ def header_of(run: Run, dataset: Dataset) -> Header:
     images = run.model.input_spec(images_of(dataset))
     split = (data.val_images, data.train_images, data.student_images, data.split_seed)
     trained_on = TrainingSplit(dataset.identity, len(dataset.train.labels), *split)
-    return Header(run.model, images, dataset.name, dataset.class_names, run.name, trained_on, data.center_crop)
+    classes, crop = dataset.class_names, data.center_crop
+    return Header(run.model, images, dataset.name, classes, run.name, trained_on, crop, dataset.resizing)
 
 
 def architecture(model: Model) -> dict[str, Any]:
@@ -96,7 +98,8 @@ def read_header(path: Path) -> Header | None:
         trained_on = TrainingSplit(**content["trained_on"]) if content["trained_on"] else None
         classes = tuple(content["classes"]) if isinstance(content["classes"], list) else ()
         images, crop = ImageSpec(**shape), content.get("center_crop")
-        header = Header(model, images, content["data"], classes, content["run"], trained_on, crop)
+        resizing = Resizing(**content["resizing"]) if content.get("resizing") else None
+        header = Header(model, images, content["data"], classes, content["run"], trained_on, crop, resizing)
         _require_valid(header)
     except CodeNotLoaded as error:
         raise CodeNotLoaded(f"weights file '{path}': {error}") from None
@@ -119,6 +122,8 @@ def _require_valid(header: Header) -> None:
         "images.std": len(images.std) == 3 and all(_is_within(value, 1e-9) for value in images.std),
         "data": isinstance(header.data, str),
         "run": isinstance(header.run, str),
+        "resizing": header.resizing is None
+        or all(size is None or _is_count(size, 1) for size in asdict(header.resizing).values()),
         "center_crop": header.center_crop is None or _is_within(header.center_crop, 1e-9),
     }
     if trained_on is not None:

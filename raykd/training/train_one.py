@@ -5,7 +5,7 @@
 The steps: lock the folder, choose the teacher, train, and write TensorBoard files and usage if requested.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,13 +13,14 @@ from typing import Any
 import torch
 
 from raykd.data.types import Dataset
-from raykd.errors import RunFailed
+from raykd.errors import RaykdError, RejectedConfiguration, RunFailed
 from raykd.spec.callback import Callback
 from raykd.spec.plan import Run
+from raykd.store.records import Failure
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.training.callbacks import calling
-from raykd.training.failure import out_of_memory_message
+from raykd.training.failure import out_of_memory_message, recompiles_too_often
 from raykd.training.group import SINGLE_WORKER, Group, require_separate_gpus
 from raykd.training.hooks import NO_HOOKS, EpochReport, Hooks
 from raykd.training.loop import WRITER_WAIT_S, fit
@@ -38,13 +39,15 @@ class Logging:
     """What a worker reports beside the run's own files.
 
     tensorboard: whether to write TensorBoard files. hyperparameters: a trial's configuration for TensorBoard.
-    gpus: the GPUs of this worker, for its usage file; None writes no usage file. callbacks: those of the user.
+    gpus: the GPUs of this worker, for its usage file; None writes no usage file. callbacks: those of the user,
+    whose errors `log` receives.
     """
 
     tensorboard: bool = False
     hyperparameters: Mapping[str, Any] | None = None
     gpus: float | None = None
     callbacks: tuple[Callback, ...] = ()
+    log: Callable[[str], None] = print
 
 
 NO_LOGGING = Logging()
@@ -86,22 +89,38 @@ def train_one(
         if logging.gpus is not None:
             is_started = group.is_first and folder.checkpoint.is_file()
             stack.enter_context(record_usage(folder.usage(group.rank), device, logging.gpus, is_started))
-        called = stack.enter_context(calling(logging.callbacks if group.is_first else (), run, folder))
-        with _out_of_memory_explained(run, folder, group):
+        called = stack.enter_context(calling(logging.callbacks if group.is_first else (), run, folder, logging.log))
+        with _explained(run, folder, group):
             fit(run, dataset, folder, device, teacher, replace(hooks, on_epoch=on_epoch), group)
 
 
 @contextmanager
-def _out_of_memory_explained(run: Run, folder: RunFolder, group: Group) -> Iterator[None]:
-    """Turn an out-of-memory error of a training step into RunFailed with a remedy, and record it in run.json."""
+def _explained(run: Run, folder: RunFolder, group: Group) -> Iterator[None]:
+    """Raise errors of a training step that the recipe can avoid again, as one line with a remedy, and record it.
+
+    An out-of-memory error becomes RunFailed, and the limit of torch.compile RejectedConfiguration.
+    """
     try:
         yield
     except torch.OutOfMemoryError as error:
-        reason = out_of_memory_message(run, error)
-        if group.is_first:
-            with suppress(OSError):  # on a full disk; the raised error has the reason
-                folder.update(status="failed", reason=reason, failure="out of memory")
-        raise RunFailed(reason) from error
+        explained: RaykdError = RunFailed(out_of_memory_message(run, error))
+        _record_failure(explained, "out of memory", folder, group)
+        raise explained from error
+    except Exception as error:
+        if not recompiles_too_often(error):
+            raise
+        explained = RejectedConfiguration(
+            f"{run.role}.compile = true: torch compiled the training step anew too often, because its operations "
+            f"differ between steps; set {run.role}.compile=false"
+        )
+        _record_failure(explained, "rejected", folder, group)
+        raise explained from error
+
+
+def _record_failure(error: RaykdError, failure: Failure, folder: RunFolder, group: Group) -> None:
+    if group.is_first:
+        with suppress(OSError):  # on a full disk; the raised error has the reason
+            folder.update(status="failed", reason=str(error), failure=failure)
 
 
 @contextmanager

@@ -8,7 +8,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import fake_mps
 import pytest
+
+from raykd.cluster import mps
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SCRIPT = BENCHMARKS / "gpu_report.py"
@@ -139,6 +142,54 @@ def test_mps_is_recommended_only_for_a_gain() -> None:
     assert chosen(graph_1=100, graph_4=120, graph_4_MPS=125) == "--set workers.gpus=0.25 with RAYKD_MPS=0"
 
 
+def test_packing_starts_an_mps_of_its_folder_and_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", fake_mps.programs(tmp_path)["PATH"])
+    monkeypatch.setenv(mps.VISIBLE, "1")
+    part = Part(Report(tmp_path / "report"), "packing", 60, time.time() + 60, has_cuda=False)
+    before = dict(os.environ)
+    with packing._own_mps(part, tmp_path):
+        assert (os.environ[mps.PIPES], os.environ[mps.VISIBLE]) == (f"{tmp_path}/mps", "GPU-bbb")
+    assert dict(os.environ) == before and part.report.figure("packing", "start the MPS daemon")["seconds"] > 0
+    assert fake_mps.commands(tmp_path) == [f"quit -t 3 pipes={tmp_path}/mps"]
+    assert len(fake_mps.calls(tmp_path)) == 1 and have_ended(fake_mps.pids(tmp_path))
+
+
+def test_an_mps_that_does_not_start_fails_its_figure_and_leaves_no_client_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", fake_mps.programs(tmp_path, failure="exit 1")["PATH"])
+    monkeypatch.setenv(mps.VISIBLE, "1")
+    part = Part(Report(tmp_path / "report"), "packing", 60, time.time() + 60, has_cuda=False)
+    with packing._own_mps(part, tmp_path):
+        assert mps.PIPES not in os.environ and os.environ[mps.VISIBLE] == ""
+    failure = part.report.parts["packing"]["failed"]["start the MPS daemon"]
+    assert "nvidia-cuda-mps-control ended with exit code 1" in failure["error"]
+
+
+@pytest.mark.nightly
+def test_the_mps_of_a_process_that_is_killed_ends_too(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, time; from pathlib import Path; from raykd.cluster import mps; "
+        "mps.start(Path(sys.argv[1]), 1, os.environ | {mps.VISIBLE: 'GPU-aaa'}); time.sleep(60)"
+    )
+    script = [sys.executable, "-c", code, str(tmp_path)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", fake_mps.programs(tmp_path)["PATH"])
+        patch.setattr(gpu_report, "DUMP_S", 0.1)
+        gpu_report.watch(script, tmp_path / "out", time.time() + 8, tmp_path)
+    assert len(fake_mps.pids(tmp_path)) == 2 and have_ended(fake_mps.pids(tmp_path))
+
+
+def have_ended(processes: list[int]) -> bool:
+    """Return whether all `processes` end within some seconds; a zombie has ended."""
+    until, states = time.monotonic() + 10, ["?"]
+    while set(states) - {"Z"} and time.monotonic() < until:
+        time.sleep(0.02)
+        files = [Path(f"/proc/{process}/stat") for process in processes]
+        states = [file.read_text().rsplit(")", 1)[1].split()[0] for file in files if file.exists()]
+    return not set(states) - {"Z"}
+
+
 def test_a_failing_figure_is_recorded_and_the_next_one_measured(tmp_path: Path) -> None:
     report = Report(tmp_path)
     part = Part(report, "steps", 60, time.time() + 60, has_cuda=False)
@@ -178,6 +229,9 @@ def test_a_worker_that_raises_or_hangs_costs_an_exception() -> None:
         assert worker.call(60, max, 2, 3) == 3
         with pytest.raises(WorkerFailed, match="ValueError"):
             worker.call(60, int, "no number")
+        with pytest.raises(WorkerFailed, match="no answer within 0 s"):
+            worker.call(0.2, time.sleep, 1)
+        assert worker.call(60, max, 2, 3) == 3, "not the late answer"
         with pytest.raises(WorkerFailed, match="no answer within 0 s"):
             worker.call(0.2, time.sleep, 60)
     finally:

@@ -180,13 +180,13 @@ def is_usable() -> bool:
 
 
 def _end_with_parent() -> None:
-    """End this process when its parent has ended."""
+    """End this process and its process group, which `watch` made, when its parent has ended."""
     parent = os.getppid()
 
     def wait() -> None:
         while os.getppid() == parent:
             time.sleep(1)
-        os._exit(1)
+        os.killpg(0, signal.SIGKILL)
 
     threading.Thread(target=wait, daemon=True).start()
 

@@ -1,4 +1,4 @@
-"""`python -m raykd pack`: the command, its processes and its progress."""
+"""`raykd pack`: the command, its processes and its progress."""
 
 import io
 import os
@@ -133,11 +133,11 @@ def _ctrl_c_not_ignored() -> Iterator[None]:
 
 
 def write_slow_parquet(place: Path, num_files: int, images_per_file: int) -> None:
-    """Write Parquet, each file of which is a shard. Its images are large, so that each takes 0.1 s."""
+    """Write Parquet, each file of which is a shard. Its images are large, so that each takes 50 ms."""
     images = []
     for number in range(num_files * images_per_file):
         stream = io.BytesIO()
-        Image.new("RGB", (3000, 3000), (number, 200 - number, 7)).save(stream, "PNG", compress_level=1)
+        Image.new("RGB", (2000, 2000), (number, 200 - number, 7)).save(stream, "PNG", compress_level=1)
         images.append(stream.getvalue())
     labels = {"label": [0, 1] * (images_per_file // 2)}
     for number in range(num_files):

@@ -135,5 +135,6 @@ def test_each_node_of_a_job_has_its_mps_which_ends_with_the_job(
     pipes = sorted(line.split("=")[1] for line in job.output.splitlines() if line.startswith("pipes="))
     folders = [Path(folder) for folder in pipes]
     assert len(set(folders)) == 2 and all(folder.match("/tmp/rk-*/mps") for folder in folders)
-    assert sorted(call.split()[2] for call in calls(tmp_path)) == [f"pipes={folder}" for folder in pipes]
+    served = {call.split()[2].removeprefix("pipes=") for call in calls(tmp_path)}  # more often if Ray starts again
+    assert served == set(pipes), job.output
     assert leftovers(slurm) == []

@@ -110,12 +110,12 @@ def test_mean_and_std_do_not_depend_on_the_shards(tmp_path: Path, monkeypatch: p
     assert (one.mean, one.std) == (other.mean, other.std)
 
 
-def test_raw_squares_are_the_pixels_in_memory_and_have_their_identity(tmp_path: Path) -> None:
+def test_raw_squares_are_the_pixels_in_memory_and_another_data_set(tmp_path: Path) -> None:
     name = make_folder(tmp_path)
     folder = pack_small(name, tmp_path, PackOptions(square_size=16))
     packed, source = load_dataset("packed:pack", tmp_path), load_dataset(name, tmp_path, 16)
     assert_equal_images(packed, source)
-    assert (packed.identity, packed.mean, packed.std) == (source.identity, source.mean, source.std)
+    assert (packed.mean, packed.std) == (source.mean, source.std) and packed.identity != source.identity
     assert len(Pack(folder).train.read(0)[1]) == 16 * 16 * 3
     smaller = load_dataset("packed:pack", tmp_path, 8)
     assert smaller.image_size == 8 and smaller.identity != load_dataset(name, tmp_path, 8).identity

@@ -3,6 +3,7 @@
 import io
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,10 @@ from rich.console import Console
 from small_runs import CPU, NO_WEIGHTS, experiment, recipe
 from torch import Tensor
 
-from raykd.data.load import load_dataset
+from raykd.data.image_packing import PackOptions
+from raykd.data.load import find_source, load_dataset
+from raykd.data.pack_writer import pack, plan_pack
+from raykd.data.shard_writer import write_shard
 from raykd.data.types import Dataset
 from raykd.export.export import export_run
 from raykd.models.resnet_cifar import ResNet
@@ -31,6 +35,9 @@ KINDS_OF_VIEW: dict[str, Data] = {
     "squares in memory": _PHOTOS,
     "squares on disk": replace(_PHOTOS, storage="disk", crop_padding=2),
     "random crops and a center crop": replace(_PHOTOS, min_crop_area=0.3, center_crop=0.875),
+    "raw squares, in memory": replace(_PHOTOS, name="packed:raw"),
+    "crops of raw squares": replace(_PHOTOS, name="packed:raw", min_crop_area=0.3, center_crop=0.875),
+    "crops of reduced photos": replace(_PHOTOS, name="packed:reduced", min_crop_area=0.3, center_crop=0.75),
     "digits": Data("digits", val_images=20, train_images=20, crop_padding=1),
     "averaged digits": Data("digits", val_images=20, train_images=20, image_size=8, crop_padding=1),
 }
@@ -90,7 +97,7 @@ def images_of_card(card: str, content: bytes, folder: Path) -> Tensor:
     (folder / "image.png").write_bytes(content)
     block = re.findall(r"```python\n(.*?)```", card, flags=re.S)[-1]
     head, lines = block.partition("\nimage = ")[0], block.partition("\nimage = ")[2].partition("\npixels = ")[0]
-    imports = [line for line in head.splitlines() if re.match(r"import (numpy|torch)|from PIL", line)]
+    imports = [line for line in head.splitlines() if re.match(r"import (io|numpy|torch)|from PIL", line)]
     names: dict = {}
     exec("\n".join([*imports, f"image = {lines}"]), names)  # noqa: S102 - the test is about this code
     return names["images"]
@@ -102,6 +109,10 @@ def test_the_code_in_the_card_computes_the_pixels_of_the_evaluation(
 ) -> None:
     data = KINDS_OF_VIEW[kind]
     originals = write_photos(tmp_path / "data/photos") if data.name != "digits" else originals_of_digits()
+    for name, pack_options in (("raw", PackOptions(square_size=30)), ("reduced", PackOptions(shorter_side=9))):
+        if data.name == f"packed:{name}":
+            source = find_source("folder:photos", tmp_path / "data")
+            pack(plan_pack(source, tmp_path / "data/packed" / name, pack_options), partial(map, write_shard))
     folder, dataset = trained(data, tmp_path)
     export_run(tmp_path / "results", folder.path.name, "safetensors", tmp_path / "exported", overwrite=False)
     card = (tmp_path / "exported/README.md").read_text()

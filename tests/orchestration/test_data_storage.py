@@ -4,24 +4,33 @@ import io
 import shlex
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
 from small_images import encoded, write_folder
+from small_runs import NO_WEIGHTS, experiment, recipe
 
 from raykd.cli import parser
-from raykd.data.load import load_dataset
+from raykd.data import image_folder, load
+from raykd.data.image_packing import PackOptions
+from raykd.data.load import find_source, load_dataset
 from raykd.data.pack import Pack, read_pack_record
-from raykd.data.pack_writer import discard_pack, plan_pack
+from raykd.data.pack_writer import discard_pack, pack, plan_pack
 from raykd.data.packed_images import PackedImages
-from raykd.errors import ConfigError, DataError, RunFailed
+from raykd.data.shard_writer import write_shard
+from raykd.data.sources import Source
+from raykd.data.types import Dataset
+from raykd.errors import COMMAND, ConfigError, DataError, RunFailed
 from raykd.orchestration import data_storage
 from raykd.orchestration.data_storage import with_packs
 from raykd.orchestration.options import Options, data_key, dataset_of
 from raykd.orchestration.process_pool import PackingKilled
 from raykd.spec.experiment import Data
+from raykd.spec.plan import make_plan
 
 DATA = Data("folder:insects", val_images=6, image_size=24, crop_padding=0)
 ON_DISK = replace(DATA, storage="disk")
@@ -48,6 +57,22 @@ def test_small_data_is_decoded_into_memory_and_the_log_says_why(options: Options
     assert dataset_of(DATA, chosen).train.is_in_memory
     assert lines[0].startswith("folder:insects: images are decoded into memory: 24 images of 24x24 pixels take ")
     assert not options.results.exists()
+
+
+def test_a_start_lists_custom_images_once(options: Options, lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    listed: list[Path] = []
+
+    def find(place: Path) -> Source:
+        listed.append(place)
+        return image_folder.find(place)
+
+    monkeypatch.setitem(load._SOURCES, "folder", find)
+    for data in (DATA, ON_DISK):
+        dataset_of(data, packed(data, options, lines))
+    assert listed == [options.data_folder / "insects"] * 2
+    (options.data_folder / "insects/train/bee/new.png").write_bytes(encoded(77))
+    dataset_of.__globals__["_load_once"].cache_clear()  # as in another process
+    assert len(dataset_of(DATA, packed(DATA, options, lines)).train) == 19
 
 
 def test_data_that_does_not_fit_is_packed_once_below_the_results(
@@ -121,8 +146,50 @@ def test_a_pack_is_read_from_memory_or_disk_by_its_size(
     assert chosen.packs == ((data_key(named), pack),)
     dataset = dataset_of(named, replace(chosen, loaders=3))
     assert isinstance(dataset.train.images, PackedImages) and dataset.train.images.threads.count == 3
-    with pytest.raises(DataError, match=r"no such folder; pack a data set with: python -m raykd pack NAME"):
+    with pytest.raises(DataError, match=f"no such folder; pack a data set with: {COMMAND} pack NAME"):
         packed(replace(DATA, name="packed:other"), options, lines)
+
+
+def pack_by_name(options: Options, name: str, pack_options: PackOptions | None = None) -> None:
+    source = find_source("folder:insects", options.data_folder)
+    plan = plan_pack(source, options.data_folder / "packed" / name, pack_options or PackOptions())
+    pack(plan, partial(map, write_shard))
+
+
+def run_name(data: Data, dataset: Dataset) -> str:
+    small = experiment(data=data, student=recipe(batch_size=5))
+    return make_plan(small, dataset, NO_WEIGHTS, ["baseline"]).runs[0].name
+
+
+@pytest.mark.parametrize("change", [{"image_size": 80}, {"image_size": 80, "min_crop_area": 0.5}])
+def test_runs_of_a_pack_have_other_names_since_its_normalization_is_that_of_small_squares(
+    options: Options, lines: list[str], change: dict[str, Any]
+) -> None:
+    for number, file in enumerate((options.data_folder / "insects").rglob("*.png")):
+        file.write_bytes(encoded(number, (100, 90)))
+    pack_by_name(options, "insects")
+    original = replace(ON_DISK, **change)
+    named = replace(original, name="packed:insects")
+    of_original, of_pack = (dataset_of(data, packed(data, options, lines)) for data in (original, named))
+    assert of_pack.identity == of_original.identity
+    assert of_pack.test.images[0:6].equal(of_original.test.images[0:6])
+    is_equal = (of_pack.mean, of_pack.std) == (of_original.mean, of_original.std)
+    assert is_equal == (original.min_crop_area is not None)  # crops are normalized by the values of a pack anyway
+    assert run_name(named, of_pack) != run_name(original, of_original)
+
+
+def test_raw_squares_are_another_data_set_than_whole_images_since_crops_and_normalization_differ(
+    options: Options, lines: list[str]
+) -> None:
+    for number, file in enumerate((options.data_folder / "insects").rglob("*.png")):
+        file.write_bytes(encoded(number, (40, 30)))
+    pack_by_name(options, "whole")
+    pack_by_name(options, "raw", PackOptions(square_size=24))
+    for change in ({}, {"min_crop_area": 0.5}):
+        whole, raw = (replace(ON_DISK, name=f"packed:{name}", **change) for name in ("whole", "raw"))
+        of_whole, of_raw = (dataset_of(data, packed(data, options, lines)) for data in (whole, raw))
+        assert of_whole.test.images[0:6].equal(of_raw.test.images[0:6]) and of_whole.mean != of_raw.mean
+        assert run_name(whole, of_whole) != run_name(raw, of_raw)
 
 
 def test_choices_of_one_command_are_made_once(options: Options, lines: list[str]) -> None:
@@ -142,7 +209,7 @@ def test_errors_of_an_experiment_that_packs_name_the_whole_command_that_works(
     (place / "train/bee/002.png").write_bytes(b"x")
     with pytest.raises(DataError) as caught:
         packed(data, options, lines)
-    command = f"python -m raykd pack 'folder:my insects' --data-dir {options.data_folder}"
+    command = f"{COMMAND} pack 'folder:my insects' --data-dir {options.data_folder}"
     assert str(caught.value).endswith(
         f"or leave out up to N damaged images ({command} --skip-damaged N) and set data.name to the name that it prints"
     )
@@ -163,7 +230,7 @@ def test_a_killed_process_of_an_experiment_that_packs_is_an_error_with_the_whole
         raise PackingKilled
 
     monkeypatch.setattr(data_storage, "write_pack", killed)
-    with pytest.raises(RunFailed, match=r"pack in fewer processes \(python -m raykd pack folder:insects --data-dir .*"):
+    with pytest.raises(RunFailed, match=rf"pack in fewer processes \({COMMAND} pack folder:insects --data-dir .*"):
         packed(ON_DISK, options, lines)
 
 

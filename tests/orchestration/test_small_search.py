@@ -30,6 +30,14 @@ ASKED = replace(
     tracker=("tensorboard", "wandb"),
 )
 
+CALLBACK = """
+from raykd import Callback
+
+class Bad(Callback):
+    def on_epoch(self, report):
+        raise ValueError("no network")
+"""
+
 
 def assert_tracked(results: Path) -> None:
     """Assert that W&B's files have the search with its trials, and the report with the family."""
@@ -49,8 +57,12 @@ def assert_tracked(results: Path) -> None:
 def test_trials_equal_runs_without_ray_bit_for_bit_and_are_in_the_report(cluster: str, tmp_path: Path) -> None:
     results = tmp_path / "results"
     train_directly(make_plan(ASKED, digits(), NO_WEIGHTS, ("teacher",)).runs[0], results, threads=2)
-    ended = run_search(results, ASKED)
+    (tmp_path / "bad.py").write_text(CALLBACK)
+    ended = run_search(results, replace(ASKED, callbacks=f"{tmp_path / 'bad.py'}:Bad"))  # type: ignore[arg-type]
     assert (ended.exit_code, ended.error) == (0, "")
+    errors = [line for line in ended.lines if "ValueError: no network; the run continues" in line]
+    assert [("trial 0" in line, "trial 1" in line) for line in errors[:2]] == [(True, False), (False, True)]
+    assert len(errors) == 2 + 2, "one for each trial, and for the baseline and the distilled run of the winner"
     trials = trials_in(results)
     assert [trial.state for trial in trials] == ["done", "done"] and trials[0].configuration != trials[1].configuration
     for trial in trials:

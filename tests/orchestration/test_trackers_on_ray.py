@@ -42,6 +42,9 @@ def test_a_teacher_is_in_wandb_and_calls_the_callbacks(cluster: str, tmp_path: P
     ended = run_here([made], results, ("teacher",))
     assert (ended.exit_code, ended.errors) == (0, [])
     run = run_of("teacher")
+    (error,) = [line for line in ended.lines if "no network" in line]
+    number = CALLBACKS.splitlines().index('        raise OSError("no network")') + 1
+    assert f"{run.name}  callback Bad in '{file}': on_epoch() fails at line {number} with OSError: no network" in error
     folder = RunStore(results).folder(run)
     assert folder.status() == "done" and not folder.tensorboard.exists()
     notes = [line.split() for line in (tmp_path / "notes.txt").read_text().splitlines()]

@@ -146,7 +146,7 @@ def test_one_seed_marks_every_other_method_and_says_why(results):
     write_comparison(results, {"kd": (81.0,), "dkd": (90.0,)})
     text = tables_text(load(results.root), "markdown")
     assert "| dkd | **90.00** | +10.00 |" in text and "| kd | 81.00 \N{DAGGER} | +1.00 |" in text
-    assert "\N{DAGGER} Not distinguishable from dkd, which one seed cannot show." in text
+    assert "\N{DAGGER} Not distinguishable from dkd, because one seed allows no test." in text
 
 
 def test_an_incomplete_family_is_named_below_the_table(results):

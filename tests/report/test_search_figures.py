@@ -6,13 +6,16 @@ import pytest
 from nightly import nightly_except
 from search_folders import DEFAULT_CONFIGURATION, GRID, SPACE, Outcome, finished_search, learning_curve, make_search
 
-from raykd.report.figures.search import draw_search, rank_groups
+from raykd.report.figures.search import draw_search
+from raykd.report.figures.search_contour import rank_groups
 from raykd.report.figures.trial_marks import window_of
 from raykd.report.stats.importances import importances_of
 from raykd.spec.search import Search, choice, integer, loguniform
 
 HEADINGS = [
     "Configurations tried",
+    "Field by field",
+    "Two most important fields",
     "Learning curves",
     "Trial by trial",
     "Confirmation with other seeds",
@@ -44,7 +47,7 @@ def grid_search(tmp_path, outcomes, space=GRID, default_configuration=DEFAULT_CO
     ).summary()
 
 
-def test_a_finished_search_has_five_figures_that_fit_a_page(figures):
+def test_a_finished_search_has_seven_figures_that_fit_a_page(figures):
     assert list(figures) == HEADINGS
     for drawing in figures.values():
         assert "<style" not in drawing.svg
@@ -59,14 +62,15 @@ def test_the_configurations_figure_names_the_best_trials(tmp_path, figures):
     summary = finished_search(tmp_path).summary()
     best = summary.best_trial
     description = description_of(figures["Configurations tried"])
-    assert "Validation top-1 over alpha and temperature" in description
+    assert description.startswith("validation top-1 over alpha, temperature: ")
     assert (
         f"Best first: trial {best.number} {best.values[0]:.2f} % at alpha {best.configuration['method.alpha']:.4g}"
         in description
     )
     assert "12 of 12 trials ended: 4 done, 7 stopped early, 1 failed." in description
-    for entry in ("winner", "default configuration", "done", "stopped early", "failed"):
-        assert f">{entry}<" in figures["Configurations tried"].svg
+    for heading in HEADINGS[:3]:
+        for entry in ("winner", "default configuration", "done", "stopped early", "failed"):
+            assert f">{entry}<" in figures[heading].svg, heading
 
 
 def test_the_history_describes_each_new_best_trial(tmp_path):
@@ -114,8 +118,8 @@ def test_one_field_is_drawn_against_the_metric(tmp_path):
             tmp_path, search, lambda t: Outcome("done", [80.0 + t.number]), default_configuration=default_configuration
         ).summary()
     )
-    assert "Validation top-1 over temperature" in description_of(figures["Configurations tried"])
-    assert "What matters" not in figures
+    assert "1 plot of validation top-1, over temperature." in description_of(figures["Field by field"])
+    assert not {"Configurations tried", "What matters"} & figures.keys()
 
 
 def test_values_that_are_not_numbers_are_evenly_spaced(tmp_path):
@@ -123,8 +127,10 @@ def test_values_that_are_not_numbers_are_evenly_spaced(tmp_path):
     default_configuration = {"student.model": "resnet8", "student.optimizer.nesterov": False}
     outcomes = [Outcome("done", [80.0 + number]) for number in range(4)]
     figures = drawn(grid_search(tmp_path, outcomes, space, default_configuration, trials=4))
-    assert "Validation top-1 over model" in description_of(figures["Configurations tried"])
-    assert "&lt;i&gt;vit" in figures["Configurations tried"].svg
+    for heading in ("Configurations tried", "Field by field"):
+        assert "over model, nesterov" in description_of(figures[heading])
+        assert all(f">{text}<" in figures[heading].svg for text in ("resnet8", "&lt;i&gt;vit", "True", "False"))
+    assert "Two most important fields" not in figures
     assert "<i>" not in "".join(drawing.svg for drawing in figures.values() if drawing)
 
 
@@ -132,7 +138,10 @@ def test_a_list_of_numbers_is_an_axis(tmp_path):
     space = {"student.epochs": integer(2, 3), "method.temperature": choice(0.1, 1, 10)}
     outcomes = [Outcome("done", [80.0 + number]) for number in range(6)]
     figures = drawn(grid_search(tmp_path, outcomes, space, {"student.epochs": 2, "method.temperature": 1}, trials=6))
-    assert "Validation top-1 over epochs and temperature" in description_of(figures["Configurations tried"])
+    for heading in ("Configurations tried", "Field by field"):
+        assert all(f">{text}<" in figures[heading].svg for text in ("0.1", "1", "10"))
+    title = description_of(figures["Two most important fields"])
+    assert title.startswith(("Validation top-1 over epochs and temp", "Validation top-1 over temperature and epochs"))
 
 
 OUTCOMES = {
@@ -149,7 +158,7 @@ OUTCOMES = {
 def test_every_outcome_of_the_trials_can_be_drawn(tmp_path, outcome, metric):
     search = Search(space=SPACE, trials=5, grace_epochs=1, metric=metric)
     figures = drawn(make_search(tmp_path, search, lambda _: outcome).summary())
-    assert list(figures) == HEADINGS
+    assert list(figures) == [heading for heading in HEADINGS if heading != "Two most important fields"]
     has_value = outcome.state in ("done", "pruned")
     assert (figures["Configurations tried"] is not None) == (figures["Trial by trial"] is not None) == has_value
     assert (figures["Learning curves"] is not None) == bool(outcome.curve)
@@ -181,7 +190,8 @@ def test_color_groups_have_about_the_same_size_and_equal_values_share_one(tmp_pa
     space = {"student.epochs": integer(1, 10)}
     outcomes = [Outcome("done", [top]) for top in tops]
     summary = grid_search(tmp_path, outcomes, space, {"student.epochs": 1}, trials=10)
-    assert [[trial.values[0] for trial in group] for group in rank_groups(summary)] == [
+    scored = [(trial, trial.values[0]) for trial in summary.trials]
+    assert [[value for _, value in group] for group in rank_groups(scored, sign=1)] == [
         [10.0, 80.0], [81.0, 82.0], [83.0, 84.0], [85.0, 86.0], [87.0, 87.0],
     ]  # fmt: skip
 

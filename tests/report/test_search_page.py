@@ -50,7 +50,8 @@ def test_the_page_has_winner_intervals_and_cost(page, one_search):
         "87.00 ± 0.87 % over 3 seeds.",
         "Winner against the default configuration: +1.00 points [−0.79, +2.79]; "  # noqa: RUF001
         "not distinguishable at n = 3; 3 of 3 seeds in favor of the winner.",
-        "Winner against the baseline: +6.00 points [+3.79, +8.21]; the winner is better at n = 3",
+        "Winner against the baseline, trained with the same recipe: +6.00 points [+3.79, +8.21]; "
+        "the winner is better at n = 3",
         "It was selected from 3 configurations with these seeds, the default included, so the interval of its gain "
         "over the baseline is widened for 3, and over the default configuration for 2 (Bonferroni).",
         "The trials trained 51 epochs in all, which took 102 CPU seconds with 2 CPUs per trial.",
@@ -62,6 +63,13 @@ def test_the_page_has_winner_intervals_and_cost(page, one_search):
         "versions.optuna",
     ):
         assert passage in text, passage
+
+
+def test_the_number_of_each_trial_links_to_its_folder(page, one_search):
+    (search,) = one_search.searches
+    links = {attributes["href"] for _, attributes in Tags(page).tags if "/trials/" in attributes.get("href", "")}
+    assert links == {f"../../cnn/search/trials/{number:04d}/" for number in range(12)}
+    assert all((search.page.parent / link / "run.json").is_file() for link in links)
 
 
 def test_the_winners_flags_have_every_digit_of_its_configuration(page, one_search):
@@ -152,6 +160,8 @@ def test_the_page_states_that_an_unconfirmed_best_has_one_seed(tmp_path):
     text = text_of(page_of(make_search(tmp_path, search, lambda t: Outcome("done", [80.0 + t.number]))))
     assert "The best is trial 2, alpha 0.9: 82.00 %, with the one seed that selected it" in text
     assert "Not confirmed with other seeds: the search has confirm = 0." in text
+    assert "The best configuration is trained with the experiment's seeds, and the report compares it with a " in text
+    assert "a baseline that is trained with the same student recipe." in text
 
 
 @pytest.mark.nightly

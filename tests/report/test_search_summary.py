@@ -254,7 +254,9 @@ def test_the_best_trials_of_several_metrics_are_pareto_optimal(tmp_path):
         space=GRID, sampler="grid", scheduler="none", metric=("val_top1", "latency_ms"), confirm=0, trials=3
     )
     outcome_of = lambda trial: Outcome("done", values=values[trial.configuration["method.alpha"]])  # noqa: E731
-    assert make_search(tmp_path, search, outcome_of).summary().best == (2, 0)
+    summary = make_search(tmp_path, search, outcome_of).summary()
+    assert summary.best == (2, 0)
+    assert certainty(summary)[1].startswith("The first Pareto-optimal configuration is trained with the experiment's")
 
 
 def test_cost_is_seconds_times_devices_with_missing_times_estimated(tmp_path):

@@ -46,8 +46,8 @@ confirmed with seeds 0, 1, 2
 | trial 0     | alpha 0.1, temperature 2 | 87.00 ± 0.50 % | winner |
 | baseline    | no teacher               | 85.00 ± 1.00 % |        |
 +-------------+--------------------------+----------------+--------+
-Winner against the baseline: +2.00 points [+0.21, +3.79]; the winner is better at n = 3; 3 of 3
-  seeds in favor of the winner.
+Winner against the baseline, trained with the same recipe: +2.00 points [+0.21, +3.79]; the winner
+  is better at n = 3; 3 of 3 seeds in favor of the winner.
 Winner against the default configuration: +1.00 points [-0.24, +2.24]; not distinguishable at n = 3;
   3 of 3 seeds in favor of the winner.
 It was selected from 2 configurations with these seeds, the default included, so the interval of its

@@ -110,7 +110,7 @@ def test_an_error_fails_no_run_and_is_one_line_with_file_and_line(
     assert run_folder.status() == "done"
     (line,) = capfd.readouterr().out.splitlines()
     number = file.read_text().splitlines().index(f"        {body}") + 1
-    assert line.startswith(f"raykd: callback Bad in '{file}': on_epoch()") and f"at line {number}" in line
+    assert line.startswith(f"callback Bad in '{file}': on_epoch()") and f"at line {number}" in line
     assert reason in line and line.endswith("; the run continues")
 
 

@@ -7,14 +7,16 @@ from typing import Any
 import children
 import pytest
 import torch
-from small_runs import CPU, recipe, run_of, train
+from small_runs import CPU, digits, recipe, run_of, teacher_of, train
 from torch._dynamo.testing import CompileCounter
 
-from raykd.errors import Interrupted
+from raykd.errors import Interrupted, RejectedConfiguration
 from raykd.methods import KD
 from raykd.store.run_folder import RunFolder
+from raykd.store.run_store import RunStore
 from raykd.training import compute
 from raykd.training.compute import GLIBC_DEFAULT, KEEP_MEMORY, choose_compute, set_malloc
+from raykd.training.train_one import train_one
 
 NAMED = ["fp32", "tf32", "bf16", "fp16"]
 
@@ -137,9 +139,13 @@ def test_a_compiled_run_fails_where_torch_would_go_on_uncompiled(
     monkeypatch.setattr(torch, "compile", lambda module: compile_(module, backend=counter))
     monkeypatch.setattr(KD, "terms", varying)
     run = run_of("distilled", student=recipe(compile=True))
-    with torch._dynamo.config.patch(recompile_limit=2), pytest.raises(Exception, match="recompile_limit"):
-        train(run, run_folder)
+    store, line = RunStore(run_folder.path.parent), r"^student\.compile = true: .* set student\.compile=false$"
+    monkeypatch.setattr("raykd.training.train_one.load_teacher", lambda run, *_: teacher_of(run))
+    with torch._dynamo.config.patch(recompile_limit=2), pytest.raises(RejectedConfiguration, match=line) as raised:
+        train_one(run, run_folder, digits(), CPU, store, None)
     assert counter.frame_count == 2
+    record = run_folder.require_record()
+    assert (record.status, record.reason, record.failure) == ("failed", str(raised.value), "rejected")
 
 
 @pytest.mark.soak

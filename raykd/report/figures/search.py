@@ -1,43 +1,40 @@
 """The figures of a search's page.
 
-They show the configurations tried, the importances, the history, the learning curves or the Pareto front, and the
-confirmation. A figure without data is None, and the page then says that there is nothing to draw yet.
+They show the searched fields (search_fields.py, search_contour.py), the learning curves or the Pareto front, the
+history, the confirmation and the importances. A figure without data is None, and the page then says that there is
+nothing to draw yet. A contour that cannot be drawn is left out, see `why_no_contour`.
 """
 
-from collections.abc import Sequence
-
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from raykd.errors import flattened, plural
+from raykd.errors import plural
 from raykd.report import search_wording
-from raykd.report.figures.axes import Drawing, add_dots, add_legend, curves_axes, plain_axes, rows_axes, use_log
-from raykd.report.figures.svg import BAD, GRID, INK, PAPER, QUIET, STAGE_COLORS, STEP_COLORS, page_style
+from raykd.report.figures.axes import Drawing, add_dots, add_legend, curves_axes, plain_axes, rows_axes
+from raykd.report.figures.search_contour import draw_contour
+from raykd.report.figures.search_fields import draw_parallel, draw_slices
+from raykd.report.figures.svg import BAD, GRID, INK, PAPER, QUIET, STEP_COLORS, page_style
 from raykd.report.figures.trial_marks import (
+    DEFAULT,
+    UNFINISHED,
+    WINNER,
     add_trial,
     add_trials,
     caption_of,
     height_of,
     legend_of,
+    line_style,
     name_of_winner,
-    swatch,
     window_of,
 )
 from raykd.report.read.search_records import SearchSummary, TrialSummary
-from raykd.report.search_wording import configuration_in_words, value_in_units, values_in_units
+from raykd.report.search_wording import value_in_units
 from raykd.report.stats.confirmation import winner_gains
-from raykd.report.stats.importances import Importances
+from raykd.report.stats.importances import Importances, epochs_in_words
 from raykd.report.stats.metrics import SEARCH_METRICS
 from raykd.report.stats.paired_interval import PairedGain
-from raykd.spec.search import Choice, Space
 from raykd.store.records import ConfirmationRecord
 
-NUM_NAMED = 5  # trials in the figure's description for screen readers
-LOG_RATIO = 20  # a list of numbers that spans a greater ratio is drawn on a log scale
-WINNER, DEFAULT = STAGE_COLORS["distilled"], STAGE_COLORS["baseline"]
-UNFINISHED = (4, 1.5)  # dashes of a trial that has not ended
 MIN_CURVES = 4  # with fewer curves, no value is an outlier
 CURVES_FAR_OUT = 0.5  # quartile distances of the curves' last values
 BEYOND = 4.0  # an interval is drawn as far as this many times the range of the gains
@@ -48,8 +45,13 @@ def draw_search(
 ) -> dict[str, Drawing | None]:
     """Return the figures by their headings on the page. Their ids start with `key`."""
     search = summary.search
+    drawings: dict[str, Drawing | None] = {}
     with page_style():
-        drawings = {"Configurations tried": _draw_configurations(summary, f"{key}-plane")}
+        if len(search.space) > 1:
+            drawings["Configurations tried"] = draw_parallel(summary, f"{key}-parallel")
+        drawings["Field by field"] = draw_slices(summary, f"{key}-fields")
+        if contour := draw_contour(summary, importances, f"{key}-plane"):
+            drawings["Two most important fields"] = contour
         if len(search.metrics) == 1:
             drawings["Learning curves"] = _draw_curves(summary, f"{key}-curves")
         else:
@@ -62,140 +64,12 @@ def draw_search(
     return drawings
 
 
-def _draw_configurations(summary: SearchSummary, key: str) -> Drawing | None:
-    """Draw the trials that ended over the first two searched fields that are numbers.
-
-    Done trials are colored by rank, in at most five groups of about the same size: steps of equal width would leave
-    one color to all but a few bad trials. With one numeric field, the metric is the other axis.
-    """
-    shown = [
-        trial
-        for trial in summary.trials
-        if trial.is_ended and trial.configuration.keys() >= summary.search.space.keys()
-    ]
-    if not any(height_of(trial) is not None for trial in shown):
-        return None
-    fields = [path for path, space in summary.search.space.items() if _is_numeric(space)]
-    draw = _draw_two_fields if len(fields) >= 2 else _draw_one_field
-    axes_fields = fields[:2] or list(summary.search.space)[:1]
-    figure, caption = draw(summary, shown, axes_fields)
-    over = " and ".join(_label(summary, path) for path in axes_fields)
-    title = f"{SEARCH_METRICS[summary.search.metrics[0]].label.capitalize()} over {over}"
-    best = [summary.trial(number) for number in summary.best[:NUM_NAMED]]
-    named = "; ".join(
-        f"{_trial_and_values(summary, trial)} at {configuration_in_words(trial.configuration)}" for trial in best
-    )
-    description = f"Best first: {named or 'none done'}. {search_wording.progress(summary)}."
-    return Drawing(figure, key, title, description, caption)
-
-
-def rank_groups(summary: SearchSummary) -> list[list[TrialSummary]]:
-    """Split the done trials into at most five groups of about the same size, worst first; equal values share one."""
-    sign = SEARCH_METRICS[summary.search.metrics[0]].sign
-    done = sorted((trial for trial in summary.trials if trial.values), key=lambda trial: sign * trial.values[0])
-    values = [trial.values[0] for trial in done]
-    steps = [len(STEP_COLORS) * values.index(value) // len(done) for value in values]
-    return [[trial for trial, group in zip(done, steps, strict=True) if group == step] for step in sorted(set(steps))]
-
-
-def _draw_two_fields(
-    summary: SearchSummary, shown: Sequence[TrialSummary], fields: Sequence[str]
-) -> tuple[Figure, str]:
-    """Draw two fields against each other."""
-    groups = rank_groups(summary)
-    last, steps = len(STEP_COLORS) - 1, max(1, len(groups) - 1)  # colors are evenly spread up to the best one
-    colors = [STEP_COLORS[last - last * (len(groups) - 1 - group) // steps] for group in range(len(groups))]
-    marks = legend_of(summary, shown, QUIET)
-    num_rows = max(len(groups), len(marks))
-    blank = [Line2D([], [], linestyle="none", label=" ")] * (num_rows - len(groups))  # so that marks start column two
-    entries = [*_legend_of_groups(summary, groups, colors), *blank, *marks]
-    figure, axes = plain_axes(num_rows)
-    for axis, path in zip("xy", fields, strict=True):
-        _scale(axes, axis, path, summary)
-    fills = {trial.number: color for group, color in zip(groups, colors, strict=True) for trial in group}
-    for trial in shown:
-        x, y = (trial.configuration[path] for path in fields)
-        add_trial(axes, summary, trial, x, y, fills.get(trial.number, ""))
-    add_legend(figure, 2, entries)
-    parts = ["Colors are groups of about the same size, from worst to best."] if len(groups) > 1 else []
-    if any(trial.state == "pruned" for trial in shown):
-        parts.append("A trial that was stopped early is hollow; its size shows how many epochs it trained.")
-    if len(summary.search.space) > 2:
-        parts.append("Trials differ in further fields, which this figure does not show.")
-    return figure, " ".join(parts)
-
-
-def _draw_one_field(summary: SearchSummary, shown: Sequence[TrialSummary], fields: Sequence[str]) -> tuple[Figure, str]:
-    """Draw the metric over one field, whose values are evenly spaced if they are not numbers."""
-    (path,) = fields
-    space = summary.search.space[path]
-    entries = legend_of(summary, shown)
-    figure, axes = plain_axes(num_legend_rows=-(-len(entries) // 3))
-    if _is_numeric(space):
-        _scale(axes, "x", path, summary)
-        places = {trial.number: trial.configuration[path] for trial in shown}
-    else:
-        values = list(space.points or ())
-        axes.set_xticks(range(len(values)), [flattened(str(value), 16) for value in values])
-        axes.set_xlim(-0.5, len(values) - 0.5)
-        axes.set_xlabel(_label(summary, path))
-        places = {trial.number: values.index(trial.configuration[path]) for trial in shown}
-    window = add_trials(axes, summary, places)
-    add_legend(figure, 3, entries)
-    return figure, caption_of(shown, window)
-
-
-def _scale(axes: Axes, axis: str, path: str, summary: SearchSummary) -> None:
-    """Show the whole search space of the field `path` on the axis 'x' or 'y'."""
-    space = summary.search.space[path]
-    numbers = [float(value) for value in space.probe_values]
-    low, high = min(numbers), max(numbers)
-    # A list of numbers has a log scale if it spans LOG_RATIO, a range if it is sampled on one.
-    is_wide = isinstance(space, Choice) and low > 0 and high > LOG_RATIO * low
-    if is_wide or getattr(space, "log", False):
-        use_log(axes, axis)
-        margin = (high / low) ** 0.04
-        ends = low / margin, high * margin
-    else:
-        margin = 0.04 * (high - low) or 0.5
-        ends = low - margin, high + margin
-    if axis == "x":
-        axes.set_xlim(*ends)
-        axes.set_xlabel(_label(summary, path))
-    else:
-        axes.set_ylim(*ends)
-        axes.set_ylabel(_label(summary, path))
-
-
-def _label(summary: SearchSummary, path: str) -> str:
-    return search_wording.labels(list(summary.search.space))[path]
-
-
-def _is_numeric(space: Space) -> bool:
-    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in space.probe_values)
-
-
-def _legend_of_groups(
-    summary: SearchSummary, groups: Sequence[Sequence[TrialSummary]], colors: Sequence[str]
-) -> list[Line2D]:
-    """Return an entry with the range of values of each group, best first."""
-    entries = []
-    for group, color in zip(reversed(groups), reversed(colors), strict=True):
-        ends = sorted({trial.values[0] for trial in (group[0], group[-1])})
-        texts = dict.fromkeys(value_in_units(summary.search.metrics[0], end) for end in ends)
-        entries.append(swatch(" to ".join(texts), color))
-    return entries
-
-
-def _trial_and_values(summary: SearchSummary, trial: TrialSummary) -> str:
-    return f"trial {trial.number} {', '.join(values_in_units(summary.search, trial.values))}"
-
-
 def _draw_importances(summary: SearchSummary, importances: Importances | None, key: str) -> Drawing | None:
     """Draw a bar for each field."""
     if importances is None:
         return None
-    figure, axes = rows_axes([_label(summary, path) for path in importances.shares])
+    labels = search_wording.labels(list(summary.search.space))
+    figure, axes = rows_axes([labels[path] for path in importances.shares])
     shares = [100 * share for share in importances.shares.values()]
     axes.barh(range(len(shares)), shares, height=0.55, color=WINNER)
     for row, share in enumerate(shares):
@@ -203,11 +77,11 @@ def _draw_importances(summary: SearchSummary, importances: Importances | None, k
     axes.set_xlim(0, 112)
     metric = SEARCH_METRICS[importances.metric].label
     axes.set_xlabel(f"share of the variance of {metric} (%)")
-    when = "at the last epoch" if importances.after is None else f"after {plural(importances.after, 'epoch')}"
     described = "; ".join(
-        f"{_label(summary, path)} {share:.0f} %" for path, share in zip(importances.shares, shares, strict=True)
+        f"{labels[path]} {share:.0f} %" for path, share in zip(importances.shares, shares, strict=True)
     )
     num_trials = plural(importances.num_trials, "trial")
+    when = epochs_in_words(importances.after)
     caption = f"fANOVA of {metric} {when}, of {num_trials}. With few trials it is a hint, not a measurement."
     return Drawing(figure, key, f"Importance of each field for {metric}", f"{described}.", caption)
 
@@ -286,15 +160,9 @@ def _add_curve(axes: Axes, summary: SearchSummary, trial: TrialSummary) -> None:
     # Leave out points inside horizontal segments: most epochs do not improve on the best so far.
     corners = [i for i in inner if not curve[i - 1][1] == curve[i][1] == curve[i + 1][1]]
     epochs, values = zip(*(curve[i] for i in dict.fromkeys([0, *corners, len(curve) - 1])), strict=True)
-    if trial is summary.trial_of_winner:
-        axes.plot(epochs, values, color=WINNER, linewidth=2.2, zorder=4, label=name_of_winner(summary))
-    elif trial is summary.default_trial:
-        axes.plot(epochs, values, color=DEFAULT, linewidth=1.6, zorder=3, label="default configuration")
-    elif trial.state in ("pruned", "failed"):
-        axes.plot(epochs, values, color=QUIET if trial.state == "pruned" else BAD, linewidth=0.8, zorder=2)
-    else:
-        dashes = UNFINISHED if trial.state == "running" else (1, 0)
-        axes.plot(epochs, values, color=INK, linewidth=0.8, alpha=0.6, zorder=2, dashes=dashes)
+    style = line_style(summary, trial)
+    names = {WINNER: name_of_winner(summary), DEFAULT: "default configuration"}
+    axes.plot(epochs, values, label=names.get(style["color"]), **style)
     if trial.state in ("pruned", "failed"):
         add_trial(axes, summary, trial, epochs[-1], values[-1], "")
 
@@ -317,7 +185,7 @@ def _draw_front(summary: SearchSummary, key: str) -> Drawing | None:
     axes.set_xlabel(second)
     axes.set_ylabel(first)
     add_legend(figure, 3, legend_of(summary, done))
-    named = "; ".join(_trial_and_values(summary, trial) for trial in front)
+    named = "; ".join(search_wording.trial_and_values(summary, trial) for trial in front)
     return Drawing(
         figure,
         key,

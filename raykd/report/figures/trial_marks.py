@@ -1,7 +1,10 @@
-"""The marks of trials, the same in every figure of a search.
+"""The marks and lines of trials, the same in every figure of a search.
 
 filled circle  done          hollow circle  pruned (stopped early), the larger the more epochs it trained
 star           the winner    square         the default configuration     cross  failed
+
+A line is black for a done trial, and dashed for one that has not ended. Thick blue is the winner, orange the default
+configuration, gray a pruned trial, and red a failed one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,12 +14,14 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from raykd.report.figures.svg import BAD, INK, PAPER, QUIET, STEP_COLORS
+from raykd.report.figures.svg import BAD, INK, PAPER, QUIET, STAGE_COLORS, STEP_COLORS
 from raykd.report.read.search_records import SearchSummary, TrialSummary
 from raykd.report.stats.metrics import SEARCH_METRICS
 
 SIZES = {"o": 6.5, "s": 7.5, "*": 12.0}  # points
 SMALLEST, LARGEST = 3.0, 8.0  # points, of a trial that was pruned after no epoch, and before its last
+WINNER, DEFAULT = STAGE_COLORS["distilled"], STAGE_COLORS["baseline"]
+UNFINISHED = (4, 1.5)  # dashes of a trial that has not ended
 FAR_OUT = 3.0  # quartile distances: trials that are worse by more are drawn at the edge
 _PRUNED: dict[str, Any] = {
     "marker": "o",
@@ -62,6 +67,18 @@ def window_of(metric: str, settled: Sequence[float], shown: Sequence[float], far
     ends = sorted((sign * bottom, sign * (best + margin)))
     edge = sign * (low - margin) if is_cut else sign * low
     return Window(ends[0], ends[1], sign * low if is_cut else None, edge, sign > 0)
+
+
+def line_style(summary: SearchSummary, trial: TrialSummary) -> dict[str, Any]:
+    """Return the style of a trial's line."""
+    if trial is summary.trial_of_winner:
+        return {"color": WINNER, "linewidth": 2.2, "zorder": 4}
+    if trial is summary.default_trial:
+        return {"color": DEFAULT, "linewidth": 1.6, "zorder": 3}
+    if trial.state in ("pruned", "failed"):
+        return {"color": QUIET if trial.state == "pruned" else BAD, "linewidth": 0.8, "zorder": 2}
+    dashes = UNFINISHED if trial.state == "running" else (1, 0)
+    return {"color": INK, "linewidth": 0.8, "alpha": 0.6, "zorder": 2, "dashes": dashes}
 
 
 def add_trial(axes: Axes, summary: SearchSummary, trial: TrialSummary, x: float, y: float, color: str) -> None:

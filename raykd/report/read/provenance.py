@@ -83,7 +83,9 @@ def _warnings_of_field(path: str, values_of: Mapping[str, tuple[str, ...]]) -> l
         return []
     if path == "cached_classes":  # of distilled runs only, see `_warning_of_top_classes`
         return []
-    if path == "recipe.model.classifier":  # left out where nothing trains it; the report names the linear probe
+    if (
+        path == "recipe.model.classifier"
+    ):  # False for students whose loss would not train a classifier; the report names their linear probe
         return []
     in_students = set_path(path, "baseline")[1]
     warnings = [
@@ -101,8 +103,8 @@ def _warnings_of_field(path: str, values_of: Mapping[str, tuple[str, ...]]) -> l
     baseline = ", ".join(values_of["baseline"]) or "unset"
     for values, names in differing.items():
         students = f"{', '.join(names)} student{'' if len(names) == 1 else 's'}"
-        against = ", ".join(values) or "unset"
-        warnings.append(f"baseline and {students} differ in {in_students}: {baseline} against {against}")
+        other = ", ".join(values) or "unset"
+        warnings.append(f"baseline and {students} differ in {in_students}: {baseline} against {other}")
     return warnings
 
 
@@ -110,7 +112,7 @@ def _affects_results(path: str) -> bool:
     """Return whether the recorded value at `path` may affect results: a processor's type does, a host name does not.
 
     A live teacher and cached logits agree up to the rounding of float16. `_warning_of_top_classes` covers caches that
-    do not keep all classes, and `_warnings_of_workers` what each worker draws separately.
+    do not keep all classes, and `_warnings_of_workers` covers what each worker computes or draws separately.
     """
     if path.startswith("hardware."):
         return path in ("hardware.cpu", "hardware.gpu")

@@ -28,7 +28,8 @@ class TrialSummary:
 
     curve: (epochs trained, best value so far) of the metric; validation top-1 if the metric does not change by epoch.
     seconds: training time; None if neither this trial nor another recorded a time. is_estimated: `seconds` is
-    epochs_trained times the pace of recorded epochs, of this trial or of others.
+    epochs_trained times the pace of recorded epochs, of this trial or of others. folder: its run folder, relative to
+    the search's; '' before its training started.
     """
 
     number: int
@@ -41,6 +42,7 @@ class TrialSummary:
     seconds: float | None
     is_estimated: bool
     reason: str
+    folder: str
 
     @property
     def is_ended(self) -> bool:

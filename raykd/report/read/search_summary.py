@@ -20,8 +20,13 @@ from raykd.store.records import ConfirmationRecord
 
 def summarize_searches(results: Path) -> tuple[SearchSummary, ...]:
     """Return every search under `results`, by family and name. Raises DamagedFile."""
-    paths = sorted(path for path in results.glob("*/*/search.json") if not path.parts[-3].startswith("."))
-    return tuple(summarize_search(path.parent, results) for path in paths)
+    return tuple(summarize_search(path, results) for path in search_paths(results))
+
+
+def search_paths(results: Path) -> list[Path]:
+    """Return the folder of every search under `results`, by family and name."""
+    paths = sorted(results.glob("*/*/search.json"))
+    return [path.parent for path in paths if not path.parts[-3].startswith(".")]
 
 
 def summarize_search(folder: Path, results: Path) -> SearchSummary:

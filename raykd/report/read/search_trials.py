@@ -66,6 +66,7 @@ def _summarize(
         seconds,
         is_estimated,
         trial.reason.encode("utf-8", "replace").decode(),  # an error may name a file whose name is not UTF-8
+        folder.run(trial.number).path.relative_to(folder.path).as_posix() if run else "",
     )
 
 

@@ -141,12 +141,12 @@ def _notes_under(comparison: Comparison) -> Iterator[str]:
     noun = "seed" if len(ranking.seeds) == 1 else "seeds"
     yield f"Bold: the best mean over {noun} {seeds}, which every ranked method has."
     if ranking.tied_with_best:
-        how = (
-            "which one seed cannot show"
+        reason = (
+            "because one seed allows no test"
             if len(ranking.seeds) == 1
             else f"by paired t-tests of all pairs of methods, corrected by Holm (p at least {LEVEL:g})"
         )
-        yield f"{DAGGER} Not distinguishable from {best}, {how}."
+        yield f"{DAGGER} Not distinguishable from {best}, {reason}."
 
 
 def _number(text: str, is_best: bool = False, is_tied: bool = False) -> Cell:

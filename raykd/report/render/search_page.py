@@ -9,6 +9,7 @@ from pathlib import Path
 from raykd.errors import plural
 from raykd.report import search_wording, wording
 from raykd.report.figures.search import draw_search
+from raykd.report.figures.search_contour import why_no_contour
 from raykd.report.read.provenance import flatten
 from raykd.report.read.search_records import SearchSummary
 from raykd.report.render.files import csv_bytes, parquet_bytes
@@ -40,6 +41,7 @@ def _render_page(summary: SearchSummary, importances: Importances | None) -> byt
         gains=winner_gains(summary.confirmation) if summary.confirmation else None,
         labels=search_wording.labels(list(summary.search.space)),
         drawings=draw_search(summary, importances),
+        no_contour=why_no_contour(summary, importances),
         search_fields=_search_fields(summary),
         origin=flatten({name: getattr(summary.record, name) for name in ("hardware", "versions", "git")}),
         metrics=SEARCH_METRICS,

@@ -5,12 +5,13 @@ sum to 1. A large share means that the field matters somewhere in the search spa
 reliable it is depends on the number of trials.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log
 from typing import TYPE_CHECKING, Any
 
-from raykd.report.read.search_records import SearchSummary
+from raykd.errors import plural
+from raykd.report.read.search_records import SearchSummary, TrialSummary
 from raykd.spec.search import Choice, Integer, Space, Uniform
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 MIN_TRIALS = 4
 MIN_DONE = 2 / 3  # smallest fraction of done trials; with more pruned trials the done ones are a biased selection
 SEED = 0
+Scored = Sequence[tuple[TrialSummary, float]]  # trials with their first metric
 
 
 @dataclass(frozen=True)
@@ -36,35 +38,41 @@ class Importances:
 
 def importances_of(summary: SearchSummary) -> Importances | None:
     """Return the importances; None with fewer than MIN_TRIALS trials, one field, or equal values in all trials."""
-    after, values = _values_of(summary)
+    after, values = comparable_values(summary)
     if len(values) < MIN_TRIALS or len(summary.search.space) < 2 or len({value for _, value in values}) == 1:
         return None
     shares = _fanova(summary.search.space, values)
     return Importances(shares, summary.search.metrics[0], len(values), after) if shares else None
 
 
-def _values_of(summary: SearchSummary) -> tuple[int | None, list[tuple[Mapping[str, Any], float]]]:
-    """Return the configurations with their metric: at the end if most trials are done, else after the grace epochs.
+def comparable_values(summary: SearchSummary) -> tuple[int | None, Scored]:
+    """Return the trials with their metric: at the end if most trials are done, else after the grace epochs.
 
-    All values are read after the same number of epochs; otherwise they would show the epochs, not the configurations.
+    All values are read after the same number of epochs, which is returned first, None for the end. Otherwise they would
+    show the epochs, not the configurations.
     """
     done = [trial for trial in summary.trials if trial.state == "done"]
     is_most = len(done) >= MIN_DONE * summary.num_ended
     if (is_most and len(done) >= MIN_TRIALS) or not summary.search.metrics[0].startswith("val_"):
-        return None, [(trial.configuration, trial.values[0]) for trial in done]
+        return None, [(trial, trial.values[0]) for trial in done]
     grace = summary.search.grace_of(summary.record.epochs)
-    curves = [(trial.configuration, dict(trial.curve)) for trial in summary.trials if trial.state != "failed"]
-    return grace, [(configuration, curve[grace]) for configuration, curve in curves if grace in curve]
+    curves = [(trial, dict(trial.curve)) for trial in summary.trials if trial.state != "failed"]
+    return grace, [(trial, curve[grace]) for trial, curve in curves if grace in curve]
 
 
-def _fanova(spaces: Mapping[str, Space], values: list[tuple[Mapping[str, Any], float]]) -> dict[str, float]:
+def epochs_in_words(after: int | None) -> str:
+    """Return when the values of `comparable_values` were read: 'at the last epoch', or 'after 3 epochs'."""
+    return "at the last epoch" if after is None else f"after {plural(after, 'epoch')}"
+
+
+def _fanova(spaces: Mapping[str, Space], values: Scored) -> dict[str, float]:
     import optuna  # here: its import takes longer than writing a report without a search
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
     distributions = {path: _distribution(space) for path, space in spaces.items()}
     study = optuna.create_study()  # kept in memory
-    for configuration, value in values:
-        sampled = {path: _as_sampled(space, configuration[path]) for path, space in spaces.items()}
+    for trial, value in values:
+        sampled = {path: _as_sampled(space, trial.configuration[path]) for path, space in spaces.items()}
         study.add_trial(optuna.trial.create_trial(params=sampled, distributions=distributions, value=value))
     try:
         shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=SEED))

@@ -4,6 +4,7 @@ A worker that hangs or loses its CUDA context is killed, and its caller gets an 
 """
 
 import multiprocessing
+import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -23,23 +24,27 @@ class Worker:
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, child_end = context.Pipe()
+        self._number = 0  # of the last call
         self._process = context.Process(target=_serve, args=(child_end,), daemon=True)
         self._process.start()
         child_end.close()
 
     def send(self, function: Callable[..., Any], *values: Any) -> None:
-        """Start a call, whose value `result` returns."""
+        """Start a call, whose value `result` returns. An earlier call that took too long is completed first."""
+        self._number += 1
         try:
-            self._connection.send((function, values))
+            self._connection.send((self._number, function, values))
         except OSError as error:
             raise WorkerFailed(f"the worker process has ended: {error}") from None
 
     def result(self, timeout_s: float) -> Any:
         """Return the value of the call. Raises WorkerFailed if it raised, or took longer than `timeout_s` seconds."""
+        number, until = -1, time.monotonic() + timeout_s
         try:
-            if not self._connection.poll(max(0.0, timeout_s)):
-                raise WorkerFailed(f"no answer within {timeout_s:.0f} s")
-            is_result, value = self._connection.recv()
+            while number != self._number:  # the answer of an earlier call may arrive late
+                if not self._connection.poll(max(0.0, until - time.monotonic())):
+                    raise WorkerFailed(f"no answer within {timeout_s:.0f} s")
+                number, is_result, value = self._connection.recv()
         except (EOFError, OSError) as error:
             raise WorkerFailed(f"the worker process ended: {type(error).__name__}") from None
         if not is_result:
@@ -60,13 +65,13 @@ class Worker:
 def _serve(connection: Connection) -> None:
     while True:
         try:
-            function, values = connection.recv()
+            number, function, values = connection.recv()
         except (EOFError, OSError):
             return
         try:
-            answer = True, function(*values)
+            answer = number, True, function(*values)
         except BaseException:  # noqa: BLE001  # sent to the caller
-            answer = False, traceback.format_exc()[-TRACEBACK_CHARACTERS:]
+            answer = number, False, traceback.format_exc()[-TRACEBACK_CHARACTERS:]
         try:
             connection.send(answer)
         except OSError:

@@ -3,12 +3,19 @@
 import os
 from pathlib import Path
 
-# Like NVIDIA's, the daemon stays in the foreground, starts a server in its own session, and listens on `control`.
+# Like NVIDIA's, the daemon stays in the foreground, starts a server in a session of its own, and listens on `control`.
+# Without -f, the program sends a command from its standard input to the daemon; the only one is `quit`.
 CONTROL = """#!/bin/bash
+if [[ $1 != -f ]]; then
+    echo "$(cat) pipes=$CUDA_MPS_PIPE_DIRECTORY" >>{folder}/commands
+    kill $(cat "$CUDA_MPS_PIPE_DIRECTORY/pids")
+    exit
+fi
 echo "$$ $* pipes=$CUDA_MPS_PIPE_DIRECTORY logs=$CUDA_MPS_LOG_DIRECTORY visible=$CUDA_VISIBLE_DEVICES" >>{folder}/calls
 {failure}
 setsid sleep 300 &
 echo $! >>{folder}/servers
+echo $! $$ >"$CUDA_MPS_PIPE_DIRECTORY/pids"
 touch "$CUDA_MPS_PIPE_DIRECTORY/control"
 wait
 """
@@ -31,6 +38,12 @@ def programs(folder: Path, failure: str = "") -> dict[str, str]:
 def calls(folder: Path) -> list[str]:
     """Return a line for each start of the daemon: pid, arguments and variables."""
     file = folder / "calls"
+    return file.read_text().splitlines() if file.exists() else []
+
+
+def commands(folder: Path) -> list[str]:
+    """Return a line for each command to a daemon: its words, and the folder that named the daemon."""
+    file = folder / "commands"
     return file.read_text().splitlines() if file.exists() else []
 
 
