@@ -153,7 +153,7 @@ def _add_experiments(commands: Any) -> None:
     run = _add(commands, "run", text)
     run.add_argument("experiment", metavar="NAME|FILE", help="such as distill_cnn, or experiments/distill_cnn.py")
     text = "options of the experiment, which 'run NAME --help' lists"
-    run.add_argument("arguments", nargs=REMAINDER, metavar="...", help=text)
+    run.add_argument("arguments", nargs=REMAINDER, metavar="...", help=text).required = False  # they may be none
     _add(commands, "experiments", "list the experiments that a name stands for")
     text = "copy the bundled experiments and the scripts for Slurm, to edit them"
     init = _add(commands, "init", text)
