@@ -8,7 +8,7 @@ import os
 import shlex
 import signal
 import sys
-from argparse import REMAINDER, Action
+from argparse import REMAINDER, SUPPRESS, Action
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
@@ -123,7 +123,7 @@ def make_parser(prog: str = COMMAND) -> Parser:
     """Return the parser of the command `raykd`. prog: how it was started."""
     parser = Parser(prog=prog, description="Knowledge-distillation experiments on Ray, inside Slurm.")
     text = "print the versions of raykd, Python, torch and Ray"
-    parser.add_argument("--version", action=_PrintVersion, nargs=0, help=text)
+    parser.add_argument("--version", action=_PrintVersion, nargs=0, default=SUPPRESS, help=text)  # no value is parsed
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     _add_experiments(commands)
     _add_stages(commands)

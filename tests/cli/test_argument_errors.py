@@ -109,3 +109,8 @@ def test_messages_name_the_command_as_it_was_started_or_as_path_has_it(started, 
     monkeypatch.setattr(sys, "argv", started)
     monkeypatch.setattr("shutil.which", lambda name: f"/venv/bin/{name}" if on_path else None)
     assert errors._command() == command
+
+
+def test_a_job_command_has_only_the_values_that_its_step_in_the_job_takes() -> None:
+    parsed = vars(parser.make_parser().parse_args(["logs", "digits-1"]))
+    assert parsed == {"command": "logs", "job": None, "name": "digits-1", "follow": False}
