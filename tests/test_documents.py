@@ -115,7 +115,7 @@ def with_commands(parser: Any) -> list[Any]:
 
 @cache
 def flags() -> frozenset[str]:
-    """Return the flags of `python -m raykd`, its commands and experiment files."""
+    """Return the flags of `raykd`, its commands and experiment files."""
     parsers: list[Any] = [*with_commands(make_parser()), make_experiment_parser(["cnn", "vit"])]
     parsers.append(make_experiment_parser(["a", "b"], ["a:b", "b:c"]))  # a benchmark's
     return frozenset(flag for one in parsers for flag in one._option_string_actions)
