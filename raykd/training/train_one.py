@@ -89,7 +89,7 @@ def train_one(
             hooks.on_epoch(report)
 
         if logging.gpus is not None:
-            is_started = group.is_first and folder.checkpoint.is_file()
+            is_started = group.is_first and (folder.checkpoint.is_file() or folder.best.is_file())
             stack.enter_context(record_usage(folder.usage(group.rank), device, logging.gpus, is_started))
         called = stack.enter_context(calling(logging.callbacks if group.is_first else (), run, folder, logging.log))
         with _explained(run, folder, group):

@@ -1,6 +1,8 @@
 """`raykd runs` and `raykd clean`, as a user types them, also while another process trains in the results folder."""
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -154,6 +156,15 @@ def test_clean_names_the_runs_for_which_it_keeps_a_cache(type_in, results):
     interrupt(RunFolder(next((results / "small").glob("distilled-*"))))
     kept = next(line for line in type_in("clean", "--yes").splitlines() if line.startswith("kept"))
     assert "needed by small/distilled-" in kept and cache.is_dir()
+
+
+def test_lists_and_cleaning_load_no_torch(results):
+    """Loading it takes seconds, and a login node may have none."""
+    code = "import sys; from raykd.cli import parser\n"
+    for words in (["runs"], ["runs", "--json"], ["clean", "--dry-run"]):
+        code += f"assert parser.entry({[words[0], '--results', str(results), *words[1:]]!r}) == 0\n"
+    code += "assert not {'torch', 'ray'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
 def train_all(results: Path) -> None:

@@ -123,6 +123,13 @@ def test_results_equal_those_of_the_loop_without_ray_bit_for_bit(finished: Finis
         assert finished.folder(run).require_record().compute == directly.require_record().compute, name
 
 
+def test_checkpoints_of_evaluated_runs_are_removed_and_those_of_failed_runs_kept(finished: FinishedExperiments) -> None:
+    folders = [finished.folder(run) for run in runs_of(GOOD).values()]
+    assert all(folder.test.is_file() and folder.status() == "done" for folder in folders)
+    assert not any(folder.checkpoint.parent.exists() for folder in folders)
+    assert finished.folder(runs_of(BROKEN)["teacher 0"]).checkpoint.is_file()
+
+
 def test_killed_worker_was_replaced_and_the_run_resumed_from_its_checkpoint(finished: FinishedExperiments) -> None:
     record = finished.folder(runs_of(GOOD)["teacher 0"]).require_record()
     assert record.resumes == 2, "once for this command, and once for the replacement worker"

@@ -1,17 +1,25 @@
 """Whole runs are removed, and never one that a process trains or a teacher that another run needs."""
 
+import os
+import tempfile
 import time
 from pathlib import Path
 
 import children
 import pytest
+from small_runs import experiment
 from written_results import finished, interrupt
 
 from raykd.errors import ConfigError
+from raykd.store.cleaning import find_removable
 from raykd.store.results_folder import in_use
+from raykd.store.run_catalog import read_catalog
 from raykd.store.run_folder import RunFolder
+from raykd.store.run_names import find_run
 from raykd.store.run_removal import removable_runs, remove_runs
 from raykd.store.run_store import RunStore
+
+UNPRIVILEGED_USER = 65_534
 
 
 def folders_of(results: Path, stage: str) -> list[RunFolder]:
@@ -85,6 +93,36 @@ def test_a_trial_and_a_run_of_another_results_folder_are_refused(tmp_path):
     finished(tmp_path / "two")
     with pytest.raises(ConfigError, match="is a search's trial, or not below"):
         removable_runs(tmp_path / "two", [baseline])
+
+
+def refuse_as_unprivileged_user(results: Path) -> None:
+    """Check that nothing can be removed without permission. Runs in a child process without root's rights."""
+    if os.getuid() == 0:
+        os.setuid(UNPRIVILEGED_USER)
+    baseline = find_run(results, "baseline")
+    for attempt in (lambda: removable_runs(results, [baseline]), lambda: find_removable(results)):
+        with pytest.raises(ConfigError, match=r"cannot be written: .* is not a folder that you may write"):
+            attempt()
+    with pytest.raises(ConfigError, match="cannot be read by you; name another with --results"):
+        read_catalog(results.parent / "shut")
+
+
+def test_a_results_folder_without_permission_is_refused_in_one_line() -> None:
+    with tempfile.TemporaryDirectory() as temporary:  # pytest's folders cannot be entered by other users
+        folder = Path(temporary)
+        results, shut = folder / "results", folder / "shut"
+        finished(results, experiment())
+        shut.mkdir(mode=0o000)
+        folder.chmod(0o755)
+        paths = [path for path in (results, *results.rglob("*")) if path.is_dir()]
+        for path in paths:
+            path.chmod(0o555)
+        try:
+            assert children.wait(children.start(refuse_as_unprivileged_user, results)) == 0
+        finally:
+            for path in (*paths, shut):
+                path.chmod(0o755)
+        assert len(list(results.glob("*/*/checkpoint/last.safetensors"))) == 3
 
 
 def test_a_process_that_waited_for_a_removed_run_starts_it_again_in_a_new_folder(tmp_path):
