@@ -21,7 +21,7 @@ from typing import Literal, get_args
 from raykd.atomic import is_leftover
 from raykd.errors import RunFailed
 from raykd.file_lock import acquire, is_locked, lock_at
-from raykd.store.migration import SET_ASIDE
+from raykd.store.migration import SET_ASIDE, require_migrated
 from raykd.store.results_folder import (
     DECODED,
     LOGIT_CACHES,
@@ -71,9 +71,10 @@ class Cleaning:
 def find_removable(results: Path) -> Cleaning:
     """Find what may be removed now. While a command trains in `results`, only checkpoints are. Changes nothing.
 
-    Raises ConfigError if the folder cannot be read or written, or a plan is damaged.
+    Raises ConfigError if the folder cannot be read or written or has to be migrated first, or if a plan is damaged.
     """
     catalog = read_catalog(results)
+    require_migrated(results)
     require_writable(results, results)
     is_used = is_in_use(results)
     removable, kept = list(_checkpoints(catalog)), list[tuple[Path, tuple[str, ...]]]()
@@ -100,6 +101,8 @@ def remove_unneeded(results: Path, found: Cleaning) -> list[Removable]:
 
 def _remove_in_run(item: Removable, folder: RunFolder) -> bool:
     """Remove a checkpoint or temporary files of a run, and return whether it was still unneeded and not locked."""
+    if not folder.path.is_dir():  # the run was removed meanwhile, and its lock would make the folder again
+        return False
     try:
         with folder.lock():
             if item.kind == "leftovers":

@@ -165,6 +165,8 @@ def _status_of(folder: RunFolder) -> Status:
         return folder.status(reads_weights=False)
     except ConfigError:
         return "damaged"
+    except FileNotFoundError:  # another process removes the run
+        return "not started"
 
 
 def tags_of(folder: RunFolder) -> tuple[str, ...]:

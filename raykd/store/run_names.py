@@ -62,12 +62,16 @@ def _names_of_runs(results: Path) -> Mapping[Path, tuple[str, ...]]:
     """Return the names of each run and trial below `results`, by its folder."""
     names: dict[Path, tuple[str, ...]] = {}
     for path in sorted(record.parent for record in results.glob(f"*/*/{_RECORD}")):
-        if not path.name.startswith("."):  # a run that is being removed
-            names[path] = (path.name, f"{path.parent.name}/{path.name}")
+        names[path] = (path.name, f"{path.parent.name}/{path.name}")
     for path in sorted(record.parent for record in results.glob(f"*/*/trials/*/{_RECORD}")):
         search = path.parents[1]
         names[path] = (f"{search.parent.name}/{search.name}/{path.name}",)
-    return names
+    return {path: known for path, known in names.items() if not _is_hidden(path.relative_to(results))}
+
+
+def _is_hidden(path: Path) -> bool:
+    """Return whether a run is being removed, or was set aside by `raykd migrate`."""
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _digits(name: str) -> str:

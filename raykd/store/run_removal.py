@@ -12,6 +12,7 @@ from pathlib import Path
 
 from raykd.errors import ConfigError, RunFailed
 from raykd.file_lock import acquire, lock_at
+from raykd.store.migration import require_migrated
 from raykd.store.results_folder import PLAN_LOCK, is_in_use, require_writable
 from raykd.store.run_catalog import CatalogRun, read_catalog
 from raykd.store.run_folder import RunFolder
@@ -26,7 +27,8 @@ def removable_runs(results: Path, folders: Sequence[RunFolder], force: bool = Fa
     """Return the catalog's entries of `folders`, after checking that each may be removed. Changes nothing.
 
     force: also allow teachers that other runs still need. Raises ConfigError for a run that is locked, that does not
-    belong to `results` or is a trial of a search, for a needed teacher, and for folders that cannot be written.
+    belong to `results` or is a trial of a search, for a needed teacher, and for folders that cannot be written or have
+    to be migrated first.
     """
     runs = _not_needed(results, folders, force)
     for run in runs:
@@ -48,6 +50,7 @@ def remove_runs(results: Path, runs: Sequence[CatalogRun], force: bool = False) 
 def _not_needed(results: Path, folders: Sequence[RunFolder], force: bool) -> list[CatalogRun]:
     """Return the catalog's entries of `folders`. Raises what `removable_runs` raises, except for locked runs."""
     catalog = read_catalog(results)
+    require_migrated(results)
     entries = {run.folder.path.resolve(): run for run in catalog.runs}
     chosen = list(dict.fromkeys(folder.path.resolve() for folder in folders))
     for path in chosen:

@@ -29,6 +29,7 @@ from raykd.spec.plan import Run
 from raykd.spec.stages import TEACHERS
 from raykd.store.migration import JOURNAL, SET_ASIDE, MigrationRecord, Move
 from raykd.store.records import PlanRecord, RunRecord, UsageFile
+from raykd.store.results_folder import is_in_use
 from raykd.store.run_folder import RunFolder
 from raykd.training.checkpoint import set_run_of_checkpoint
 from raykd.training.run_record import recorded_run
@@ -88,6 +89,8 @@ def _run_folders(results: Path) -> list[RunFolder]:
 
 
 def _require_unlocked(results: Path) -> None:
+    if is_in_use(results):
+        raise ConfigError(f"a command trains in '{results}' now; migrate when no command uses these results")
     for folder in _run_folders(results):
         if folder.is_held():
             raise ConfigError(

@@ -41,7 +41,21 @@ def _needed(folder: Path) -> Sequence[str | Path]:
     return ["runs", "--results", folder / "results", "rm", "teach", "--yes"]
 
 
+def _earlier_layout(*words: str) -> Callable[[Path], Sequence[str | Path]]:
+    """Return the command on a folder whose teacher lies in the folder of its family."""
+
+    def make(folder: Path) -> Sequence[str | Path]:
+        results = folder / "results"
+        teacher = RunStore(results).folder(finished(results).runs[0]).path
+        teacher.rename(results / "small" / teacher.name)
+        return [words[0], "--results", results, *words[1:]]
+
+    return make
+
+
 CASES = [
+    BadInput("clean: the earlier layout", _earlier_layout("clean", "--yes"), ("1 teacher", "migrate --results")),
+    BadInput("rm: the earlier layout", _earlier_layout("runs", "rm", "teach", "--yes"), ("migrate --results",)),
     BadInput("runs: no results folder", lambda folder: ["runs", "--results", folder / "no"], ("does not exist",)),
     BadInput(
         "runs: the results folder is a file",

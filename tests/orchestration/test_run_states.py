@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 from small_runs import NO_WEIGHTS, digits, experiment
 from written_records import record_of
+from written_results import finished
 
 from raykd.orchestration.run_states import RunStates
 from raykd.spec.plan import Run, make_plan
 from raykd.store.records import ComputeRecord, TeacherSource
+from raykd.store.run_removal import removable_runs, remove_runs
 from raykd.store.run_store import RunStore
 
 
@@ -39,3 +41,12 @@ def test_each_run_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(RunStore, "status", lambda store, run: reads.append(run.name) or "not started")
     RunStates.read([*plan.runs, *plan.runs], RunStore(tmp_path))
     assert reads == [run.name for run in plan.runs]
+
+
+def test_a_run_that_was_removed_after_the_states_were_read_is_trained_again(tmp_path: Path) -> None:
+    """`raykd runs rm` may remove a teacher before the command's plan protects it."""
+    plan, store = finished(tmp_path), RunStore(tmp_path)
+    states = RunStates.read(plan.runs, store)
+    assert states.without_removed(plan.runs, store) == states and len(states.trained) == 5
+    remove_runs(tmp_path, removable_runs(tmp_path, [store.folder(plan.runs[0])]))
+    assert states.without_removed(plan.runs, store).trained == states.trained - {plan.runs[0].name}

@@ -1,6 +1,7 @@
 """`raykd clean` finds what no run needs, and keeps what a running or unfinished run, trial or search needs."""
 
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from written_results import CHECKPOINT, finish, finished, interrupt, plan_of, wr
 from raykd.config import to_dict
 from raykd.spec.search import Search, uniform
 from raykd.store.cleaning import find_removable, remove_unneeded
-from raykd.store.results_folder import in_use, is_in_use
+from raykd.store.results_folder import in_use, is_in_use, unused
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.store.study import SearchFolder, SearchStudy
@@ -176,6 +177,22 @@ def test_only_checkpoints_are_removed_while_a_command_trains_in_the_folder(tmp_p
         remove_unneeded(tmp_path, found)
         assert cache.is_dir()
     assert not is_in_use(tmp_path) and kinds(tmp_path) == {"logit caches": 1}
+
+
+def test_a_command_that_starts_during_a_removal_waits_for_its_end(tmp_path):
+    entered = threading.Event()
+
+    def train() -> None:
+        with in_use(tmp_path):
+            entered.set()
+
+    command = threading.Thread(target=train)
+    with unused(tmp_path) as is_free:
+        assert is_free
+        command.start()
+        assert not entered.wait(0.2)
+    assert entered.wait(10)
+    command.join()
 
 
 @pytest.mark.parametrize("name", ["missing", "file"])

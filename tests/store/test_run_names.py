@@ -52,9 +52,12 @@ def test_the_short_name_of_every_run_names_it(results):
         assert find_run(results, name).path == path
 
 
-def test_a_run_that_is_being_removed_has_no_name(tmp_path):
+@pytest.mark.parametrize(
+    "place", ["teachers/.removed-0123456789ab", ".before_migration/teacher-resnet8-s0-0123456789ab"]
+)
+def test_a_run_that_is_being_removed_or_was_set_aside_has_no_name(tmp_path, place):
     plan, store = finished(tmp_path), RunStore(tmp_path)
-    path = store.folder(plan.runs[0]).path
-    path.rename(path.with_name(".removed-0123456789ab"))
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    store.folder(plan.runs[0]).path.rename(tmp_path / place)
     with pytest.raises(ConfigError, match="no run 'teach'"):
         find_run(tmp_path, "teach")

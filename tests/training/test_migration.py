@@ -29,6 +29,7 @@ from raykd.spec.plan import Plan, make_plan
 from raykd.spec.stages import TEACHERS
 from raykd.store.migration import JOURNAL, SET_ASIDE, old_teachers
 from raykd.store.records import CandidateRecord, ConfirmationRecord
+from raykd.store.results_folder import in_use
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.store.study import SearchFolder
@@ -231,6 +232,16 @@ def test_a_locked_run_is_named_and_nothing_is_moved(results: Path, migrate: Call
         (line,) = migrate(results, code=2)
     assert "is locked by process" in line and run.name in line and "migrate when no command uses" in line
     assert content(results) == before
+
+
+def test_nothing_is_moved_while_a_command_trains_in_the_folder(
+    results: Path, migrate: Callable[..., list[str]]
+) -> None:
+    with in_use(results):
+        before = content(results)
+        (line,) = migrate(results, code=2)
+        assert "a command trains in" in line and "migrate when no command uses" in line
+        assert content(results) == before
 
 
 def change_teacher(results: Path, family: str) -> None:
