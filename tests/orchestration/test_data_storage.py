@@ -15,12 +15,14 @@ from small_images import encoded, write_folder
 from small_runs import NO_WEIGHTS, experiment, recipe
 
 from raykd.cli import parser
+from raykd.data import image_folder, load
 from raykd.data.image_packing import PackOptions
 from raykd.data.load import find_source, load_dataset
 from raykd.data.pack import Pack, read_pack_record
 from raykd.data.pack_writer import discard_pack, pack, plan_pack
 from raykd.data.packed_images import PackedImages
 from raykd.data.shard_writer import write_shard
+from raykd.data.sources import Source
 from raykd.data.types import Dataset
 from raykd.errors import COMMAND, ConfigError, DataError, RunFailed
 from raykd.orchestration import data_storage
@@ -55,6 +57,22 @@ def test_small_data_is_decoded_into_memory_and_the_log_says_why(options: Options
     assert dataset_of(DATA, chosen).train.is_in_memory
     assert lines[0].startswith("folder:insects: images are decoded into memory: 24 images of 24x24 pixels take ")
     assert not options.results.exists()
+
+
+def test_a_start_lists_custom_images_once(options: Options, lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    listed: list[Path] = []
+
+    def find(place: Path) -> Source:
+        listed.append(place)
+        return image_folder.find(place)
+
+    monkeypatch.setitem(load._SOURCES, "folder", find)
+    for data in (DATA, ON_DISK):
+        dataset_of(data, packed(data, options, lines))
+    assert listed == [options.data_folder / "insects"] * 2
+    (options.data_folder / "insects/train/bee/new.png").write_bytes(encoded(77))
+    dataset_of.__globals__["_load_once"].cache_clear()  # as in another process
+    assert len(dataset_of(DATA, packed(DATA, options, lines)).train) == 19
 
 
 def test_data_that_does_not_fit_is_packed_once_below_the_results(
