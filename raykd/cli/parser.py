@@ -1,14 +1,15 @@
 """Parse the command line and call one function. Imports neither torch nor ray, so that `--help` is fast.
 
 main(experiment)   the last line of an experiment file
-raykd plan ...     COMMANDS in commands.py, PROJECT_COMMANDS in project.py, JOB_COMMANDS in job_commands.py
+raykd plan ...     COMMANDS in commands.py, PROJECT_COMMANDS in project.py, JOB_COMMANDS in job_commands.py,
+                   RUN_COMMANDS in runs.py
 """
 
 import os
 import shlex
 import signal
 import sys
-from argparse import REMAINDER, Action
+from argparse import REMAINDER, SUPPRESS, Action
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
@@ -26,6 +27,7 @@ from raykd.cli.options import (
     parser_of,
 )
 from raykd.cli.project import PROJECT_COMMANDS
+from raykd.cli.run_parser import RUN, RUN_COMMANDS, add_run_commands
 from raykd.errors import COMMAND, RESUME, ConfigError, Interrupted, RaykdError, is_being_read, is_environment_error
 
 if TYPE_CHECKING:
@@ -61,6 +63,11 @@ def entry(argv: Sequence[str] | None = None) -> int:
             return
         if arguments.command in PROJECT_COMMANDS:
             PROJECT_COMMANDS[arguments.command](arguments)
+            return
+        if arguments.command in RUN_COMMANDS:
+            from raykd.cli import runs
+
+            runs.RUN_COMMANDS[arguments.command](arguments)
             return
         from raykd.cli import commands
 
@@ -123,7 +130,7 @@ def make_parser(prog: str = COMMAND) -> Parser:
     """Return the parser of the command `raykd`. prog: how it was started."""
     parser = Parser(prog=prog, description="Knowledge-distillation experiments on Ray, inside Slurm.")
     text = "print the versions of raykd, Python, torch and Ray"
-    parser.add_argument("--version", action=_PrintVersion, nargs=0, help=text)
+    parser.add_argument("--version", action=_PrintVersion, nargs=0, default=SUPPRESS, help=text)  # no value is parsed
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     _add_experiments(commands)
     _add_stages(commands)
@@ -139,6 +146,7 @@ def make_parser(prog: str = COMMAND) -> Parser:
     )
     _add_bench(commands)
     _add_export(commands)
+    add_run_commands(partial(_add, commands))
     text = "move runs that an earlier version of raykd wrote to where this one reads them"
     migrate = _add(commands, "migrate", text, add_results)
     migrate.add_argument("--dry-run", action="store_true", help="print what would be moved, and change nothing")
@@ -153,7 +161,7 @@ def _add_experiments(commands: Any) -> None:
     run = _add(commands, "run", text)
     run.add_argument("experiment", metavar="NAME|FILE", help="such as distill_cnn, or experiments/distill_cnn.py")
     text = "options of the experiment, which 'run NAME --help' lists"
-    run.add_argument("arguments", nargs=REMAINDER, metavar="...", help=text)
+    run.add_argument("arguments", nargs=REMAINDER, metavar="...", help=text).required = False  # they may be none
     _add(commands, "experiments", "list the experiments that a name stands for")
     text = "copy the bundled experiments and the scripts for Slurm, to edit them"
     init = _add(commands, "init", text)
@@ -272,7 +280,7 @@ def _add_bench(commands: Any) -> None:
 def _add_export(commands: Any) -> None:
     text = "write a run's best weights as safetensors, ONNX, torch.export or a timm folder, with a model card"
     export = _add(commands, "export", text)
-    export.add_argument("run", metavar="RUN", help="a run's folder, its name, or family/name, as --plan prints it")
+    export.add_argument("run", metavar="RUN", help=RUN)
     export.add_argument("--format", required=True, choices=EXPORT_FORMATS, help="docs/export.md compares them")
     export.add_argument("--output", metavar="FOLDER", help="default: DIR/exported/RUN-FORMAT")
     export.add_argument("--overwrite", action="store_true", help="replace an earlier export in that folder")

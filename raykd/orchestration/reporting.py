@@ -15,10 +15,10 @@ from raykd.config.damage import damaged
 from raykd.orchestration.data_storage import with_packs
 from raykd.orchestration.options import Options, dataset_of
 from raykd.orchestration.progress import log
-from raykd.report.report import Report
 from raykd.spec.stages import ROLES, Stage
 from raykd.store.migration import require_migrated
 from raykd.store.records import read_plan
+from raykd.store.results_folder import in_use
 from raykd.store.run_folder import RunFolder, planned_folder
 from raykd.training.compute import best_device, choose_compute
 from raykd.training.final_evaluation import evaluate_on_test, is_tested
@@ -26,11 +26,12 @@ from raykd.training.run_record import recorded_run, require_same_data
 
 if TYPE_CHECKING:
     from raykd.report.figures.saved import FigureFormat
+    from raykd.report.report import Report
 
 
 def evaluate_and_report(
     results: Path, data_folder: Path, console: Console, figure_formats: "Sequence[FigureFormat]" = ()
-) -> Report:
+) -> "Report":
     """Evaluate the trained runs that are not yet evaluated, and write the report on every plan in `results`.
 
     A run that was trained on CPUs is evaluated on the CPU, any other run on a GPU if there is one.
@@ -38,15 +39,21 @@ def evaluate_and_report(
     require_migrated(results)
     for folder in _planned_folders(results):
         if folder.status() == "done" and not is_tested(folder):
-            run, name = recorded_run(folder), folder.path.name
-            log(console, f"evaluating {name} on the test split")
-            options = with_packs([run.data], Options(results, data_folder), partial(log, console), console)
-            dataset = dataset_of(run.data, options)
-            require_same_data(name, run.data_identity, dataset)
-            compute = folder.require_record().compute
-            device = best_device() if compute.device.startswith("cuda") else torch.device("cpu")
-            evaluate_on_test(run, folder, dataset, choose_compute(device, compute.precision))
+            with in_use(results):
+                _evaluate(folder, Options(results, data_folder), console)
     return write_report(results, console, True, figure_formats)
+
+
+def _evaluate(folder: RunFolder, options: Options, console: Console) -> None:
+    """Evaluate one trained run on the validation and test split."""
+    run, name = recorded_run(folder), folder.path.name
+    log(console, f"evaluating {name} on the test split")
+    options = with_packs([run.data], options, partial(log, console), console)
+    dataset = dataset_of(run.data, options)
+    require_same_data(name, run.data_identity, dataset)
+    compute = folder.require_record().compute
+    device = best_device() if compute.device.startswith("cuda") else torch.device("cpu")
+    evaluate_on_test(run, folder, dataset, choose_compute(device, compute.precision))
 
 
 def _planned_folders(results: Path) -> list[RunFolder]:
@@ -63,7 +70,7 @@ def _planned_folders(results: Path) -> list[RunFolder]:
 
 def write_report(
     results: Path, console: Console, in_full: bool = False, figure_formats: "Sequence[FigureFormat]" = ()
-) -> Report:
+) -> "Report":
     """Write and print the report, and copy the best model of each family and role to models_saved/.
 
     in_full: print all metrics. figure_formats: of the figures that are also written as files.

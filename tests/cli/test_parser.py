@@ -22,7 +22,8 @@ def test_help_equals_its_snapshot(monkeypatch):
     main_parser = parser.make_parser("raykd")
     commands = next(action for action in main_parser._actions if isinstance(action, argparse._SubParsersAction))
     experiment_parser = make_experiment_parser(["cnn", "vit"], prog="python experiments/X.py")
-    parsers = (main_parser, *commands.choices.values(), experiment_parser)
+    actions = commands.choices["runs"]._subparsers._group_actions[0].choices.values()
+    parsers = (main_parser, *commands.choices.values(), *actions, experiment_parser)
     texts = "\n".join(one.format_help() for one in parsers)
     snapshot = Path(__file__).parent / "help.txt"
     if os.environ.get("UPDATE_SNAPSHOTS"):
@@ -36,11 +37,11 @@ def test_help_imports_neither_torch_nor_ray_nor_numpy():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_the_plan_of_the_digits_imports_neither_ray_nor_scikit_learn_nor_torchs_compiler():
-    """Each of them takes seconds to import, and the plan requires none."""
+def test_the_plan_of_the_digits_imports_neither_ray_nor_plotting_nor_scikit_learn_nor_torchs_compiler():
+    """They take up to seconds to import, and the plan requires none."""
     code = "import runpy, sys; sys.argv = ['digits.py', '--plan']\n"
     code += "try: runpy.run_path('experiments/digits.py', run_name='__main__')\n"
-    code += "except SystemExit: print(sorted({'ray', 'sklearn', 'torch._dynamo'} & set(sys.modules)))"
+    code += "except SystemExit: print(sorted({'ray', 'sklearn', 'matplotlib', 'torch._dynamo'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
 
