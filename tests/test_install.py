@@ -11,6 +11,8 @@ from zipfile import ZipFile
 
 import pytest
 
+from raykd.provenance import source
+
 ROOT = Path(__file__).parent.parent
 SOURCES = ("raykd", "experiments", "slurm", "pyproject.toml", "README.md", "requirements.txt")
 TINY = ("--set", "seeds=0", "--set", "teacher.epochs=1", "--set", "student.epochs=1")
@@ -18,14 +20,14 @@ TINY = ("--set", "seeds=0", "--set", "teacher.epochs=1", "--set", "student.epoch
 
 @dataclass(frozen=True)
 class Installed:
-    """A virtual environment with the wheel, and without the folder of the repository on any path."""
+    """A virtual environment with the wheel. HOME is the folder of the wheel, and no path has the repository."""
 
     wheel: Path
     venv: Path
 
     def run(self, *command: str, folder: Path, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
         environ = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "RAYKD_"))}
-        environ |= {"PATH": f"{self.venv}/bin:/usr/bin:/bin", "HOME": str(folder)}
+        environ |= {"PATH": f"{self.venv}/bin:/usr/bin:/bin", "HOME": str(self.wheel.parent)}
         return subprocess.run(
             command, cwd=folder, env=environ, capture_output=True, text=True, timeout=timeout_s, check=False
         )
@@ -85,6 +87,12 @@ def test_the_command_prints_its_version_in_any_folder(installed: Installed, tmp_
     assert f"/raykd-{done.stdout.split()[1]}-" in str(installed.wheel)
 
 
+def test_the_hash_of_the_source_is_that_of_the_repository(installed: Installed, tmp_path: Path) -> None:
+    code = "from raykd.provenance import source; print(source()['source_sha256'])"
+    done = installed.run("python", "-c", code, folder=tmp_path)
+    assert done.stdout.strip() == source()["source_sha256"], done.stderr
+
+
 def test_bundled_experiments_are_listed_and_planned_by_name_in_any_folder(installed: Installed, tmp_path: Path) -> None:
     listed = installed.run("raykd", "experiments", folder=tmp_path)
     assert listed.returncode == 0, listed.stderr
@@ -128,7 +136,7 @@ def test_uv_installs_the_command_with_all_dependencies(tmp_path: Path) -> None:
     """It requires internet access, or the packages in uv's cache."""
     tools = {"UV_TOOL_DIR": str(tmp_path / "tools"), "UV_TOOL_BIN_DIR": str(tmp_path / "bin")}
     uv("tool", "install", "--python", sys.executable, copy_sources(tmp_path / "source"), **tools)
-    tool = Installed(Path(), tmp_path / "tools" / "raykd")
+    tool = Installed(tmp_path / "raykd.whl", tmp_path / "tools" / "raykd")
     command = str(tmp_path / "bin" / "raykd")
     planned = tool.run(command, "plan", "digits", folder=tmp_path)
     assert planned.returncode == 0 and planned.stdout.count("not started") == 11, planned.stderr
