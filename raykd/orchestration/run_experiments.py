@@ -25,6 +25,7 @@ from raykd.spec.experiment import Data, Experiment, Workers
 from raykd.spec.plan import Plan, Run, make_plan
 from raykd.spec.trackers import require_installed
 from raykd.store.migration import require_migrated
+from raykd.store.results_folder import in_use
 from raykd.store.run_store import RunStore
 from raykd.trackers.tracking import Tracking
 from raykd.training.compute import device_for, require_precision
@@ -48,7 +49,7 @@ def require_together(experiments: Sequence[Experiment]) -> None:
         raise ConfigError(
             f"family = '{repeated[0]}': two experiments of one family would share a folder and a plan; rename one"
         )
-    for name in ("workers", "tracker", "callbacks"):
+    for name in ("workers", "tracker", "callbacks", "keep_checkpoints"):
         values = [getattr(experiment, name) for experiment in experiments if experiment.search is None]
         if any(value != values[0] for value in values):
             differ = f"{name} {'differs' if name == 'tracker' else 'differ'}"
@@ -67,7 +68,13 @@ def prepared(experiments: Sequence[Experiment], options: Options, console: Conso
     """
     require_together(experiments)
     used, first = [experiment.data for experiment in experiments], experiments[0]
-    options = replace(options, loaders=first.workers.loaders, trackers=first.tracker, callbacks=first.callbacks)
+    options = replace(
+        options,
+        loaders=first.workers.loaders,
+        trackers=first.tracker,
+        callbacks=first.callbacks,
+        keep_checkpoints=first.keep_checkpoints,
+    )
     require_migrated(options.results)
 
     def check(data: Data, undecoded: Dataset) -> None:
@@ -138,14 +145,44 @@ def run_experiments(
     options = prepared(experiments, options, console)
     plans = plans_of(experiments, options)
     store = RunStore(options.results)
-    runs = [*{run.name: run for plan, _ in plans for run in plan.runs}.values()]  # families may share a teacher
-    states = _restore_damaged(plans, RunStates.read(runs, store), store, console)
+    states = _restore_damaged(plans, RunStates.read(_runs_of(plans), store), store, console)
     store.make_folder()
     note_results(options.results)
-    for plan, dataset in plans:
-        if replaced := store.write_plan(plan):
-            family = plan.experiment.family
-            log(console, f"the report of {family} has a new plan; runs of the old plan are kept: {len(replaced)}")
+    with in_use(options.results):
+        states = _write_plans(plans, states, store, console)
+        return _run_planned(experiments[0].workers, plans, states, options, console, reports, tracking)
+
+
+def _runs_of(plans: Sequence[tuple[Plan, Dataset]]) -> list[Run]:
+    """Return each run once, since families may share a teacher."""
+    return [*{run.name: run for plan, _ in plans for run in plan.runs}.values()]
+
+
+def _write_plans(
+    plans: Sequence[tuple[Plan, Dataset]], states: RunStates, store: RunStore, console: Console
+) -> RunStates:
+    """Write the plans, and return the states without runs that `raykd runs rm` removed before the plans named them."""
+    with store.planning():
+        states = states.without_removed(_runs_of(plans), store)
+        for plan, _ in plans:
+            if replaced := store.write_plan(plan):
+                family = plan.experiment.family
+                log(console, f"the report of {family} has a new plan; runs of the old plan are kept: {len(replaced)}")
+    return states
+
+
+def _run_planned(
+    workers: Workers,
+    plans: Sequence[tuple[Plan, Dataset]],
+    states: RunStates,
+    options: Options,
+    console: Console,
+    reports: bool,
+    tracking: Tracking | None,
+) -> list[JobStatus]:
+    """Train and evaluate the planned runs, and report. Return and raise what `run_experiments` does."""
+    store, runs = RunStore(options.results), _runs_of(plans)
+    for _, dataset in plans:
         keep_decoded(dataset, options.decoded)  # the workers read it there
     log(console, f"{plural(len(runs), 'run')}, {len(states.trained)} of them done before; results in {options.results}")
     for line in dict.fromkeys(line for plan, dataset in plans for line in data_lines(plan, dataset)):
@@ -158,7 +195,7 @@ def run_experiments(
     with stop_signals() as stopped, trackers as tracking:
         for plan, _ in plans:
             watch_runs(tracking, family_of(plan, options.results), plan.runs, store)
-        statuses = run_to_completion(runs, states, caches, experiments[0].workers, options, console, stopped.is_set)
+        statuses = run_to_completion(runs, states, caches, workers, options, console, stopped.is_set)
         try:
             if reports:
                 write_report(options.results, console)
