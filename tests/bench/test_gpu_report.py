@@ -39,7 +39,8 @@ def run_toy(folder: Path, parts: tuple[str, ...]) -> dict[str, Any]:
         "import importlib, sys\nimport gpu_report\n"
         "if '--until' in sys.argv:  # the process that measures\n"
         "    [importlib.import_module(f'gpu_parts.{name}') for name in gpu_report.BUDGETS]\n"
-        "sys.exit(gpu_report.main())\n"
+        "if __name__ == '__main__':  # not in the processes that it spawns\n"
+        "    sys.exit(gpu_report.main())\n"
     )
     environment = {**os.environ, "PYTHONPATH": f"{blocked}:{BENCHMARKS}", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(script), "--toy", "--device", "cpu", "--out", str(out), "--minutes", "8"]
