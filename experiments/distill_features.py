@@ -1,6 +1,6 @@
 """DINOv2 ViT-S/14 -> ResNet-18 on CIFAR-100, by the teacher's embedding and without labels.
 
-python -m raykd prefetch experiments/distill_features.py      once, on a node with internet access
+raykd prefetch experiments/distill_features.py                once, on a node with internet access
 sbatch slurm/ray_cluster.slurm experiments/distill_features.py
 
 The baseline trains with labels. A linear probe evaluates the teacher and the distilled students.

@@ -1,7 +1,7 @@
 """ResNet-34 -> ResNet-18 on ImageNet-1k with soft targets, the first pair of the published ImageNet tables.
 
-python -m raykd prefetch experiments/distill_imagenet.py       once, on a node with internet access: the teacher
-python -m raykd pack imagenet --resize 256                     once: 1.28 million images, about 45 GB
+raykd prefetch experiments/distill_imagenet.py                 once, on a node with internet access: the teacher
+raykd pack imagenet --resize 256                               once: 1.28 million images, about 45 GB
 sbatch slurm/ray_cluster.slurm experiments/distill_imagenet.py --set data.name=packed:imagenet-256
 
 --set data.views_per_image=30 stores the teacher's logits once (about 2.5 GB).

@@ -1,6 +1,6 @@
 """ViT-Tiny (pretrained, 224x224) -> a 6-layer ViT (32x32, patch 4) on CIFAR-10 with soft targets.
 
-python -m raykd prefetch experiments/distill_vit.py      once, on a node with internet access
+raykd prefetch experiments/distill_vit.py                once, on a node with internet access
 sbatch slurm/ray_cluster.slurm experiments/distill_vit.py
 """
 

@@ -1,7 +1,7 @@
 """Search alpha and temperature for the distilled student of distill_cnn.py, by validation top-1.
 
 sbatch slurm/ray_cluster.slurm experiments/tune_cnn.py
-python -m raykd tune experiments/tune_cnn.py --trials 8
+raykd tune experiments/tune_cnn.py --trials 8
 """
 
 from dataclasses import replace

@@ -1,7 +1,7 @@
 """Search alpha and temperature for the distilled student of distill_vit.py, by validation top-1.
 
 sbatch slurm/ray_cluster.slurm experiments/tune_vit.py
-python -m raykd tune experiments/tune_vit.py --trials 8
+raykd tune experiments/tune_vit.py --trials 8
 """
 
 from dataclasses import replace

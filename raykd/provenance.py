@@ -82,12 +82,14 @@ def git_revision(git: Path) -> str | None:
 def command_line() -> str:
     """Return the command that started this process, quoted for a shell: 'python experiments/digits.py'.
 
+    The script raykd, which Python runs by its path, is 'raykd'.
     In a notebook it would name the kernel's connection file, so it is 'raykd.run in a notebook' there.
     """
     if "ipykernel" in sys.modules:
         return "raykd.run in a notebook"
     words = [word.encode("utf-8", "replace").decode() for word in sys.orig_argv[1:]]
-    return flattened(shlex.join(["python", *words]), MAX_COMMAND)
+    is_script = bool(words) and Path(words[0]).name == "raykd"
+    return flattened(shlex.join(["raykd", *words[1:]] if is_script else ["python", *words]), MAX_COMMAND)
 
 
 def file_sha256(path: Path) -> str:

@@ -219,7 +219,7 @@ def test_the_example_callback_posts_each_run(tmp_path: Path, monkeypatch: pytest
     store = RunStore(tmp_path / "r")
     train_one(run, store.folder(run), digits(), CPU, store, None, logging=Logging(callbacks=(every_second,)))
     best = store.folder(run).history()[1]["val_top1"]
-    name = f"small/{run.name}"
+    name = f"{run.family}/{run.name}"
     assert {address for address, _ in posted} == {"https://example.org/hook"}
     first, second, third = [text for _, text in posted]
     assert (first, third) == (f"{name} starts, 3 epochs", f"{name} is done")

@@ -109,7 +109,7 @@ def test_every_link_leads_to_a_file_and_a_heading(document: Path) -> None:
 
 @cache
 def flags() -> frozenset[str]:
-    """Return the flags of `python -m raykd`, its commands and experiment files."""
+    """Return the flags of `raykd`, its commands and experiment files."""
     parser = make_parser()
     commands = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
     parsers: list[Any] = [parser, *commands.choices.values(), make_experiment_parser(["cnn", "vit"])]

@@ -18,14 +18,14 @@ TINY = ("--set", "seeds=0", "--set", "teacher.epochs=1", "--set", "student.epoch
 
 @dataclass(frozen=True)
 class Installed:
-    """A virtual environment with the wheel, and without the folder of the repository on any path."""
+    """A virtual environment with the wheel. HOME is the folder of the wheel, and no path has the repository."""
 
     wheel: Path
     venv: Path
 
     def run(self, *command: str, folder: Path, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
         environ = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "RAYKD_"))}
-        environ |= {"PATH": f"{self.venv}/bin:/usr/bin:/bin", "HOME": str(folder)}
+        environ |= {"PATH": f"{self.venv}/bin:/usr/bin:/bin", "HOME": str(self.wheel.parent)}
         return subprocess.run(
             command, cwd=folder, env=environ, capture_output=True, text=True, timeout=timeout_s, check=False
         )
@@ -128,7 +128,7 @@ def test_uv_installs_the_command_with_all_dependencies(tmp_path: Path) -> None:
     """It requires internet access, or the packages in uv's cache."""
     tools = {"UV_TOOL_DIR": str(tmp_path / "tools"), "UV_TOOL_BIN_DIR": str(tmp_path / "bin")}
     uv("tool", "install", "--python", sys.executable, copy_sources(tmp_path / "source"), **tools)
-    tool = Installed(Path(), tmp_path / "tools" / "raykd")
+    tool = Installed(tmp_path / "raykd.whl", tmp_path / "tools" / "raykd")
     command = str(tmp_path / "bin" / "raykd")
     planned = tool.run(command, "plan", "digits", folder=tmp_path)
     assert planned.returncode == 0 and planned.stdout.count("not started") == 11, planned.stderr

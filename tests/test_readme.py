@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from raykd.cli import parser
+from raykd.spec.bundled import find_experiment
 
 ROOT = Path(__file__).parent.parent
 
@@ -46,11 +47,19 @@ def test_every_make_target_in_readme_exists():
 
 @pytest.mark.parametrize("arguments", _commands_of("python"), ids=" ".join)
 def test_every_python_command_parses(arguments, monkeypatch):
-    if arguments[1] == "-m":
-        assert arguments[2] == "raykd"
-        parser.make_parser().parse_args(arguments[3:])
-    else:
-        _parse_script(arguments[1:], monkeypatch)
+    _parse_script(arguments[1:], monkeypatch)
+
+
+@pytest.mark.parametrize("arguments", _commands_of("raykd"), ids=" ".join)
+def test_every_command_of_raykd_parses_and_names_an_experiment_that_exists(arguments, capsys):
+    if arguments[1:] == ["--version"]:
+        with pytest.raises(SystemExit, match="0"):
+            parser.entry(arguments[1:])
+        return
+    parsed = parser.make_parser().parse_args(arguments[1:])
+    files = getattr(parsed, "file", None) or getattr(parsed, "experiment", None) or []
+    for file in [files] if isinstance(files, str) else files[:1]:
+        assert file == "show" or (ROOT / find_experiment(file)).is_file()
 
 
 @pytest.mark.parametrize("arguments", _commands_of("sbatch"), ids=" ".join)
@@ -75,7 +84,7 @@ def _parse_script(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_settings_in_readme_are_accepted():
     from raykd.cli.experiment_file import apply_settings, load_experiments
 
-    for arguments in [*_commands_of("python"), *_commands_of("sbatch")]:
+    for arguments in [*_commands_of("python"), *_commands_of("sbatch"), *_commands_of("raykd")]:
         settings = [value for flag, value in pairwise(arguments) if flag == "--set"]
         files = [word for word in arguments if word.startswith("experiments/")]
         if settings:

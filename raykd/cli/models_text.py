@@ -1,8 +1,8 @@
-"""The text of `python -m raykd models`: the names that a recipe's `model` accepts."""
+"""The text of `raykd models`: the names that a recipe's `model` accepts."""
 
 from collections.abc import Iterator
 
-from raykd.errors import ConfigError
+from raykd.errors import COMMAND, ConfigError
 from raykd.models import MODELS, ImageSpec, find, num_parameters
 from raykd.models.hf_files import PREFIX as HF_PREFIX
 from raykd.models.hf_files import cached_repositories
@@ -11,13 +11,13 @@ _IMAGES = ImageSpec(num_classes=10, size=32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.
 _OTHERS = (
     ("timm:NAME", "any image model of timm"),
     ("torchvision:NAME", "any image classifier of torchvision"),
-    ("hf:FOLDER", "any image classifier of Hugging Face transformers; see `python -m raykd models hf`"),
+    ("hf:FOLDER", f"any image classifier of Hugging Face transformers; see `{COMMAND} models hf`"),
     ("my_net.py:MyNet", "any torch.nn.Module in a file; see docs/custom_network.md"),
 )
-_HUGGING_FACE = """\
+_HUGGING_FACE = f"""\
 hf:FOLDER        a folder of save_pretrained: config.json, model.safetensors, preprocessor_config.json
 hf:OWNER/NAME    a repository in the local cache of the Hugging Face Hub;
-                 `python -m raykd prefetch EXPERIMENT` downloads it
+                 `{COMMAND} prefetch EXPERIMENT` downloads it
 
 --set teacher.model=hf:FOLDER                                         its network, from scratch
 --set teacher.model=hf:FOLDER --set teacher.model.weights=pretrained  with its weights, and a new head for other classes
@@ -40,12 +40,12 @@ def models_text(part: str = "") -> str:
     if part:
         names = [name for name in _all_names() if part.lower() in name.lower()]
         if not names:
-            raise ConfigError(f"models {part}: no name contains it; `python -m raykd models` lists raykd's names")
+            raise ConfigError(f"models {part}: no name contains it; `{COMMAND} models` lists raykd's names")
         return "\n".join(names)
     rows = [(name, _parameters(name)) for name in MODELS]
     lines = [f"{'name':<18}  parameters (10 classes, 32x32)", *(f"{name:<18}  {count}" for name, count in rows)]
     others = [f"{name:<18}  {text}" for name, text in _OTHERS]
-    search = "`python -m raykd models convnext` lists all names that contain 'convnext'"
+    search = f"`{COMMAND} models convnext` lists all names that contain 'convnext'"
     return "\n".join([*lines, "", *others, "", search])
 
 

@@ -1,4 +1,4 @@
-"""`python -m raykd pack NAME`: pack a data set for training from disk."""
+"""`raykd pack NAME`: pack a data set for training from disk."""
 
 import os
 import shlex

@@ -8,7 +8,7 @@ import os
 import shlex
 import signal
 import sys
-from argparse import REMAINDER, Action
+from argparse import REMAINDER, SUPPRESS, Action
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
@@ -123,7 +123,7 @@ def make_parser(prog: str = COMMAND) -> Parser:
     """Return the parser of the command `raykd`. prog: how it was started."""
     parser = Parser(prog=prog, description="Knowledge-distillation experiments on Ray, inside Slurm.")
     text = "print the versions of raykd, Python, torch and Ray"
-    parser.add_argument("--version", action=_PrintVersion, nargs=0, help=text)
+    parser.add_argument("--version", action=_PrintVersion, nargs=0, default=SUPPRESS, help=text)  # no value is parsed
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     _add_experiments(commands)
     _add_stages(commands)
@@ -153,7 +153,7 @@ def _add_experiments(commands: Any) -> None:
     run = _add(commands, "run", text)
     run.add_argument("experiment", metavar="NAME|FILE", help="such as distill_cnn, or experiments/distill_cnn.py")
     text = "options of the experiment, which 'run NAME --help' lists"
-    run.add_argument("arguments", nargs=REMAINDER, metavar="...", help=text)
+    run.add_argument("arguments", nargs=REMAINDER, metavar="...", help=text).required = False  # they may be none
     _add(commands, "experiments", "list the experiments that a name stands for")
     text = "copy the bundled experiments and the scripts for Slurm, to edit them"
     init = _add(commands, "init", text)

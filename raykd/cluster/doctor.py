@@ -1,4 +1,4 @@
-"""`python -m raykd doctor`: check a machine for what raykd requires, and print a remedy for each problem.
+"""`raykd doctor`: check a machine for what raykd requires, and print a remedy for each problem.
 
 Run it on a login node, and on a compute node inside a job.
 """
@@ -231,7 +231,7 @@ def _results(results: Path) -> Iterator[Finding]:
 def _weights(folder: Path) -> Finding:
     names = sorted(path.stem for path in folder.glob("*.safetensors")) if folder.is_dir() else []
     if not names:
-        return Finding("-", "weights", f"none in {folder}: the ViT teacher requires them (python -m raykd prefetch)")
+        return Finding("-", "weights", f"none in {folder}: the ViT teacher requires them ({COMMAND} prefetch)")
     return Finding("ok", "weights", ", ".join(names))
 
 

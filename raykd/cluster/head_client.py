@@ -12,7 +12,7 @@ from pathlib import Path
 
 from raykd.cluster.job_folder import JobFolder, folder_path
 from raykd.cluster.submissions import Submissions
-from raykd.errors import ConfigError, RaykdError
+from raykd.errors import COMMAND, ConfigError, RaykdError
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -40,7 +40,7 @@ def _run(job_id: int, command: str, experiment: Sequence[str] = (), name: str = 
     if command == "submit":
         name = submissions.submit(experiment, Path(facts["submit_dir"])).name
         print(
-            f"submitted as {name}; follow it with: python -m raykd logs --job {job_id} -f {shlex.quote(name)}",
+            f"submitted as {name}; follow it with: {COMMAND} logs --job {job_id} -f {shlex.quote(name)}",
             flush=True,
         )
         return _print_output(submissions, name, follow=True) if follow else 0

@@ -19,7 +19,7 @@ from typing import Any
 
 from raykd.cluster.ray_variables import without_ray
 from raykd.cluster.slurm_commands import RunningJob, running_job
-from raykd.errors import RaykdError
+from raykd.errors import COMMAND, RaykdError
 
 LOCAL_PORT = 8265  # on the user's machine
 TIMEOUT_S = 120.0
@@ -114,7 +114,7 @@ def _after_ctrl_c(job: RunningJob, command: str) -> str:
     job_id = job.job_id
     if command in ("submit", "logs"):
         return (
-            f"raykd: no longer following; the experiments of job {job_id} keep running: 'python -m raykd status --job "
+            f"raykd: no longer following; the experiments of job {job_id} keep running: '{COMMAND} status --job "
             f"{job_id}' lists them, 'logs --job {job_id} -f' follows the last, 'stop --job {job_id}' stops it"
         )
     return f"raykd: {command} was interrupted; job {job_id} keeps running"

@@ -10,7 +10,7 @@ from raykd.cluster.slurm_commands import SCRIPT, SlurmError, slurm_output
 from raykd.errors import ConfigError, plural
 
 MAX_REQUEUES = "100"  # 100 days for jobs of one day; a job without progress must end eventually
-END_S = 60
+SIGTERM_WAIT_S = 60  # how long to wait for Slurm's SIGTERM after the requeue
 LINGER_S = 2  # a node refuses to start a job again within the second in which it ended the job
 
 
@@ -40,7 +40,7 @@ def requeue(
             log(f"interrupted: requeueing job {job_id}, which resumes by itself; follow it with: squeue -j {job_id}")
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # Slurm ends this script; everything is saved
             slurm_output(["scontrol", "requeue", job_id])
-            signal.sigtimedwait([signal.SIGTERM], END_S)
+            signal.sigtimedwait([signal.SIGTERM], SIGTERM_WAIT_S)
             time.sleep(LINGER_S)
             return True
     except SlurmError as error:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from raykd.cluster.job_folder import JobFolder, folder_path
 from raykd.cluster.submissions import Submission, Submissions
-from raykd.errors import Interrupted, RaykdError
+from raykd.errors import COMMAND, Interrupted, RaykdError
 
 POLL_S = 2.0
 STOPPING_POLL_S = 0.2
@@ -95,7 +95,7 @@ def main(arguments: Sequence[str]) -> int:
     job_id, logs = arguments
     try:
         server = Server(Submissions(JobFolder(folder_path(int(job_id), os.environ))), logs)
-        _print(f"ready for experiments; submit one with: python -m raykd submit --job {job_id} FILE [ARGS...]")
+        _print(f"ready for experiments; submit one with: {COMMAND} submit --job {job_id} FILE [ARGS...]")
         serve(server, stop)
     except RaykdError as error:
         print(f"raykd: {error}", file=sys.stderr, flush=True)

@@ -19,7 +19,7 @@ from raykd.cluster.job_folder import JobFolder
 from raykd.cluster.jobs_api import JobsApi
 from raykd.cluster.ray_start import module_command
 from raykd.cluster.slurm_commands import SCRIPT
-from raykd.errors import ConfigError, Interrupted, RaykdError
+from raykd.errors import COMMAND, ConfigError, Interrupted, RaykdError
 from raykd.spec.bundled import find_experiment
 
 PACK = "pack"  # the command of raykd that runs in a job like an experiment, since it uses all nodes
@@ -96,7 +96,7 @@ class Submissions:
         submissions = self.all()
         if not submissions:
             raise ConfigError(
-                "no experiment was submitted to this job yet; submit one with: python -m raykd submit FILE [ARGS...]"
+                f"no experiment was submitted to this job yet; submit one with: {COMMAND} submit FILE [ARGS...]"
             )
         if not name:
             return submissions[-1]

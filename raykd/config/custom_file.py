@@ -1,8 +1,11 @@
-"""Classes that a user defines in a file: methods and networks, by 'my_file.py:MyClass' or an import in an experiment.
+"""Classes that a user defines in a file: methods, networks and callbacks.
+
+An experiment imports the class, or names it as 'my_file.py:MyClass'.
 
 A class from a single file is pickled as that file's text, which a worker executes as a module: another node may have no
 such file, or another version of it. Therefore the file may import raykd and installed packages only. A class of an
-installed package is pickled by reference. A run's fingerprint has the text's sha256, so an edit makes new runs.
+installed package is pickled by reference. The fingerprint of a run contains the SHA-256 of its method's and network's
+text, so an edit makes new runs. Callbacks are not part of it.
 
 cloudpickle's register_pickle_by_value is no substitute: it pickles objects instead of text, so a file with a function
 under functools.cache, a lock or a handle would fail, and copies of dataclass fields lose the identity of MISSING.
@@ -27,8 +30,8 @@ _EXPERIMENTS = ("__main__", "<run_path>")  # modules in which an experiment file
 class Source:
     """The file of a class as it was when the class was created. name: the class's qualified name.
 
-    noun: 'method' or 'network', for messages. module: the module that workers import, for a class of an installed
-    package; '' for a class in a single file, which is pickled as text.
+    noun: 'method', 'network' or 'callback', for messages. module: the module that workers import, for a class of an
+    installed package; '' for a class in a single file, which is pickled as text.
     """
 
     path: str
@@ -45,10 +48,13 @@ class Source:
     def is_single_file(self) -> bool:
         return not self.module
 
-    def stored(self, results_only: bool) -> dict[str, str]:
-        """Return the entry in run.json; with `results_only`, without the names of file and package."""
+    def to_entry(self, fingerprinted_only: bool) -> dict[str, str]:
+        """Return the entry in run.json.
+
+        fingerprinted_only: return only what the fingerprint contains, without the names of file and package.
+        """
         names = {"file": Path(self.path).name} | ({"module": self.module} if self.module else {})
-        return ({} if results_only else names) | {"class": self.name, "sha256": self.sha256}
+        return ({} if fingerprinted_only else names) | {"class": self.name, "sha256": self.sha256}
 
 
 _sources: dict[type, Source] = {}
@@ -133,7 +139,7 @@ def is_path(text: str) -> bool:
 def load_class(location: str, noun: str, example: str) -> Any:
     """Return the object that 'my_file.py:MyClass' names, which may have any type.
 
-    noun: 'method' or 'network'. example: shown in messages.
+    noun: 'method', 'network' or 'callback'. example: shown in messages.
     Raises ConfigError, with file, line and error, if it cannot be loaded.
     """
     file, _, name = location.rpartition(":")

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from raykd.errors import ConfigError, flattened
+from raykd.errors import COMMAND, ConfigError, flattened
 
 _RETRAIN = "move the folder '{folder}' away and rerun the same command to train the run again"
 _SEARCH_AGAIN = "move the folder '{folder}' away and rerun the same command to search again"
-_EVALUATE_AGAIN = "remove it; 'python -m raykd report' then evaluates the run again"
-_EVALUATE_ALL_AGAIN = "remove it and the test.json beside it; 'python -m raykd report' then evaluates the run again"
+_EVALUATE_AGAIN = f"remove it; '{COMMAND} report' then evaluates the run again"
+_EVALUATE_ALL_AGAIN = f"remove it and the test.json beside it; '{COMMAND} report' then evaluates the run again"
 
 # The remedy for each file name; the files of usage/ and code/ are under these names.
 REMEDIES = {

@@ -26,12 +26,12 @@ from typing import Any
 import torch
 
 from raykd.data import parquet, parquet_folder
-from raykd.data.file_hashes import hashes_of
+from raykd.data.file_hashes import FileHashes, hashes_of
 from raykd.data.image_decoding import TargetSize
 from raykd.data.regular_files import require_regular_file
 from raykd.data.sources import content_identity, hash_files
 from raykd.data.types import Channels, Split, StoredDataset
-from raykd.errors import DataError
+from raykd.errors import COMMAND, DataError
 
 IMAGE_SIZE = 32  # pixels per side
 _CONFIGURATIONS = ("plain_text", "data")  # searched in the data folder itself, where there may be other data sets
@@ -112,7 +112,7 @@ VARIANTS = {
 
 
 def find(name: str, folder: Path, cache: Path | None = None) -> StoredDataset:
-    """Find the files of a data set of VARIANTS and verify published checksums, which takes a second for the archive.
+    """Find the files of a data set of VARIANTS and compare published checksums, once for each version of a file.
 
     There are 50,000 and 10,000 images, or as many as the Parquet files hold. The identity is one constant for batches
     and archive, which hold the same images; for Parquet it is the SHA-256 of the files. PNG decodes to the same pixels
@@ -127,10 +127,11 @@ def find(name: str, folder: Path, cache: Path | None = None) -> StoredDataset:
             f"or run: {prefetch_command(name, folder)}"
         )
     if batches := _find_batches(variant, folder):
-        _verify_batches(variant, batches, prefetch_command(name, folder))
+        _verify_batches(variant, batches, hashes_of(batches, cache), prefetch_command(name, folder))
         return _stored(variant, published_identity(variant), partial(_read_batches, variant, batches.parent))
     if archive := _find_archive(variant, folder):
-        _verify(archive, _dataset_class(variant).tgz_md5, prefetch_command(name, folder))
+        hashes = hashes_of(archive.parent, cache)
+        _verify(archive, _dataset_class(variant).tgz_md5, hashes, prefetch_command(name, folder))
         return _stored(variant, published_identity(variant), partial(_read_archive, variant, archive))
     if parquet_files := _find_parquet(variant, folder):
         return _stored_parquet(variant, *parquet_files, cache)
@@ -161,7 +162,7 @@ def exists(name: str, folder: Path) -> bool:
 def prefetch_command(name: str, folder: Path) -> str:
     """Return the command that downloads the data set `name` into the data folder `folder`."""
     experiment = "" if name == "cifar10" else f" experiments/distill_cnn.py --set data.name={name}"
-    return f"python -m raykd prefetch{experiment} --data-dir {shlex.quote(str(folder))}"
+    return f"{COMMAND} prefetch{experiment} --data-dir {shlex.quote(str(folder))}"
 
 
 def download(name: str, folder: Path) -> Path:
@@ -228,20 +229,18 @@ def _find_parquet(variant: Cifar, folder: Path) -> tuple[Path, dict[str, parquet
     return None
 
 
-def _verify_batches(variant: Cifar, batches: Path, prefetch: str) -> None:
+def _verify_batches(variant: Cifar, batches: Path, hashes: FileHashes, prefetch: str) -> None:
     """Raise DataError if a file is missing or does not match its checksum. prefetch: the remedy's command."""
     dataset_class = _dataset_class(variant)
     meta = (dataset_class.meta["filename"], dataset_class.meta["md5"])
     for name, md5 in (*dataset_class.train_list, *dataset_class.test_list, meta):
         if not (batches / name).is_file():
             raise DataError(f"{batches / name}: missing from the unpacked batches; run: {prefetch}")
-        _verify(batches / name, md5, prefetch)
+        _verify(batches / name, md5, hashes, prefetch)
 
 
-def _verify(file: Path, md5: str, prefetch: str) -> None:
-    from torchvision.datasets.utils import check_integrity
-
-    if not check_integrity(file, md5):
+def _verify(file: Path, md5: str, hashes: FileHashes, prefetch: str) -> None:
+    if hashes.md5(file).hex() != md5:
         raise DataError(f"{file}: truncated or changed (checksum is not {md5}); delete it and run: {prefetch}")
 
 

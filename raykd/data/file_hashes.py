@@ -1,6 +1,6 @@
-"""SHA-256 of a data set's files, kept in the cache folder, so that a second start reads no image.
+"""SHA-256 and MD5 of a data set's files, kept in the cache folder, so that a second start reads no image.
 
-    <cache>/hashes-<16 hex digits>.arrow    path, state and SHA-256 of each file below one place
+    <cache>/hashes-<16 hex digits>.arrow    path, algorithm, state and hash of each file below one place
 
 The digits begin the SHA-256 of the place's resolved path.
 The state of a file is its size, inode, and the times of its last changes. A file with another state is hashed again. A
@@ -14,6 +14,7 @@ import logging
 import os
 import time
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +27,14 @@ from raykd.provenance import AT_REST_S
 
 _log = logging.getLogger(__name__)
 _STATE = ("size", "inode", "mtime_ns", "ctime_ns")
-_SCHEMA = pa.schema([("path", pa.string()), *((name, pa.uint64()) for name in _STATE), ("sha256", pa.binary(32))])
+_SCHEMA = pa.schema(
+    [
+        ("path", pa.string()),
+        ("algorithm", pa.string()),
+        *((name, pa.uint64()) for name in _STATE),
+        ("digest", pa.binary()),
+    ]
+)
 _CHECKSUM_BYTES = 4
 
 
@@ -52,19 +60,26 @@ class FileHashes:
 
     def __init__(self, place: Path) -> None:
         self._place = place
-        self._known: dict[str, tuple[FileState, bytes]] = {}
+        self._known: dict[tuple[str, str], tuple[FileState, bytes]] = {}  # by relative path and algorithm
         self._is_changed = False
 
     def sha256(self, path: Path) -> bytes:
         """Return the SHA-256 of the file `path`, 32 bytes. Raises DataError if it cannot be read."""
-        key = os.path.relpath(path, self._place)
+        return self._digest(path, "sha256")
+
+    def md5(self, path: Path) -> bytes:
+        """Return the MD5 of the file `path`, 16 bytes, to compare with a published one. Raises as `sha256` does."""
+        return self._digest(path, "md5")
+
+    def _digest(self, path: Path, algorithm: str) -> bytes:
+        key = os.path.relpath(path, self._place), algorithm
         try:
             started_ns, state = time.time_ns(), FileState.of(path.stat())
             known = self._known.get(key)
             if known and known[0] == state:
                 return known[1]
             with path.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").digest()
+                digest = hashlib.file_digest(stream, partial(hashlib.new, algorithm, usedforsecurity=False)).digest()
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror}); {REDOWNLOAD}") from error
         if state.is_at_rest(started_ns):
@@ -86,16 +101,17 @@ class FileHashes:
             _log.warning("%s: damaged (%s), hashing the files again", path, error)
             return
         states = map(FileState._make, zip(*(columns[name] for name in _STATE), strict=True))
-        stored = dict(zip(columns["path"], zip(states, columns["sha256"], strict=True), strict=True))
+        keys = zip(columns["path"], columns["algorithm"], strict=True)
+        stored = dict(zip(keys, zip(states, columns["digest"], strict=True), strict=True))
         self._known = stored | self._known
 
     def write(self, cache: Path) -> None:
         """Write all hashes to the folder `cache`, if there are new ones."""
         if not self._is_changed:
             return
-        paths, path = sorted(self._known), self._path(cache)
-        states = [self._known[name][0] for name in paths]
-        columns = [paths, *zip(*states, strict=True), [self._known[name][1] for name in paths]]
+        keys, path = sorted(self._known), self._path(cache)
+        states, digests = zip(*(self._known[key] for key in keys), strict=True)
+        columns = [*zip(*keys, strict=True), *zip(*states, strict=True), digests]
         try:
             arrays = [pa.array(column, field.type) for column, field in zip(columns, _SCHEMA, strict=True)]
             table, sink = pa.table(arrays, _SCHEMA), pa.BufferOutputStream()

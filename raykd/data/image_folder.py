@@ -20,7 +20,7 @@ from raykd.data.file_hashes import FileHashes
 from raykd.data.image_decoding import TargetSize
 from raykd.data.regular_files import REDOWNLOAD, FileVersion, list_folder, require_regular_file, walk
 from raykd.data.sources import EncodedImage, Source, key_of, split_by_size
-from raykd.data.splits import NAMED_FOLDER, SPLIT_NAMES, TRAIN, choose_test_split, has_train_and_test
+from raykd.data.splits import DATA_NAME_REMEDY, SPLIT_NAMES, TRAIN, choose_test_split, has_train_and_test
 from raykd.data.types import Channels, Split, StoredDataset
 from raykd.errors import DataError, did_you_mean, plural
 
@@ -113,7 +113,7 @@ def find(
     Raises DataError, with file or folder and remedy, for anything that differs from the layout.
     """
     if not place.is_dir():
-        raise DataError(f"{place}: no such folder; {NAMED_FOLDER}, with {LAYOUT}")
+        raise DataError(f"{place}: no such folder; {DATA_NAME_REMEDY}, with {LAYOUT}")
     entries = [entry.name for entry in list_folder(place)]
     splits = [name for name in _splits_in(place) if name not in ignored]
     test_name, notes = choose_test_split(place, splits, LAYOUT, "folder", entries)

@@ -38,7 +38,13 @@ _SOURCES: dict[str, Callable[[Path], Source]] = {
 _AVERAGE_CHUNK = 4096  # images averaged at a time; all 50,000 of them would take 600 MB more
 
 
-def load_dataset(name: str, folder: Path | None, image_size: int | None = None, cache: Path | None = None) -> Dataset:
+def load_dataset(
+    name: str,
+    folder: Path | None,
+    image_size: int | None = None,
+    cache: Path | None = None,
+    source: Source | None = None,
+) -> Dataset:
     """Load a data set into memory.
 
     Args:
@@ -48,16 +54,21 @@ def load_dataset(name: str, folder: Path | None, image_size: int | None = None, 
             CIFAR, 16 for digits). The images of all other data sets are resized. None keeps the stored size.
         cache: folder for the decoded images, which the next load maps into memory instead of decoding: 176 MiB
             for CIFAR-10. It is created if missing.
+        source: the images, if they were listed already by `find_source(name, folder)`.
     Raises ConfigError for an unknown name or an impossible size. DataError for files that are missing or damaged, or
         for images that do not fit into memory.
     """
     dataset_names.require_known(name)
     with memory.report_shortage(name):
-        return _load_digits(image_size) if name == "digits" else _load_stored(name, folder, image_size, cache)
+        return _load_digits(image_size) if name == "digits" else _load_stored(name, folder, image_size, cache, source)
 
 
 def find_dataset(
-    name: str, folder: Path | None, image_size: int | None = None, cache: Path | None = None
+    name: str,
+    folder: Path | None,
+    image_size: int | None = None,
+    cache: Path | None = None,
+    source: Source | None = None,
 ) -> StoredDataset:
     """Find the images of `name` on disk and check what can be checked without decoding them. The files are hashed.
 
@@ -68,7 +79,7 @@ def find_dataset(
         return _find_cifar(name, place, image_size, cache)
     if dataset_names.kind_of(name) == "packed":
         return packed_dataset.find(place, image_size)
-    return find_source(name, folder).stored_dataset(image_size, hashes_of(place, cache))
+    return (source or find_source(name, folder)).stored_dataset(image_size, hashes_of(place, cache))
 
 
 def find_source(name: str, folder: Path | None) -> Source:
@@ -120,8 +131,10 @@ def stored_size(name: str) -> int | None:
     return digits.IMAGE_SIZE if name == "digits" else cifar.IMAGE_SIZE if dataset_names.is_cifar(name) else None
 
 
-def _load_stored(name: str, folder: Path | None, image_size: int | None, cache: Path | None) -> Dataset:
-    stored = find_dataset(name, folder, image_size, cache)
+def _load_stored(
+    name: str, folder: Path | None, image_size: int | None, cache: Path | None, source: Source | None
+) -> Dataset:
+    stored = find_dataset(name, folder, image_size, cache, source)
     path = decoded_cache.cache_path(cache, name, stored.image_size, stored.identity) if cache else None
     cached = decoded_cache.read(path, stored.identity) if path else None
     train, test = cached or stored.decode()

@@ -13,6 +13,7 @@ Shapes: N images of a split. A shard consists of record batches of ROWS_PER_BATC
 
 import zlib
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -27,7 +28,7 @@ from torch import Tensor
 
 from raykd.config.codec import read_record
 from raykd.data.types import Channels, Resizing
-from raykd.errors import DataError
+from raykd.errors import COMMAND, DataError, plural
 
 VERSION = 1
 ROWS_PER_BATCH = 256
@@ -102,7 +103,10 @@ class PackRecord:
             return f"version is {self.version}, and this raykd reads version {VERSION}"
         if len(self.mean) != 3 or len(self.std) != 3:
             return "mean and std must have three numbers each"
-        return ""
+        if len(self.class_names) < 2:
+            return f"it names {plural(len(self.class_names), 'class', 'classes')}, and at least two are required"
+        ((name, count),) = Counter(self.class_names).most_common(1)
+        return f"{count} of its classes are called '{name}'" if count > 1 else ""
 
 
 class Pack:
@@ -124,7 +128,17 @@ class Pack:
         labels, sizes, digests = self._read_index(num_train + sum(shard.num_images for shard in record.test))
         self.train = PackedSplit(folder, record.train, labels[:num_train], sizes[:num_train])
         self.test = PackedSplit(folder, record.test, labels[num_train:], sizes[num_train:])
+        self._require_labels(labels)
         self.train_digests, self.test_digests = digests[:num_train], digests[num_train:]
+
+    def _require_labels(self, labels: Tensor) -> None:
+        """Raise DataError for a label, of int64 [n], without a class name."""
+        num_classes = len(self.record.class_names)
+        if wrong := labels[(labels < 0) | (labels >= num_classes)].tolist():
+            raise DataError(
+                f"{self.folder / INDEX}: has label {wrong[0]}, and {RECORD} names {num_classes} classes, from label 0; "
+                f"{repack_remedy(self.folder)}"
+            )
 
     def _require_size(self, path: Path, num_bytes: int) -> None:
         try:
@@ -218,7 +232,7 @@ class _Rows:
 def read_pack_record(folder: Path) -> PackRecord:
     """Return the record of the pack in `folder`. Raises DataError if there is no complete pack, or it is damaged."""
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; pack a data set with: python -m raykd pack NAME")
+        raise DataError(f"{folder}: no such folder; pack a data set with: {COMMAND} pack NAME")
     record = read_record(PackRecord, folder / RECORD)
     if record is None:
         raise DataError(

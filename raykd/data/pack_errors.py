@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from raykd.errors import DataError
+from raykd.errors import COMMAND, DataError
 
 
 class Alternative(NamedTuple):
@@ -56,5 +56,5 @@ def _message(problem: str, remedy: str, alternatives: Sequence[str]) -> str:
 
 def pack_command(name: str, data_folder: Path, options: str = "") -> str:
     """Return the command that packs the data set `name`, quoted for a shell, with `options` as they are."""
-    words = shlex.join(["python", "-m", "raykd", "pack", name, "--data-dir", str(data_folder)])
-    return f"{words} {options}".rstrip()
+    words = shlex.join(["pack", name, "--data-dir", str(data_folder)])
+    return f"{COMMAND} {words} {options}".rstrip()

@@ -23,7 +23,7 @@ from raykd.data.loader_threads import PendingPixels
 from raykd.data.packed_images import PackedImages
 from raykd.data.types import Images
 from raykd.data.views import ViewRenderer, Views
-from raykd.errors import ConfigError
+from raykd.errors import COMMAND, ConfigError
 
 Request = tuple[Tensor, Tensor]  # index and view, int64 [B] each
 
@@ -68,7 +68,7 @@ def make_renderer(images: Images, views: Views | CropViews, device: torch.device
         return ViewRenderer(images, views, device)
     raise ConfigError(
         f"data.min_crop_area = {getattr(views, 'min_area', None)}: random crops of whole images require a packed data "
-        "set, and these images are in memory; pack them (python -m raykd pack NAME), or set data.min_crop_area=none"
+        f"set, and these images are in memory; pack them ({COMMAND} pack NAME), or set data.min_crop_area=none"
     )
 
 

@@ -18,7 +18,7 @@ TRAIN = "train"
 TEST = "test"
 VALIDATION = ("validation", "valid", "val", "dev")  # names under which data sets publish a validation split
 SPLIT_NAMES = (TRAIN, TEST, *VALIDATION)
-NAMED_FOLDER = "data.name must be a folder below --data-dir or an absolute path"
+DATA_NAME_REMEDY = "data.name must be a folder below --data-dir or an absolute path"
 _MAX_LISTED = 4
 
 

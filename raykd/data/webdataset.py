@@ -37,7 +37,7 @@ from raykd.data.sources import (
     notes_on_shared_files,
     split_by_size,
 )
-from raykd.data.splits import NAMED_FOLDER, SPLIT_NAMES, TRAIN, choose_test_split
+from raykd.data.splits import DATA_NAME_REMEDY, SPLIT_NAMES, TRAIN, choose_test_split
 from raykd.data.types import Channels, Split, StoredDataset
 from raykd.errors import DataError, plural, shown
 
@@ -137,7 +137,7 @@ def find(place: Path, ignored: Collection[str] = (), statistics: tuple[Channels,
     Raises DataError, with file and remedy, for anything that differs from the layout.
     """
     if not place.is_dir():
-        raise DataError(f"{place}: no such folder; {NAMED_FOLDER}, with {LAYOUT}")
+        raise DataError(f"{place}: no such folder; {DATA_NAME_REMEDY}, with {LAYOUT}")
     files = {split: files for split, files in find_files(place).items() if split not in ignored}
     existing = list(files) or [entry.name for entry in list_folder(place)]
     test_name, notes = choose_test_split(place, files, LAYOUT, "tar files of", existing)

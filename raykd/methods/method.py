@@ -94,7 +94,7 @@ class Method(Config):
     def stored(self, results_only: bool) -> dict[str, Any]:
         """Return the values behind `to_dict`, with the hash of a custom method's file."""
         source = self.custom_source()
-        return super().stored(results_only) | ({"source": source.stored(results_only)} if source else {})
+        return super().stored(results_only) | ({"source": source.to_entry(results_only)} if source else {})
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         source = self.custom_source()

@@ -96,7 +96,7 @@ class Network(SubmoduleModel, metaclass=_ByClass):
 
     def stored(self, results_only: bool) -> dict[str, Any]:
         """Return the values behind `to_dict`, with the hash of the class's file."""
-        return super().stored(results_only) | {"source": self.source.stored(results_only)}
+        return super().stored(results_only) | {"source": self.source.to_entry(results_only)}
 
     @classmethod
     def unpacked(cls, payload: Mapping[str, Any]) -> tuple[type[Config], Mapping[str, Any]]:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from raykd.errors import ConfigError, require_file, shown
+from raykd.errors import COMMAND, ConfigError, require_file, shown
 
 PREFIX = "hf:"
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
@@ -114,7 +114,7 @@ def not_found(name: str) -> ConfigError:
 
     return ConfigError(
         f"model = {PREFIX}{name}: is no folder, and no repository in the cache '{HF_HUB_CACHE}'; check the name, or "
-        "run `python -m raykd prefetch EXPERIMENT` on a machine with internet access"
+        f"run `{COMMAND} prefetch EXPERIMENT` on a machine with internet access"
     )
 
 

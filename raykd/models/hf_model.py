@@ -2,7 +2,7 @@
 
 The folder is read once, when the model is named: its architecture and preprocessing become part of the configuration,
 so that workers, run folders and exports need no folder, and fingerprints depend on its content and not on its path.
-Only `weights=pretrained` reads the folder again. Nothing is downloaded here: `python -m raykd prefetch` does.
+Only `weights=pretrained` reads the folder again. Nothing is downloaded here: `raykd prefetch` does.
 """
 
 import json

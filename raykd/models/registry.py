@@ -10,7 +10,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from raykd.config import custom_file
-from raykd.errors import ConfigError, did_you_mean
+from raykd.errors import COMMAND, ConfigError, did_you_mean
 from raykd.models.cifar_resnet import CifarResNet
 from raykd.models.cifar_resnet50 import BottleneckResNet
 from raykd.models.custom_network import Network
@@ -70,7 +70,7 @@ def find(model: Any) -> Model:
     if model not in MODELS:
         nearest = did_you_mean(model, MODELS, numbered=True)
         raise ConfigError(
-            f"unknown model '{model}'{nearest}; `python -m raykd models` lists the names; also timm:NAME, "
+            f"unknown model '{model}'{nearest}; `{COMMAND} models` lists the names; also timm:NAME, "
             "torchvision:NAME, hf:FOLDER and a class in a file, my_net.py:MyNet"
         )
     return MODELS[model]()

@@ -1,6 +1,6 @@
 """Any image model of timm, by name, as an ImageModel (github.com/huggingface/pytorch-image-models).
 
-Pretrained weights are never downloaded here: `python -m raykd prefetch` stores them on a machine with internet
+Pretrained weights are never downloaded here: `raykd prefetch` stores them on a machine with internet
 access, and compute nodes read that file.
 """
 

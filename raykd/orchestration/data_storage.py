@@ -21,7 +21,7 @@ from raykd.data.pack_writer import PackPlan, discard_pack, plan_pack
 from raykd.data.sources import Source
 from raykd.data.storage import StorageChoice, choose_storage, decoded_size
 from raykd.errors import ConfigError
-from raykd.orchestration.options import Options, data_key
+from raykd.orchestration.options import Options, data_key, keep_listing
 from raykd.orchestration.packing import write_pack
 from raykd.orchestration.process_pool import PackingKilled
 from raykd.spec.experiment import Data
@@ -46,6 +46,8 @@ def with_packs(
         log(f"{data.name}: {choice.reason}")
         if choice.storage == "memory":
             packs[data_key(data)] = None
+            if isinstance(found, Source):
+                keep_listing(data, options, found)
             continue
         try:
             pack = found if isinstance(found, Path) else _pack_of(data.name, found, options, log, console)

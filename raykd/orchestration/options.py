@@ -13,6 +13,7 @@ from raykd.data.load import load_dataset
 from raykd.data.node_copy import copy_to_node
 from raykd.data.pack import RECORD
 from raykd.data.packed_dataset import open_packed
+from raykd.data.sources import Source
 from raykd.data.square_statistics import with_exact_statistics
 from raykd.data.types import Dataset
 from raykd.spec.callback import Callback
@@ -56,6 +57,14 @@ class Options:
         return self.results / ".data"
 
 
+_listed: dict[tuple[str, Path], Source] = {}  # for the next load, so that a start lists the images once
+
+
+def keep_listing(data: Data, options: Options, source: Source) -> None:
+    """Keep the list of the images of `data` until `dataset_of` loads them."""
+    _listed[data.name, options.data_folder] = source
+
+
 def dataset_of(data: Data, options: Options) -> Dataset:
     """Return the data set of `data`, loaded or opened once per process.
 
@@ -85,4 +94,5 @@ def _open_once(
 @cache
 def _load_once(name: str, folder: Path, image_size: int | None, decoded: Path) -> Dataset:
     """Load the images, which depend on these fields of `Data` only."""
-    return load_dataset(name, folder, image_size, cache=decoded if decoded.is_dir() else None)
+    source = _listed.pop((name, folder), None)
+    return load_dataset(name, folder, image_size, cache=decoded if decoded.is_dir() else None, source=source)

@@ -15,7 +15,6 @@ from raykd.config.damage import damaged
 from raykd.orchestration.data_storage import with_packs
 from raykd.orchestration.options import Options, dataset_of
 from raykd.orchestration.progress import log
-from raykd.report.report import Report
 from raykd.spec.stages import ROLES, Stage
 from raykd.store.migration import require_migrated
 from raykd.store.records import read_plan
@@ -26,11 +25,12 @@ from raykd.training.run_record import recorded_run, require_same_data
 
 if TYPE_CHECKING:
     from raykd.report.figures.saved import FigureFormat
+    from raykd.report.report import Report
 
 
 def evaluate_and_report(
     results: Path, data_folder: Path, console: Console, figure_formats: "Sequence[FigureFormat]" = ()
-) -> Report:
+) -> "Report":
     """Evaluate the trained runs that are not yet evaluated, and write the report on every plan in `results`.
 
     A run that was trained on CPUs is evaluated on the CPU, any other run on a GPU if there is one.
@@ -63,7 +63,7 @@ def _planned_folders(results: Path) -> list[RunFolder]:
 
 def write_report(
     results: Path, console: Console, in_full: bool = False, figure_formats: "Sequence[FigureFormat]" = ()
-) -> Report:
+) -> "Report":
     """Write and print the report, and copy the best model of each family and role to models_saved/.
 
     in_full: print all metrics. figure_formats: of the figures that are also written as files.

@@ -1,6 +1,7 @@
 """Run experiments: check their plans, train on Ray, evaluate and report. One call, one exit code."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -25,6 +26,7 @@ from raykd.spec.plan import Plan, Run, make_plan
 from raykd.spec.trackers import require_installed
 from raykd.store.migration import require_migrated
 from raykd.store.run_store import RunStore
+from raykd.trackers.tracking import Tracking
 from raykd.training.compute import device_for, require_precision
 from raykd.training.final_evaluation import is_tested
 from raykd.training.networks import Networks
@@ -112,9 +114,15 @@ def teacher_choice_of(plan: Plan, dataset: Dataset, states: RunStates, options: 
 
 
 def run_experiments(
-    experiments: Sequence[Experiment], options: Options, console: Console, reports: bool = True
+    experiments: Sequence[Experiment],
+    options: Options,
+    console: Console,
+    reports: bool = True,
+    tracking: Tracking | None = None,
 ) -> list[JobStatus]:
     """Train and evaluate every run of the experiments, and report. Return how each job ended.
+
+    tracking: the trackers of a command that runs more than this; None for those of the experiments.
 
     Raises Interrupted, or RunFailed with the jobs that failed.
     """
@@ -137,7 +145,8 @@ def run_experiments(
         if run.imported is not None and (check := read_import_check(store.folder(run))):
             log(console, f"{run.name}: {describe_import(check)}")
     caches = _plan_caches(plans, states, options, console)
-    with stop_signals() as stopped, tracking_of(options, console) as tracking:
+    trackers = nullcontext(tracking) if tracking is not None else tracking_of(options, console)
+    with stop_signals() as stopped, trackers as tracking:
         for plan, _ in plans:
             watch_runs(tracking, family_of(plan, options.results), plan.runs, store)
         statuses = run_to_completion(runs, states, caches, experiments[0].workers, options, console, stopped.is_set)

@@ -34,6 +34,7 @@ from raykd.store.records import SearchRecord
 from raykd.store.run_folder import now
 from raykd.store.run_store import RunStore
 from raykd.store.study import SearchStudy, SearchTrial, best_first, num_ended
+from raykd.trackers.tracking import Tracking
 from raykd.training.compute import device_for, require_precision
 from raykd.training.teacher.choose import PlannedCache, teacher_identity
 
@@ -51,9 +52,9 @@ def search(experiment: Experiment, options: Options, console: Console) -> None:
     plan, dataset = plan_of(experiment, options)  # finds all configuration errors before Ray starts
     identity = check_search(experiment, plan, dataset, options)
     is_done = num_ended(command.folder.trials()) >= command.search.num_trials and is_confirmed(command)
-    with nullcontext() if is_done else ray_session():
-        winner = _earlier_winner(command) if is_done else _find_winner(command, plan, dataset, identity)
-        run_experiments([experiment.with_configuration(winner)], options, console)
+    with nullcontext() if is_done else ray_session(), tracking_of(options, console) as tracking:
+        winner = _earlier_winner(command) if is_done else _find_winner(command, plan, dataset, identity, tracking)
+        run_experiments([experiment.with_configuration(winner)], options, console, tracking=tracking)
 
 
 def _earlier_winner(command: SearchCommand) -> dict[str, Any]:
@@ -63,18 +64,19 @@ def _earlier_winner(command: SearchCommand) -> dict[str, Any]:
     return winner_of(folder) if search.confirm else dict(_best(folder.trials(), search)[0].configuration)
 
 
-def _find_winner(command: SearchCommand, plan: Plan, dataset: Dataset, identity: dict[str, Any]) -> dict[str, Any]:
+def _find_winner(
+    command: SearchCommand, plan: Plan, dataset: Dataset, identity: dict[str, Any], tracking: Tracking
+) -> dict[str, Any]:
     """Finish the search and its confirmation, and return the winning configuration."""
     search, folder, options = command.search, command.folder, command.options
     _require_precisions(command)
     only_teacher, store = replace(options, stages=("teacher",)), RunStore(options.results)
-    ended = run_experiments([command.experiment], only_teacher, command.console, reports=False)
+    ended = run_experiments([command.experiment], only_teacher, command.console, False, tracking)
     choice = teacher_choice_of(plan, dataset, RunStates.read(plan.runs, store), options)
     cache = as_filled(choice.cache) if choice and choice.cache else None  # it was filled after the teacher's training
     teachers = [store.folder(run) for run in plan.runs if run.stage == "teacher"]
     cache_name = cache.key(dataset, teacher_identity(teachers)).name if cache else None
-    tracking = tracking_of(options, command.console)
-    with folder.lock(wait_s=1), stop_signals() as stopped, tracking:
+    with folder.lock(wait_s=1), stop_signals() as stopped:
         parent = watch_search(tracking, command)
         _write_record(command, identity, ended, cache_name)
         study = SearchStudy(folder, search, command.default_configuration)

@@ -1,4 +1,4 @@
-"""The connection between a worker and its command: jobs, how they ended, and whether to stop.
+"""The connection between a worker and the driver: jobs, how they ended, and whether to stop.
 
 Whether to stop is polled by a thread, so that a training step never waits for an answer over the network.
 """
@@ -13,7 +13,7 @@ from ray.exceptions import RayError
 from raykd.orchestration.run_queue import Job, State
 
 POLL_S = 0.5
-ANSWER_S = 20.0  # without an answer for this long, the command counts as unreachable
+ANSWER_S = 20.0  # without an answer for this long, the driver counts as unreachable
 
 
 class StopPoller:
@@ -41,7 +41,7 @@ class StopPoller:
         return self._stop.is_set()
 
     def should_stop(self) -> bool:
-        """Return whether to save and stop: the command has requested it, or is unreachable at present."""
+        """Return whether to save and stop: the driver has requested it, or is unreachable at present."""
         return self.is_stopping or self._unreachable.is_set()
 
     def _poll_until_stop(self) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from raykd.config import Config, fingerprint, not_fingerprinted, skip_if_default, to_dict
 from raykd.data.splits import stratified_split, stratified_subset
 from raykd.data.types import Dataset
-from raykd.errors import ConfigError, plural
+from raykd.errors import COMMAND, ConfigError, plural
 from raykd.methods import CrossEntropy, Method
 from raykd.models import Model
 from raykd.models.hf_files import PREFIX as HF_PREFIX
@@ -260,7 +260,7 @@ def _pretrained_weights(model: Model, weights_folder: Path, instead: str) -> Wei
     path = model.pretrained_file(weights_folder)
     if not path.is_file():
         raise ConfigError(
-            f"pretrained weights '{path}' do not exist: run `python -m raykd prefetch` on a machine with internet "
+            f"pretrained weights '{path}' do not exist: run `{COMMAND} prefetch` on a machine with internet "
             f"access, or {instead}"
         )
     return _weights_file(str(path))

@@ -7,8 +7,9 @@ from typing import Any
 from raykd.errors import ConfigError, did_you_mean
 
 TENSORBOARD, NONE = "tensorboard", "none"
-# Trackers that are optional: the packages that each imports, and the name under which pip installs what is missing.
-PACKAGES = {"mlflow": (("mlflow", "sqlalchemy", "alembic"), "mlflow-skinny"), "wandb": (("wandb",), "wandb")}
+# The package that an optional tracker imports, and its name for pip. MLflow's SQLite store also requires SQLAlchemy and
+# Alembic, which Optuna installs.
+PACKAGES = {"mlflow": ("mlflow", "mlflow-skinny"), "wandb": ("wandb", "wandb")}
 TRACKERS = (TENSORBOARD, *PACKAGES, NONE)
 
 
@@ -36,11 +37,9 @@ def require_known_trackers(names: tuple[str, ...]) -> None:
 def require_installed(names: Collection[str]) -> None:
     """Raise ConfigError, with the command that installs it, for a tracker whose package is missing."""
     for name in names:
-        packages, install = PACKAGES.get(name, ((), ""))
-        if missing := [package for package in packages if not _is_installed(package)]:
-            raise ConfigError(
-                f"tracker = {name}: requires a package that is missing ({missing[0]}): pip install {install}"
-            )
+        package, install = PACKAGES.get(name, ("", ""))
+        if package and not _is_installed(package):
+            raise ConfigError(f"tracker = {name}: requires a package that is missing: pip install {install}")
 
 
 def _is_installed(package: str) -> bool:

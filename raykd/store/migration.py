@@ -1,4 +1,4 @@
-"""Results folders of the earlier layout, in which each family had teachers of its own.
+"""Results folders of the earlier layout, in which families did not share teachers.
 
 <results>/<family>/teacher-...     is now <results>/teachers/teacher-..., which all families share
 <results>/.before_migration/       teachers that another run replaces; nothing refers to them any more

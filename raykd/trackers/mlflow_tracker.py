@@ -7,6 +7,7 @@ driver process writes it, and another command on the same folder waits for a loc
 
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -43,7 +44,7 @@ class MLflow(Tracker):
         self._artifacts = None if uri else (folder.absolute() / ARTIFACTS).as_uri()
         # A local file is found again after its folder was moved; the address of a server may contain a password.
         self.store = fingerprint(uri)[:12] if uri else "local"
-        self.where = "MLFLOW_TRACKING_URI" if uri else f"mlflow ui --backend-store-uri {local}"
+        self.where = "MLFLOW_TRACKING_URI" if uri else f"mlflow ui --backend-store-uri {shlex.quote(local)}"
         self._client: Any = MlflowClient(tracking_uri=uri or local)
         self._started: dict[str, int] = {}  # milliseconds since 1970, by run id
 

@@ -6,6 +6,7 @@ internet access. A run that resumes offline gets a second folder with the same i
 
 import os
 import secrets
+import shlex
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -37,7 +38,11 @@ class WandB(Tracker):
         self._wandb: Any = wandb
         account = [os.environ.get(name, "") for name in ("WANDB_BASE_URL", "WANDB_ENTITY", "WANDB_PROJECT")]
         self.store = "local" if mode == "offline" else fingerprint([mode, *account])[:12]
-        self.where = f"wandb sync {self._folder / FOLDER}/offline-run-*" if mode == "offline" else f"WANDB_MODE={mode}"
+        self.where = (
+            f"wandb sync {shlex.quote(str(self._folder / FOLDER))}/offline-run-*"
+            if mode == "offline"
+            else f"WANDB_MODE={mode}"
+        )
         self._runs: dict[str, Any] = {}
 
     def open(self, run: TrackedRun, run_id: str | None, parent_id: str | None) -> str:

@@ -1,4 +1,4 @@
-"""Migrate a results folder of the earlier layout, in which each family had teachers of its own.
+"""Migrate a results folder of the earlier layout, in which families did not share teachers.
 
     migration = plan_migration(results)      # reads only
     apply_migration(results, migration)      # moves folders and rewrites their files
@@ -12,6 +12,7 @@ The plan is written to the results folder first. After an interruption it is rea
 done changes nothing when it is repeated.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,7 +59,7 @@ def plan_migration(results: Path) -> MigrationRecord:
     _require_unlocked(results)
     old = [run for folder in _run_folders(results) if (run := _read_old(folder)) is not None]
     teachers = [run for run in old if run.record.stage == "teacher"]
-    kept = _kept_teachers(results, teachers)
+    kept = _kept_teachers(results, old)
     moves, notes = _moves_of_teachers(results, teachers, kept)
     for run in (run for run in old if run.record.stage != "teacher"):
         move, note = _move_of_student(results, run, kept)
@@ -123,11 +124,17 @@ def _recorded_run_with_method(folder: RunFolder, record: RunRecord) -> Run | Non
         return None
 
 
-def _kept_teachers(results: Path, teachers: Sequence[OldRun]) -> dict[str, RunFolder]:
+def _kept_teachers(results: Path, old: Sequence[OldRun]) -> dict[str, RunFolder]:
     """Return the folder to keep of each teacher, by its name after the migration; it may be there already.
 
-    Of several copies it is the first one that is evaluated, else trained, else the one with the most epochs.
+    Of several copies it is one that is evaluated, else trained, else that with the most epochs; of equal ones that from
+    which the most runs and trials of `old` are distilled, because the weights of others may differ.
     """
+    teachers = [run for run in old if run.record.stage == "teacher"]
+    students = [run for run in old if run.before is not None and run.record.stage != "teacher"]
+    used = Counter(
+        (run.record.family, teacher.name) for run in students if run.before for teacher in run.before.teachers
+    )
     copies: dict[str, list[RunFolder]] = {}
     for path in sorted((results / TEACHERS).glob("*/run.json")):
         copies[path.parent.name] = [RunFolder(path.parent)]
@@ -135,11 +142,11 @@ def _kept_teachers(results: Path, teachers: Sequence[OldRun]) -> dict[str, RunFo
         if run.after is not None:
             copies.setdefault(run.after.name, []).append(run.folder)
 
-    def progress(folder: RunFolder) -> tuple[bool, bool, int]:
-        is_done = folder.status() == "done"
-        return is_done and folder.test.is_file(), is_done, len(folder.history())
+    def value(folder: RunFolder) -> tuple[bool, bool, int, int]:
+        is_done, (family, name) = folder.status() == "done", folder.path.parts[-2:]
+        return is_done and folder.test.is_file(), is_done, len(folder.history()), used[family, name]
 
-    return {name: max(folders, key=progress) for name, folders in copies.items()}
+    return {name: max(folders, key=value) for name, folders in copies.items()}
 
 
 def _moves_of_teachers(
@@ -170,12 +177,11 @@ def _move_of_student(results: Path, run: OldRun, kept: Mapping[str, RunFolder]) 
         return None, "its configuration or the code of its method cannot be read; it stays, and is trained again"
     sha256, note = _teacher_sha256(results, run, kept), ""
     if sha256 is None:
-        if run.record.status != "done":
-            return None, "partly trained with other weights of its teacher; it stays, and is trained again"
-        sha256, note = (
-            run.record.teacher_sha256,
-            "distilled from other weights of the same teacher, as the report warns",
-        )
+        sha256 = run.record.teacher_sha256
+        if not run.is_trial:  # the trials of a search are compared with each other only
+            note = "distilled from other weights of the same teacher, as the report warns"
+            if run.record.status != "done":
+                return None, "partly trained with other weights of its teacher; it stays, and is trained again"
     source = str(run.folder.path.relative_to(results))
     target = source if run.is_trial else f"{run.after.family}/{run.after.name}"
     if target != source and (results / target).exists():

@@ -122,7 +122,7 @@ CASES = [
         *("dashboard", "7"),
         scontrol=shown("RUNNING", host=""),
     ),
-    job("submit without a file", ("an experiment file", "python -m raykd submit experiments/"), "submit"),
+    job("submit without a file", ("an experiment file", "raykd submit experiments/"), "submit"),
     job("submit with an option alone", ("an experiment file",), "submit", "-f"),
     job(
         "a step that Slurm refuses",

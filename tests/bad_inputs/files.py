@@ -127,7 +127,7 @@ CASES = [
         ("{folder}/teacher.safetensors", "number of classes"),
     ),
     BadInput("a pickled module", distill_from(pickled_module, "teacher.pth"), ("more than tensors",)),
-    BadInput("pretrained weights that are missing", pretrained_teacher, ("python -m raykd prefetch",)),
+    BadInput("pretrained weights that are missing", pretrained_teacher, ("raykd prefetch",)),
     BadInput("a report without runs", lambda folder: ["report"], ("results",)),
     BadInput("a file of tables without their format", lambda folder: ["report", "--output", "t.tex"], ("--format",)),
     BadInput(

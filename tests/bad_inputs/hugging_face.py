@@ -122,7 +122,7 @@ FOLDERS: dict[str, tuple[Write, tuple[str, ...], tuple[str, ...]]] = {
     "a repository that is not in the cache": (
         lambda folder: None,
         ("student.model=hf:nobody/nothing",),
-        ("hf:nobody/nothing: is no folder, and no repository in the cache", "python -m raykd prefetch"),
+        ("hf:nobody/nothing: is no folder, and no repository in the cache", "raykd prefetch"),
     ),
     "a folder as checkpoint of another network": (
         config(),

@@ -7,12 +7,13 @@ from pathlib import Path
 import finished_results as finished
 
 from bad_inputs.case import BadInput
+from raykd.errors import COMMAND
 
 sys.path.append(str(Path(__file__).parents[1] / "report"))  # for a search that needs no training
 
 Damage = Callable[[Path], None]
 RETRAIN = ("move the folder", "rerun the same command to train the run again")
-EVALUATE = ("remove it", "'python -m raykd report' then evaluates the run again")
+EVALUATE = ("remove it", f"'{COMMAND} report' then evaluates the run again")
 
 
 def _arguments(command: str, folder: Path, run: Path) -> list[str | Path]:

@@ -5,13 +5,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bad_inputs.case import EXPERIMENT, BadInput, experiment_file, plan
+from raykd.errors import COMMAND
 
 Make = Callable[[Path], Sequence[str | Path]]
 HUGE = "9" * 26
 
 SETTINGS: dict[str | tuple[str, ...], tuple[str, ...]] = {
     # Names of models, methods, data and fields.
-    "teacher.model=resnet19": ("unknown model 'resnet19'", "`python -m raykd models` lists the names"),
+    "teacher.model=resnet19": ("unknown model 'resnet19'", f"`{COMMAND} models` lists the names"),
     "student.model=renset18": ("unknown model 'renset18'", "did you mean 'resnet18'?"),
     "student.model=": ("unknown model ''", "lists the names"),
     "student.model=timm:": ("unknown timm model ''",),

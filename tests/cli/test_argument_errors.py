@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from raykd import errors
 from raykd.cli import parser
 from raykd.cli.options import make_experiment_parser
 from raykd.errors import COMMAND
@@ -33,6 +34,7 @@ def error_of(capsys: pytest.CaptureFixture[str], parse, arguments: list[str]) ->
         ),
         (["plan", "digits", "--verbose"], f"unknown option '--verbose'; see '{COMMAND} plan --help'"),
         (["plan", "digits", "vit"], f"unexpected argument 'vit'; see '{COMMAND} plan --help'"),
+        (["run"], f"the following arguments are required: NAME|FILE; see '{COMMAND} run --help'"),
         (["run", "--plan", "digits"], f"unknown option '--plan'; see '{COMMAND} run --help'"),
         (
             ["export", "x", "--format", "onxx"],
@@ -90,3 +92,25 @@ def test_help_has_the_default_of_every_option_that_takes_a_value() -> None:
         if not action.required and action.nargs not in (0, argparse.REMAINDER) and "default" not in (action.help or "")
     ]
     assert not missing
+
+
+@pytest.mark.parametrize(
+    ("started", "on_path", "command"),
+    [
+        (["/venv/lib/raykd/__main__.py", "plan"], True, "python -m raykd"),
+        (["/venv/bin/raykd", "plan"], False, "raykd"),
+        (["experiments/digits.py"], True, "raykd"),
+        (["experiments/digits.py"], False, "python -m raykd"),
+        (["/venv/lib/pytest/__main__.py"], False, "python -m raykd"),
+        ([], False, "python -m raykd"),
+    ],
+)
+def test_messages_name_the_command_as_it_was_started_or_as_path_has_it(started, on_path, command, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", started)
+    monkeypatch.setattr("shutil.which", lambda name: f"/venv/bin/{name}" if on_path else None)
+    assert errors._command() == command
+
+
+def test_a_job_command_has_only_the_values_that_its_step_in_the_job_takes() -> None:
+    parsed = vars(parser.make_parser().parse_args(["logs", "digits-1"]))
+    assert parsed == {"command": "logs", "job": None, "name": "digits-1", "follow": False}

@@ -1,4 +1,4 @@
-"""`python -m raykd models`: raykd's names, those of the libraries, and how to name a folder of transformers."""
+"""`raykd models`: raykd's names, those of the libraries, and how to name a folder of transformers."""
 
 from pathlib import Path
 

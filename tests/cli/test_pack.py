@@ -1,4 +1,4 @@
-"""`python -m raykd pack`: the command, its processes and its progress."""
+"""`raykd pack`: the command, its processes and its progress."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""The remedies that name `python -m raykd prefetch` download the data set that is missing."""
+"""The remedies that name `raykd prefetch` download the data set that is missing."""
 
 import shlex
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from raykd.cli import parser
 from raykd.data import cifar
-from raykd.errors import DataError
+from raykd.errors import COMMAND, DataError
 from raykd.models.torchvision_model import Torchvision
 
 ROOT = Path(__file__).parents[2]
@@ -58,9 +58,8 @@ def test_the_remedy_for_a_missing_data_set_downloads_it_into_the_same_folder(
     with pytest.raises(DataError) as raised:
         cifar.find(name, folder)
     _, _, command = str(raised.value).rpartition("run: ")
-    python, *arguments = shlex.split(command)
-    assert python == "python" and arguments[:2] == ["-m", "raykd"]
-    assert parser.entry(arguments[2:]) == 0
+    assert command.startswith(f"{COMMAND} prefetch ")
+    assert parser.entry(shlex.split(command.removeprefix(COMMAND))) == 0
     assert downloads == [(variant.dataset_class, folder)]
 
 

@@ -1,4 +1,4 @@
-"""The findings of `python -m raykd doctor` and their remedies."""
+"""The findings of `raykd doctor` and their remedies."""
 
 import errno
 import fcntl

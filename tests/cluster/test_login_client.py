@@ -27,7 +27,7 @@ LEFTOVERS = {
 
 @pytest.fixture
 def command(tmp_path: Path, repository: Path):
-    """Start `python -m raykd ARGUMENTS` in a new process group, as a shell does; srun runs the shell lines `srun`."""
+    """Start `raykd ARGUMENTS` in a new process group, as a shell does; srun runs the shell lines `srun`."""
     started: list[subprocess.Popen[str]] = []
 
     def start(srun: str, *arguments: str) -> subprocess.Popen[str]:

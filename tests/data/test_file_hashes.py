@@ -67,6 +67,23 @@ def test_a_second_start_reads_no_image_bytes(make, tmp_path, forget, hashed, mon
     assert second.identity == first.identity and hashed == []
 
 
+@pytest.mark.usefixtures("later", "no_network")
+@pytest.mark.parametrize("layout", ["python_archive", "python_batches"])
+def test_published_checksums_of_cifar_are_computed_once_for_each_version_of_a_file(
+    layout: str, tmp_path, forget, hashed, damage, request: pytest.FixtureRequest
+) -> None:
+    folder = request.getfixturevalue(layout)
+    first = load_dataset("cifar10", folder, cache=tmp_path / "cache")
+    assert len(hashed) == (1 if layout == "python_archive" else 7)
+    hashed.clear()
+    forget()
+    assert load_dataset("cifar10", folder, cache=tmp_path / "cache").identity == first.identity and hashed == []
+    damage(next(path for path in sorted(folder.rglob("*")) if path.is_file()), -20)
+    forget()
+    with pytest.raises(DataError, match="truncated or changed"):
+        load_dataset("cifar10", folder, cache=tmp_path / "cache")
+
+
 def _refuse_images(read_bytes: Callable[[Path], bytes]) -> Callable[[Path], bytes]:
     def read(path: Path) -> bytes:
         assert path.suffix not in (".png", ".parquet")

@@ -32,7 +32,7 @@ from raykd.data.pack import Pack
 from raykd.data.pack_space import required_bytes
 from raykd.data.pack_writer import PackPlan, finish_pack, pack
 from raykd.data.shard_writer import read_written, write_shard
-from raykd.errors import ConfigError, DataError
+from raykd.errors import COMMAND, ConfigError, DataError
 
 FORK = multiprocessing.get_context("fork")
 
@@ -317,12 +317,6 @@ def test_resuming_requires_space_only_for_the_rest(tmp_path: Path, monkeypatch: 
 # ---- Damaged packs ----
 
 
-def changed_version(folder: Path) -> None:
-    content = read_checked_json(folder / "pack.json")
-    assert content is not None
-    write_checked_json(folder / "pack.json", {**content, "version": 2})
-
-
 def changed_byte(folder: Path) -> None:
     path = folder / "train-00001.arrow"
     content = bytearray(path.read_bytes())
@@ -339,12 +333,32 @@ def another_index(folder: Path) -> None:
     shutil.copy(folder / "train-00000.arrow", folder / "index.arrow")
 
 
+def change_record(**fields: object) -> Callable[[Path], None]:
+    """Return a function that sets fields of the record in the folder of a pack."""
+
+    def change(folder: Path) -> None:
+        content = read_checked_json(folder / "pack.json")
+        assert content is not None
+        write_checked_json(folder / "pack.json", content | fields)
+
+    return change
+
+
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no folder": (shutil.rmtree, r"packed/pack: no such folder; pack a data set with: python -m raykd pack NAME"),
+    "no folder": (shutil.rmtree, f"packed/pack: no such folder; pack a data set with: {COMMAND} pack NAME"),
     "no pack": (lambda p: (p / "pack.json").unlink(), r"packed/pack: has no pack\.json; it is no packed data set"),
     "another version": (
-        changed_version,
+        change_record(version=2),
         r"pack\.json' is damaged: version is 2, and this raykd reads version 1; remove",
+    ),
+    "fewer classes than labels": (
+        change_record(class_names=["ant", "bee"]),
+        r"index\.arrow: has label 2, and pack\.json names 2 classes, from label 0; remove the folder '.*pack' and pack",
+    ),
+    "no classes": (change_record(class_names=[]), r"pack\.json' is damaged: it names 0 classes, and at least two are"),
+    "equal classes": (
+        change_record(class_names=["ant", "bee", "ant"]),
+        r"pack\.json' is damaged: 2 of its classes are called 'ant'; remove the folder '.*pack' and pack",
     ),
     "changed record": (changed_record, r"pack\.json' is damaged: its checksum does not match .*remove the folder"),
     "cut short": (lambda p: os.truncate(p / "train-00001.arrow", 999), r"train-00001\.arrow: has 999 bytes instead of"),

@@ -188,7 +188,7 @@ def test_a_damaged_row_is_named_by_whoever_reads_it(tmp_path: Path) -> None:
 
 
 def test_crops_of_images_in_memory_are_refused_with_the_remedy() -> None:
-    with pytest.raises(ConfigError, match=r"data.min_crop_area = 0.1: .*python -m raykd pack"):
+    with pytest.raises(ConfigError, match=r"data.min_crop_area = 0.1: .*raykd pack"):
         make_renderer(in_memory(), CROPS, "cpu")
 
 

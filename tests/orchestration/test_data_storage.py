@@ -15,14 +15,16 @@ from small_images import encoded, write_folder
 from small_runs import NO_WEIGHTS, experiment, recipe
 
 from raykd.cli import parser
+from raykd.data import image_folder, load
 from raykd.data.image_packing import PackOptions
 from raykd.data.load import find_source, load_dataset
 from raykd.data.pack import Pack, read_pack_record
 from raykd.data.pack_writer import discard_pack, pack, plan_pack
 from raykd.data.packed_images import PackedImages
 from raykd.data.shard_writer import write_shard
+from raykd.data.sources import Source
 from raykd.data.types import Dataset
-from raykd.errors import ConfigError, DataError, RunFailed
+from raykd.errors import COMMAND, ConfigError, DataError, RunFailed
 from raykd.orchestration import data_storage
 from raykd.orchestration.data_storage import with_packs
 from raykd.orchestration.options import Options, data_key, dataset_of
@@ -55,6 +57,22 @@ def test_small_data_is_decoded_into_memory_and_the_log_says_why(options: Options
     assert dataset_of(DATA, chosen).train.is_in_memory
     assert lines[0].startswith("folder:insects: images are decoded into memory: 24 images of 24x24 pixels take ")
     assert not options.results.exists()
+
+
+def test_a_start_lists_custom_images_once(options: Options, lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    listed: list[Path] = []
+
+    def find(place: Path) -> Source:
+        listed.append(place)
+        return image_folder.find(place)
+
+    monkeypatch.setitem(load._SOURCES, "folder", find)
+    for data in (DATA, ON_DISK):
+        dataset_of(data, packed(data, options, lines))
+    assert listed == [options.data_folder / "insects"] * 2
+    (options.data_folder / "insects/train/bee/new.png").write_bytes(encoded(77))
+    dataset_of.__globals__["_load_once"].cache_clear()  # as in another process
+    assert len(dataset_of(DATA, packed(DATA, options, lines)).train) == 19
 
 
 def test_data_that_does_not_fit_is_packed_once_below_the_results(
@@ -128,7 +146,7 @@ def test_a_pack_is_read_from_memory_or_disk_by_its_size(
     assert chosen.packs == ((data_key(named), pack),)
     dataset = dataset_of(named, replace(chosen, loaders=3))
     assert isinstance(dataset.train.images, PackedImages) and dataset.train.images.threads.count == 3
-    with pytest.raises(DataError, match=r"no such folder; pack a data set with: python -m raykd pack NAME"):
+    with pytest.raises(DataError, match=f"no such folder; pack a data set with: {COMMAND} pack NAME"):
         packed(replace(DATA, name="packed:other"), options, lines)
 
 
@@ -191,7 +209,7 @@ def test_errors_of_an_experiment_that_packs_name_the_whole_command_that_works(
     (place / "train/bee/002.png").write_bytes(b"x")
     with pytest.raises(DataError) as caught:
         packed(data, options, lines)
-    command = f"python -m raykd pack 'folder:my insects' --data-dir {options.data_folder}"
+    command = f"{COMMAND} pack 'folder:my insects' --data-dir {options.data_folder}"
     assert str(caught.value).endswith(
         f"or leave out up to N damaged images ({command} --skip-damaged N) and set data.name to the name that it prints"
     )
@@ -212,7 +230,7 @@ def test_a_killed_process_of_an_experiment_that_packs_is_an_error_with_the_whole
         raise PackingKilled
 
     monkeypatch.setattr(data_storage, "write_pack", killed)
-    with pytest.raises(RunFailed, match=r"pack in fewer processes \(python -m raykd pack folder:insects --data-dir .*"):
+    with pytest.raises(RunFailed, match=rf"pack in fewer processes \({COMMAND} pack folder:insects --data-dir .*"):
         packed(ON_DISK, options, lines)
 
 

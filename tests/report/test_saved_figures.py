@@ -16,7 +16,8 @@ from raykd.report.figures.svg import COLORS
 
 OF_FAMILY = {"gain", "loss", "top1", "val"}
 WITH_METRICS = OF_FAMILY | {"reliability", "classes", "confusion"}
-OF_SEARCH = {"search-plane", "search-curves", "search-history", "search-confirmation", "search-importances"}
+OF_SEARCH = {"search-parallel", "search-fields", "search-plane"}
+OF_SEARCH |= {"search-curves", "search-history", "search-confirmation", "search-importances"}
 
 
 @pytest.fixture(scope="module")

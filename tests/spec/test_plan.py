@@ -26,7 +26,7 @@ from raykd.spec.optimizers import Optimizer
 from raykd.spec.overrides import override
 from raykd.spec.plan import Run, make_plan
 from raykd.spec.recipe import SGD, AdamW, Constant, Cosine, MultiStep
-from raykd.spec.search import Search, uniform
+from raykd.spec.search import Search, loguniform, uniform
 from raykd.spec.stages import STAGES, Stage
 from raykd.training.model_file import images_of
 
@@ -389,3 +389,13 @@ def test_more_classes_than_the_data_has_are_refused() -> None:
     assert str(caught.value) == (
         "cached_classes = 11: must be at most 10, the number of classes of digits; --set cached_classes=all keeps all"
     )
+
+
+def test_the_baselines_of_a_winner_are_trained_with_its_student_recipe() -> None:
+    """They follow a search, also one that confirms nothing (confirm=0)."""
+    search = Search({"student.optimizer.lr": loguniform(0.01, 1), "method.alpha": uniform(0, 1)}, confirm=0)
+    winner = {"student.optimizer.lr": 0.25, "method.alpha": 0.125}
+    runs = runs_of(experiment(search=search).with_configuration(winner))
+    students = [run for run in runs if run.stage != "teacher"]
+    assert {run.stage for run in students} == {"baseline", "distilled"}
+    assert all(run.recipe == students[0].recipe and run.recipe.optimizer.lr == 0.25 for run in students)

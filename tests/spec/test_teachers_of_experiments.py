@@ -54,7 +54,7 @@ def test_another_recipe_other_images_or_another_seed_make_another_teacher(change
     assert run_of("teacher", **changes).name != run_of("teacher").name
 
 
-def test_teachers_have_a_family_of_their_own_and_students_that_of_their_experiment() -> None:
+def test_teachers_have_a_separate_family_and_students_that_of_their_experiment() -> None:
     runs = make_plan(experiment(teacher_seeds=(0, 1)), digits(), NO_WEIGHTS).runs
     assert [(run.stage, run.family) for run in runs] == [
         *[("teacher", TEACHERS)] * 2,

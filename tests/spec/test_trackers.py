@@ -20,15 +20,7 @@ def test_a_missing_package_is_one_line_with_the_install_command_and_nothing_is_w
     if command == "tune":
         file.write_text(file.read_text().replace("KD, SGD", "KD, SGD, Search, uniform").rstrip().removesuffix(")")
                         + '    search=Search(space={"method.alpha": uniform(0.1, 0.9)}, trials=1))\n')  # fmt: skip
-    if command == "run":
-        from raykd.cli.commands import run_experiment_file
-        from raykd.cli.experiment_file import load_experiments
-        from raykd.cli.parser import make_experiment_parser, run_reporting_errors
-
-        arguments = make_experiment_parser(["tiny"]).parse_args(["--set", f"tracker={tracker}", "--results", "results"])
-        code = run_reporting_errors(lambda: run_experiment_file(load_experiments(file), arguments))
-    else:
-        code = parser.entry([command, str(file), "--set", f"tracker={tracker}", "--results", "results"])
+    code = parser.entry([command, str(file), "--set", f"tracker={tracker}", "--results", "results"])
     line = capsys.readouterr().err
     assert code == 2 and line.count("\n") == 1, line
     assert f"tracker = {tracker}: requires a package that is missing" in line and line.strip().endswith(

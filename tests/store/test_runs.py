@@ -19,6 +19,7 @@ from raykd.atomic import write_bytes
 from raykd.config import from_dict
 from raykd.config.codec import read_checked_json
 from raykd.errors import ConfigError, RunFailed
+from raykd.provenance import command_line
 from raykd.spec.plan import Run, make_plan
 from raykd.store.records import read_plan
 from raykd.store.run_folder import RunFolder
@@ -177,6 +178,8 @@ def test_plan_file_has_the_command_that_planned_it_quoted_for_a_shell(tmp_path: 
     RunStore(tmp_path).write_plan(make_plan(experiment(seeds=(0,)), digits(), NO_WEIGHTS, ("baseline",)))
     written = read_plan(tmp_path / "small" / "plan.json").command
     assert written == "python -m raykd distill --set 'data.name=folder:my images' '--alpha?'"
+    monkeypatch.setattr("sys.orig_argv", ["/venv/bin/python", "/venv/bin/raykd", "run", "digits"])
+    assert command_line() == "raykd run digits"
 
 
 def test_missing_results_folder_is_accepted_and_not_made(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Results of the earlier layout, in which each family had teachers of its own, are usable after a migration."""
+"""Results of the earlier layout, in which families did not share teachers, are usable after a migration."""
 
 import hashlib
 import json
@@ -268,6 +268,15 @@ def test_the_better_trained_copy_of_a_teacher_is_kept(results: Path, migrate: Ca
     migrate(results)
     folder = RunStore(results).folder(plan_of("one").runs[0])
     assert folder.status() == "done" and [path.parent.name for path in (results / SET_ASIDE).glob("*/*")] == ["one"]
+
+
+def test_of_equally_trained_copies_the_one_with_the_most_students_is_kept(
+    results: Path, migrate: Callable[..., list[str]]
+) -> None:
+    run = replace(old_plan_of("small").runs[2], seed=1)
+    RunFolder(results / "small" / run.name).write_record(record_of(run))
+    migrate(results)
+    assert [path.parent.name for path in (results / SET_ASIDE).glob("*/*")] == ["one"]
 
 
 def test_a_teacher_that_this_version_cannot_read_is_set_aside(results: Path, migrate: Callable[..., list[str]]) -> None:

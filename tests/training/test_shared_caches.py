@@ -52,7 +52,7 @@ def test_a_family_that_needs_all_views_makes_the_shared_cache_hold_them(tmp_path
     assert merged.holds_all_views and merged.epochs == ()
 
 
-def test_families_whose_students_differ_in_images_or_precision_read_their_own_caches(tmp_path: Path) -> None:
+def test_families_whose_students_differ_in_images_or_precision_read_separate_caches(tmp_path: Path) -> None:
     one, first = plan_and_cache(tmp_path)
     for changes in (
         {"data": replace(experiment().data, student_images=100)},

@@ -146,7 +146,7 @@ def _warning_of_teacher(family: Family) -> list[str]:
         return []
     return [
         f"{', '.join(outdated)}: distilled from earlier weights of the teacher, because the teacher was "
-        "trained again; remove these folders and rerun the same command"
+        "trained again, or raykd migrate kept another copy; remove these folders and rerun the same command"
     ]
 
 
