@@ -53,14 +53,16 @@ def hardware(gpu: str | None) -> dict[str, str | None]:
 
 @cache
 def source() -> dict[str, str | None]:
-    """Return the git revision that is checked out, or None, and a hash of raykd's source files.
+    """Return the git revision that is checked out, or None, and a hash of raykd's source files without experiments.
 
     The hash distinguishes a changed working tree from a clean one without running git.
     """
     package = Path(__file__).parent
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
-        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
+        name = path.relative_to(package).as_posix()
+        if not name.startswith("bundled/"):  # links in a checkout, files in a copy of it and in an installed package
+            digest.update(name.encode() + b"\0" + path.read_bytes())
     return {"revision": git_revision(package.parent / ".git"), "source_sha256": digest.hexdigest()}
 
 

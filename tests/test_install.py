@@ -11,6 +11,8 @@ from zipfile import ZipFile
 
 import pytest
 
+from raykd.provenance import source
+
 ROOT = Path(__file__).parent.parent
 SOURCES = ("raykd", "experiments", "slurm", "pyproject.toml", "README.md", "requirements.txt")
 TINY = ("--set", "seeds=0", "--set", "teacher.epochs=1", "--set", "student.epochs=1")
@@ -83,6 +85,12 @@ def test_the_command_prints_its_version_in_any_folder(installed: Installed, tmp_
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("raykd 0.1.0 (Python 3.")
     assert f"/raykd-{done.stdout.split()[1]}-" in str(installed.wheel)
+
+
+def test_the_hash_of_the_source_is_that_of_the_repository(installed: Installed, tmp_path: Path) -> None:
+    code = "from raykd.provenance import source; print(source()['source_sha256'])"
+    done = installed.run("python", "-c", code, folder=tmp_path)
+    assert done.stdout.strip() == source()["source_sha256"], done.stderr
 
 
 def test_bundled_experiments_are_listed_and_planned_by_name_in_any_folder(installed: Installed, tmp_path: Path) -> None:
