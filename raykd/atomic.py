@@ -104,8 +104,13 @@ def _move_over(temporary: Path, path: Path, previous: Path) -> None:
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files of killed writers from `folder`. The caller must be its only writer."""
     for path in folder.glob(".*") if folder.is_dir() else ():
-        if re.fullmatch(r"\.[0-9a-f]{12}-.+", path.name):
+        if is_leftover(path.name):
             path.unlink(missing_ok=True)
+
+
+def is_leftover(name: str) -> bool:
+    """Return whether `name` is that of a temporary file or folder of a writer, which a killed one leaves behind."""
+    return re.fullmatch(r"\.[0-9a-f]{12}-.+", name) is not None
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -33,7 +33,7 @@ EXAMPLES = {
 }  # files that the reader writes
 # Flags of other programs in this repository, and of Slurm, Ray, uv, Prometheus and TensorBoard.
 OTHER_FLAGS = {
-    *("--dry-run", "--minutes", "--out", "--parts"),
+    *("--dry-run", "--minutes", "--out", "--parts", "--toy"),
     *("--gres", "--mem", "--mem-per-cpu", "--mem-per-gpu", "--cpus-per-task", "--cpus-per-gpu", "--gpus", "--ntasks"),
     *("--gpus-per-node", "--gpus-per-task", "--exclusive", "--chdir", "--partition", "--time", "--signal", "--batch"),
     *(
@@ -107,12 +107,16 @@ def test_every_link_leads_to_a_file_and_a_heading(document: Path) -> None:
             assert anchor in {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
 
 
+def with_commands(parser: Any) -> list[Any]:
+    """Return the parser, those of its commands, and those of the commands of these."""
+    below = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return [parser, *(deeper for action in below for one in action.choices.values() for deeper in with_commands(one))]
+
+
 @cache
 def flags() -> frozenset[str]:
     """Return the flags of `raykd`, its commands and experiment files."""
-    parser = make_parser()
-    commands = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-    parsers: list[Any] = [parser, *commands.choices.values(), make_experiment_parser(["cnn", "vit"])]
+    parsers: list[Any] = [*with_commands(make_parser()), make_experiment_parser(["cnn", "vit"])]
     parsers.append(make_experiment_parser(["a", "b"], ["a:b", "b:c"]))  # a benchmark's
     return frozenset(flag for one in parsers for flag in one._option_string_actions)
 

@@ -7,6 +7,7 @@ import torch
 
 from raykd.data.types import Dataset
 from raykd.spec.plan import Plan
+from raykd.store.results_folder import in_use
 from raykd.store.run_store import RunStore
 from raykd.training.hooks import NO_HOOKS, Hooks
 from raykd.training.teacher.choose import PlannedCache, choose_teacher
@@ -27,6 +28,19 @@ def train_plan(
     on_filled: called after a cache was filled, with the number of teacher passes and the seconds.
     Raises Interrupted when `hooks.should_stop` returns true, in a run or while a cache is filled.
     """
+    with in_use(store.results):
+        _train_all(plan, dataset, device, store, hooks, on_filled)
+
+
+def _train_all(
+    plan: Plan,
+    dataset: Dataset,
+    device: torch.device,
+    store: RunStore,
+    hooks: Hooks,
+    on_filled: Callable[[int, float], None],
+) -> None:
+    """Do what `train_plan` does, while `raykd clean` removes no cache."""
     trained = {run.name for run in plan.runs if store.status(run) == "done"}
     for run in (run for run in plan.runs if run.name not in trained):
         cache = None

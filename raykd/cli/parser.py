@@ -1,7 +1,8 @@
 """Parse the command line and call one function. Imports neither torch nor ray, so that `--help` is fast.
 
 main(experiment)   the last line of an experiment file
-raykd plan ...     COMMANDS in commands.py, PROJECT_COMMANDS in project.py, JOB_COMMANDS in job_commands.py
+raykd plan ...     COMMANDS in commands.py, PROJECT_COMMANDS in project.py, JOB_COMMANDS in job_commands.py,
+                   RUN_COMMANDS in runs.py
 """
 
 import os
@@ -26,6 +27,7 @@ from raykd.cli.options import (
     parser_of,
 )
 from raykd.cli.project import PROJECT_COMMANDS
+from raykd.cli.run_parser import RUN, RUN_COMMANDS, add_run_commands
 from raykd.errors import COMMAND, RESUME, ConfigError, Interrupted, RaykdError, is_being_read, is_environment_error
 
 if TYPE_CHECKING:
@@ -61,6 +63,11 @@ def entry(argv: Sequence[str] | None = None) -> int:
             return
         if arguments.command in PROJECT_COMMANDS:
             PROJECT_COMMANDS[arguments.command](arguments)
+            return
+        if arguments.command in RUN_COMMANDS:
+            from raykd.cli import runs
+
+            runs.RUN_COMMANDS[arguments.command](arguments)
             return
         from raykd.cli import commands
 
@@ -139,6 +146,7 @@ def make_parser(prog: str = COMMAND) -> Parser:
     )
     _add_bench(commands)
     _add_export(commands)
+    add_run_commands(partial(_add, commands))
     text = "move runs that an earlier version of raykd wrote to where this one reads them"
     migrate = _add(commands, "migrate", text, add_results)
     migrate.add_argument("--dry-run", action="store_true", help="print what would be moved, and change nothing")
@@ -272,7 +280,7 @@ def _add_bench(commands: Any) -> None:
 def _add_export(commands: Any) -> None:
     text = "write a run's best weights as safetensors, ONNX, torch.export or a timm folder, with a model card"
     export = _add(commands, "export", text)
-    export.add_argument("run", metavar="RUN", help="a run's folder, its name, or family/name, as --plan prints it")
+    export.add_argument("run", metavar="RUN", help=RUN)
     export.add_argument("--format", required=True, choices=EXPORT_FORMATS, help="docs/export.md compares them")
     export.add_argument("--output", metavar="FOLDER", help="default: DIR/exported/RUN-FORMAT")
     export.add_argument("--overwrite", action="store_true", help="replace an earlier export in that folder")

@@ -13,7 +13,10 @@ _EVALUATE_ALL_AGAIN = f"remove it and the test.json beside it; '{COMMAND} report
 REMEDIES = {
     "plan.json": "remove it and rerun the experiment, which writes it again",
     "run.json": _RETRAIN,
-    "best.safetensors": "rerun the experiment, which restores it from the run's checkpoint or imports it again",
+    "best.safetensors": (
+        "rerun the experiment, which restores it from the run's checkpoint, if keep_checkpoints=true kept that, or "
+        "imports it again"
+    ),
     "history.parquet": "remove it; the report then shows the run without a learning curve",
     "test.json": _EVALUATE_AGAIN,
     "val.json": _EVALUATE_ALL_AGAIN,
@@ -23,6 +26,7 @@ REMEDIES = {
     "search.json": _SEARCH_AGAIN,
     "study.journal": _SEARCH_AGAIN,
     "confirmed.json": "remove it and rerun the same command to confirm the best configurations again",
+    "tags.json": "remove it; the run then has no tags",
     "sampled.json": "remove it; the logit cache beside it stays valid",
     "pack.json": "remove the folder '{folder}' and pack the data set again: rerun the command that packed it",
     "packing.json": "remove the folder '{folder}' and rerun the same command to pack the data set again",

@@ -11,7 +11,7 @@ import torch
 from raykd.errors import RaykdError, reason_of
 from raykd.export.card import model_card
 from raykd.export.facts import config_json
-from raykd.export.finished_run import DeployedModel, FinishedRun, code_of, find_run, read_finished_run
+from raykd.export.finished_run import DeployedModel, FinishedRun, code_of, read_finished_run
 from raykd.export.format import ExportFormat, example_images
 from raykd.export.onnx_format import OnnxFormat
 from raykd.export.output_folder import require_replaceable, writing_folder
@@ -21,6 +21,7 @@ from raykd.export.timm_format import TimmFormat
 from raykd.export.torch_export_format import TorchExportFormat
 from raykd.models.model import BuiltInModel
 from raykd.provenance import file_sha256
+from raykd.store.run_names import find_run
 
 FORMATS: dict[str, ExportFormat] = {
     form.name: form for form in (SafetensorsFormat(), OnnxFormat(), TorchExportFormat(), TimmFormat())

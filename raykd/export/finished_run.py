@@ -2,8 +2,6 @@
 
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from itertools import chain
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -12,7 +10,7 @@ from torch import Tensor, nn
 from raykd.config import to_dict
 from raykd.config.codec import read_record
 from raykd.data import dataset_names
-from raykd.errors import ConfigError, did_you_mean, plural
+from raykd.errors import ConfigError
 from raykd.models import ImageModel
 from raykd.models.custom_network import Network
 from raykd.provenance import file_sha256
@@ -22,8 +20,6 @@ from raykd.store.run_folder import RunFolder
 from raykd.training.final_evaluation import is_tested
 from raykd.training.model_file import Header, load_model, read_header
 from raykd.training.run_record import recorded_run
-
-_RECORD = "run.json"
 
 
 @dataclass(frozen=True)
@@ -102,28 +98,6 @@ def code_of(run: FinishedRun) -> str:
     """Return the text of the file that defines a custom network; '' for other models, and for installed packages."""
     model = run.header.model
     return model.source.text if isinstance(model, Network) and model.source.is_single_file else ""
-
-
-def find_run(results: Path, name: str) -> RunFolder:
-    """Find a run by its folder, its name, or family/name below `results`.
-
-    Raises ConfigError, with the most similar name, if no run or several have that name.
-    """
-    if name and (Path(name) / _RECORD).is_file():
-        return RunFolder(Path(name).resolve())  # so that '.' has a name, and its family beside it
-    folders = sorted(path.parent for path in results.glob(f"*/*/{_RECORD}"))
-    if not folders:
-        hint = "(looked for <family>/<run>/run.json); train one first, or name another folder with --results"
-        raise ConfigError(f"no run '{name}' under '{results}' {hint}")
-    names = {folder: (folder.name, f"{folder.parent.name}/{folder.name}") for folder in folders}
-    matches = [folder for folder in folders if name in names[folder]]
-    if len(matches) > 1:
-        choices = ", ".join(names[folder][1] for folder in matches)
-        raise ConfigError(f"run '{name}' is in several families; name one of {choices}")
-    if not matches:
-        nearest = did_you_mean(name, chain(*names.values())) or f", such as {folders[0].name}"
-        raise ConfigError(f"no run '{name}' under '{results}': it has {plural(len(folders), 'run')}{nearest}")
-    return RunFolder(matches[0])
 
 
 def read_finished_run(folder: RunFolder) -> FinishedRun:

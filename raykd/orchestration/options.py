@@ -19,6 +19,7 @@ from raykd.data.types import Dataset
 from raykd.spec.callback import Callback
 from raykd.spec.experiment import Data, Experiment
 from raykd.spec.stages import STAGES, Stage
+from raykd.store.results_folder import DECODED
 
 DataKey = tuple[str, int | None, float | None, str]
 
@@ -35,7 +36,7 @@ class Options:
     packs: the folder of the pack for each `data_key` whose images are read from disk, and None for those in memory, see
     data_storage.py. Data without an entry is decoded into memory.
 
-    trackers, callbacks: those of the experiments.
+    trackers, callbacks, keep_checkpoints: those of the experiments.
     """
 
     results: Path
@@ -45,6 +46,7 @@ class Options:
     packs: tuple[tuple[DataKey, Path | None], ...] = ()
     trackers: tuple[str, ...] = Experiment.tracker
     callbacks: tuple[Callback, ...] = field(default=(), compare=False)  # a field of one may have no hash
+    keep_checkpoints: bool = Experiment.keep_checkpoints
 
     @property
     def weights_folder(self) -> Path:
@@ -54,7 +56,7 @@ class Options:
     @property
     def decoded(self) -> Path:
         """The folder of decoded images, kept between commands."""
-        return self.results / ".data"
+        return self.results / DECODED
 
 
 _listed: dict[tuple[str, Path], Source] = {}  # for the next load, so that a start lists the images once

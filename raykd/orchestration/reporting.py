@@ -18,6 +18,7 @@ from raykd.orchestration.progress import log
 from raykd.spec.stages import ROLES, Stage
 from raykd.store.migration import require_migrated
 from raykd.store.records import read_plan
+from raykd.store.results_folder import in_use
 from raykd.store.run_folder import RunFolder, planned_folder
 from raykd.training.compute import best_device, choose_compute
 from raykd.training.final_evaluation import evaluate_on_test, is_tested
@@ -38,15 +39,21 @@ def evaluate_and_report(
     require_migrated(results)
     for folder in _planned_folders(results):
         if folder.status() == "done" and not is_tested(folder):
-            run, name = recorded_run(folder), folder.path.name
-            log(console, f"evaluating {name} on the test split")
-            options = with_packs([run.data], Options(results, data_folder), partial(log, console), console)
-            dataset = dataset_of(run.data, options)
-            require_same_data(name, run.data_identity, dataset)
-            compute = folder.require_record().compute
-            device = best_device() if compute.device.startswith("cuda") else torch.device("cpu")
-            evaluate_on_test(run, folder, dataset, choose_compute(device, compute.precision))
+            with in_use(results):
+                _evaluate(folder, Options(results, data_folder), console)
     return write_report(results, console, True, figure_formats)
+
+
+def _evaluate(folder: RunFolder, options: Options, console: Console) -> None:
+    """Evaluate one trained run on the validation and test split."""
+    run, name = recorded_run(folder), folder.path.name
+    log(console, f"evaluating {name} on the test split")
+    options = with_packs([run.data], options, partial(log, console), console)
+    dataset = dataset_of(run.data, options)
+    require_same_data(name, run.data_identity, dataset)
+    compute = folder.require_record().compute
+    device = best_device() if compute.device.startswith("cuda") else torch.device("cpu")
+    evaluate_on_test(run, folder, dataset, choose_compute(device, compute.precision))
 
 
 def _planned_folders(results: Path) -> list[RunFolder]:

@@ -12,7 +12,7 @@ from raykd.data.load import keep_decoded
 from raykd.data.types import Dataset
 from raykd.errors import ConfigError, Interrupted, RunFailed, plural
 from raykd.orchestration.data_storage import with_packs
-from raykd.orchestration.options import Options, dataset_of
+from raykd.orchestration.options import Options, data_key, dataset_of
 from raykd.orchestration.parallel_runs import Slots
 from raykd.orchestration.progress import Progress, log
 from raykd.orchestration.reporting import write_report
@@ -21,10 +21,11 @@ from raykd.orchestration.run_states import RunStates
 from raykd.orchestration.session import ray_session
 from raykd.orchestration.stop_signals import stop_signals
 from raykd.orchestration.tracked import attach_report, family_of, tracking_of, watch_runs
-from raykd.spec.experiment import Experiment, Workers
+from raykd.spec.experiment import Data, Experiment, Workers
 from raykd.spec.plan import Plan, Run, make_plan
 from raykd.spec.trackers import require_installed
 from raykd.store.migration import require_migrated
+from raykd.store.results_folder import in_use
 from raykd.store.run_store import RunStore
 from raykd.trackers.tracking import Tracking
 from raykd.training.compute import device_for, require_precision
@@ -48,7 +49,7 @@ def require_together(experiments: Sequence[Experiment]) -> None:
         raise ConfigError(
             f"family = '{repeated[0]}': two experiments of one family would share a folder and a plan; rename one"
         )
-    for name in ("workers", "tracker", "callbacks"):
+    for name in ("workers", "tracker", "callbacks", "keep_checkpoints"):
         values = [getattr(experiment, name) for experiment in experiments if experiment.search is None]
         if any(value != values[0] for value in values):
             differ = f"{name} {'differs' if name == 'tracker' else 'differ'}"
@@ -62,12 +63,27 @@ def require_together(experiments: Sequence[Experiment]) -> None:
 def prepared(experiments: Sequence[Experiment], options: Options, console: Console) -> Options:
     """Return `options` with what the experiments share: the packs of their data, loader threads, trackers, callbacks.
 
-    Missing packs are written. Raises ConfigError if the package of a tracker is missing.
+    Missing packs are written, after all checks of the experiments that need no decoded image. Raises ConfigError if the
+    package of a tracker is missing.
     """
+    require_together(experiments)
     used, first = [experiment.data for experiment in experiments], experiments[0]
-    require_installed(first.tracker)
-    options = replace(options, loaders=first.workers.loaders, trackers=first.tracker, callbacks=first.callbacks)
-    return with_packs(used, options, partial(log, console), console)
+    options = replace(
+        options,
+        loaders=first.workers.loaders,
+        trackers=first.tracker,
+        callbacks=first.callbacks,
+        keep_checkpoints=first.keep_checkpoints,
+    )
+    require_migrated(options.results)
+
+    def check(data: Data, undecoded: Dataset) -> None:
+        """Check the experiments on `data`."""
+        for experiment in experiments:
+            if data_key(experiment.data) == data_key(data):
+                checked_plan(experiment, undecoded, options)
+
+    return with_packs(used, options, partial(log, console), console, check)
 
 
 def plans_of(experiments: Sequence[Experiment], options: Options) -> list[tuple[Plan, Dataset]]:
@@ -129,14 +145,44 @@ def run_experiments(
     options = prepared(experiments, options, console)
     plans = plans_of(experiments, options)
     store = RunStore(options.results)
-    runs = [*{run.name: run for plan, _ in plans for run in plan.runs}.values()]  # families may share a teacher
-    states = _restore_damaged(plans, RunStates.read(runs, store), store, console)
+    states = _restore_damaged(plans, RunStates.read(_runs_of(plans), store), store, console)
     store.make_folder()
     note_results(options.results)
-    for plan, dataset in plans:
-        if replaced := store.write_plan(plan):
-            family = plan.experiment.family
-            log(console, f"the report of {family} has a new plan; runs of the old plan are kept: {len(replaced)}")
+    with in_use(options.results):
+        states = _write_plans(plans, states, store, console)
+        return _run_planned(experiments[0].workers, plans, states, options, console, reports, tracking)
+
+
+def _runs_of(plans: Sequence[tuple[Plan, Dataset]]) -> list[Run]:
+    """Return each run once, since families may share a teacher."""
+    return [*{run.name: run for plan, _ in plans for run in plan.runs}.values()]
+
+
+def _write_plans(
+    plans: Sequence[tuple[Plan, Dataset]], states: RunStates, store: RunStore, console: Console
+) -> RunStates:
+    """Write the plans, and return the states without runs that `raykd runs rm` removed before the plans named them."""
+    with store.planning():
+        states = states.without_removed(_runs_of(plans), store)
+        for plan, _ in plans:
+            if replaced := store.write_plan(plan):
+                family = plan.experiment.family
+                log(console, f"the report of {family} has a new plan; runs of the old plan are kept: {len(replaced)}")
+    return states
+
+
+def _run_planned(
+    workers: Workers,
+    plans: Sequence[tuple[Plan, Dataset]],
+    states: RunStates,
+    options: Options,
+    console: Console,
+    reports: bool,
+    tracking: Tracking | None,
+) -> list[JobStatus]:
+    """Train and evaluate the planned runs, and report. Return and raise what `run_experiments` does."""
+    store, runs = RunStore(options.results), _runs_of(plans)
+    for _, dataset in plans:
         keep_decoded(dataset, options.decoded)  # the workers read it there
     log(console, f"{plural(len(runs), 'run')}, {len(states.trained)} of them done before; results in {options.results}")
     for line in dict.fromkeys(line for plan, dataset in plans for line in data_lines(plan, dataset)):
@@ -149,7 +195,7 @@ def run_experiments(
     with stop_signals() as stopped, trackers as tracking:
         for plan, _ in plans:
             watch_runs(tracking, family_of(plan, options.results), plan.runs, store)
-        statuses = run_to_completion(runs, states, caches, experiments[0].workers, options, console, stopped.is_set)
+        statuses = run_to_completion(runs, states, caches, workers, options, console, stopped.is_set)
         try:
             if reports:
                 write_report(options.results, console)

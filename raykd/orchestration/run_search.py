@@ -31,6 +31,7 @@ from raykd.spec.experiment import Experiment
 from raykd.spec.plan import Plan
 from raykd.spec.search import Search
 from raykd.store.records import SearchRecord
+from raykd.store.results_folder import in_use
 from raykd.store.run_folder import now
 from raykd.store.run_store import RunStore
 from raykd.store.study import SearchStudy, SearchTrial, best_first, num_ended
@@ -52,7 +53,9 @@ def search(experiment: Experiment, options: Options, console: Console) -> None:
     plan, dataset = plan_of(experiment, options)  # finds all configuration errors before Ray starts
     identity = check_search(experiment, plan, dataset, options)
     is_done = num_ended(command.folder.trials()) >= command.search.num_trials and is_confirmed(command)
-    with nullcontext() if is_done else ray_session(), tracking_of(options, console) as tracking:
+    RunStore(options.results).make_folder()
+    session = nullcontext() if is_done else ray_session()
+    with in_use(options.results), session, tracking_of(options, console) as tracking:
         winner = _earlier_winner(command) if is_done else _find_winner(command, plan, dataset, identity, tracking)
         run_experiments([experiment.with_configuration(winner)], options, console, tracking=tracking)
 

@@ -29,6 +29,11 @@ class RunStates:
         """Return the states after `run` was restored."""
         return replace(self, statuses={**self.statuses, run.name: "done"})
 
+    def without_removed(self, runs: Iterable[Run], store: RunStore) -> Self:
+        """Return the states after some of the done `runs` may have been removed since the states were read."""
+        removed = {run.name for run in runs if run.name in self.trained and not store.folder(run).best.is_file()}
+        return replace(self, statuses={**self.statuses, **dict.fromkeys(removed, "not started")})
+
     @property
     def trained(self) -> set[str]:
         """The names of the runs that are done."""

@@ -29,6 +29,7 @@ from raykd.orchestration.run_queue import Job, JobStatus, RunQueue, State
 from raykd.orchestration.worker import WorkerConfig, work
 from raykd.spec.experiment import Workers
 from raykd.spec.trackers import TENSORBOARD
+from raykd.store.results_folder import RAY
 from raykd.training.group import STUCK
 
 POLL_S = 0.25
@@ -68,7 +69,7 @@ def run_jobs(
     queue: Any = ray.remote(RunQueue).options(num_cpus=0, scheduling_strategy=here).remote(jobs, final_jobs is None)
     # Each command has its own folder: a trainer would resume from an earlier one of its name and place, but here only
     # the queue and the runs' folders decide what is resumed.
-    storage = options.results.absolute() / ".ray" / uuid.uuid4().hex[:12]
+    storage = options.results.absolute() / RAY / uuid.uuid4().hex[:12]
     errors: dict[int, BaseException] = {}
 
     def fit(trainer: TorchTrainer, slot: int) -> None:
@@ -173,6 +174,7 @@ def _trainer(queue: Any, slot: int, slots: Slots, options: Options, storage: Pat
         tuple((key, pack and pack.absolute()) for key, pack in options.packs),
         TENSORBOARD in options.trackers,
         pickle.dumps(options.callbacks) if options.callbacks else b"",
+        options.keep_checkpoints,
     )
     return TorchTrainer(
         work,

@@ -49,6 +49,7 @@ from raykd.spec.overrides import override
 from raykd.spec.plan import Plan, Run, make_plan
 from raykd.spec.search import Search
 from raykd.spec.trackers import TENSORBOARD
+from raykd.store.results_folder import RAY
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.store.study import SearchFolder
@@ -166,6 +167,8 @@ def train_trial(
         train_one(run, folder, dataset, device, store, shared.cache, hooks, group, logging)
         if group.is_first:
             folder.update(model_metrics=fixed)  # read by the process that reports the result
+            if not shared.options.keep_checkpoints:
+                folder.remove_checkpoint()
     return result_of(rows, num_epochs(run.recipe, rows), fixed) | {LINES: lines}
 
 
@@ -259,7 +262,7 @@ def train_with_workers(
 
 
 def _trainer(config: Mapping[str, Any], shared: TrialContext) -> TorchTrainer:
-    storage = shared.options.results / ".ray" / uuid.uuid4().hex[:12]
+    storage = shared.options.results / RAY / uuid.uuid4().hex[:12]
     return TorchTrainer(
         _work,
         train_loop_config={"config": dict(config), "shared": shared},

@@ -18,6 +18,7 @@ from raykd.orchestration.schedulers import make_scheduler
 from raykd.orchestration.search_identity import SearchCommand
 from raykd.orchestration.searcher import StudySearcher
 from raykd.orchestration.trial_progress import TrialProgress
+from raykd.store.results_folder import RAY
 from raykd.store.study import SearchStudy
 
 
@@ -53,7 +54,7 @@ def run_trials(
         scheduler=make_scheduler(search, command.experiment.most_epochs, before),
     )
     # Tune's files, for the duration of this command, in a folder that all nodes see.
-    folder = command.options.results.absolute() / ".ray" / uuid.uuid4().hex[:12]
+    folder = command.options.results.absolute() / RAY / uuid.uuid4().hex[:12]
     try:
         with TrialProgress(command.console, search, before, forward_stop) as progress:
             failures = tune.FailureConfig(max_failures=MAX_FAILURES)

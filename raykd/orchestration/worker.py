@@ -13,7 +13,7 @@ import tempfile
 import time
 import traceback
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -42,7 +42,7 @@ from raykd.training.teacher.fill import Filler
 from raykd.training.teacher.import_check import describe_import
 from raykd.training.teacher.imported import read_import_check
 from raykd.training.teacher.load import make_filler
-from raykd.training.train_one import Logging, RunLocked, train_one
+from raykd.training.train_one import Logging, RunLocked, locked, train_one
 
 IDLE_POLL_S = 0.2  # seconds between a free slot's requests for a job
 RAY_REPORT_EVERY_S = 30.0
@@ -67,6 +67,7 @@ class WorkerConfig:
     packs: tuple[tuple[DataKey, Path | None], ...] = ()
     tensorboard: bool = True
     callbacks: bytes = b""
+    keep_checkpoints: bool = False
 
     @property
     def options(self) -> Options:
@@ -149,6 +150,9 @@ def _evaluate(run: Run, worker: WorkerConfig) -> None:
     folder = RunStore(worker.results).folder(run)
     precision = folder.require_record().compute.precision
     evaluate_on_test(run, folder, dataset, choose_compute(device_for(worker.gpus), precision))
+    if not worker.keep_checkpoints:
+        with suppress(RunLocked), locked(folder):  # a run that another process has locked keeps it
+            folder.remove_checkpoint()
 
 
 def _fill(job: Job, worker: WorkerConfig, group: Group, link: QueueLink) -> str:

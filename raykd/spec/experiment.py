@@ -178,6 +178,10 @@ class Experiment(Config):
     # Code of the user that each run calls at its start, after each epoch and at its end: 'my_callbacks.py:MyCallback'.
     callbacks: Annotated[tuple[Callback, ...], MaxLength(100)] = by_name((), callbacks_named, False)
 
+    # Whether finished runs and trials keep their checkpoints, three times the weights each. They can restore damaged
+    # weights; nothing resumes from them.
+    keep_checkpoints: bool = not_fingerprinted(False)
+
     def check(self) -> None:
         is_plain = re.fullmatch(r"[a-z][a-z0-9_]*", self.family) and self.family not in type_hints(Experiment)
         reason = "it becomes a folder, and the beginning of paths for --set"

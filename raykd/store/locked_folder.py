@@ -4,6 +4,7 @@ Only the holder of the lock changes the record. Anyone may read it, because file
 kernel locks on a file `.lock`, released when their process ends. Imports no torch.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -69,9 +70,11 @@ class LockedFolder(Generic[Record]):
 
         Raises RunFailed if another process still holds the lock after `wait_s` seconds.
         """
-        make_folder(self.path)
         try:
-            return acquire(self._lock, wait_s)
+            while True:
+                make_folder(self.path)
+                with suppress(FileNotFoundError):  # the folder was removed after it was made
+                    return acquire(self._lock, wait_s)
         except Timeout:
             raise RunFailed(
                 f"{self.described} is locked by {self.last_writer}; wait for it to end, or stop it"

@@ -5,7 +5,7 @@
     test.json       Metrics              confirmed.json   ConfirmationRecord
     costs.json      Costs                cache.json       CacheRecord
     usage/N.json    UsageFile            sampled.json     RestoredSample
-    tracking.json   TrackingRecord
+    tracking.json   TrackingRecord   tags.json        TagsRecord
 
 Accuracies are in percent, times in seconds, epochs count from 0. `problem()` returns why the values of a file are
 inconsistent, or ''. Imports no torch.
@@ -108,6 +108,7 @@ class RunRecord:
     reason: str | None = None  # reason of a failure
     failure: Failure | None = None  # kind of the failure
     teacher_sha256: str = ""  # identity of the teacher's weights, '' without a teacher
+    teachers: tuple[str, ...] = ()  # names of the runs of its teachers
     parameters: int | None = None  # the network's parameters
     peak_memory_bytes: int | None = None  # GPU memory
     best: Best | None = None
@@ -143,6 +144,13 @@ class TrackingRecord:
     """tracking.json: what was copied into each tracker, by its name."""
 
     trackers: Mapping[str, TrackerEntry] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TagsRecord:
+    """tags.json: words that the user gave a run."""
+
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The folder of one run: its files, their writers and the status of the run. Imports no torch."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,6 +38,7 @@ class RunFolder(LockedFolder[RunRecord]):
     costs = FileIn("costs.json")  # inference Costs of the model
     history_path = FileIn("history.parquet")  # one row per epoch
     tensorboard = FileIn("tensorboard")
+    tags_path = FileIn("tags.json")  # TagsRecord; any process may replace it
     code = FileIn("code")  # copies of the user's files that the run executes, see training/run_sources.py
 
     def usage(self, rank: int) -> Path:
@@ -53,6 +55,13 @@ class RunFolder(LockedFolder[RunRecord]):
         """Remove the temporary files of killed writers, which may be as large as a checkpoint."""
         for folder in (self.path, self.checkpoint.parent):
             remove_leftovers(folder)
+
+    def remove_checkpoint(self) -> None:
+        """Remove the checkpoint of a finished run, which resumes no more. The caller holds the lock."""
+        self.checkpoint.unlink(missing_ok=True)
+        remove_leftovers(self.checkpoint.parent)
+        with suppress(OSError):  # the folder is missing, or has files of the user
+            self.checkpoint.parent.rmdir()
 
     @property
     def last_writer(self) -> str:
@@ -77,12 +86,14 @@ class RunFolder(LockedFolder[RunRecord]):
             raise damaged(self.best, reason)
         return file_sha256(self.best)
 
-    def status(self, fingerprint: str = "") -> Status:
+    def status(self, fingerprint: str = "", reads_weights: bool = True) -> Status:
         """Return the status of the run.
 
         It is 'interrupted' if the run has started and no process is training it, and 'damaged' if the run is finished
         and its best weights are not those that it wrote. Raises DamagedFile if run.json is damaged, or belongs to a
         run with another fingerprint than the expected one, if that is given.
+
+        reads_weights: False leaves damaged weights unnoticed, for lists of many runs.
         """
         record = self.record()
         if record is None:
@@ -93,7 +104,7 @@ class RunFolder(LockedFolder[RunRecord]):
         if record.status == "done":
             if not self.best.is_file():
                 return "interrupted"
-            return "damaged" if self.weights_damage() else "done"
+            return "damaged" if reads_weights and self.weights_damage() else "done"
         if self.is_held():
             return "running"
         return "failed" if record.status == "failed" else "interrupted"

@@ -6,10 +6,14 @@ ray_results/teachers/<run>/    the teachers of all families
 
 import os
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Self
+
+from filelock import FileLock
 
 from raykd.atomic import make_folder
 from raykd.config import to_dict
@@ -20,9 +24,10 @@ from raykd.provenance import command_line
 from raykd.spec.plan import Plan, Run
 from raykd.spec.stages import Stage
 from raykd.store.records import PlanRecord, read_plan
+from raykd.store.results_folder import LOGIT_CACHES, PLAN_LOCK, require_writable
 from raykd.store.run_folder import RunFolder, Status
 
-PLAN_LOCK_S = 30.0  # the lock is held for one small write
+PLAN_LOCK_S = 60.0  # the lock is held while states are read and small files are written
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class RunStore:
     @property
     def logit_caches(self) -> Path:
         """The folder of the logit caches, shared by all runs and searches of this store."""
-        return self.results / ".logit_caches"
+        return self.results / LOGIT_CACHES
 
     @classmethod
     def of(cls, folder: RunFolder) -> Self:
@@ -53,11 +58,7 @@ class RunStore:
         folder = self.results
         while not os.access(folder, os.F_OK):  # Path.exists raises if a parent folder may not be entered
             folder = folder.parent
-        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-            raise ConfigError(
-                f"results folder '{self.results}' cannot be written: '{folder}' is not a folder that you may write; "
-                "name another with --results"
-            )
+        require_writable(folder, self.results)
 
     def make_folder(self) -> None:
         """Make the results folder and check that it has file locks, which keep two jobs from writing one run.
@@ -78,6 +79,19 @@ class RunStore:
             with suppress(OSError):  # the folder may not exist
                 path.unlink(missing_ok=True)
 
+    @contextmanager
+    def planning(self) -> Iterator[None]:
+        """Keep runs from being removed inside the block, in which a command finds done runs and writes its plan.
+
+        Afterward the plan protects them. The lock is reentrant for this object.
+        """
+        with acquire(self._plan_lock, PLAN_LOCK_S):
+            yield
+
+    @cached_property
+    def _plan_lock(self) -> FileLock:
+        return lock_at(self.results / PLAN_LOCK)
+
     def write_plan(self, plan: Plan) -> set[str]:
         """Write the runs of the family's report to <family>/plan.json. Stages that are not planned are kept.
 
@@ -87,7 +101,7 @@ class RunStore:
         planned: dict[Stage, tuple[str, ...]] = {stage: tuple(names) for stage, names in plan.stages.items() if names}
         make_folder(path.parent)
         # Stages may be submitted concurrently.
-        with acquire(lock_at(path.with_name(".plan.lock")), PLAN_LOCK_S):
+        with self.planning():
             before = read_plan(path)
             comparison = {method: tuple(names) for method, names in plan.comparison.items()}
             if not any(comparison.values()):  # only stages that precede the comparison are planned

@@ -26,7 +26,7 @@ def repair_weights(run: Run, folder: RunFolder, dataset: Dataset) -> None:
 def _last_checkpoint(run: Run, folder: RunFolder) -> Checkpoint:
     try:
         checkpoint = read_checkpoint(folder.checkpoint, run.fingerprint)
-        reason = "there is none"
+        reason = "there is none; keep_checkpoints=true would keep it after the run's evaluation"
     except RunFailed as error:
         checkpoint, reason = None, str(error).split(";")[0]
     progress = checkpoint.progress if checkpoint is not None else None

@@ -73,6 +73,7 @@ def start_run(
             writer=f"process {os.getpid()} on {socket.gethostname()}",
             resumes=earlier.resumes + 1 if earlier else 0,
             teacher_sha256=teacher.identity,
+            teachers=tuple(teacher_run.name for teacher_run in run.teachers),
             imported=earlier.imported if earlier else None,
         )
     )

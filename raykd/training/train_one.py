@@ -17,6 +17,7 @@ from raykd.errors import RaykdError, RejectedConfiguration, RunFailed
 from raykd.spec.callback import Callback
 from raykd.spec.plan import Run
 from raykd.store.records import Failure
+from raykd.store.results_folder import in_use
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.training.callbacks import calling
@@ -74,6 +75,7 @@ def train_one(
     """
     require_separate_gpus(group, device)
     with ExitStack() as stack:
+        stack.enter_context(in_use(store.results))
         stack.enter_context(locked(folder, group))
         # Read by the first worker only: the filesystem of another node may still show an older file.
         source_at_start = group.on_first(lambda: folder.teacher_source_at_start)

@@ -22,7 +22,8 @@ def test_help_equals_its_snapshot(monkeypatch):
     main_parser = parser.make_parser("raykd")
     commands = next(action for action in main_parser._actions if isinstance(action, argparse._SubParsersAction))
     experiment_parser = make_experiment_parser(["cnn", "vit"], prog="python experiments/X.py")
-    parsers = (main_parser, *commands.choices.values(), experiment_parser)
+    actions = commands.choices["runs"]._subparsers._group_actions[0].choices.values()
+    parsers = (main_parser, *commands.choices.values(), *actions, experiment_parser)
     texts = "\n".join(one.format_help() for one in parsers)
     snapshot = Path(__file__).parent / "help.txt"
     if os.environ.get("UPDATE_SNAPSHOTS"):

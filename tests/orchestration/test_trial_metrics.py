@@ -67,7 +67,8 @@ def test_result_of_several_workers_has_the_latency_that_a_worker_measured(
     last = trial.train_with_workers(config, shared, lambda: False)
     assert measured == [("cpu", channels_last)], "once, by the worker"
     assert last["latency_ms"] == reported[0]["latency_ms"] == 7.5 and last["parameters"] > 0
-    assert SearchFolder(tmp_path / "search").run(0).status() == "done"
+    done = SearchFolder(tmp_path / "search").run(0)
+    assert done.status() == "done" and not done.checkpoint.exists(), "nothing resumes from it"
 
 
 @pytest.mark.nightly

@@ -57,6 +57,21 @@ def do(
     return ended
 
 
+@pytest.mark.parametrize("keeps", [False, True])
+def test_the_checkpoint_is_removed_after_the_evaluation_unless_a_field_keeps_it(
+    keeps: bool, cluster: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from raykd.orchestration.worker import WorkerConfig, _evaluate
+
+    monkeypatch.setattr("raykd.orchestration.worker.dataset_of", lambda *_: digits())
+    folder = RunStore(tmp_path).folder(RUN)
+    train(RUN, folder)
+    assert folder.checkpoint.is_file()
+    options = {"threads": 1, "gpus": 0, "may_shrink": False, "keep_checkpoints": keeps}
+    _evaluate(RUN, WorkerConfig(None, 0, tmp_path, Path("no-data-here"), **options))  # pyright: ignore[reportArgumentType]
+    assert folder.test.is_file() and folder.status() == "done" and folder.checkpoint.is_file() == keeps
+
+
 @pytest.fixture
 def fails(cluster: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """Return a function that does a job which raises the given error."""

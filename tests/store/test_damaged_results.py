@@ -147,7 +147,8 @@ def test_rerun_restores_damaged_weights_from_the_checkpoint_to_the_byte(
         "raykd.orchestration.run_experiments.ray_session",
         lambda: pytest.fail("Ray was started although every run is trained"),
     )
-    monkeypatch.setattr("raykd.orchestration.run_experiments.write_report", lambda *_: None)
+    for name in ("write_report", "attach_report"):
+        monkeypatch.setattr(f"raykd.orchestration.run_experiments.{name}", lambda *_: None)
     run_experiments([finished.plan_of(results.parent).experiment], Options(results, Path("no-data")), Console())
     assert path.read_bytes() == before and read_checked_json(path.parent / "run.json") == record
     output = capsys.readouterr().out
@@ -227,3 +228,15 @@ def test_a_run_that_failed_before_its_first_checkpoint_computes_as_this_machine_
     train(run, run_folder)
     compute = run_folder.require_record().compute
     assert compute.precision == "fp32" and compute.threads < 64
+
+
+def test_damaged_weights_without_a_checkpoint_end_the_command_with_one_line_and_change_nothing(results: Path) -> None:
+    """A finished run has no checkpoint any more unless keep_checkpoints=true; it is not trained again by itself."""
+    folder = finished.run_in(results, "teacher")
+    with folder.lock():
+        folder.remove_checkpoint()
+    finished.flip(folder.best)
+    before = folder.best.read_bytes()
+    with pytest.raises(ConfigError, match=r"best\.safetensors' is damaged.*keep_checkpoints=true.*move the folder"):
+        run_experiments([finished.plan_of(results.parent).experiment], Options(results, Path("no-data")), Console())
+    assert folder.best.read_bytes() == before and folder.status() == "damaged"

@@ -1,0 +1,193 @@
+"""The text of `raykd runs`, `raykd runs show`, `raykd runs rm` and `raykd clean`."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from raykd.cli.run_list import Row
+from raykd.config.codec import read_record
+from raykd.errors import COMMAND, ConfigError, flattened, plural
+from raykd.store.cleaning import KINDS, Cleaning, Removable
+from raykd.store.records import Costs, Metrics
+from raykd.store.results_folder import LOGIT_CACHES, disk_bytes
+from raykd.store.run_catalog import Catalog, CatalogRun
+from raykd.store.run_references import References
+
+MAX_LISTED = 8  # entries of one kind
+_COLUMNS = ("RUN", "FAMILY", "STAGE", "MODEL", "METHOD", "SEED", "STATUS", "VAL", "TEST", "SIZE", "AGE")
+_NUMBERS = ("SEED", "VAL", "TEST", "SIZE", "AGE")
+
+
+def size_text(size_bytes: float) -> str:
+    """Return '0 B', '12 KiB' or '1.4 GiB'."""
+    size, unit = float(size_bytes), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if size < 1024 or unit == "TiB":
+            break
+        size /= 1024
+    return f"{size:.1f} {unit}" if size < 10 and unit not in ("B", "KiB") else f"{size:.0f} {unit}"
+
+
+def age_text(seconds: float) -> str:
+    """Return '5 min', '3 h' or '12 d'."""
+    if seconds < 3600:
+        return f"{seconds // 60:.0f} min"
+    return f"{seconds // 3600:.0f} h" if seconds < 2 * 86_400 else f"{seconds // 86_400:.0f} d"
+
+
+def list_text(rows: Sequence[Row], searches: Sequence[Row], catalog: Catalog) -> str:
+    """Return a line per run, then its differing fields in the words of --set and its tags; searches; and the sum."""
+    cells = [_COLUMNS, *(tuple(map(str, _cells(row))) for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(_COLUMNS))]
+    lines = []
+    for line, row in zip(cells, (None, *rows), strict=True):
+        padded = (
+            f"{cell:>{width}}" if title in _NUMBERS else f"{cell:<{width}}"
+            for title, cell, width in zip(_COLUMNS, line, widths, strict=True)
+        )
+        lines.append("  ".join(padded).rstrip())
+        lines += [f"    {note}" for note in (_notes(row) if row else ())]
+    lines = lines if rows else ["no runs are listed"]
+    lines += ["", *map(_search_line, searches)] if searches else []
+    recorded = {run.name for run in catalog.runs}
+    missing = len({name for plan in catalog.plans.values() for name in plan.names} - recorded)
+    total = size_text(sum(row["size_bytes"] for row in (*rows, *searches)))
+    lines += ["", f"{plural(len(rows), 'run')}, {total}; VAL and TEST are top-1 in percent; + marks planned runs"]
+    if missing:
+        lines.append(f"not started yet: {plural(missing, 'planned run')}; '{COMMAND} plan NAME' lists them")
+    return "\n".join(lines)
+
+
+def _cells(row: Row) -> Iterable[Any]:
+    yield f"{row['run']}{' +' if row['planned'] else ''}"
+    yield row["family"]
+    for name in ("stage", "model", "method", "seed"):
+        yield "" if row[name] is None else row[name]
+    yield row["status"]
+    for name in ("val_top1", "test_top1"):
+        yield "" if row[name] is None else f"{row[name]:.2f}"
+    yield size_text(row["size_bytes"])
+    yield age_text(row["age_s"])
+
+
+def _notes(row: Row) -> Iterable[str]:
+    if changes := ", ".join(f"{name}={value}" for name, value in row["changes"].items()):
+        yield f"differs in {changes}"
+    if row["tags"]:
+        yield f"tags {', '.join(row['tags'])}"
+
+
+def _search_line(row: Row) -> str:
+    states = ", ".join(f"{count} {state}" for state, count in row["trials"].items()) or "no trials"
+    best = "" if row["val_top1"] is None else f", best validation top-1 {row['val_top1']:.2f}"
+    state = "unfinished" if row["unfinished"] else "finished"
+    size, age = size_text(row["size_bytes"]), age_text(row["age_s"])
+    return f"search {row['family']}/{row['search']}: {states}{best}; {state}, {size}, {age} old"
+
+
+def run_facts(run: CatalogRun, catalog: Catalog) -> dict[str, Any]:
+    """Return all that `raykd runs show` prints, for JSON: the record, metrics, files, and who refers to the run."""
+    references, folder = References(catalog), run.folder
+    files = sorted(path for path in folder.path.rglob("*") if path.is_file() and path.name != ".lock")
+    is_teacher = run.stage == "teacher"
+    caches = references.caches_of(run, catalog.results / LOGIT_CACHES) if is_teacher else []
+    return {
+        "folder": str(folder.path),
+        "status": folder.status() if run.record else run.status,
+        "record": asdict(run.record) if run.record else None,
+        "changes": dict(run.changes),
+        "tags": list(run.tags),
+        "val": _numbers(Metrics, folder.val),
+        "test": _numbers(Metrics, folder.test),
+        "costs": _costs(folder.costs),
+        "files": {str(path.relative_to(folder.path)): disk_bytes(path) for path in files},
+        "size_bytes": run.size_bytes,
+        "plans": references.plans_of(run),
+        "students": [f"{one.family}/{one.name}" for one in references.students_of(run)] if is_teacher else [],
+        "needed_by": references.needing_teacher(run) if is_teacher else [],
+        "logit_caches": {str(path): disk_bytes(path) for path in caches},
+    }
+
+
+def _numbers(kind: type[Metrics], path: Path) -> dict[str, float] | None:
+    try:
+        metrics = read_record(kind, path)
+    except ConfigError:
+        return None
+    return dict(metrics.numbers) if metrics else None
+
+
+def _costs(path: Path) -> dict[str, float] | None:
+    try:
+        costs = read_record(Costs, path)
+    except ConfigError:
+        return None
+    return (
+        {"parameters": costs.parameters, "flops": costs.flops, "latency_ms": costs.latency_ms.median} if costs else None
+    )
+
+
+def show_text(facts: dict[str, Any]) -> str:
+    """Return the facts of one run as aligned lines."""
+    record = facts["record"]
+    rows: list[tuple[str, str]] = [("folder", facts["folder"]), ("status", facts["status"])]
+    if record:
+        seeds = f"{record['stage']}, {record['model']}, method {record['method']}, seed {record['seed']}"
+        times = f"{record['started']} to {record['ended'] or '(not ended)'}, {record['seconds']:.0f} s of training"
+        rows += [("run", seeds), ("time", times), ("writer", record["writer"])]
+        if record["reason"]:
+            rows.append(("reason", flattened(record["reason"])))
+        if record["teachers"]:
+            rows.append(("teachers", ", ".join(record["teachers"])))
+    rows += [("differs in", f"{name}={value}") for name, value in facts["changes"].items()]
+    rows += [("tags", " ".join(facts["tags"]))] if facts["tags"] else []
+    for split in ("val", "test", "costs"):
+        if facts[split]:
+            rows.append((split, ", ".join(f"{name} {value:.6g}" for name, value in facts[split].items())))
+    rows += [("plan", ", ".join(facts["plans"]) or "no plan names this run")]
+    for title, names in {"student": facts["students"], "needed by": facts["needed_by"]}.items():
+        rows += [(title, name) for name in names]
+    rows += [("logit cache", f"{path} ({size_text(size)})") for path, size in facts["logit_caches"].items()]
+    rows += [("file", f"{name} ({size_text(size)})") for name, size in facts["files"].items()]
+    rows.append(("size", size_text(facts["size_bytes"])))
+    width, lines, before = max(len(title) for title, _ in rows), [], ""
+    for title, text in rows:
+        lines.append(f"{'' if title == before else title:<{width}}  {text}")
+        before = title
+    return "\n".join(lines)
+
+
+def removal_text(runs: Sequence[CatalogRun]) -> str:
+    """Return one line per run with its size and what is lost, and the sum."""
+    lines = []
+    for run in runs:
+        top1 = "" if run.test_top1 is None else f", test top-1 {run.test_top1:.2f}"
+        planned = ", in the family's plan" if run.is_planned else ""
+        lines.append(f"{run.family}/{run.name}: {run.status}{top1}{planned}, {size_text(run.size_bytes)}")
+    total = size_text(sum(run.size_bytes for run in runs))
+    return "\n".join([*lines, f"{plural(len(runs), 'run')}, {total}"])
+
+
+def cleaning_text(found: Cleaning, results: Path) -> str:
+    """Return what may be removed by kind with sizes, what is kept for which runs, and the sum."""
+    lines = []
+    for kind in KINDS:
+        entries = [item for item in found.removable if item.kind == kind]
+        if not entries:
+            continue
+        lines.append(f"{kind:<13} {size_text(found.size_of(kind)):>9}  {plural(len(entries), 'entry', 'entries')}")
+        lines += [f"  {_where(item, results)} ({size_text(item.size_bytes)})" for item in entries[:MAX_LISTED]]
+        lines += [f"  and {len(entries) - MAX_LISTED} more"] if len(entries) > MAX_LISTED else []
+    for path, names in found.kept:
+        first, *others = names
+        more = f" and {len(others)} more" if others else ""
+        lines.append(f"kept: {path.relative_to(results)} ({size_text(disk_bytes(path))}), needed by {first}{more}")
+    if found.is_used:
+        lines.append("kept: caches, decoded data and leftovers, because a command trains in this folder now")
+    total = size_text(sum(item.size_bytes for item in found.removable))
+    return "\n".join([*lines, f"{'total':<13} {total:>9}" if found.removable else "nothing to remove"])
+
+
+def _where(item: Removable, results: Path) -> str:
+    return str(item.path.relative_to(results))

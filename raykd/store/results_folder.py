@@ -1,0 +1,114 @@
+"""A results folder as a whole: what it has beside the runs, and the locks between commands that train and remove.
+
+    .logit_caches/  .data/  .ray/  caches that raykd can make again, and Ray Train's files
+    .in_use.lock    held together by all commands and workers that train, and alone by `raykd clean`
+    .plan.lock      held while a command reads which runs are done and writes its plan, and while runs are removed
+
+Imports no torch.
+"""
+
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from raykd.errors import ConfigError, RunFailed
+
+LOGIT_CACHES, DECODED, RAY = ".logit_caches", ".data", ".ray"
+IN_USE_LOCK, PLAN_LOCK = ".in_use.lock", ".plan.lock"
+CLEAN_WAIT_S = 60.0  # `raykd clean` only renames what it removes while it holds the lock
+POLL_S = 0.05
+
+
+@contextmanager
+def in_use(results: Path) -> Iterator[None]:
+    """Keep `raykd clean` from removing caches and leftovers of `results` inside the block.
+
+    Many processes may be inside at the same time. A folder that is missing or read-only has nothing to protect.
+    Raises RunFailed if `raykd clean` holds the lock for more than CLEAN_WAIT_S.
+    """
+    descriptor = _open(results)
+    if descriptor is None:
+        yield
+        return
+    try:
+        deadline = time.monotonic() + CLEAN_WAIT_S
+        while not _try_lock(descriptor, fcntl.LOCK_SH):
+            if time.monotonic() > deadline:
+                raise RunFailed(f"'{results}' was locked by `raykd clean` for {CLEAN_WAIT_S:g} s; end that command")
+            time.sleep(POLL_S)
+        yield
+    finally:
+        os.close(descriptor)  # which releases the lock
+
+
+@contextmanager
+def unused(results: Path) -> Iterator[bool]:
+    """Yield whether no process is inside `in_use(results)`. If so, none enters until the block ends."""
+    descriptor = _open(results)
+    try:
+        yield descriptor is not None and _try_lock(descriptor, fcntl.LOCK_EX)
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def is_in_use(results: Path) -> bool:
+    """Return whether a process is inside `in_use(results)` now. Makes no file."""
+    if not (results / IN_USE_LOCK).is_file():
+        return False
+    with unused(results) as is_free:
+        return not is_free
+
+
+def require_readable(results: Path) -> None:
+    """Raise ConfigError if `results` is not a folder that can be read."""
+    if not results.is_dir():
+        state = "is not a folder" if os.path.lexists(results) else "does not exist"
+        raise ConfigError(f"results folder '{results}' {state}; name another with --results")
+    if not os.access(results, os.R_OK | os.X_OK):
+        raise ConfigError(f"results folder '{results}' cannot be read by you; name another with --results")
+
+
+def require_writable(folder: Path, results: Path) -> None:
+    """Raise ConfigError if no file can be made or removed in `folder` of `results`."""
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"results folder '{results}' cannot be written: '{folder}' is not a folder that you may write; "
+            "name another with --results"
+        )
+
+
+def disk_bytes(path: Path) -> int:
+    """Return the bytes that a file, or all files below a folder, occupy on disk. Holes in files occupy none."""
+    paths = [path, *path.rglob("*")] if path.is_dir() and not path.is_symlink() else [path]
+    total = 0
+    for entry in paths:
+        try:
+            total += entry.lstat().st_blocks * 512  # the unit of st_blocks, whatever the filesystem's block size
+        except OSError:  # removed in the meantime
+            continue
+    return total
+
+
+def _open(results: Path) -> int | None:
+    """Open the lock file of `results`; None if the folder is missing or cannot be written."""
+    try:
+        return os.open(results / IN_USE_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EROFS, errno.EACCES):
+            return None
+        raise
+
+
+def _try_lock(descriptor: int, mode: int) -> bool:
+    try:
+        fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            return False
+        raise
+    return True

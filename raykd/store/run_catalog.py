@@ -1,0 +1,239 @@
+"""The runs and searches that a results folder has, whatever configuration they are from, for `raykd runs`.
+
+    read_catalog(Path("ray_results")).runs      a CatalogRun for each run folder, planned or not
+
+A damaged file of one run does not hide the others: that run has the status 'damaged'. Imports no torch.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from raykd.config import from_dict
+from raykd.config.codec import read_record
+from raykd.errors import ConfigError
+from raykd.spec.search import Search
+from raykd.spec.set_paths import settings_of
+from raykd.spec.stages import Stage
+from raykd.store.records import ConfirmationRecord, Metrics, PlanRecord, RunRecord, TagsRecord, read_plan
+from raykd.store.results_folder import disk_bytes, require_readable
+from raykd.store.run_folder import RunFolder, Status
+from raykd.store.study import SearchFolder, SearchTrial, num_ended
+
+# Identities of files and data, which --set does not take, and fields that have columns of their own.
+_IDENTITIES = ("seed", "data_identity", "initial", "imported", "teacher_seed", "teacher.data_identity", "data.storage")
+_METHOD = "method"
+
+
+@dataclass(frozen=True)
+class CatalogRun:
+    """One run folder. is_planned: whether a family's plan names it. search, trial: of a search's trial only.
+
+    changes: the fields that differ from the family's plan, {path for --set: value as text}; {} for planned runs.
+    """
+
+    folder: RunFolder
+    record: RunRecord | None  # None if run.json is damaged
+    status: Status
+    is_planned: bool
+    changes: Mapping[str, str] = field(default_factory=dict)
+    search: str = ""
+    trial: int | None = None
+
+    @property
+    def family(self) -> str:
+        return self.folder.path.parents[2 if self.search else 0].name
+
+    @property
+    def name(self) -> str:
+        """The name of the folder; of a trial, '<search>/<number>'."""
+        name = self.folder.path.name
+        return f"{self.search}/{name}" if self.search else name
+
+    @property
+    def stage(self) -> Stage | None:
+        return self.record.stage if self.record else None
+
+    @cached_property
+    def tags(self) -> tuple[str, ...]:
+        """The run's tags; () if their file is damaged, which `raykd runs tag` reports."""
+        try:
+            return tags_of(self.folder)
+        except ConfigError:
+            return ()
+
+    @cached_property
+    def size_bytes(self) -> int:
+        """The size of the folder on disk."""
+        return disk_bytes(self.folder.path)
+
+    @property
+    def val_top1(self) -> float | None:
+        """Validation top-1 of the best epoch in percent, once the run is done."""
+        return self.record.best.val_top1 if self.record and self.record.best else None
+
+    @cached_property
+    def test_top1(self) -> float | None:
+        """Test top-1 of the best weights in percent, once they are evaluated."""
+        try:
+            tested = read_record(Metrics, self.folder.test)
+        except ConfigError:
+            return None
+        is_of_weights = tested and self.record and tested.weights_sha256 == self.record.weights_sha256
+        return tested.top1 if tested and is_of_weights else None
+
+    @cached_property
+    def changed_at(self) -> float:
+        """When the run ended, or last wrote a file; in seconds since 1970."""
+        if self.record and self.record.ended:
+            return datetime.fromisoformat(self.record.ended).timestamp()
+        files = (self.folder.record_path, self.folder.history_path, self.folder.checkpoint)
+        return max((path.stat().st_mtime for path in files if path.exists()), default=0.0)
+
+
+@dataclass(frozen=True)
+class CatalogSearch:
+    """One search. trials: its run folders. is_unfinished: whether its command would train more."""
+
+    folder: SearchFolder
+    states: tuple[SearchTrial, ...]
+    trials: tuple[CatalogRun, ...]
+    is_unfinished: bool
+    cache: str | None = None  # name of the logit cache that the trials read
+
+    @property
+    def family(self) -> str:
+        return self.folder.path.parent.name
+
+    @property
+    def name(self) -> str:
+        return self.folder.path.name
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """All runs and searches of a results folder, and the plan of each family."""
+
+    results: Path
+    runs: tuple[CatalogRun, ...]
+    searches: tuple[CatalogSearch, ...]
+    plans: Mapping[str, PlanRecord]
+
+    @property
+    def all_runs(self) -> tuple[CatalogRun, ...]:
+        """The runs, and the trials of the searches."""
+        return (*self.runs, *(trial for search in self.searches for trial in search.trials))
+
+
+def read_catalog(results: Path) -> Catalog:
+    """Read all runs and searches below `results`. Raises ConfigError if it cannot be read, or a plan is damaged."""
+    require_readable(results)
+    families = [path for path in sorted(results.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    plans = {family.name: read_plan(family / "plan.json") for family in families}
+    planned = {name for plan in plans.values() for name in plan.names}
+    folders = [folder for family in families for folder in _below(family)]
+    records = {folder.path: _record_of(folder) for folder in folders}
+    found = {record.name: record for record in records.values() if record is not None}
+    runs = []
+    for folder in folders:
+        record, is_planned = records[folder.path], folder.path.name in planned
+        changes = changed_fields(record, plans, found) if record and not is_planned else {}
+        runs.append(CatalogRun(folder, record, _status_of(folder), is_planned, changes))
+    searches = [_read_search(path.parent) for family in families for path in sorted(family.glob("*/search.json"))]
+    return Catalog(results, tuple(runs), tuple(searches), plans)
+
+
+def _below(folder: Path) -> Iterator[RunFolder]:
+    """Yield the run folders in `folder`, without those that are being removed."""
+    for path in sorted(folder.glob("*/run.json")):
+        if not path.parent.name.startswith("."):
+            yield RunFolder(path.parent)
+
+
+def _record_of(folder: RunFolder) -> RunRecord | None:
+    try:
+        return folder.record()
+    except ConfigError:
+        return None
+
+
+def _status_of(folder: RunFolder) -> Status:
+    try:
+        return folder.status(reads_weights=False)
+    except ConfigError:
+        return "damaged"
+
+
+def tags_of(folder: RunFolder) -> tuple[str, ...]:
+    """Return the tags of a run, sorted. Raises DamagedFile."""
+    record = read_record(TagsRecord, folder.tags_path)
+    return record.tags if record else ()
+
+
+def _read_search(path: Path) -> CatalogSearch:
+    """Read a search. One with damaged files counts as unfinished, so that what it needs is kept."""
+    folder = SearchFolder(path)
+    trials = [
+        CatalogRun(run, _record_of(run), _status_of(run), False, search=path.name, trial=int(run.path.name))
+        for run in _below(path / "trials")
+        if run.path.name.isdecimal()
+    ]
+    try:
+        record, states = folder.require_record(), tuple(folder.trials())
+        search = from_dict(Search, dict(record.search))
+        confirmed = read_record(ConfirmationRecord, folder.confirmed)
+    except ConfigError:
+        return CatalogSearch(folder, (), tuple(trials), True)
+    is_done = num_ended(states) >= search.num_trials and (not search.confirm or confirmed is not None)
+    return CatalogSearch(folder, states, tuple(trials), not is_done, record.cache)
+
+
+def changed_fields(
+    record: RunRecord, plans: Mapping[str, PlanRecord], found: Mapping[str, RunRecord]
+) -> dict[str, str]:
+    """Return the fields of a run that differ from its family's plan, {path for --set: value as text}.
+
+    The run is compared with the planned run of its stage that differs least, or if none has started, with the fields of
+    the plan's experiment. A teacher belongs to no family, and is compared with all planned teachers. found: the records
+    of all runs by name.
+    """
+    is_teacher = record.stage == "teacher"
+    near = list(plans.values()) if is_teacher else [plans[record.family]] if record.family in plans else []
+    names = [name for plan in near for name in plan.stages.get(record.stage, ())]
+    if record.stage == "distilled":
+        names += [name for plan in near for compared in plan.comparison.values() for name in compared]
+    settings = settings_of(record.config, record.stage)
+    planned = [settings_of(found[name].config, record.stage) for name in dict.fromkeys(names) if name in found]
+    differing = [_differing(settings, expected, {**settings, **expected}) for expected in planned]
+    if not differing:
+        experiments = [_settings_of_experiment(plan.experiment) for plan in near]
+        if record.stage != "distilled":  # the experiment's method is that of its distilled students
+            settings = {name: value for name, value in settings.items() if name.split(".")[0] != _METHOD}
+        differing = [_differing(settings, expected, settings.keys() & expected.keys()) for expected in experiments]
+    return min(differing, key=len, default={})
+
+
+def _differing(settings: Mapping[str, str], expected: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
+    """Return those of `settings` by `names` that are not as expected. The fields of another method do not count."""
+    has_other_method = settings.get(_METHOD) != expected.get(_METHOD)
+    return {
+        name: settings.get(name, "none")
+        for name in sorted(names)
+        if settings.get(name) != expected.get(name)
+        and not any(name == identity or name.startswith(f"{identity}.") for identity in _IDENTITIES)
+        and not (has_other_method and name.startswith(f"{_METHOD}."))
+    }
+
+
+def _settings_of_experiment(experiment: Mapping[str, Any]) -> dict[str, str]:
+    """Return the fields of a recorded experiment as `settings_of` returns those of a run."""
+    stages: tuple[tuple[Stage, str], ...] = ("teacher", "teacher"), ("baseline", "student")
+    settings: dict[str, str] = {}
+    for stage, role in stages:
+        if recipe := experiment.get(role):
+            settings |= settings_of({"recipe": recipe}, stage)
+    others = {name: value for name, value in dict(experiment).items() if name in ("data", _METHOD)}
+    return settings | settings_of(others, "distilled")

@@ -1,0 +1,94 @@
+"""Remove whole runs, and nothing that another process trains or an unfinished run needs. Imports no torch.
+
+A run is renamed within its family while its lock is held, and then removed. So another process sees the whole run or
+none, and a removal that is interrupted leaves a folder that `raykd clean` removes.
+"""
+
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from raykd.errors import ConfigError, RunFailed
+from raykd.file_lock import acquire, lock_at
+from raykd.store.results_folder import PLAN_LOCK, is_in_use, require_writable
+from raykd.store.run_catalog import CatalogRun, read_catalog
+from raykd.store.run_folder import RunFolder
+from raykd.store.run_references import References
+
+REMOVED = ".removed-"  # prefix of a folder that is being removed
+PLAN_WAIT_S = 60.0
+MAX_NAMED = 3  # runs in a message
+
+
+def removable_runs(results: Path, folders: Sequence[RunFolder], force: bool = False) -> list[CatalogRun]:
+    """Return the catalog's entries of `folders`, after checking that each may be removed. Changes nothing.
+
+    force: also allow teachers that other runs still need. Raises ConfigError for a run that is locked, that does not
+    belong to `results` or is a trial of a search, for a needed teacher, and for folders that cannot be written.
+    """
+    runs = _not_needed(results, folders, force)
+    for run in runs:
+        if run.folder.is_held():
+            raise _locked(run)
+    return runs
+
+
+def remove_runs(results: Path, runs: Sequence[CatalogRun], force: bool = False) -> None:
+    """Remove `runs`, after the checks of `removable_runs` with all locks held. If one fails, no run is removed."""
+    with acquire(lock_at(results / PLAN_LOCK), PLAN_WAIT_S), _all_locked(runs):
+        _not_needed(results, [run.folder for run in runs], force)
+        paths = [run.folder.path for run in runs]
+        renamed = [path.rename(path.with_name(f"{REMOVED}{uuid.uuid4().hex[:12]}")) for path in paths]
+        for path in renamed:
+            shutil.rmtree(path)
+
+
+def _not_needed(results: Path, folders: Sequence[RunFolder], force: bool) -> list[CatalogRun]:
+    """Return the catalog's entries of `folders`. Raises what `removable_runs` raises, except for locked runs."""
+    catalog = read_catalog(results)
+    entries = {run.folder.path.resolve(): run for run in catalog.runs}
+    chosen = list(dict.fromkeys(folder.path.resolve() for folder in folders))
+    for path in chosen:
+        if path not in entries:
+            raise ConfigError(f"run '{path.name}' is a search's trial, or not below '{results}'; it is not removed")
+    runs = [entries[path] for path in chosen]
+    names = {f"{run.family}/{run.name}" for run in runs}
+    for run in runs:
+        for folder in (run.folder.path.parent, run.folder.path):
+            require_writable(folder, results)
+        if not force:
+            _require_not_needed(run, References(catalog), names)
+    return runs
+
+
+def _require_not_needed(run: CatalogRun, references: References, removed: set[str]) -> None:
+    """Raise ConfigError if runs that are not `removed` themselves need the teacher `run`."""
+    left = [name for name in references.needing_teacher(run) if name not in removed]
+    if left:
+        more = f" and {len(left) - MAX_NAMED} more" if len(left) > MAX_NAMED else ""
+        raise ConfigError(
+            f"teacher '{run.name}' is still needed by {', '.join(left[:MAX_NAMED])}{more}; finish or remove "
+            f"{'it' if len(left) == 1 else 'them'} first, or add --force"
+        )
+    if run.stage == "teacher" and references.plans_of(run) and is_in_use(references.catalog.results):
+        raise ConfigError(
+            f"teacher '{run.name}' is planned, and a command trains in '{references.catalog.results}' now; wait for "
+            "it to end, or add --force"
+        )
+
+
+@contextmanager
+def _all_locked(runs: Sequence[CatalogRun]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for run in runs:
+            try:
+                stack.enter_context(run.folder.lock())
+            except RunFailed:
+                raise _locked(run) from None
+        yield
+
+
+def _locked(run: CatalogRun) -> ConfigError:
+    return ConfigError(f"run '{run.name}' is locked by {run.folder.last_writer}; wait for it to end, or stop it")

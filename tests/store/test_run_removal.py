@@ -1,0 +1,95 @@
+"""Whole runs are removed, and never one that a process trains or a teacher that another run needs."""
+
+import time
+from pathlib import Path
+
+import children
+import pytest
+from written_results import finished, interrupt
+
+from raykd.errors import ConfigError
+from raykd.store.results_folder import in_use
+from raykd.store.run_folder import RunFolder
+from raykd.store.run_removal import removable_runs, remove_runs
+from raykd.store.run_store import RunStore
+
+
+def folders_of(results: Path, stage: str) -> list[RunFolder]:
+    store = RunStore(results)
+    return [store.folder(run) for run in finished(results).runs if run.stage == stage]
+
+
+def hold_lock(path: Path, locked: Path) -> None:
+    """Train, as far as others see: hold the run's lock until killed. Runs in a child process."""
+    with RunFolder(path).lock():
+        locked.touch()
+        time.sleep(children.TIMEOUT_S)
+
+
+def test_runs_are_removed_whole_and_others_are_kept(tmp_path):
+    baselines = folders_of(tmp_path, "baseline")
+    remove_runs(tmp_path, removable_runs(tmp_path, baselines))
+    assert not any(folder.path.exists() for folder in baselines)
+    assert sorted(path.name.split("-")[0] for path in (tmp_path / "small").glob("*-*")) == ["distilled", "distilled"]
+    assert not list(tmp_path.glob("*/.removed-*"))
+
+
+def test_a_run_that_another_process_locks_is_refused_and_nothing_is_removed(tmp_path):
+    free, held = folders_of(tmp_path, "baseline")
+    allowed = removable_runs(tmp_path, [free, held])
+    process = children.start(hold_lock, held.path, tmp_path / "locked")
+    while not (tmp_path / "locked").exists() and process.is_alive():
+        time.sleep(0.01)
+    try:
+        for attempt in (lambda: removable_runs(tmp_path, [free, held]), lambda: remove_runs(tmp_path, allowed, True)):
+            with pytest.raises(ConfigError, match=rf"run '{held.path.name}' is locked by .*; wait for it to end"):
+                attempt()
+        assert free.path.is_dir() and held.path.is_dir()
+    finally:
+        process.kill()
+        process.join()
+
+
+def test_a_teacher_that_an_unfinished_or_planned_student_needs_is_refused_without_force(tmp_path):
+    students = folders_of(tmp_path, "distilled")
+    (teacher,) = (RunFolder(path) for path in (tmp_path / "teachers").iterdir())
+    assert removable_runs(tmp_path, [teacher])
+    interrupt(students[0])
+    with pytest.raises(
+        ConfigError, match=rf"teacher '{teacher.path.name}' is still needed by small/distilled-.*--force"
+    ):
+        removable_runs(tmp_path, [teacher])
+    assert removable_runs(tmp_path, [teacher], force=True)
+    assert len(removable_runs(tmp_path, [teacher, students[0]])) == 2, "its only student is removed with it"
+
+
+def test_a_teacher_of_a_student_that_no_plan_names_is_needed_until_the_student_is_done(tmp_path):
+    (student, _) = folders_of(tmp_path, "distilled")
+    (teacher,) = (RunFolder(path) for path in (tmp_path / "teachers").iterdir())
+    (tmp_path / "small" / "plan.json").unlink()
+    interrupt(student)
+    with pytest.raises(ConfigError, match="is still needed by"):
+        removable_runs(tmp_path, [teacher])
+
+
+def test_a_planned_teacher_is_refused_while_a_command_trains_in_the_results_folder(tmp_path):
+    """The command has read that the teacher is done, and may be about to plan students."""
+    (teacher,) = folders_of(tmp_path, "teacher")
+    with in_use(tmp_path), pytest.raises(ConfigError, match=r"a command trains in .* now"):
+        removable_runs(tmp_path, [teacher])
+    assert removable_runs(tmp_path, [teacher])
+
+
+def test_a_trial_and_a_run_of_another_results_folder_are_refused(tmp_path):
+    (baseline, _) = folders_of(tmp_path / "one", "baseline")
+    finished(tmp_path / "two")
+    with pytest.raises(ConfigError, match="is a search's trial, or not below"):
+        removable_runs(tmp_path / "two", [baseline])
+
+
+def test_a_process_that_waited_for_a_removed_run_starts_it_again_in_a_new_folder(tmp_path):
+    (baseline, _) = folders_of(tmp_path, "baseline")
+    waiting = RunFolder(baseline.path)
+    remove_runs(tmp_path, removable_runs(tmp_path, [baseline]))
+    with waiting.lock():
+        assert waiting.status() == "not started" and (waiting.path / ".lock").is_file()
