@@ -20,6 +20,8 @@ from raykd.data.pack_errors import HoldsOtherPack, PackError, pack_command
 from raykd.data.pack_writer import PackPlan, discard_pack, plan_pack
 from raykd.data.sources import Source
 from raykd.data.storage import StorageChoice, choose_storage, decoded_size
+from raykd.data.types import Dataset
+from raykd.data.undecoded import undecoded_dataset
 from raykd.errors import ConfigError
 from raykd.orchestration.options import Options, data_key, keep_listing
 from raykd.orchestration.packing import write_pack
@@ -29,14 +31,19 @@ from raykd.store.run_store import RunStore
 
 
 def with_packs(
-    used: Iterable[Data], options: Options, log: Callable[[str], None], console: Console | None = None
+    used: Iterable[Data],
+    options: Options,
+    log: Callable[[str], None],
+    console: Console | None = None,
+    check: Callable[[Data, Dataset], None] = lambda data, undecoded: None,
 ) -> Options:
     """Return `options` with the packs of those data sets among `used` that are read from disk.
 
     Data that `options` already has is not examined again.
 
     log: receives why images are read from memory or disk. console: shows the progress of packing. Without it,
-    ConfigError is raised for a data set that has to be packed first.
+    ConfigError is raised for a data set that has to be packed first. check: called before a data set is packed, with
+    what is known of it then, see undecoded.py; it raises ConfigError for experiments that cannot run on it.
     """
     packs = dict(options.packs)
     for data in used:
@@ -50,7 +57,7 @@ def with_packs(
                 keep_listing(data, options, found)
             continue
         try:
-            pack = found if isinstance(found, Path) else _pack_of(data.name, found, options, log, console)
+            pack = found if isinstance(found, Path) else _pack_of(data, found, options, log, console, check)
         except (PackError, PackingKilled) as error:
             raise error.with_commands(data.name, options.data_folder) from error
         packs[data_key(data)] = pack
@@ -82,8 +89,16 @@ def _choice(data: Data, num_images: int, image_size: int) -> StorageChoice:
     return choose_storage(data.storage, num_images, image_size, data.min_crop_area is not None, available_bytes())
 
 
-def _pack_of(name: str, source: Source, options: Options, log: Callable[[str], None], console: Console | None) -> Path:
+def _pack_of(
+    data: Data,
+    source: Source,
+    options: Options,
+    log: Callable[[str], None],
+    console: Console | None,
+    check: Callable[[Data, Dataset], None],
+) -> Path:
     """Return the folder of the pack of `source` below the results, after writing it if necessary."""
+    name = data.name
     place = hashlib.sha256(str(source.place.resolve()).encode("utf-8", "surrogateescape")).hexdigest()
     folder = options.decoded / f"{dataset_names.plain_name(name)}-{place[:8]}.pack"
     command = pack_command(name, options.data_folder)
@@ -96,6 +111,7 @@ def _pack_of(name: str, source: Source, options: Options, log: Callable[[str], N
             f"{name}: its images are decoded in each step and have to be packed first; run the experiment without "
             f"--plan, or pack them for all experiments ({command}) and add --set {setting}"
         )
+    check(data, undecoded_dataset(name, source, data.image_size))
     RunStore(options.results).require_writable()
     log(f"packing {name} into {folder}; to pack it once for all results folders: {command}")
     write_pack(plan, console)

@@ -12,7 +12,7 @@ from raykd.data.load import keep_decoded
 from raykd.data.types import Dataset
 from raykd.errors import ConfigError, Interrupted, RunFailed, plural
 from raykd.orchestration.data_storage import with_packs
-from raykd.orchestration.options import Options, dataset_of
+from raykd.orchestration.options import Options, data_key, dataset_of
 from raykd.orchestration.parallel_runs import Slots
 from raykd.orchestration.progress import Progress, log
 from raykd.orchestration.reporting import write_report
@@ -21,7 +21,7 @@ from raykd.orchestration.run_states import RunStates
 from raykd.orchestration.session import ray_session
 from raykd.orchestration.stop_signals import stop_signals
 from raykd.orchestration.tracked import attach_report, family_of, tracking_of, watch_runs
-from raykd.spec.experiment import Experiment, Workers
+from raykd.spec.experiment import Data, Experiment, Workers
 from raykd.spec.plan import Plan, Run, make_plan
 from raykd.spec.trackers import require_installed
 from raykd.store.migration import require_migrated
@@ -63,10 +63,11 @@ def require_together(experiments: Sequence[Experiment]) -> None:
 def prepared(experiments: Sequence[Experiment], options: Options, console: Console) -> Options:
     """Return `options` with what the experiments share: the packs of their data, loader threads, trackers, callbacks.
 
-    Missing packs are written. Raises ConfigError if the package of a tracker is missing.
+    Missing packs are written, after all checks of the experiments that need no decoded image. Raises ConfigError if the
+    package of a tracker is missing.
     """
+    require_together(experiments)
     used, first = [experiment.data for experiment in experiments], experiments[0]
-    require_installed(first.tracker)
     options = replace(
         options,
         loaders=first.workers.loaders,
@@ -74,7 +75,15 @@ def prepared(experiments: Sequence[Experiment], options: Options, console: Conso
         callbacks=first.callbacks,
         keep_checkpoints=first.keep_checkpoints,
     )
-    return with_packs(used, options, partial(log, console), console)
+    require_migrated(options.results)
+
+    def check(data: Data, undecoded: Dataset) -> None:
+        """Check the experiments on `data`."""
+        for experiment in experiments:
+            if data_key(experiment.data) == data_key(data):
+                checked_plan(experiment, undecoded, options)
+
+    return with_packs(used, options, partial(log, console), console, check)
 
 
 def plans_of(experiments: Sequence[Experiment], options: Options) -> list[tuple[Plan, Dataset]]:

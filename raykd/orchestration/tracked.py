@@ -15,7 +15,7 @@ from raykd.spec.plan import Plan, Run
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.trackers.copier import Parent
-from raykd.trackers.tracking import Tracking
+from raykd.trackers.tracking import Attachment, Tracking
 
 REPORT_FILES = ("report.json", "report/index.html", "report/runs.csv")
 
@@ -55,9 +55,12 @@ def watch_search(tracking: Tracking, command: SearchCommand) -> Parent:
 
 def attach_report(tracking: Tracking, plans: Iterable[Plan], results: Path) -> None:
     """Store the report with the family of each plan."""
-    files = [path for name in REPORT_FILES if (path := results.absolute() / name).is_file()]
-    accuracies = json.loads((results / "report.json").read_text(encoding="utf-8"))
     for plan in plans:
-        values = accuracies.get(plan.experiment.family, {})
-        known = {name: value for name, value in values.items() if value is not None}
-        tracking.attach(family_of(plan, results), files, known)
+        tracking.attach(family_of(plan, results), partial(_report_of, plan.experiment.family, results.absolute()))
+
+
+def _report_of(family: str, results: Path) -> Attachment:
+    """Return the files of the report, and the family's accuracies as fractions."""
+    files = [path for name in REPORT_FILES if (path := results / name).is_file()]
+    accuracies = json.loads((results / "report.json").read_text(encoding="utf-8")).get(family, {})
+    return files, {name: value for name, value in accuracies.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Copy run folders into one tracker: what a folder has and the tracker lacks. tracking.json says what was copied.
+"""Copy run folders into one tracker: what a folder has and the tracker lacks. tracking.json records what was copied.
 
 A folder's tracking.json holds the id of its run in each tracker and the number of epochs copied, so a run that resumes
 continues the same run of the tracker, and runs that were trained before a tracker was named are copied too.

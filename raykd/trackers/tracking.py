@@ -3,7 +3,7 @@
     with Tracking(("mlflow",), results, log) as tracking:
         tracking.watch(family, lambda: folders)
         ...                                             # the runs train, in other processes or here
-        tracking.attach(family, files, values)
+        tracking.attach(family, read_report)
 
 The run folders are the only source: what a folder has and a tracker lacks is copied every COPY_EVERY_S seconds, in the
 process that the user started. So training never waits for a tracker, no other node needs its package, its password or
@@ -27,6 +27,7 @@ from raykd.store.run_folder import RunFolder
 from raykd.trackers.copier import Copier, Parent, Watched
 from raykd.trackers.tracker import State, Tracker
 
+Attachment = tuple[Sequence[Path], Mapping[str, float]]  # files, and values by name
 FOLDER = ".trackers"  # in the results folder
 COPY_EVERY_S = 5.0
 CLOSE_S, CLOSE_INTERRUPTED_S = 60.0, 10.0  # how long a command waits at its end; Slurm soon kills a preempted one
@@ -45,7 +46,7 @@ class Tracking:
         self._names = [name for name in names if name in PACKAGES]
         self._folder, self._log = results / FOLDER, log
         self._watched: list[Watched] = []
-        self._attached: list[tuple[Parent, Sequence[Path], Mapping[str, float]]] = []
+        self._attached: list[tuple[Parent, Callable[[], Attachment]]] = []
         self._copiers: dict[str, Copier] = {}
         self._failed: set[str] = set()  # trackers whose error is logged
         self._closing = threading.Event()
@@ -56,9 +57,9 @@ class Tracking:
         """Copy the run folders that `find` returns, which is called in every pass."""
         self._watched.append(Watched(parent, find, are_trials))
 
-    def attach(self, parent: Parent, files: Sequence[Path], values: Mapping[str, float]) -> None:
-        """Store files and values with the parent, at the end of the block."""
-        self._attached.append((parent, files, values))
+    def attach(self, parent: Parent, read: Callable[[], Attachment]) -> None:
+        """Store what `read` returns with the parent, at the end of the block."""
+        self._attached.append((parent, read))
 
     def __enter__(self) -> Self:
         if self._names:
@@ -108,8 +109,8 @@ class Tracking:
         copier = self._copiers[name]
         copier.copy(list(self._watched), self._end_state if is_last else None)
         if is_last:
-            for parent, files, values in self._attached:
-                copier.attach(parent, files, values)
+            for parent, read in self._attached:
+                copier.attach(parent, *read())
             copier.end_parents(self._end_state)
             if self._attached:
                 self._log(f"tracker {name}: {copier.tracker.where}")

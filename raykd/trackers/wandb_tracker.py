@@ -4,12 +4,13 @@ W&B works offline unless WANDB_MODE says otherwise: it writes files that `wandb 
 internet access. A run that resumes offline gets a second folder with the same id, and `wandb sync` joins them.
 """
 
+import logging
 import os
 import secrets
 import shlex
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,19 +53,20 @@ class WandB(Tracker):
         quiet = {"silent": True, "console": "off", "disable_git": True, "save_code": False}
         not_of_the_worker = {"x_disable_stats": True, "x_disable_machine_info": True, "init_timeout": _INIT_S}
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._runs[new] = self._wandb.init(
-            id=new,
-            name=run.name,
-            project=os.environ.get("WANDB_PROJECT", _PROJECT),
-            group=run.group,
-            job_type=run.kind,
-            config=dict(run.settings),
-            dir=str(self._folder),
-            mode=self._mode,
-            resume=None if self._mode == "offline" else "allow",
-            reinit="create_new",  # several runs side by side, beside one of the user's process
-            settings=self._wandb.Settings(**quiet, **not_of_the_worker),
-        )
+        with _quiet_log():
+            self._runs[new] = self._wandb.init(
+                id=new,
+                name=run.name,
+                project=os.environ.get("WANDB_PROJECT", _PROJECT),
+                group=run.group,
+                job_type=run.kind,
+                config=dict(run.settings),
+                dir=str(self._folder),
+                mode=self._mode,
+                resume=None if self._mode == "offline" else "allow",
+                reinit="create_new",  # several runs side by side, beside one of the user's process
+                settings=self._wandb.Settings(**quiet, **not_of_the_worker),
+            )
         return new
 
     def log_epochs(self, run_id: str, epochs: Sequence[Epoch]) -> None:
@@ -96,6 +98,18 @@ class WandB(Tracker):
             for process in _children_named(_SERVICE):
                 with suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
+
+
+@contextmanager
+def _quiet_log() -> Iterator[None]:
+    """Print no traceback for a line of W&B's log file that a full disk cannot hold, in the block or later."""
+    before, logging.raiseExceptions = logging.raiseExceptions, False
+    try:
+        yield
+    finally:
+        logging.raiseExceptions = before
+        for handler in logging.getLogger("wandb").handlers:
+            handler.handleError = lambda record: None  # type: ignore[method-assign]
 
 
 def _children_named(name: str) -> Iterator[int]:

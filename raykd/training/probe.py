@@ -96,8 +96,7 @@ def embed(model: ImageModel, images: Images, compute: Compute, indices: Tensor |
     if indices is not None and not isinstance(images, Tensor):
         images, indices = images.subset(indices), None  # consecutive slices are decoded ahead
     count = len(images) if indices is None else len(indices)
-    if not count:
-        return torch.zeros(0, 1, device=compute.device)
+    embeddings = torch.zeros(0, 1, device=compute.device)
     was_training = model.training
     model.eval()
 
@@ -108,39 +107,66 @@ def embed(model: ImageModel, images: Images, compute: Compute, indices: Tensor |
         assert embedding is not None
         return embedding.float()
 
-    parts = batches_that_fit(model, count, EVALUATION_BATCH[compute.device.type], embed_part)
-    embeddings = torch.cat([embedding for _, embedding in parts])
+    for part, embedding in batches_that_fit(model, count, EVALUATION_BATCH[compute.device.type], embed_part):
+        if not part.start:  # one tensor for all, because the parts and their concatenation would be two copies
+            embeddings = torch.empty(count, embedding.shape[1], device=compute.device)
+        embeddings[part] = embedding
     model.train(was_training)
     return embeddings
 
 
 def fit_probe(model: ImageModel, data: Data, dataset: Dataset, compute: Compute) -> Probe:
-    """Fit a linear probe of `model` on the training images of `data`; choose its penalty on the validation images."""
+    """Fit a linear probe of `model` on the training images of `data`; choose its penalty on the validation images.
+
+    One copy of the training images' embeddings is in memory: 4 GB for ImageNet with D = 768.
+    """
     model.request({"embedding"})
     train, val = train_val_indices(data, dataset.train.labels)
     x, x_val = (embed(model, dataset.train.images, compute, indices) for indices in (train, val))
     y, y_val = (dataset.train.labels[indices].to(compute.device) for indices in (train, val))
     mean, std = x.mean(0), x.std(0).clamp_min(1e-6)
+    standardized, standardized_val = Standardized(x, mean, std), Standardized(x_val, mean, std)
     best, best_correct, best_penalty = torch.empty(0), -1, 0.0
-    for penalty, weights in _solutions((x - mean) / std, y, dataset.num_classes):
-        correct = int((_logits(weights, (x_val - mean) / std).argmax(1) == y_val).sum())
+    for penalty, weights in _solutions(standardized, y, dataset.num_classes):
+        correct = 0
+        for part in _chunks(len(x_val)):
+            correct += int((_logits(weights, standardized_val[part]).argmax(1) == y_val[part]).sum())
         if correct > best_correct:  # of equally accurate penalties, the strongest
             best, best_correct, best_penalty = weights, correct, penalty
     linear = nn.Linear(x.shape[1], dataset.num_classes, device="meta").to_empty(device=compute.device)
     linear.load_state_dict({"weight": best[:, :-1], "bias": best[:, -1]})
-    neighbors = Neighbors(F.normalize(x), y, dataset.num_classes)
+    neighbors = Neighbors(F.normalize(x, out=x), y, dataset.num_classes)
     return Probe(ProbedModel(model, mean, std, linear), best_penalty, neighbors)
 
 
-def _solutions(x: Tensor, y: Tensor, num_classes: int) -> Iterator[tuple[float, Tensor]]:
+@dataclass(frozen=True)
+class Standardized:
+    """Embeddings [N, D], of which a slice is standardized when it is read. mean, std: [D]."""
+
+    embeddings: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __len__(self) -> int:
+        return len(self.embeddings)
+
+    def __getitem__(self, part: slice) -> Tensor:
+        return (self.embeddings[part] - self.mean) / self.std
+
+
+def _chunks(count: int) -> Iterator[slice]:
+    return (slice(first, first + _CHUNK) for first in range(0, count, _CHUNK))
+
+
+def _solutions(x: Standardized, y: Tensor, num_classes: int) -> Iterator[tuple[float, Tensor]]:
     """Yield each penalty with the weights and biases that minimize the penalized loss, float64 [C, D + 1]."""
-    weights = torch.zeros(num_classes, x.shape[1] + 1, dtype=torch.float64, device=x.device)
+    weights = torch.zeros(num_classes, len(x.mean) + 1, dtype=torch.float64, device=x.mean.device)
     for penalty in PENALTIES:
         weights = _minimize(weights, x, y, penalty)
         yield penalty, weights
 
 
-def _minimize(start: Tensor, x: Tensor, y: Tensor, penalty: float) -> Tensor:
+def _minimize(start: Tensor, x: Standardized, y: Tensor, penalty: float) -> Tensor:
     """Return the weights that minimize mean cross-entropy + penalty / 2 * |W|^2, without biases in W, by L-BFGS."""
     weights = start.clone().requires_grad_()
     optimizer = torch.optim.LBFGS([weights], max_iter=MAX_ITERATIONS, line_search_fn="strong_wolfe")
@@ -149,8 +175,7 @@ def _minimize(start: Tensor, x: Tensor, y: Tensor, penalty: float) -> Tensor:
         optimizer.zero_grad()
         value = penalty / 2 * weights[:, :-1].square().sum()
         value.backward()
-        for first in range(0, len(x), _CHUNK):  # float64 copies of all embeddings would take too much memory
-            part = slice(first, first + _CHUNK)
+        for part in _chunks(len(x)):  # float64 copies of all embeddings would take too much memory
             term = F.cross_entropy(_logits(weights, x[part]), y[part], reduction="sum") / len(x)
             term.backward()
             value = value.detach() + term.detach()

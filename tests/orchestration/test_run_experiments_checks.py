@@ -6,17 +6,22 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
+from small_images import write_folder
 from small_runs import experiment, recipe, run_of
 
 from raykd.data.load import load_dataset
 from raykd.errors import ConfigError, Interrupted, RunFailed
+from raykd.models.timm_model import Timm
+from raykd.models.vit_cifar import ViT
 from raykd.orchestration.options import Options
 from raykd.orchestration.parallel_runs import Slots
 from raykd.orchestration.run_experiments import (
     _require_precisions,
+    prepared,
     raise_for,
     run_experiments,
     run_to_completion,
@@ -24,7 +29,7 @@ from raykd.orchestration.run_experiments import (
 from raykd.orchestration.run_queue import Job, JobStatus, RunQueue, State, plan_jobs
 from raykd.orchestration.run_states import RunStates
 from raykd.orchestration.stop_signals import STOP_SIGNALS, stop_signals
-from raykd.spec.experiment import Workers
+from raykd.spec.experiment import Data, Workers
 from raykd.spec.plan import make_plan
 from raykd.store.run_store import RunStore
 from raykd.training.teacher.choose import PlannedCache
@@ -44,6 +49,30 @@ def test_experiments_that_cannot_run_together_are_refused_and_nothing_is_written
     with pytest.raises(ConfigError, match=message):
         run_experiments([SMALL, other], Options(results, tmp_path), Console(file=io.StringIO()))
     assert not results.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"student": recipe(batch_size=5_000)}, "student.batch_size = 5000: must be at most 12, the number of its"),
+        ({"student": recipe(model=ViT(depth=1, width=16, heads=2, patch=5), batch_size=5)}, "patch = 5"),
+        ({"student": recipe(model=Timm("test_vit", weights="pretrained"), batch_size=5)}, "pretrained .* do not exist"),
+        ({"data": {"val_images": 18}}, "data.val_images = 18: must be less than the 18 training images"),
+        ({"student": recipe(model="timm:test_vit", batch_size=5)}, "'test_vit' does not accept images of 24x24"),
+    ],
+)
+def test_an_experiment_that_cannot_run_is_refused_before_its_data_set_is_packed(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    write_folder(tmp_path / "data/insects")
+    data = Data("folder:insects", val_images=6, image_size=24, crop_padding=0, min_crop_area=0.5)
+    small = replace(experiment(data=data, teacher=recipe(batch_size=5), student=recipe(batch_size=5)), seeds=(0,))
+    changed = replace(small, **{k: replace(data, **v) if k == "data" else v for k, v in change.items()})
+    options = Options(tmp_path / "results", tmp_path / "data")
+    with pytest.raises(ConfigError, match=message):
+        run_experiments([changed], options, Console(file=io.StringIO()))
+    assert not options.results.exists()
+    assert prepared([small], options, Console(file=io.StringIO())).packs[0][1] is not None
 
 
 def test_caches_are_divided_into_parts_for_the_slots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ def track(results: Path, files: tuple[Path, ...] = ()) -> list[str]:
     lines: list[str] = []
     with Tracking(("mlflow",), results, lines.append) as tracking:
         tracking.watch(family_in(results), lambda: [folder_of(TEACHER, results)])
-        tracking.attach(family_in(results), files, {"teacher_accuracy": 0.5})
+        tracking.attach(family_in(results), lambda: (files, {"teacher_accuracy": 0.5}))
     return lines
 
 

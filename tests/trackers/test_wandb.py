@@ -1,7 +1,9 @@
 """W&B offline: its files have the runs, and no process of it stays behind."""
 
 import os
+import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ def track(results: Path, files: tuple[Path, ...] = ()) -> list[str]:
     lines: list[str] = []
     with Tracking(("wandb",), results, lines.append) as tracking:
         tracking.watch(family_in(results), lambda: [folder_of(TEACHER, results)])
-        tracking.attach(family_in(results), files, {"teacher_accuracy": 0.5})
+        tracking.attach(family_in(results), lambda: (files, {"teacher_accuracy": 0.5}))
     return lines
 
 
@@ -53,6 +55,27 @@ def test_offline_files_have_settings_epochs_test_metrics_and_the_report_across_a
     family = [found for found in written(results) if found["kind"] == "family"][-1]
     assert (family["artifacts"], family["summary"]["teacher_accuracy"]) == ([["index.html"]], 0.5)
     assert processes() == []
+
+
+@pytest.fixture
+def full_disk(results: Path) -> Iterator[None]:
+    """The folder of the trackers as a filesystem of 32 KiB with less than a W&B file's bytes left."""
+    folder = results / FOLDER
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("needs root and the right to mount")
+    (folder / "filler").write_bytes(b"x" * 20_000)
+    yield
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_is_one_line_without_a_traceback(
+    results: Path, full_disk: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (line,) = [line for line in track(results) if "fails" in line]
+    assert "No space left on device" in line
+    assert capfd.readouterr() == ("", "") and processes() == []
 
 
 def test_a_server_that_cannot_be_reached_fails_nothing(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:

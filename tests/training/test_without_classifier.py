@@ -10,8 +10,9 @@ import pytest
 import timm
 import torch
 from nightly import nightly_except
-from small_runs import CPU, NO_WEIGHTS, digits, experiment, recipe, train
+from small_runs import CPU, IMAGE_SIZE, NO_WEIGHTS, digits, experiment, recipe, train
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from user_network import NoiseTower, UserNet, UserTower
 
 from raykd import models
@@ -31,13 +32,13 @@ from raykd.spec.search import Choice, Search
 from raykd.store.records import Metrics
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
-from raykd.training import latency
+from raykd.training import latency, probe
 from raykd.training.compute import choose_compute
 from raykd.training.final_evaluation import evaluate_on_test
 from raykd.training.loop import fit
 from raykd.training.model_file import images_of, load_model
 from raykd.training.networks import Networks
-from raykd.training.probe import PENALTIES, Neighbors, _minimize, fit_probe
+from raykd.training.probe import PENALTIES, Neighbors, Standardized, _minimize, fit_probe
 from raykd.training.teacher.imported import load_imported_teacher
 from raykd.training.teacher.load import load_live_teacher
 from raykd.training.training_step import make_model, make_train_state
@@ -263,14 +264,52 @@ def test_the_probe_is_the_minimum_that_scikit_learn_finds() -> None:
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(300, 12, generator=generator), torch.randint(0, 3, (300,), generator=generator)
     x[:, 0] += y
+    standardized = Standardized(x, torch.zeros(12), torch.ones(12))
     for penalty in (1e-1, 1e-4):
-        weights = _minimize(torch.zeros(3, 13, dtype=torch.float64), x, y, penalty)
+        weights = _minimize(torch.zeros(3, 13, dtype=torch.float64), standardized, y, penalty)
         # scikit-learn minimizes C * the sum of the losses + |W|^2 / 2.
         theirs = LogisticRegression(C=1 / (penalty * len(x)), tol=1e-10, max_iter=10_000).fit(x.double(), y)
         expected = np.concatenate([theirs.coef_, theirs.intercept_[:, None]], 1)
         difference = weights.numpy() - expected
         difference[:, -1] -= difference[:, -1].mean()  # the same constant in all biases changes no probability
         assert abs(difference).max() < 1e-3
+
+
+class PixelsAsEmbedding(nn.Module):
+    """Embeds an image of digits as its pixels, so that only embeddings take memory."""
+
+    def request(self, outputs: set[str]) -> None: ...
+
+    def forward(self, images: Tensor) -> Outputs:
+        return Outputs(torch.empty(0), embedding=images.flatten(1).float())
+
+
+class LargeTensors(TorchDispatchMode):
+    """Collects the memory of tensors of at least `num_bytes` that operators return."""
+
+    def __init__(self, num_bytes: int) -> None:
+        super().__init__()
+        self._num_bytes, self.addresses = num_bytes, set()
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        result = function(*arguments, **(keywords or {}))
+        for tensor in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(tensor, Tensor) and tensor.untyped_storage().nbytes() >= self._num_bytes:
+                self.addresses.add(tensor.untyped_storage().data_ptr())
+        return result
+
+
+def test_the_fit_of_a_probe_keeps_one_copy_of_the_embeddings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "_CHUNK", 64)
+    monkeypatch.setattr(probe, "MAX_ITERATIONS", 3)
+    monkeypatch.setitem(probe.EVALUATION_BATCH, "cpu", 64)
+    data, model = replace(experiment().data, train_images=None), PixelsAsEmbedding()
+    num_train, width = len(digits().train) - data.val_images, 3 * IMAGE_SIZE**2
+    with LargeTensors(4 * num_train * width) as large:
+        fitted = fit_probe(model, data, digits(), choose_compute(CPU, "fp32"))  # type: ignore[arg-type]
+    assert fitted.neighbors.embeddings.shape == (num_train, width)
+    assert large.addresses == {fitted.neighbors.embeddings.untyped_storage().data_ptr()}
+    assert fitted.neighbors.embeddings.norm(dim=1).allclose(torch.ones(num_train))
 
 
 def test_neighbors_vote_with_the_weights_of_the_paper() -> None:
@@ -286,16 +325,16 @@ def test_the_probe_of_a_trained_network_is_as_good_as_its_classifier(tower: Path
     model = models.build(TOWER, images_of(digits()), 0)
     state = torch.load(tower, weights_only=True)["model"]
     model.network.load_state_dict(without_head(state, model.network))
-    probe = fit_probe(model, experiment().data, digits(), choose_compute(CPU, "fp32"))
+    fitted = fit_probe(model, experiment().data, digits(), choose_compute(CPU, "fp32"))
     split = digits().test
     network = models.build(replace(TOWER, classifier=True), images_of(digits()), 0)
     network.network.load_state_dict(state)
     ours, theirs = (
         float((module.eval()(split.images).logits.argmax(1) == split.labels).float().mean())
-        for module in (probe.model, network)
+        for module in (fitted.model, network)
     )
     assert ours > theirs - 0.02 and theirs > 0.5
-    assert probe.neighbors_top1(split, choose_compute(CPU, "fp32")) > 100 * theirs - 5
+    assert fitted.neighbors_top1(split, choose_compute(CPU, "fp32")) > 100 * theirs - 5
 
 
 def test_a_published_tower_loads_without_its_head_and_at_another_size(tmp_path: Path) -> None:

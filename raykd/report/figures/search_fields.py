@@ -96,10 +96,11 @@ def draw_slices(summary: SearchSummary, key: str) -> Drawing | None:
     height = SLICE_HEIGHT * num_rows * (3 - num_columns) + LEGEND_ROW * -(-len(entries) // 3)
     figure = Figure(figsize=(WIDTH, height))
     grid = figure.subplots(num_rows, num_columns, squeeze=False).flatten()
-    window = Window(0.0, 1.0)
+    windows = []
     for number, (path, field) in enumerate(space.items()):
         scale, axes = scale_of(field), grid[number]
-        window = add_trials(axes, summary, {trial.number: scale.position(trial.configuration[path]) for trial in shown})
+        places = {trial.number: scale.position(trial.configuration[path]) for trial in shown}
+        windows.append(add_trials(axes, summary, places))
         letters = SLICE_LETTERS * (3 - num_columns)
         set_scale(axes, "x", scale, wrapped(labels[path], letters), letters)
         if number % num_columns:
@@ -111,7 +112,7 @@ def draw_slices(summary: SearchSummary, key: str) -> Drawing | None:
     label = SEARCH_METRICS[summary.search.metrics[0]].label
     over = ", ".join(labels.values())
     description = f"{plural(len(space), 'plot')} of {label}, over {over}. {search_wording.progress(summary)}."
-    caption = caption_of(shown, window)
+    caption = caption_of(shown, windows[0])
     if len(space) > 1:
         caption += " In each plot the other fields vary too."
     return Drawing(figure, key, f"{label.capitalize()} over each field", description, caption)

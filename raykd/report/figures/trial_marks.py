@@ -83,16 +83,17 @@ def line_style(summary: SearchSummary, trial: TrialSummary) -> dict[str, Any]:
 
 def add_trial(axes: Axes, summary: SearchSummary, trial: TrialSummary, x: float, y: float, color: str) -> None:
     """Draw a trial that ended. `color` fills a done one, whose outline keeps it legible on any background."""
-    style: dict[str, Any]
+    axes.plot([x], [y], linestyle="none", **_mark_of(summary, trial, color))
+
+
+def _mark_of(summary: SearchSummary, trial: TrialSummary, color: str) -> dict[str, Any]:
     if trial.state == "done":
         shape = _shape_of(summary, trial)
-        style, order = _done(shape, color), 4 if shape != "o" else 3
-    elif trial.state == "pruned":
+        return {**_done(shape, color), "zorder": 4 if shape != "o" else 3}
+    if trial.state == "pruned":
         share = trial.epochs_trained / max(1, trial.epochs)
-        style, order = _PRUNED | {"markersize": SMALLEST + (LARGEST - SMALLEST) * share}, 2
-    else:
-        style, order = _FAILED, 2
-    axes.plot([x], [y], linestyle="none", zorder=order, **style)
+        return {**_PRUNED, "markersize": SMALLEST + (LARGEST - SMALLEST) * share, "zorder": 2}
+    return {**_FAILED, "zorder": 2}
 
 
 def add_trials(axes: Axes, summary: SearchSummary, x: Mapping[int, float]) -> Window:
@@ -105,9 +106,13 @@ def add_trials(axes: Axes, summary: SearchSummary, x: Mapping[int, float]) -> Wi
     axes.set_ylabel(SEARCH_METRICS[summary.search.metrics[0]].name_with_unit)
     if window.cut is not None:
         axes.axhline(window.cut, color=QUIET, linewidth=1.0, linestyle=(0, (1, 2)), zorder=1)
+    places: dict[tuple[tuple[str, Any], ...], list[tuple[float, float]]] = {}  # by their marks: one call for each
     for trial in trials:
+        mark = tuple(_mark_of(summary, trial, STEP_COLORS[2]).items())
         height = window.clip(heights.get(trial.number, window.edge))
-        add_trial(axes, summary, trial, x[trial.number], height, STEP_COLORS[2])
+        places.setdefault(mark, []).append((x[trial.number], height))
+    for mark, points in places.items():
+        axes.plot(*zip(*points, strict=True), linestyle="none", **dict(mark))
     return window
 
 
