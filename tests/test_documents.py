@@ -33,7 +33,7 @@ EXAMPLES = {
 }  # files that the reader writes
 # Flags of other programs in this repository, and of Slurm, Ray, uv, Prometheus and TensorBoard.
 OTHER_FLAGS = {
-    *("--dry-run", "--minutes", "--out", "--parts"),
+    *("--dry-run", "--minutes", "--out", "--parts", "--toy"),
     *("--gres", "--mem", "--mem-per-cpu", "--mem-per-gpu", "--cpus-per-task", "--cpus-per-gpu", "--gpus", "--ntasks"),
     *("--gpus-per-node", "--gpus-per-task", "--exclusive", "--chdir", "--partition", "--time", "--signal", "--batch"),
     *(

@@ -20,7 +20,7 @@ def add_run_commands(add_command: Callable[[str, str], Parser]) -> None:
     runs = add_command("runs", text)
     add_results(runs)
     _add_filters(runs)
-    _add_actions(runs.add_subparsers(dest="action", metavar="show|rm|tag"))
+    _add_actions(runs.add_subparsers(dest="action", metavar="show|rm|tag", help="default: list the runs"))
     text = "remove checkpoints of finished runs, unused caches and leftovers, after printing their sizes"
     clean = add_command("clean", text)
     add_results(clean)

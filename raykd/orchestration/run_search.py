@@ -56,7 +56,11 @@ def search(experiment: Experiment, options: Options, console: Console) -> None:
     RunStore(options.results).make_folder()
     session = nullcontext() if is_done else ray_session()
     with in_use(options.results), session, tracking_of(options, console) as tracking:
-        winner = _earlier_winner(command) if is_done else _find_winner(command, plan, dataset, identity, tracking)
+        if is_done:
+            watch_search(tracking, command)  # trackers may lack its trials
+            winner = _earlier_winner(command)
+        else:
+            winner = _find_winner(command, plan, dataset, identity, tracking)
         run_experiments([experiment.with_configuration(winner)], options, console, tracking=tracking)
 
 

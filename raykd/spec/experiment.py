@@ -56,7 +56,9 @@ class Data(Config):
     """The data set, its split and its views."""
 
     kind: ClassVar[str] = "data"
-    name: str = "cifar10"  # a name of data/dataset_names.py, such as 'folder:PATH' for custom images
+    # cifar10, cifar100, cifar100-coarse, digits, imagenet, tiny_imagenet; or folder:PLACE, parquet:PLACE,
+    # webdataset:PLACE, packed:PLACE for custom images (data/dataset_names.py)
+    name: str = "cifar10"
     val_images: int = 5_000  # training images used for validation, in equal proportion from each class
     train_images: int | None = None  # how many of the other training images the teacher trains on; None for all
     student_images: int | None = None  # how many of the teacher's images the students train on; None for all

@@ -152,7 +152,8 @@ class Search(Config):
     kind: ClassVar[str] = "search"
     space: Mapping[str, Space] = field(default_factory=dict)  # values by dotted path: 'method.alpha', 'student.epochs'
     trials: Annotated[int, AtMost(MAX_TRIALS)] = not_fingerprinted(16)  # configurations to try
-    metric: str | tuple[str, ...] = "val_top1"  # a key of METRICS; with several, the search returns the Pareto front
+    # val_top1, val_loss, parameters or latency_ms; with several, the search returns the Pareto front
+    metric: str | tuple[str, ...] = "val_top1"
     mode: str | tuple[str, ...] | None = None  # 'max' or 'min' of each metric; None for the metric's direction
     sampler: Literal["tpe", "random", "grid"] = "tpe"  # selects the configurations to try
     scheduler: Literal["asha", "median", "none"] = "asha"  # stops poor trials early

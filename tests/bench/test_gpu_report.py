@@ -39,7 +39,8 @@ def run_toy(folder: Path, parts: tuple[str, ...]) -> dict[str, Any]:
         "import importlib, sys\nimport gpu_report\n"
         "if '--until' in sys.argv:  # the process that measures\n"
         "    [importlib.import_module(f'gpu_parts.{name}') for name in gpu_report.BUDGETS]\n"
-        "sys.exit(gpu_report.main())\n"
+        "if __name__ == '__main__':  # not in the processes that it spawns\n"
+        "    sys.exit(gpu_report.main())\n"
     )
     environment = {**os.environ, "PYTHONPATH": f"{blocked}:{BENCHMARKS}", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(script), "--toy", "--device", "cpu", "--out", str(out), "--minutes", "8"]
@@ -147,21 +148,22 @@ def test_packing_starts_an_mps_of_its_folder_and_ends_it(tmp_path: Path, monkeyp
     monkeypatch.setenv(mps.VISIBLE, "1")
     part = Part(Report(tmp_path / "report"), "packing", 60, time.time() + 60, has_cuda=False)
     before = dict(os.environ)
-    with packing._own_mps(part, tmp_path):
+    with packing._own_mps(part, tmp_path) as is_up:
+        assert is_up
         assert (os.environ[mps.PIPES], os.environ[mps.VISIBLE]) == (f"{tmp_path}/mps", "GPU-bbb")
     assert dict(os.environ) == before and part.report.figure("packing", "start the MPS daemon")["seconds"] > 0
     assert fake_mps.commands(tmp_path) == [f"quit -t 3 pipes={tmp_path}/mps"]
     assert len(fake_mps.calls(tmp_path)) == 1 and have_ended(fake_mps.pids(tmp_path))
 
 
-def test_an_mps_that_does_not_start_fails_its_figure_and_leaves_no_client_a_gpu(
+def test_an_mps_that_does_not_start_fails_its_figure_and_has_no_clients(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", fake_mps.programs(tmp_path, failure="exit 1")["PATH"])
     monkeypatch.setenv(mps.VISIBLE, "1")
     part = Part(Report(tmp_path / "report"), "packing", 60, time.time() + 60, has_cuda=False)
-    with packing._own_mps(part, tmp_path):
-        assert mps.PIPES not in os.environ and os.environ[mps.VISIBLE] == ""
+    with packing._own_mps(part, tmp_path) as is_up:
+        assert not is_up and mps.PIPES not in os.environ and os.environ[mps.VISIBLE] == "1"
     failure = part.report.parts["packing"]["failed"]["start the MPS daemon"]
     assert "nvidia-cuda-mps-control ended with exit code 1" in failure["error"]
 

@@ -82,12 +82,14 @@ def test_version_is_one_line_and_imports_neither_torch_nor_ray(capsys) -> None:
 
 def test_help_has_the_default_of_every_option_that_takes_a_value() -> None:
     """A switch, such as --plan, is off by default."""
-    main = parser.make_parser()
-    commands = next(action for action in main._actions if isinstance(action, argparse._SubParsersAction)).choices
+    parsers = [parser.make_parser()]
+    for one in parsers:  # it grows by the commands, and by the actions of a command
+        for action in one._actions:
+            parsers += action.choices.values() if isinstance(action, argparse._SubParsersAction) else ()
     experiments = [make_experiment_parser(["a", "b"]), make_experiment_parser(["a", "b"], ["a:b", "b:c"])]
     missing = [
         f"{one.prog} {action.option_strings or action.dest}"
-        for one in [main, *commands.values(), *experiments]
+        for one in [*parsers, *experiments]
         for action in one._actions
         if not action.required and action.nargs not in (0, argparse.REMAINDER) and "default" not in (action.help or "")
     ]

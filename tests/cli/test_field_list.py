@@ -13,13 +13,14 @@ from raykd.cli.field_list import field_lines
 from raykd.config import Config, dotted, kinds, to_dict
 from raykd.config.field_text import field_texts
 from raykd.data.augmentation import Augmentation
+from raykd.data.dataset_names import BUILT_IN, CUSTOM_KINDS
 from raykd.errors import ConfigError
 from raykd.methods import Method
 from raykd.models import Model, find
 from raykd.spec.experiment import Data, Experiment, Workers
 from raykd.spec.optimizers import Optimizer
 from raykd.spec.recipe import Constant, Cosine, MultiStep, Recipe
-from raykd.spec.search import Search, choice
+from raykd.spec.search import METRICS, Search, choice
 
 METHOD = """
 from dataclasses import dataclass
@@ -113,6 +114,16 @@ def test_the_fields_of_several_families_begin_with_the_family(capsys) -> None:
     assert parser.entry(["fields", "cnn_and_vit"]) == 0
     paths = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
     assert "cnn.student.model.width" in paths and "vit.student.model.patch" in paths
+
+
+def test_descriptions_of_names_list_all_of_them() -> None:
+    """The comments beside these fields are text, and the names are in other modules."""
+    texts = {line.field: line.text for line in field_lines(load_experiment("tune_cnn"))}
+    assert all(name in texts["data.name"] for name in [*BUILT_IN, *(f"{kind}:PLACE" for kind in CUSTOM_KINDS)])
+    assert all(metric in texts["search.metric"] for metric in METRICS)
+    assert all(
+        kind in texts["method"] for kind, method in kinds(Method).items() if method.needs and method in classes()
+    )
 
 
 def test_the_comments_of_a_custom_method_describe_its_fields(tmp_path: Path) -> None:

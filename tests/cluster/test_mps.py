@@ -47,6 +47,13 @@ def test_daemon_and_server_end_with_ray_and_no_other_daemon_is_called(tmp_path: 
     assert all(f"pipes={tmp_path}/mps" in call for call in calls(tmp_path))
 
 
+def test_slurms_sigterm_leaves_the_daemon_to_runs_that_save(tmp_path: Path) -> None:
+    """Slurm sends it to every process of a job that it cancels, preempts or requeues."""
+    program = f"pid=$(cut -d' ' -f1 {tmp_path}/calls); kill $pid; sleep 0.2; grep State /proc/$pid/status"
+    done = run_after_mps(tmp_path, 2, program, **programs(tmp_path))
+    assert done.returncode == 0 and "zombie" not in done.stdout, done.stdout
+
+
 def test_a_daemon_that_fails_is_reported_with_its_last_line_and_ray_does_not_start(tmp_path: Path) -> None:
     failing = programs(tmp_path, failure="echo 'Cannot start: no permission'; exit 1")
     done = run_after_mps(tmp_path, 2, "echo Ray has started", **failing)

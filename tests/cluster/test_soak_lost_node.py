@@ -19,7 +19,7 @@ RESUMED_S = 60
 
 def run_on(results: Path, host: str) -> str:
     """Return the name of a run that is training on `host`, or ''."""
-    for path in results.glob("digits/*/run.json"):
+    for path in results.glob("*/*/run.json"):
         record = RunFolder(path.parent).require_record()
         if record.status == "running" and record.writer.endswith(f" on {host}"):
             return path.parent.name

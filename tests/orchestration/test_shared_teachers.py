@@ -128,6 +128,7 @@ def test_teacher_that_was_interrupted_is_resumed_by_another_experiment(tmp_path:
 
 
 @pytest.mark.ray
+@pytest.mark.nightly
 @pytest.mark.xdist_group("ray")
 def test_two_families_in_one_command_train_their_teacher_once(cluster: str, tmp_path: Path) -> None:
     one, other = (replace(ONE, family=family, teacher_source="cache") for family in ("one", "other"))

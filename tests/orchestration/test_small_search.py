@@ -1,6 +1,7 @@
 """A search of two trials on Ray: each trial is the run with its configuration, and the report has the search."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,5 +73,10 @@ def test_trials_equal_runs_without_ray_bit_for_bit_and_are_in_the_report(cluster
         assert curve(trained) == curve(expected)
         assert trial.values == (expected.require_record().best.val_top1,)
     assert_tracked(results)
+    shutil.rmtree(results / FOLDER)
+    for path in results.rglob("tracking.json"):
+        path.unlink()
+    assert run_search(results, ASKED).exit_code == 0
+    assert_tracked(results)  # a finished search is added to a tracker that lacks it
     summary = json.loads((results / "report" / "small-search" / "summary.json").read_text())
     assert summary["winner"]["trial"] in (0, 1)

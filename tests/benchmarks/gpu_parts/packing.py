@@ -40,17 +40,19 @@ def measure(part: Part, setting: Setting) -> None:
         if shutil.which(mps.PROGRAM) is None:
             part.leave_out(f"graph{MPS}", f"{mps.PROGRAM} is not on PATH")
         elif setting.has_cuda:
-            with _own_mps(part, setting.folder), _processes(part, setting, counts[-1], f"start{MPS}") as clients:
-                _measure_counts(part, setting, clients, "graph", counts[1:], window_s, MPS)
+            with _own_mps(part, setting.folder) as is_up:
+                if is_up:
+                    with _processes(part, setting, counts[-1], f"start{MPS}") as clients:
+                        _measure_counts(part, setting, clients, "graph", counts[1:], window_s, MPS)
         part.figure("recommendation", lambda: recommendation(part.report.parts["packing"]["figures"]), needs_s=-60.0)
         _measure_counts(part, setting, workers, "eager", counts, window_s)
 
 
 @contextmanager
-def _own_mps(part: Part, folder: Path) -> Iterator[None]:
+def _own_mps(part: Part, folder: Path) -> Iterator[bool]:
     """Run an MPS whose sockets are below `folder`. Processes that start inside are its clients.
 
-    If it does not start, none of them can use a GPU, so that their figures fail.
+    Yields whether it started; if not, the figure of its start has failed.
     """
     before, clients = dict(os.environ), dict[str, str]()
 
@@ -61,8 +63,8 @@ def _own_mps(part: Part, folder: Path) -> Iterator[None]:
 
     try:
         _figure_of_start(part, "start the MPS daemon", start_mps)
-        os.environ.update(clients or {mps.VISIBLE: ""})
-        yield
+        os.environ.update(clients)
+        yield bool(clients)
     finally:
         os.environ.clear()
         os.environ.update(before)

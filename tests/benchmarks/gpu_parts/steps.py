@@ -65,10 +65,11 @@ def _profiles(part: Part, setting: Setting, chosen: list[Subject], way: str) -> 
 
             def profile_figures(name: str = subject.name) -> dict[str, Any]:
                 nonlocal worker
-                if worker is None:
-                    worker = Worker()
-                    worker.call(WORKER_START_S, profile.warm_up, setting)
+                is_new = worker is None
+                worker = worker or Worker()
                 try:
+                    if is_new:
+                        worker.call(WORKER_START_S, profile.warm_up, setting)
                     return worker.call(PROFILE_S, profile.profile_steps, setting, name, way)
                 except WorkerFailed:
                     worker.end()
