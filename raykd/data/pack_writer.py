@@ -335,4 +335,5 @@ def _remove_unfinished(plan: PackPlan) -> None:
         if path.name not in kept and _belongs_to_pack(path.name) and not path.name.startswith("."):
             path.unlink(missing_ok=True)
     remove_leftovers(plan.folder)
-    (plan.folder / LOCK).unlink(missing_ok=True)  # a process that still waits for it finds a complete pack
+    if (plan.folder / LOCK).exists():  # a complete pack may be on a read-only disk, where even this would be an error
+        (plan.folder / LOCK).unlink(missing_ok=True)  # a process that still waits for it finds a complete pack

@@ -1,5 +1,6 @@
 """Several processes that pack into one folder: one writes, equal commands wait, and others are refused."""
 
+import errno
 import itertools
 import multiprocessing
 import os
@@ -146,6 +147,18 @@ def test_shards_that_no_file_describes_are_not_overwritten(tmp_path: Path) -> No
         load_dataset("packed:pack", tmp_path)
     (folder / "pack.json").write_bytes(content)
     pack_small("folder:insects", tmp_path, RESIZED)
+
+
+def test_a_complete_pack_is_read_without_changing_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_of(make_folder(tmp_path), tmp_path)
+    record = pack(plan, IN_THIS_PROCESS)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    for owner, name in ((Path, "unlink"), (Path, "mkdir"), (os, "replace"), (os, "open")):
+        monkeypatch.setattr(owner, name, refuse)
+    assert pack(plan, IN_THIS_PROCESS) == record
 
 
 def test_a_waiting_command_stops_at_a_signal(tmp_path: Path) -> None:
