@@ -86,8 +86,8 @@ def read_allocation(
 
 def _nodes(environ: Mapping[str, str], cpus: Mapping[str, int], details: JobDetails | None) -> tuple[Node, ...]:
     """Return the job's nodes. cpus: the number of CPUs by node name."""
-    if details is not None and set(details.shares) == set(cpus):
-        shares = {name: details.shares[name] for name in cpus}
+    if details is not None and set(details.allocations) == set(cpus):
+        shares = {name: details.allocations[name] for name in cpus}
         memory = {name: share.memory_mib * MEBIBYTE for name, share in shares.items()}
         if all(memory.values()):
             for name, memory_bytes in memory.items():

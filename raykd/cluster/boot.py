@@ -114,7 +114,7 @@ def _log_start(allocation: Allocation, details: JobDetails | None, environ: Mapp
     nodes = ", ".join(str(node) for node in allocation.nodes)
     has_mps = any(node.num_gpus for node in allocation.nodes) and is_mps_requested(environ)
     log.write(f"job {allocation.job_id} on {nodes}{restarts}: starting {'MPS and ' if has_mps else ''}Ray")
-    if details is not None and (head := allocation.head).name in details.shares:
+    if details is not None and (head := allocation.head).name in details.allocations:
         for difference in differences(details, environ, head.name, head.num_cpus):
             log.write(f"warning: {difference}")
 

@@ -17,7 +17,7 @@ GPUS = re.compile(r"(?:^|,|[:/])gpu(?::[^:,()]+)*?:(\d+)(?=[,(]|$)")
 
 
 @dataclass(frozen=True)
-class Share:
+class NodeAllocation:
     """A job's GPUs and memory on one node. memory_mib: 0 if Slurm does not manage memory."""
 
     gpus: int
@@ -28,11 +28,12 @@ class Share:
 class JobDetails:
     """The resources of a job, allocated and requested.
 
-    shares: by node name. gpus_per_node: every requested count. total_gpus: the requested total; restarts: how often the
-    job was requeued; both None if Slurm does not print them.
+    allocations: by node name. gpus_per_node: each GPU count in TresPerNode, from --gres and --gpus-per-node and by GPU
+    type; () if there is none. total_gpus: the requested total. restarts: how often the job was requeued. Both are None
+    if Slurm does not print them.
     """
 
-    shares: Mapping[str, Share]
+    allocations: Mapping[str, NodeAllocation]
     gpus_per_node: tuple[int, ...]
     total_gpus: int | None
     restarts: int | None
@@ -50,15 +51,15 @@ def read_details(job_id: str) -> JobDetails | None:
 
 def parse_details(text: str, expand: Callable[[str], Sequence[str]] = hostnames) -> JobDetails | None:
     """Parse the output of `scontrol show job --details`. expand: turns a list such as 'cn[1-2]' into names."""
-    shares = {}
+    allocations = {}
     for nodes, memory_mib, gres in NODES.findall(text):
         names = expand(nodes) if re.search(r"[\[,]", nodes) else [nodes]
-        shares |= dict.fromkeys(names, Share(sum(gpu_counts(gres)), int(memory_mib)))
-    if not shares:
+        allocations |= dict.fromkeys(names, NodeAllocation(sum(gpu_counts(gres)), int(memory_mib)))
+    if not allocations:
         return None
     totals, restarts = gpu_counts(field_in(text, "TresPerJob")), field_in(text, "Restarts")
     return JobDetails(
-        shares=shares,
+        allocations=allocations,
         gpus_per_node=tuple(gpu_counts(field_in(text, "TresPerNode"))),
         total_gpus=sum(totals) if totals else None,
         restarts=int(restarts) if restarts.isdecimal() else None,
@@ -75,14 +76,14 @@ def differences(details: JobDetails, environ: Mapping[str, str], head: str, head
 
     head: the node that this runs on, which `environ` describes. head_cpus: the job's CPUs there.
     """
-    share = details.shares[head]
-    allocated = sum(node.gpus for node in details.shares.values())
+    on_head = details.allocations[head]
+    allocated = sum(node.gpus for node in details.allocations.values())
     sentences = [
-        f"{plural(requested, 'GPU')} per node requested, {share.gpus} allocated: the script's --gres line overrides "
+        f"{plural(requested, 'GPU')} per node requested, {on_head.gpus} allocated: the script's --gres line overrides "
         f"--gpus-per-node; submit with {f'--gres=gpu:{requested}' if requested else '--gres=none'}"
         for requested in details.gpus_per_node
         # A whole node (--exclusive) has more GPUs than requested.
-        if requested != share.gpus and share.gpus <= max(details.gpus_per_node)
+        if requested != on_head.gpus and on_head.gpus <= max(details.gpus_per_node)
     ]
     requested = details.total_gpus
     if requested is not None and (allocated < requested or (allocated and not requested)):
@@ -91,21 +92,23 @@ def differences(details: JobDetails, environ: Mapping[str, str], head: str, head
             f"{plural(requested, 'GPU')} requested by --gpus, {allocated} allocated: the script's --gres line "
             f"overrides it; submit with {remedy}"
         )
-    return sentences + _leftovers(details, environ, share, allocated, head_cpus)
+    return sentences + _variables_of_other_job(details, environ, on_head, allocated, head_cpus)
 
 
-def _leftovers(details: JobDetails, environ: Mapping[str, str], share: Share, allocated: int, cpus: int) -> list[str]:
+def _variables_of_other_job(
+    details: JobDetails, environ: Mapping[str, str], on_head: NodeAllocation, allocated: int, cpus: int
+) -> list[str]:
     """Return a sentence about the variables of another job, in whose shell sbatch was called; [] if there are none."""
     possible: dict[str, tuple[int | None, ...]] = {
-        "SLURM_GPUS_ON_NODE": (share.gpus,),
+        "SLURM_GPUS_ON_NODE": (on_head.gpus,),
         "SLURM_GPUS": (allocated, details.total_gpus),
-        "SLURM_GPUS_PER_NODE": (share.gpus, *details.gpus_per_node),
+        "SLURM_GPUS_PER_NODE": (on_head.gpus, *details.gpus_per_node),
     }
-    if share.memory_mib:
+    if on_head.memory_mib:
         possible |= {
-            "SLURM_MEM_PER_NODE": (share.memory_mib,),
-            "SLURM_MEM_PER_CPU": (share.memory_mib // cpus,),
-            "SLURM_MEM_PER_GPU": (share.memory_mib // share.gpus if share.gpus else None,),
+            "SLURM_MEM_PER_NODE": (on_head.memory_mib,),
+            "SLURM_MEM_PER_CPU": (on_head.memory_mib // cpus,),
+            "SLURM_MEM_PER_GPU": (on_head.memory_mib // on_head.gpus if on_head.gpus else None,),
         }
     wrong = [
         f"{name}={environ[name]}"
@@ -114,8 +117,8 @@ def _leftovers(details: JobDetails, environ: Mapping[str, str], share: Share, al
     ]
     if not wrong:
         return []
-    memory = [f"{share.memory_mib} MiB"] if share.memory_mib else []
-    resources = ", ".join([plural(cpus, "CPU"), *memory, plural(share.gpus, "GPU")])
+    memory = [f"{on_head.memory_mib} MiB"] if on_head.memory_mib else []
+    resources = ", ".join([plural(cpus, "CPU"), *memory, plural(on_head.gpus, "GPU")])
     return [
         f"{', '.join(wrong)} in the environment: ignored, because this job has {resources} on this node; such "
         "variables remain when sbatch is called in the shell of another job (salloc)"

@@ -65,7 +65,7 @@ class EpochOrder:
     draws: Draws | None = None
 
     @property
-    def rendered(self) -> Request:
+    def render_request(self) -> Request:
         """Index and view of everything that is rendered, int64 [P, n]: of the images, and of partners mixed into them.
 
         P is 2 with partners, else 1.
@@ -92,7 +92,7 @@ class TrainLoader:
         views: the crops and flips to draw from.
         batch_size: images per step over all workers.
         seed: seeds the order, the views and the augmentation.
-        device: holds labels, batches, and images in memory.
+        device: where labels and batches are placed, and the images too unless they are on disk.
         rank, world_size: this worker's index from 0, and the number of workers.
         augmentation: applied to the views.
         mean: the mean pixel of each channel, as a fraction of 255, with which cutout fills its square.
@@ -167,9 +167,9 @@ class TrainLoader:
         if order.draws is None:  # index and view are gathered once: each gather is a launch on a GPU
             index, view = order.index[positions], order.view[positions]
             return Batch(self.renderer.render(index, view), order.labels[positions], index, view)
-        return self._finish(order, positions, self.renderer.render(*_request(order.rendered, positions)))
+        return self._finish(order, positions, self.renderer.render(*_request(order.render_request, positions)))
 
-    def positions(self, step: Tensor) -> Tensor:
+    def positions_on_device(self, step: Tensor) -> Tensor:
         """Return the positions of this worker's images in a step, int64 [B]. step: int64 [1], on the loader's device.
 
         Nothing is copied to the host, so that a CUDA graph can compute it.
@@ -178,16 +178,16 @@ class TrainLoader:
 
     def _batches(self, order: EpochOrder, steps: range) -> Iterator[Batch]:
         """Yield the batches of some steps, rendered ahead."""
-        rendered, first_positions = order.rendered, self._first_positions
+        request, first_positions = order.render_request, self._first_positions
         if self.renderer.is_on_host:
-            index, view = rendered
-            rendered, first_positions = (index.cpu(), view.cpu()), first_positions.cpu()
-        requests = (_request(rendered, self._positions_of(step, first_positions)) for step in steps)
-        with closing(self.renderer.render_ahead(requests)) as views:
-            for step, pixels in zip(steps, views, strict=True):
-                yield self._finish(order, self._positions_of(step, self._first_positions), pixels)
+            index, view = request
+            request, first_positions = (index.cpu(), view.cpu()), first_positions.cpu()
+        requests = (_request(request, self._slice_or_positions(step, first_positions)) for step in steps)
+        with closing(self.renderer.render_ahead(requests)) as rendered:
+            for step, pixels in zip(steps, rendered, strict=True):
+                yield self._finish(order, self._slice_or_positions(step, self._first_positions), pixels)
 
-    def _positions_of(self, step: int, first_positions: Tensor) -> slice | Tensor:
+    def _slice_or_positions(self, step: int, first_positions: Tensor) -> slice | Tensor:
         """Return the positions of this worker's images in a step. first_positions: those in step 0, on any device."""
         if not self._is_slice:
             return first_positions + step * self.batch_size
@@ -195,18 +195,18 @@ class TrainLoader:
         start = step * self.batch_size + self.rank * share
         return slice(start, start + share)
 
-    def _finish(self, order: EpochOrder, positions: slice | Tensor, views: Tensor) -> Batch:
-        """Return the batch at `positions`. views: uint8 [P * B, 3, H, W], those of `order.rendered` there."""
+    def _finish(self, order: EpochOrder, positions: slice | Tensor, pixels: Tensor) -> Batch:
+        """Return the batch at `positions`. pixels: uint8 [P * B, 3, H, W], rendered for them by `render_request`."""
         index, view, labels = order.index[positions], order.view[positions], order.labels[positions]
         if self._augmenter is None or order.draws is None:
-            return Batch(views, labels, index, view)
-        images, mixed = self._augmenter.apply(views, order.draws, positions)
+            return Batch(pixels, labels, index, view)
+        images, mixed = self._augmenter.apply(pixels, order.draws, positions)
         return Batch(images, labels, index, view, mixed)
 
 
-def _request(rendered: Request, positions: slice | Tensor) -> Request:
+def _request(request: Request, positions: slice | Tensor) -> Request:
     """Return index and view, int64 [P * B], at some positions of those of an epoch, int64 [P, n]."""
-    index, view = rendered
+    index, view = request
     return index[:, positions].flatten(), view[:, positions].flatten()
 
 

@@ -74,44 +74,44 @@ class PackedImages:
 
     def start(self, indices: Tensor, pin_memory: bool = False) -> PendingPixels:
         """Start to decode the middle squares of images `indices`, int64 [B] on the CPU."""
-        squares, rows = self._new_pixels(len(indices), pin_memory), self._indices[indices].tolist()
+        squares, in_split = self._new_pixels(len(indices), pin_memory), self._indices[indices].tolist()
         pixels = squares.numpy()
 
         def fill(first: int, end: int) -> None:
             for position in range(first, end):
-                pixels[position] = self._square(rows[position])
+                pixels[position] = self._square(in_split[position])
 
-        return self.threads.start(squares, len(rows), fill)
+        return self.threads.start(squares, len(in_split), fill)
 
     def start_crops(self, indices: Tensor, num_crops: Tensor, boxes: Boxes, pin_memory: bool = False) -> PendingPixels:
         """Start to decode random crops: num_crops[b] of image indices[b], int64 [B] on the CPU.
 
         boxes: of all crops, image by image.
         """
-        crops, rows = self._new_pixels(len(boxes.top), pin_memory), self._indices[indices].tolist()
+        crops, in_split = self._new_pixels(len(boxes.top), pin_memory), self._indices[indices].tolist()
         pixels, starts = crops.numpy(), [0, *num_crops.cumsum(0).tolist()]
         crop_boxes = [Box(*box) for box in zip(*(part.tolist() for part in boxes), strict=True)]
 
         def fill(first: int, end: int) -> None:
             for position in range(first, end):
                 part = slice(starts[position], starts[position + 1])
-                self._crops(rows[position], crop_boxes[part], pixels[part])
+                self._crops(in_split[position], crop_boxes[part], pixels[part])
 
-        return self.threads.start(crops, len(rows), fill)
+        return self.threads.start(crops, len(in_split), fill)
 
     def _new_pixels(self, count: int, pin_memory: bool) -> Tensor:
         size = self._target.image_size
         return torch.empty((count, size, size, 3), dtype=torch.uint8, pin_memory=pin_memory)
 
-    def _crops(self, row: int, boxes: Sequence[Box], pixels: np.ndarray) -> None:
+    def _crops(self, index: int, boxes: Sequence[Box], pixels: np.ndarray) -> None:
         """Write the crops `boxes` of one image to uint8 [n, S, S, 3], decoding it once for each reduction."""
-        where, encoded = self._split.read(row)
+        where, encoded = self._split.read(index)
         if self._raw_size is not None:
             decoded = Decoded(self._unpack(encoded))
             for box, view in zip(boxes, pixels, strict=True):
                 crop(decoded, box, view)
             return
-        height, width = self._split.sizes[row].tolist()
+        height, width = self._split.sizes[index].tolist()
         reductions = [reduction_of(box, self._target.image_size) for box in boxes]
         for reduction in set(reductions):
             chosen = [number for number, other in enumerate(reductions) if other == reduction]
@@ -120,8 +120,8 @@ class PackedImages:
             for number in chosen:
                 crop(decoded, boxes[number], pixels[number])
 
-    def _square(self, row: int) -> np.ndarray:
-        where, encoded = self._split.read(row)
+    def _square(self, index: int) -> np.ndarray:
+        where, encoded = self._split.read(index)
         if self._raw_size is None:
             return decode(where, bytes(encoded), self._target).pixels
         return middle_square(Image.fromarray(self._unpack(encoded)), self._target)

@@ -6,7 +6,7 @@ from typing import Literal
 from raykd.data import image_decoding
 from raykd.data.sources import Source
 
-SHARE_OF_MEMORY = 4  # decoded images may take a quarter of what is free: workers, views and caches need the rest
+MAX_FRACTION_OF_MEMORY = 1 / 4  # of what is free: workers, views and caches need the rest
 _GB = 1e9
 
 
@@ -41,7 +41,7 @@ def choose_storage(
     if available is None:
         return StorageChoice("memory", f"images are decoded into memory: {size}")
     free = f"of {available / _GB:.3g} GB that are free"
-    if SHARE_OF_MEMORY * num_bytes <= available:
+    if num_bytes <= MAX_FRACTION_OF_MEMORY * available:
         return StorageChoice("memory", f"images are decoded into memory: {size}, at most a quarter {free}")
     return StorageChoice("disk", f"images are decoded in each step: {size}, more than a quarter {free}")
 

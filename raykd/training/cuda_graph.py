@@ -110,7 +110,7 @@ class DeviceSteps:
         training, order = self._training, self._order
         assert order is not None
         torch.index_select(self._rates, 0, self._step, out=self._rate.view(1))
-        batch = training.loader.batch(order, training.loader.positions(self._step))
+        batch = training.loader.batch(order, training.loader.positions_on_device(self._step))
         terms = training.step(batch, dict(zip(self._names, self._weights.unbind(), strict=True)))
         self.sums.add(terms, self._step)
         self._step += 1

@@ -71,7 +71,7 @@ def plan_migration(results: Path) -> MigrationRecord:
 
 
 def apply_migration(results: Path, migration: MigrationRecord) -> None:
-    """Do everything in `migration`. Rerun after an interruption, it completes what is left."""
+    """Do everything in `migration`. If it is interrupted, call it again to complete the remaining moves."""
     write_record(results / JOURNAL, migration)
     for move in migration.moves:
         _apply(results, move)
@@ -130,8 +130,8 @@ def _recorded_run_with_method(folder: RunFolder, record: RunRecord) -> Run | Non
 def _kept_teachers(results: Path, old: Sequence[OldRun]) -> dict[str, RunFolder]:
     """Return the folder to keep of each teacher, by its name after the migration; it may be there already.
 
-    Of several copies it is one that is evaluated, else trained, else that with the most epochs; of equal ones that from
-    which the most runs and trials of `old` are distilled, because the weights of others may differ.
+    Among several copies an evaluated one is preferred, then a trained one, then the one with the most epochs. Ties go
+    to the copy with the most distilled runs and trials in `old`, because the weights of the copies may differ.
     """
     teachers = [run for run in old if run.record.stage == "teacher"]
     students = [run for run in old if run.before is not None and run.record.stage != "teacher"]
@@ -161,16 +161,19 @@ def _moves_of_teachers(
         source = str(run.folder.path.relative_to(results))
         if run.after is None:
             aside.append(Move(source, f"{SET_ASIDE}/{source}"))
-            notes.append(f"{source}: its configuration is of another version; moved to {SET_ASIDE}/, trained again")
+            notes.append(
+                f"{source}: another version of raykd wrote its configuration; it moves to {SET_ASIDE}/, and the "
+                "teacher is trained again"
+            )
         elif kept[run.after.name] == run.folder:
             target = f"{TEACHERS}/{run.after.name}"
             moved.append(Move(source, target, run.after.name, run.after.fingerprint))
-            if (results / target).exists():  # less trained, by a later version
+            if (results / target).exists():  # a later version trained it, but less far than the kept copy
                 aside.append(Move(target, f"{SET_ASIDE}/{target}"))
         else:
             other = kept[run.after.name].path.relative_to(results)
             aside.append(Move(source, f"{SET_ASIDE}/{source}", run.after.name))
-            notes.append(f"{source}: the same teacher as {other}, which is kept; moved to {SET_ASIDE}/")
+            notes.append(f"{source}: it duplicates the teacher {other}, which is kept; this copy moves to {SET_ASIDE}/")
     return [*aside, *moved], notes
 
 
@@ -188,7 +191,7 @@ def _move_of_student(results: Path, run: OldRun, kept: Mapping[str, RunFolder]) 
     source = str(run.folder.path.relative_to(results))
     target = source if run.is_trial else f"{run.after.family}/{run.after.name}"
     if target != source and (results / target).exists():
-        return None, f"{target} exists already; it stays, and nothing refers to it"
+        return None, f"{target} exists already; this run is not moved, and no plan refers to it"
     return Move(source, target, run.after.name, run.after.fingerprint, sha256), note
 
 
@@ -203,7 +206,7 @@ def _teacher_sha256(results: Path, run: OldRun, kept: Mapping[str, RunFolder]) -
     found = [folder.require_record().weights_sha256 if folder else None for folder in after]
     digests = [digest for digest in found if digest]
     if len(digests) < len(found) or recorded in ("", identity_of(digests)):
-        return recorded  # it is unknown, or stays
+        return recorded  # the new identity is unknown (a teacher is untrained), or it equals the recorded one
     before = [RunFolder(results / family / teacher.name) for teacher in run.before.teachers]
     records = [folder.record() for folder in before]
     known = [record.weights_sha256 for record in records if record and record.weights_sha256]
@@ -222,7 +225,7 @@ def _have_same_weights(one: RunFolder, other: RunFolder) -> bool:
 
 
 def _apply(results: Path, move: Move) -> None:
-    """Rewrite the files of a run and rename its folder, unless both was done before."""
+    """Rewrite the files of a run, and rename its folder unless it is a trial. Repeating this is safe."""
     source, target = results / move.source, results / move.target
     if not source.is_dir():
         return

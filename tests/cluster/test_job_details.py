@@ -5,7 +5,7 @@ import re
 import pytest
 
 from raykd.cluster.allocation import MEBIBYTE, read_allocation, without_step_requests
-from raykd.cluster.job_details import JobDetails, Share, differences, gpu_counts, parse_details
+from raykd.cluster.job_details import JobDetails, NodeAllocation, differences, gpu_counts, parse_details
 from raykd.errors import ConfigError
 
 ONE = (
@@ -47,13 +47,13 @@ def test_gpus_are_counted_in_every_format_of_slurm(gres: str, counts: list[int])
 
 def test_nodes_may_have_different_shares() -> None:
     details = shown(nodes=f"{CN1} Nodes=cn2 CPU_IDs=0-3 Mem=16384 GRES=gpu:h100:2(IDX:0-1)")
-    assert details.shares == {"cn1": Share(1, 32768), "cn2": Share(2, 16384)}
+    assert details.allocations == {"cn1": NodeAllocation(1, 32768), "cn2": NodeAllocation(2, 16384)}
     assert (details.gpus_per_node, details.total_gpus, details.restarts) == ((1,), None, 2)
 
 
 def test_nodes_with_the_same_share_are_one_entry() -> None:
     details = shown(nodes="Nodes=cn[1-2] CPU_IDs=0-7 Mem=4096 GRES=")
-    assert details.shares == dict.fromkeys(("cn1", "cn2"), Share(0, 4096))
+    assert details.allocations == dict.fromkeys(("cn1", "cn2"), NodeAllocation(0, 4096))
 
 
 def test_an_unknown_format_returns_none() -> None:

@@ -15,7 +15,7 @@ from raykd.report.figures.saved import figure_files
 from raykd.report.figures.search import draw_search
 from raykd.report.figures.search_contour import draw_contour, why_no_contour
 from raykd.report.figures.search_fields import draw_parallel, draw_slices
-from raykd.report.figures.svg import STEP_COLORS, page_style
+from raykd.report.figures.svg import LEVEL_COLORS, page_style
 from raykd.report.render.search_page import search_files
 from raykd.report.stats.importances import Importances, importances_of
 from raykd.report.stats.summary import ReportContent
@@ -136,7 +136,7 @@ def test_the_contour_interpolates_linearly_on_both_scales(tmp_path) -> None:
     (fill,) = axes.collections
     assert axes.get_xlabel() == "alpha"
     levels = fill.levels[1:-1]
-    assert len(levels) == len(STEP_COLORS) - 1
+    assert len(levels) == len(LEVEL_COLORS) - 1
     for level, below in zip(levels, fill.get_paths(), strict=False):
         border = (level - 50) / 40  # the line of equal alpha
         assert below.vertices[:, 0].max() == pytest.approx(border, abs=1e-6)

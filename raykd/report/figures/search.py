@@ -13,7 +13,7 @@ from raykd.report import search_wording
 from raykd.report.figures.axes import Drawing, add_dots, add_legend, curves_axes, plain_axes, rows_axes
 from raykd.report.figures.search_contour import draw_contour
 from raykd.report.figures.search_fields import draw_parallel, draw_slices
-from raykd.report.figures.svg import BAD, GRID, INK, PAPER, QUIET, STEP_COLORS, page_style
+from raykd.report.figures.svg import BAD, GRID, INK, LEVEL_COLORS, PAPER, QUIET, page_style
 from raykd.report.figures.trial_marks import (
     DEFAULT,
     UNFINISHED,
@@ -176,7 +176,7 @@ def _draw_front(summary: SearchSummary, key: str) -> Drawing | None:
     front = sorted((summary.trial(number) for number in summary.best), key=lambda trial: trial.values[1])
     figure, axes = plain_axes()
     for trial in done:
-        color = STEP_COLORS[2] if trial in front else STEP_COLORS[0]
+        color = LEVEL_COLORS[2] if trial in front else LEVEL_COLORS[0]
         add_trial(axes, summary, trial, trial.values[1], trial.values[0], color)
     is_plane = len(summary.search.metrics) == 2  # the front of three metrics is not a line in two of them
     if is_plane:

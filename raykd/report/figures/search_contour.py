@@ -18,7 +18,7 @@ from raykd.report import search_wording
 from raykd.report.figures.axes import Drawing, add_legend, plain_axes
 from raykd.report.figures.field_scales import is_numeric, scale_of, set_scale
 from raykd.report.figures.search_fields import complete_trials
-from raykd.report.figures.svg import QUIET, STEP_COLORS
+from raykd.report.figures.svg import LEVEL_COLORS, QUIET
 from raykd.report.figures.trial_marks import add_trial, legend_of, swatch
 from raykd.report.read.search_records import SearchSummary, TrialSummary
 from raykd.report.search_wording import value_in_units
@@ -53,8 +53,8 @@ def draw_contour(summary: SearchSummary, importances: Importances | None, key: s
     fields, labels = _fields(summary, importances), _labels(summary, importances)
     after, scored = comparable_values(summary)
     groups = rank_groups(scored, SEARCH_METRICS[metric].sign)
-    last, steps = len(STEP_COLORS) - 1, max(1, len(groups) - 1)  # colors are evenly spread up to the best one
-    colors = [STEP_COLORS[last - last * (len(groups) - 1 - group) // steps] for group in range(len(groups))]
+    last, steps = len(LEVEL_COLORS) - 1, max(1, len(groups) - 1)  # colors are evenly spread up to the best one
+    colors = [LEVEL_COLORS[last - last * (len(groups) - 1 - group) // steps] for group in range(len(groups))]
     marks = legend_of(summary, shown, QUIET)
     num_rows = max(len(groups), len(marks))
     blank = [Line2D([], [], linestyle="none", label=" ")] * (num_rows - len(groups))  # so that marks start column two
@@ -86,7 +86,7 @@ def rank_groups(scored: Scored, sign: int) -> list[Scored]:
     """
     ranked = sorted(scored, key=lambda pair: sign * pair[1])
     values = [value for _, value in ranked]
-    steps = [len(STEP_COLORS) * values.index(value) // len(ranked) for value in values]
+    steps = [len(LEVEL_COLORS) * values.index(value) // len(ranked) for value in values]
     return [[pair for pair, group in zip(ranked, steps, strict=True) if group == step] for step in sorted(set(steps))]
 
 

@@ -28,11 +28,11 @@ COLORS: Mapping[str, str] = {
     "teacher": "#6b7480",
     "baseline": "#c4570a",
     "distilled": "#0067b1",
-    **{"step-1": "#440154", "step-2": "#3e4c8a", "step-3": "#24868e", "step-4": "#3fbc73", "step-5": "#cae11f"},
+    **{"level-1": "#440154", "level-2": "#3e4c8a", "level-3": "#24868e", "level-4": "#3fbc73", "level-5": "#cae11f"},
 }
 INK, GRID, QUIET, PAPER, BAD = (COLORS[name] for name in ("ink", "grid", "quiet", "paper", "bad"))
 STAGE_COLORS = {stage: COLORS[stage] for stage in STAGES}
-STEP_COLORS = tuple(COLORS[f"step-{step}"] for step in range(1, 6))  # colors from the worst to the best value
+LEVEL_COLORS = tuple(COLORS[f"level-{level}"] for level in range(1, 6))  # colors from the worst to the best value
 CSS_COLORS: Mapping[str, str] = {
     color: "currentColor" if name == "ink" else f"var(--{name})" for name, color in COLORS.items()
 }

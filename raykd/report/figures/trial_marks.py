@@ -14,7 +14,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from raykd.report.figures.svg import BAD, INK, PAPER, QUIET, STAGE_COLORS, STEP_COLORS
+from raykd.report.figures.svg import BAD, INK, LEVEL_COLORS, PAPER, QUIET, STAGE_COLORS
 from raykd.report.read.search_records import SearchSummary, TrialSummary
 from raykd.report.stats.metrics import SEARCH_METRICS
 
@@ -108,7 +108,7 @@ def add_trials(axes: Axes, summary: SearchSummary, x: Mapping[int, float]) -> Wi
         axes.axhline(window.cut, color=QUIET, linewidth=1.0, linestyle=(0, (1, 2)), zorder=1)
     places: dict[tuple[tuple[str, Any], ...], list[tuple[float, float]]] = {}  # by their marks: one call for each
     for trial in trials:
-        mark = tuple(_mark_of(summary, trial, STEP_COLORS[2]).items())
+        mark = tuple(_mark_of(summary, trial, LEVEL_COLORS[2]).items())
         height = window.clip(heights.get(trial.number, window.edge))
         places.setdefault(mark, []).append((x[trial.number], height))
     for mark, points in places.items():
@@ -133,7 +133,7 @@ def caption_of(trials: Sequence[TrialSummary], window: Window) -> str:
     return " ".join(parts)
 
 
-def legend_of(summary: SearchSummary, trials: Sequence[TrialSummary], color: str = STEP_COLORS[2]) -> list[Line2D]:
+def legend_of(summary: SearchSummary, trials: Sequence[TrialSummary], color: str = LEVEL_COLORS[2]) -> list[Line2D]:
     """Return an entry for each kind of mark among `trials`. `color` fills the marks of done trials."""
     names = {"*": name_of_winner(summary), "s": "default configuration", "o": "done"}
     shapes = {_shape_of(summary, trial) for trial in trials if trial.state == "done"}

@@ -23,9 +23,10 @@ def summarize_trials(
     search: Search,
     max_epochs: int,
 ) -> tuple[TrialSummary, ...]:
-    """Return the trials that were started. runs: run.json of each, None if its training has not started.
+    """Return a summary of each of `trials`, all started.
 
-    max_epochs: epochs of the longest trial. Missing seconds are estimated at the median pace of the other trials.
+    runs: their run.json, None for a trial whose run has not begun to train. max_epochs: epochs of the longest
+    trial. Missing seconds are estimated at the median pace of the other trials.
     """
     pairs = zip(trials, runs, strict=True)
     summaries = [_summarize(folder, trial, run, search, max_epochs) for trial, run in pairs]
@@ -53,15 +54,16 @@ def _summarize(
     else:
         tops = accumulate((row["val_top1"] for row in history), max)
         curve = tuple((row["epoch"] + 1, top) for row, top in zip(history, tops, strict=True))
-    trained = max([epoch for epoch, _ in curve] + [len(history)] + [epochs] * (trial.state == "done"), default=0)
-    seconds, is_estimated = _seconds(trial, run, history, trained)
+    is_done = trial.state == "done"
+    epochs_trained = max([epoch for epoch, _ in curve] + [len(history)] + [epochs] * is_done, default=0)
+    seconds, is_estimated = _seconds(trial, run, history, epochs_trained)
     return TrialSummary(
         trial.number,
         trial.state,
         dict(trial.configuration),
         trial.values,
         tuple((epoch, value) for epoch, value in curve if math.isfinite(value)),
-        trained,
+        epochs_trained,
         epochs,
         seconds,
         is_estimated,
@@ -71,12 +73,12 @@ def _summarize(
 
 
 def _seconds(
-    trial: "SearchTrial", run: RunRecord | None, history: Sequence[Mapping[str, Any]], trained: int
+    trial: "SearchTrial", run: RunRecord | None, history: Sequence[Mapping[str, Any]], epochs_trained: int
 ) -> tuple[float | None, bool]:
     """Return the seconds of training, and whether they are an estimate.
 
-    The study records the seconds of a trial that ended. Otherwise the run's history has the seconds until its last
-    checkpoint, and later epochs are estimated at the same pace.
+    They come from the study for an ended trial, or from run.json for a trained run. Otherwise they come from the
+    history, up to the last checkpoint; later epochs are estimated at the same pace.
     """
     if trial.seconds is not None:
         return trial.seconds, False
@@ -85,5 +87,6 @@ def _seconds(
     if not history:
         return None, False
     last = history[-1]
-    rows = int(last["epoch"]) + 1
-    return last["seconds"] * max(trained, rows) / rows, trained > rows
+    num_recorded = int(last["epoch"]) + 1
+    seconds = last["seconds"] * max(epochs_trained, num_recorded) / num_recorded
+    return seconds, epochs_trained > num_recorded
