@@ -137,6 +137,9 @@ class RayThatFails:
         self.calls.append("init")
         raise Exception(self.reasons.pop(0))  # Ray has no type of its own for it
 
+    def is_initialized(self) -> bool:
+        return False
+
     def shutdown(self) -> None:
         self.calls.append("shutdown")
 
