@@ -2,7 +2,7 @@
 
     key  = hash(CROP_VIEW, index, view)
     box  = a box of at least `min_area` of the image, drawn from the key (random_crop.py)
-    flip = a bit of the key
+    flip = a bit of hash(CROP_VIEW, key, 1)
 
 This is the standard augmentation of ImageNet (Szegedy et al. 2014, arXiv:1409.4842, sec. 6). With `count`, an image has
 a finite set of crops, which a logit cache can hold (Shen and Xing 2022, arXiv:2112.01528; Wu et al. 2022,

@@ -7,8 +7,8 @@ The image's share of the mixture is at least 1/2, so the label and index of a mi
 the larger share. The mixtures of mixup keep their distribution, because x and 1 - x are equally likely and any image
 can be the partner. For CutMix, image and partner are swapped if the box covers more than half.
 
-x is one of 65,536 quantiles of its distribution, so the weights of mixup are multiples of 2^-16. A mixed pixel is then
-exact in float32 before it is rounded (half up), and the same on every device.
+min(x, 1 - x) is one of 65,536 quantiles of its distribution, so the weights of mixup are multiples of 2^-16. A mixed
+pixel is then exact in float32 before it is rounded (half up), and the same on every device.
 
 Shapes: B images [B, H, W, 3] and as many partners.
 """

@@ -19,7 +19,7 @@ EPOCHS_DONE, EPOCHS = "epochs_done", "epochs"  # keys of a trial's result, in ad
 LINES = "lines"  # the key of lines for the log
 # Keys of a trial's last result: the trial is unfinished; why its configuration failed; or, with INTERRUPTED, why
 # something outside of its configuration failed.
-INTERRUPTED, FAILED, OUTSIDE = "interrupted", "failed", "outside"
+INTERRUPTED, FAILED, EXTERNAL_FAILURE = "interrupted", "failed", "outside"
 MAX_OUTSIDE = 3  # after this many failures outside of the configuration, no more trials are started in this round
 
 
@@ -65,8 +65,8 @@ class StudySearcher(Searcher):
             self._study.finish_trial(number, "failed", reason="its workers died repeatedly")
         elif FAILED in result:
             self._study.finish_trial(number, "failed", reason=result[FAILED])
-        elif OUTSIDE in result:
-            self.outside[number] = result[OUTSIDE]
+        elif EXTERNAL_FAILURE in result:
+            self.outside[number] = result[EXTERNAL_FAILURE]
         elif INTERRUPTED not in result:
             self.on_trial_result(trial_id, result)
             state = "done" if result[EPOCHS_DONE] == result[EPOCHS] else "pruned"

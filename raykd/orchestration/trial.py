@@ -36,11 +36,11 @@ from raykd.orchestration.searcher import (
     CONFIGURATION,
     EPOCHS,
     EPOCHS_DONE,
+    EXTERNAL_FAILURE,
     FAILED,
     INTERRUPTED,
     LINES,
     NUMBER,
-    OUTSIDE,
     REPORTED,
 )
 from raykd.orchestration.worker_link import StopPoller
@@ -124,7 +124,7 @@ def _failed_result(error: Exception) -> dict[str, Any]:
         traceback.print_exc()
     text = str(error).splitlines()[0] if str(error) else "no reason given"
     reason = text if isinstance(error, RaykdError) else f"{type(error).__name__}: {text}"
-    return {INTERRUPTED: True, OUTSIDE: reason} if failure == "outside" else {FAILED: reason}
+    return {INTERRUPTED: True, EXTERNAL_FAILURE: reason} if failure == "outside" else {FAILED: reason}
 
 
 def train_trial(

@@ -10,7 +10,16 @@ from rich.console import Console
 from rich.table import Table
 
 from raykd.orchestration.progress import LiveTable
-from raykd.orchestration.searcher import CONFIGURATION, EPOCHS, EPOCHS_DONE, FAILED, INTERRUPTED, LINES, NUMBER, OUTSIDE
+from raykd.orchestration.searcher import (
+    CONFIGURATION,
+    EPOCHS,
+    EPOCHS_DONE,
+    EXTERNAL_FAILURE,
+    FAILED,
+    INTERRUPTED,
+    LINES,
+    NUMBER,
+)
 from raykd.report.search_wording import (
     configuration_in_words,
     field_name,
@@ -39,11 +48,14 @@ class TrialProgress(LiveTable, Callback):
     """A callback of Tune and a context manager that shows the trials."""
 
     def __init__(
-        self, console: Console, search: Search, before: Iterable[SearchTrial], step: Callable[[], None]
+        self, console: Console, search: Search, before: Iterable[SearchTrial], forward_stop: Callable[[], None]
     ) -> None:
-        """before: trials of earlier commands. step: called a few times per second."""
+        """before: trials of earlier commands. forward_stop: forwards a requested stop to the trials.
+
+        It is called a few times per second.
+        """
         super().__init__(console)
-        self._search, self._step = search, step
+        self._search, self._forward_stop = search, forward_stop
         self._running: dict[str, _ShownTrial] = {}
         self._num_ended = dict.fromkeys(END_STATES, 0)
         self._ended_here = 0
@@ -59,7 +71,7 @@ class TrialProgress(LiveTable, Callback):
         return {}
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        self._step()
+        self._forward_stop()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         shown = _ShownTrial(trial.config[NUMBER], trial.config[CONFIGURATION], logged_at=time.monotonic())
@@ -93,8 +105,8 @@ class TrialProgress(LiveTable, Callback):
 
     def _end(self, shown: _ShownTrial) -> None:
         result, name = shown.result, f"trial {shown.number}  {configuration_in_words(shown.configuration)}"
-        if OUTSIDE in result:
-            self.log(f"{name}  unfinished, to be resumed later: {result[OUTSIDE]}")
+        if EXTERNAL_FAILURE in result:
+            self.log(f"{name}  unfinished, to be resumed later: {result[EXTERNAL_FAILURE]}")
             return
         if INTERRUPTED in result:
             self.log(f"{name}  interrupted; its state is saved")

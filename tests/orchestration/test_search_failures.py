@@ -148,7 +148,12 @@ def test_an_error_in_the_code_of_one_worker_is_not_a_lost_gpu_of_the_others(tmp_
 
 
 def test_a_round_starts_no_more_trials_after_some_failures_of_the_store(tmp_path: Path) -> None:
-    from raykd.orchestration.searcher import INTERRUPTED, MAX_OUTSIDE, OUTSIDE, StudySearcher  # imports ray, as above
+    from raykd.orchestration.searcher import (
+        EXTERNAL_FAILURE,
+        INTERRUPTED,
+        MAX_OUTSIDE,
+        StudySearcher,
+    )  # imports ray, as above
 
     search = Search(space={"method.alpha": uniform(0, 1)}, trials=10, sampler="random", scheduler="none")
     folder = folder_in(tmp_path)
@@ -157,7 +162,7 @@ def test_a_round_starts_no_more_trials_after_some_failures_of_the_store(tmp_path
     searcher = StudySearcher(study, search, lambda: False)
     for count in range(MAX_OUTSIDE):
         assert searcher.suggest(f"t{count}")["number"] == count
-        searcher.on_trial_complete(f"t{count}", {INTERRUPTED: True, OUTSIDE: "OSError: no space left"})
+        searcher.on_trial_complete(f"t{count}", {INTERRUPTED: True, EXTERNAL_FAILURE: "OSError: no space left"})
     assert searcher.suggest("t9") == "FINISHED"
     assert searcher.outside == dict.fromkeys(range(MAX_OUTSIDE), "OSError: no space left")
     assert [trial.state for trial in study.trials()] == ["running"] * MAX_OUTSIDE

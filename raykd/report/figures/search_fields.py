@@ -186,5 +186,5 @@ def _parallel_caption(shown: Sequence[TrialSummary], windows: Sequence[Window]) 
     if any(trial.state == "failed" for trial in shown):
         parts.append("A failed trial without a value ends at the worse end.")
     if any(window.cut is not None for window in windows):
-        parts.append("Values that are worse than the last axis shows are at its worse end.")
+        parts.append("Values that are worse than the axis of a metric shows are drawn at its worse end.")
     return " ".join(parts)

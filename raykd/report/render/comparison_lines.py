@@ -65,7 +65,7 @@ def _about_ranks(comparison: Comparison) -> Iterator[str]:
         yield "ranking requires at least two seeds"
         return
     yield (
-        "a rank such as 2-4 is a range: the methods above it are shown to be better, those below it to be worse, "
+        "a rank such as 2-4 of 9 is a range: 1 method is shown to be better and 5 are shown to be worse, "
         "by paired t-tests of all pairs over seeds, corrected by Holm, level 5 %"
     )
     yield _about_the_best(ranking)

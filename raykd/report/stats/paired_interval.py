@@ -3,7 +3,8 @@
 A seed fixes initialization and order, so two students with one seed form a pair (a baseline and a distilled student,
 or two configurations of a search). The interval is that of the mean difference:
 
-    mean(d) +- t(1 - 0.025 / m, n - 1) * std(d) / sqrt(n),   d = value - reference,   std with n - 1
+    mean(d) +- t(1 - 0.025 / m, n - 1) * std(d) / sqrt(n),   std with n - 1
+    d = value - reference, or reference - value if lower is better
 
 m is 1, or the number of configurations from which the better one was selected with these same pairs; then all m
 intervals hold together in 95 % of such searches (Bonferroni). Intervals hold for other seeds, not for other images: all
