@@ -36,9 +36,12 @@ def versions() -> dict[str, str]:
     return by_package
 
 
-def identity_of(teachers: Sequence[str]) -> str:
-    """Return the identity of a run's teachers: the SHA-256 of one, or a digest of several in order. 64 hex digits."""
-    return teachers[0] if len(teachers) == 1 else fingerprint(list(teachers))
+def teacher_digest(weights_sha256: Sequence[str]) -> str:
+    """Return the digest of a run's teachers, 64 hex digits.
+
+    It is the SHA-256 of one teacher's weights, or a digest of the SHA-256 of several teachers' weights in order.
+    """
+    return weights_sha256[0] if len(weights_sha256) == 1 else fingerprint(list(weights_sha256))
 
 
 def hardware(gpu: str | None) -> dict[str, str | None]:
@@ -95,7 +98,8 @@ def command_line() -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of the file's bytes, 64 hex digits. A file that has not changed is hashed once per process."""
+    """Return the SHA-256 of the file's bytes, 64 hex digits. An unchanged file is hashed once per process, unless
+    it was changed less than AT_REST_S seconds ago."""
     status = path.stat()
     state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     if time.time() - max(status.st_mtime, status.st_ctime) < AT_REST_S:

@@ -61,16 +61,19 @@ def _run(
     """
     srun, is_late = _srun(job, command, arguments), Event()
     pipes = {"stdout": stdout, "stderr": subprocess.PIPE}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # ctrl-C waits until it can end the step
     try:
         step = subprocess.Popen(srun, env=_environment(), text=True, start_new_session=True, **pipes)
     except OSError as error:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         raise _step_error(job, str(error)) from None
     with step:
         timer = Timer(timeout_s or 0.0, lambda: (is_late.set(), step.kill()))
         timer.daemon = True
-        if timeout_s:
-            timer.start()
         try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            if timeout_s:
+                timer.start()
             assert step.stderr is not None
             reason = _print_errors(step.stderr)
             output = step.stdout.read() if step.stdout else ""

@@ -2,8 +2,9 @@
 
     augmented(seed, epoch, index) = mix(image, partner)        image, partner = cutout(randaugment(crop(view)))
 
-Every random number is a hash of (seed, epoch, index), like the view: see counter_rng.py. The formulas are in
-docs/augmentation.md. Each technique has its own module, and augmenter.py applies them.
+Every random number is a hash of (seed, epoch, index), and with balanced sampling also of the number of the draw, like
+the view: see counter_rng.py. The formulas are in docs/augmentation.md. Each technique has its own module, and
+augmenter.py applies them.
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ MAX_ALPHA = 32.0  # at this alpha, nearly all weights of Beta(alpha, alpha) are 
 class Augmentation(Config):
     """Augmentation techniques, in the order in which they are applied. Random numbers differ for each image.
 
-    If mixup and cutmix are both on, each image uses one of them with probability 1/2.
+    If mixup and cutmix are both on, every image uses one of the two, each with probability 1/2.
     """
 
     kind: ClassVar[str] = "augmentation"

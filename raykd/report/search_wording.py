@@ -58,8 +58,8 @@ def flags(configuration: Mapping[str, Any]) -> str:
 
 
 def progress(summary: SearchSummary) -> str:
-    """Return '12 of 12 trials ended: 3 done, 9 stopped early, 0 failed'."""
-    counts = f"{summary.count('done')} done, {summary.count('pruned')} stopped early, {summary.count('failed')} failed"
+    """Return '12 of 12 trials ended: 3 done, 9 pruned, 0 failed'."""
+    counts = f"{summary.count('done')} done, {summary.count('pruned')} pruned, {summary.count('failed')} failed"
     return f"{summary.num_ended} of {plural(summary.search.num_trials, 'trial')} ended: {counts}"
 
 
@@ -223,7 +223,7 @@ def cost_lines(cost: Cost) -> tuple[str, ...]:
     if cost.saved_epochs:
         seconds = cost.saved_device_seconds
         time = "" if seconds is None else f", about {_device_seconds(seconds, cost)}"
-        lines.append(f"Stopping trials early saved {plural(cost.saved_epochs, 'epoch')}{time}.")
+        lines.append(f"Pruning trials saved {plural(cost.saved_epochs, 'epoch')}{time}.")
     return (*lines, *_teacher_lines(cost))
 
 
@@ -258,7 +258,7 @@ def state(trial: TrialSummary, is_locked: bool) -> str:
     """Return a trial's state; an unfinished one is in training while the search is locked by a process."""
     if trial.state == "running":
         return "in training" if is_locked else "interrupted"
-    return "stopped early" if trial.state == "pruned" else trial.state
+    return trial.state
 
 
 def metric_values(trial: TrialSummary, search: Search) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from raykd.config.codec import read_record
 from raykd.errors import ConfigError
-from raykd.provenance import identity_of
+from raykd.provenance import teacher_digest
 from raykd.store.records import CacheRecord
 from raykd.store.run_catalog import Catalog, CatalogRun
 
@@ -101,7 +101,7 @@ class References:
         """Return the identity of the weights of the planned teachers of `family`; None if one is not trained."""
         known = {run.name: _sha256(run) for run in self.catalog.runs}
         weights = [known.get(name) for name in self.catalog.plans[family].stages.get("teacher", ())]
-        return identity_of([one for one in weights if one]) if weights and all(weights) else None
+        return teacher_digest([one for one in weights if one]) if weights and all(weights) else None
 
 
 def _is_left(run: CatalogRun) -> bool:

@@ -13,7 +13,7 @@ import torch
 
 from raykd.config.codec import read_record, write_record
 from raykd.data.types import Dataset, Split
-from raykd.provenance import file_sha256, identity_of
+from raykd.provenance import file_sha256, teacher_digest
 from raykd.spec.plan import Run
 from raykd.store.records import Metrics
 from raykd.store.run_folder import RunFolder
@@ -76,6 +76,6 @@ def _teacher_of(run: Run, folder: RunFolder, compute: Compute) -> LiveTeacher | 
     folders = [store.folder(teacher) for teacher in run.teachers]
     if not teacher_sha256 or not folders or not all(teacher.best.is_file() for teacher in folders):
         return None
-    if identity_of([file_sha256(teacher.best) for teacher in folders]) != teacher_sha256:
+    if teacher_digest([file_sha256(teacher.best) for teacher in folders]) != teacher_sha256:
         return None
     return load_live_teacher(folders, compute.device)

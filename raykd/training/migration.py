@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from raykd.config.codec import read_checked_json, read_record, write_checked_json, write_record
 from raykd.errors import ConfigError, plural
 from raykd.file_lock import is_locked, lock_at
-from raykd.provenance import identity_of
+from raykd.provenance import teacher_digest
 from raykd.spec.plan import Run
 from raykd.spec.stages import TEACHERS
 from raykd.store.migration import JOURNAL, SET_ASIDE, MigrationRecord, Move
@@ -205,16 +205,16 @@ def _teacher_sha256(results: Path, run: OldRun, kept: Mapping[str, RunFolder]) -
     after = [kept.get(teacher.name) for teacher in run.after.teachers]
     found = [folder.require_record().weights_sha256 if folder else None for folder in after]
     digests = [digest for digest in found if digest]
-    if len(digests) < len(found) or recorded in ("", identity_of(digests)):
+    if len(digests) < len(found) or recorded in ("", teacher_digest(digests)):
         return recorded  # the new identity is unknown (a teacher is untrained), or it equals the recorded one
     before = [RunFolder(results / family / teacher.name) for teacher in run.before.teachers]
     records = [folder.record() for folder in before]
     known = [record.weights_sha256 for record in records if record and record.weights_sha256]
-    if len(known) < len(before) or identity_of(known) != recorded:
+    if len(known) < len(before) or teacher_digest(known) != recorded:
         return None
     pairs = zip(before, after, strict=True)
     is_equal = all(folder is not None and _have_same_weights(one, folder) for one, folder in pairs)
-    return identity_of(digests) if is_equal else None
+    return teacher_digest(digests) if is_equal else None
 
 
 def _have_same_weights(one: RunFolder, other: RunFolder) -> bool:

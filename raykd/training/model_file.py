@@ -71,9 +71,10 @@ def header_of(run: Run, dataset: Dataset) -> Header:
 
 
 def architecture(model: Model) -> dict[str, Any]:
-    """Return the configuration of `model`, with the defaults of fields that do not change its network in evaluation.
+    """Return `model` as a dictionary, with the defaults of fields that do not affect the network in evaluation.
 
-    These fields are the file of initial weights, the normalization, and the dropout of a ViT.
+    These fields are the initial weights, the normalization, and the dropout of a ViT. For a Hugging Face model, the
+    name and the preprocessing are removed too, except the image size.
     """
     names = ("weights", "mean", "std", *(("dropout",) if isinstance(model, ViT) else ()))
     defaults = {item.name: item.default for item in fields(model) if item.name in names}
@@ -93,11 +94,11 @@ def read_header(path: Path) -> Header | None:
         return None
     try:
         content = json.loads(metadata[_KEY])
-        shape = content["images"] | {name: tuple(content["images"][name]) for name in ("mean", "std")}
+        image_fields = content["images"] | {name: tuple(content["images"][name]) for name in ("mean", "std")}
         model = from_dict(Model, content["model"])
         trained_on = TrainingSplit(**content["trained_on"]) if content["trained_on"] else None
         classes = tuple(content["classes"]) if isinstance(content["classes"], list) else ()
-        images, crop = ImageSpec(**shape), content.get("center_crop")
+        images, crop = ImageSpec(**image_fields), content.get("center_crop")
         resizing = Resizing(**content["resizing"]) if content.get("resizing") else None
         header = Header(model, images, content["data"], classes, content["run"], trained_on, crop, resizing)
         _require_valid(header)

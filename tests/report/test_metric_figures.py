@@ -49,7 +49,7 @@ def test_classes_are_sorted_by_top1_of_the_last_stage(results):
     classes = drawings["Top-1 of each class"].svg
     assert "dog distilled 70.00; cat distilled 80.00; &lt;i&gt; distilled 100.00." in classes
     confusion = drawings["Confusion"]
-    assert "Most common: cat as dog 20.0 %; dog as cat 20.0 %." in confusion.svg
+    assert "Largest wrong shares of a class: cat as dog 20.0 %; dog as cat 20.0 %." in confusion.svg
     assert [confusion.svg.count(f">{percent}<") for percent in (20, 80, 100)] == [2, 2, 1]
     assert "of 3 classes" not in confusion.caption
 
@@ -76,7 +76,7 @@ def test_mistakes_count_even_if_their_classes_are_not_shown(results):
     top1 = [60.0] * MAX_CLASSES + [100.0] * 8
     changes = {"classes": [f"c{i}" for i in range(count)], "confusion": table, "class_top1": top1, "num_images": 200}
     results.plan("cnn", distilled=[write_evaluated_run(results, "cnn", "distilled", 0, 76.0, **changes)])
-    assert f"Most common mistakes: c0 as c{count - 1} 30.0 %;" in draw(results)["Confusion"].caption
+    assert f"Largest wrong shares of a class: c0 as c{count - 1} 30.0 %;" in draw(results)["Confusion"].caption
 
 
 def test_the_confusion_matrix_is_that_of_the_last_stage(results):

@@ -7,7 +7,7 @@ from finished_results import copy_to
 
 from raykd.cli.experiment_file import load_experiment
 from raykd.errors import RaykdError
-from raykd.provenance import identity_of
+from raykd.provenance import teacher_digest
 from raykd.report.read.collect import collect
 from raykd.report.read.provenance import configurations_of, flatten, origins_of, warnings_of
 from raykd.report.stats.summary import summarize
@@ -126,7 +126,7 @@ def test_students_of_a_retrained_teacher_are_a_warning(results):
 def test_students_of_several_teachers_are_identified_by_all_of_them(results):
     weights = ["ab" * 32, "cd" * 32]
     teachers = [results.run("cnn", "teacher", seed, weights_sha256=sha) for seed, sha in enumerate(weights)]
-    of = {0: identity_of(weights), 1: identity_of(["ef" * 32, weights[1]])}
+    of = {0: teacher_digest(weights), 1: teacher_digest(["ef" * 32, weights[1]])}
     config = {"teacher": {"seed": 0}, "teacher_seeds": [0, 1]}
     students = [results.run("cnn", "distilled", seed, teacher_sha256=of[seed], config=config) for seed in (0, 1)]
     results.plan("cnn", teacher=teachers, baseline=[results.run("cnn", "baseline", config={})], distilled=students)

@@ -67,9 +67,9 @@ def test_the_configurations_figure_names_the_best_trials(tmp_path, figures):
         f"Best first: trial {best.number} {best.values[0]:.2f} % at alpha {best.configuration['method.alpha']:.4g}"
         in description
     )
-    assert "12 of 12 trials ended: 4 done, 7 stopped early, 1 failed." in description
+    assert "12 of 12 trials ended: 4 done, 7 pruned, 1 failed." in description
     for heading in HEADINGS[:3]:
-        for entry in ("winner", "default configuration", "done", "stopped early", "failed"):
+        for entry in ("winner", "default configuration", "done", "pruned", "failed"):
             assert f">{entry}<" in figures[heading].svg, heading
 
 

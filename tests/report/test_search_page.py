@@ -45,7 +45,7 @@ def test_the_page_has_winner_intervals_and_cost(page, one_search):
     winner = search.trial(3).configuration
     text = text_of(page)
     for passage in (
-        "Done: 12 of 12 trials ended: 4 done, 7 stopped early, 1 failed.",
+        "Done: 12 of 12 trials ended: 4 done, 7 pruned, 1 failed.",
         f"The best configuration is that of trial 3: alpha {winner['method.alpha']:.4g}",
         "87.00 ± 0.87 % over 3 seeds.",
         "Winner against the default configuration: +1.00 points [−0.79, +2.79]; "  # noqa: RUF001
@@ -56,7 +56,7 @@ def test_the_page_has_winner_intervals_and_cost(page, one_search):
         "over the baseline is widened for 3, and over the default configuration for 2 (Bonferroni).",
         "The trials trained 51 epochs in all, which took 102 CPU seconds with 2 CPUs per trial.",
         "The time of 8 of 12 trials is estimated",
-        "Stopping trials early saved 50 epochs, about 100 CPU seconds.",
+        "Pruning trials saved 50 epochs, about 100 CPU seconds.",
         "live, the trials would have made 51 passes of the teacher over each image.",
         "tpe, seed 0",
         "asha, no trial is stopped before 1 epoch, rungs after 1, 3, one trial in 3 continues",

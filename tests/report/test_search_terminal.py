@@ -26,17 +26,17 @@ def test_the_whole_text_of_a_small_search(tmp_path):
     assert (
         render_search(summary)
         == f"""\
-search cnn/search: done; 4 of 4 trials ended: 2 done, 1 stopped early, 1 failed
+search cnn/search: done; 4 of 4 trials ended: 2 done, 1 pruned, 1 failed
 The best configuration is that of trial 0: alpha 0.1, temperature 2, validation top-1 87.00 ± 0.50 %
   over 3 seeds.
-+-------+-------+-------------+---------------+--------+-----------+------------+
-| trial | alpha | temperature | state         | epochs |  val_top1 |       time |
-+-------+-------+-------------+---------------+--------+-----------+------------+
-|     3 |   0.5 |           4 | done          | 9 of 9 |   85.50 % | 1 min 30 s |
-|     0 |   0.1 |           2 | done          | 9 of 9 |   85.00 % | 1 min 30 s |
-|     1 |   0.1 |           4 | stopped early | 3 of 9 | (66.67 %) |    ~30.0 s |
-|     2 |   0.5 |           2 | failed        | 0 of 9 |         - |          - |
-+-------+-------+-------------+---------------+--------+-----------+------------+
++-------+-------+-------------+--------+--------+-----------+------------+
+| trial | alpha | temperature | state  | epochs |  val_top1 |       time |
++-------+-------+-------------+--------+--------+-----------+------------+
+|     3 |   0.5 |           4 | done   | 9 of 9 |   85.50 % | 1 min 30 s |
+|     0 |   0.1 |           2 | done   | 9 of 9 |   85.00 % | 1 min 30 s |
+|     1 |   0.1 |           4 | pruned | 3 of 9 | (66.67 %) |    ~30.0 s |
+|     2 |   0.5 |           2 | failed | 0 of 9 |         - |          - |
++-------+-------+-------------+--------+--------+-----------+------------+
 trial 2 failed: loss kd is NaN at epoch 3
 confirmed with seeds 0, 1, 2
 +-------------+--------------------------+----------------+--------+
@@ -54,7 +54,7 @@ It was selected from 2 configurations with these seeds, the default included, so
   gain over the baseline is widened for 2, and over the default configuration for 1 (Bonferroni).
 The trials trained 21 epochs in all, which took 210 GPU seconds (3 min 30 s) with 1 GPU per trial.
 The time of 1 of 3 trials is estimated as epochs times a measured pace: they recorded no end.
-Stopping trials early saved 6 epochs, about 60.0 GPU seconds.
+Pruning trials saved 6 epochs, about 60.0 GPU seconds.
 The teacher's logits were cached; live, the trials would have made 21 passes of the teacher over
   each image.
 to train it: --set method.alpha=0.1 --set method.temperature=2

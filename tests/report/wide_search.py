@@ -1,4 +1,4 @@
-"""A finished search over eight fields of every kind, with 40 trials: done, stopped early, and failed."""
+"""A finished search over eight fields of every kind, with 40 trials: done, pruned, and failed."""
 
 from pathlib import Path
 

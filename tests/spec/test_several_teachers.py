@@ -18,7 +18,7 @@ from raykd.data.loader import TrainLoader
 from raykd.errors import Interrupted, RunFailed
 from raykd.models.resnet_cifar import ResNet
 from raykd.orchestration.options import Options
-from raykd.provenance import file_sha256, identity_of
+from raykd.provenance import file_sha256, teacher_digest
 from raykd.report.build import build
 from raykd.report.render.terminal import render_text
 from raykd.spec.plan import Plan, Run, make_plan
@@ -75,7 +75,7 @@ def test_three_teachers_differ_and_the_student_records_the_identity_of_all(from_
     weights = sha256s(distilled, store)
     assert len(set(weights)) == 3 == len(distilled.teachers)
     record = store.folder(distilled).require_record()
-    assert record.teacher_sha256 == identity_of(weights) and record.compute.teacher == "cache"
+    assert record.teacher_sha256 == teacher_digest(weights) and record.compute.teacher == "cache"
     assert record.teacher_sha256 not in weights
 
 
@@ -110,7 +110,7 @@ def _key(plan: Plan, store: RunStore) -> Any:
         plan, digits(), (), store.logit_caches, [store.folder(run) for run in plan.runs[-1].teachers]
     )
     assert choice is not None and choice.cache is not None
-    return choice.cache.key(digits(), identity_of(sha256s(plan.runs[-1], store)))
+    return choice.cache.key(digits(), teacher_digest(sha256s(plan.runs[-1], store)))
 
 
 def test_cache_of_the_mean_equals_live_teachers_over_a_whole_run(
@@ -148,7 +148,7 @@ def test_partly_trained_run_is_not_resumed_with_teachers_in_another_order(
     with pytest.raises(Interrupted):
         train(run, interrupted.folder(run), teacher, should_stop=lambda: True)
     first, *rest = sha256s(run, store)
-    teacher.identity = identity_of([*rest, first])  # type: ignore[misc]
+    teacher.identity = teacher_digest([*rest, first])  # type: ignore[misc]
     with pytest.raises(RunFailed, match="partly trained with a teacher whose weights have changed since"):
         train(run, interrupted.folder(run), teacher)
 

@@ -123,12 +123,12 @@ def _draw_confusion(summary: FamilySummary, key: str) -> Drawing | None:
     ]
     _name_both_axes(axes, names)
     worst = "; ".join(text for _, text in sorted(mistakes, key=lambda mistake: -mistake[0])[:3]) or "none"
-    caption = f"{stage.stage.capitalize()}, all seeds: percent of the class on the left. Most common mistakes: {worst}."
+    caption = f"{stage.stage.capitalize()}, all seeds: percent of the class on the left. Largest wrong shares of a class: {worst}."
     return Drawing(
         figure,
         key,
         f"Confusion matrix of the stage '{stage.stage}', in percent of each class",
-        f"Most common: {worst}.",
+        f"Largest wrong shares of a class: {worst}.",
         caption + _left_out(stage),
     )
 

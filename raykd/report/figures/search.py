@@ -148,7 +148,7 @@ def _draw_curves(summary: SearchSummary, key: str) -> Drawing | None:
 
 def _add_states_to_legend(axes: Axes, states: set[str]) -> None:
     styles = {"done": (INK, ""), "running": (INK, ""), "pruned": (QUIET, "o"), "failed": (BAD, "x")}
-    names = {"pruned": "stopped early", "running": "unfinished"}
+    names = {"running": "unfinished"}
     for state, (color, marker) in styles.items():
         if state in states:
             style = {"color": color, "linewidth": 0.8, "dashes": UNFINISHED if state == "running" else (1, 0)}

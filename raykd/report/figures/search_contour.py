@@ -146,7 +146,7 @@ def _caption(summary: SearchSummary, shown: Sequence[TrialSummary], metric: str,
     parts = [f"The fill interpolates {metric} linearly between {plural(num_trials, 'trial')}."]
     parts.append("Colors are groups of about the same size, from worst to best.")
     if any(trial.state == "pruned" for trial in shown):
-        parts.append("A trial that was stopped early is hollow; its size shows how many epochs it trained.")
+        parts.append("A pruned trial is hollow; its size shows how many epochs it trained.")
     if len(summary.search.space) > 2:
         parts.append("The other searched fields vary too.")
     return " ".join(parts)

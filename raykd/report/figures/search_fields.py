@@ -173,7 +173,7 @@ def _lines_legend(summary: SearchSummary, shown: Sequence[TrialSummary]) -> list
         ),
         top: (bool(summary.best), {"color": INK, "linewidth": TOP_WIDTH}),
         "done": ("done" in states, {"color": INK, "linewidth": 0.8, **FAINT["done"]}),
-        "stopped early": ("pruned" in states, {"color": QUIET, "linewidth": 0.8, "marker": "o", "mfc": PAPER}),
+        "pruned": ("pruned" in states, {"color": QUIET, "linewidth": 0.8, "marker": "o", "mfc": PAPER}),
         "failed": ("failed" in states, {"color": BAD, "linewidth": 0.8, "marker": "x"}),
     }
     return [Line2D([], [], markersize=5, label=name, **style) for name, (is_shown, style) in styles.items() if is_shown]
@@ -182,7 +182,7 @@ def _lines_legend(summary: SearchSummary, shown: Sequence[TrialSummary]) -> list
 def _parallel_caption(shown: Sequence[TrialSummary], windows: Sequence[Window]) -> str:
     parts = ["A line is a trial, from its value of each field down to its metric; the mark at its end is its state."]
     if any(trial.state == "pruned" for trial in shown):
-        parts.append("A trial that was stopped early ends at its last value.")
+        parts.append("A pruned trial ends at its last value.")
     if any(trial.state == "failed" for trial in shown):
         parts.append("A failed trial without a value ends at the worse end.")
     if any(window.cut is not None for window in windows):

@@ -1,6 +1,6 @@
 """The marks and lines of trials, the same in every figure of a search.
 
-filled circle  done          hollow circle  pruned (stopped early), the larger the more epochs it trained
+filled circle  done          hollow circle  pruned, the larger the more epochs it trained
 star           the winner    square         the default configuration     cross  failed
 
 A line is black for a done trial, and dashed for one that has not ended. Thick blue is the winner, orange the default
@@ -127,7 +127,7 @@ def caption_of(trials: Sequence[TrialSummary], window: Window) -> str:
     """Return what a reader must know about the marks of `add_trials`."""
     parts = ["A mark is a trial."]
     if any(trial.state == "pruned" for trial in trials):
-        parts.append("A trial that was stopped early is at its last value; its size shows how many epochs it trained.")
+        parts.append("A pruned trial is at its last value; its size shows how many epochs it trained.")
     if window.cut is not None:
         parts.append("Trials beyond the dotted line are worse than the axis shows.")
     return " ".join(parts)
@@ -139,7 +139,7 @@ def legend_of(summary: SearchSummary, trials: Sequence[TrialSummary], color: str
     shapes = {_shape_of(summary, trial) for trial in trials if trial.state == "done"}
     entries = [_entry(name, _done(shape, color)) for shape, name in names.items() if shape in shapes]
     states = {trial.state for trial in trials}
-    entries += [_entry("stopped early", _PRUNED)] if "pruned" in states else []
+    entries += [_entry("pruned", _PRUNED)] if "pruned" in states else []
     return entries + ([_entry("failed", _FAILED)] if "failed" in states else [])
 
 

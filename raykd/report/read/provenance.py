@@ -12,7 +12,7 @@ from typing import Any
 
 from raykd.config import dotted
 from raykd.errors import flattened
-from raykd.provenance import identity_of
+from raykd.provenance import teacher_digest
 from raykd.report.read.records import Family, RunResult
 from raykd.spec.set_paths import set_path
 from raykd.spec.stages import STAGES, Stage
@@ -139,7 +139,7 @@ def _warning_of_teacher(family: Family) -> list[str]:
     weights = [run.test.weights_sha256 for run in teachers if run.test and run.test.weights_sha256]
     if not weights or len(weights) < len(teachers):
         return []
-    known = ("", identity_of(weights))
+    known = ("", teacher_digest(weights))
     students = [run for run in family.all_runs if run.stage == "distilled"]
     outdated = [run.name for run in students if run.record and run.record.teacher_sha256 not in known]
     if not outdated:

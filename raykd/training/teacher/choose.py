@@ -20,7 +20,7 @@ from raykd.data.sampling import expected_counts
 from raykd.data.types import Dataset
 from raykd.errors import plural
 from raykd.methods.method import Need
-from raykd.provenance import identity_of
+from raykd.provenance import teacher_digest
 from raykd.spec.experiment import ALL_CLASSES_UP_TO, CACHEABLE, Data, Experiment
 from raykd.spec.plan import Plan, Run, train_val_indices
 from raykd.store.run_folder import RunFolder
@@ -378,4 +378,4 @@ def teacher_identity(teachers: Sequence[RunFolder]) -> str:
 
     Raises DamagedFile if weights are not those that the teacher's run saved.
     """
-    return identity_of([teacher.weights_sha256() for teacher in teachers])
+    return teacher_digest([teacher.weights_sha256() for teacher in teachers])
