@@ -123,12 +123,13 @@ def _draw_confusion(summary: FamilySummary, key: str) -> Drawing | None:
     ]
     _name_both_axes(axes, names)
     worst = "; ".join(text for _, text in sorted(mistakes, key=lambda mistake: -mistake[0])[:3]) or "none"
-    caption = f"{stage.stage.capitalize()}, all seeds: percent of the class on the left. Largest wrong shares of a class: {worst}."
+    largest = f"Largest wrong shares of a class: {worst}."
+    caption = f"{stage.stage.capitalize()}, all seeds: percent of the class on the left. {largest}"
     return Drawing(
         figure,
         key,
         f"Confusion matrix of the stage '{stage.stage}', in percent of each class",
-        f"Largest wrong shares of a class: {worst}.",
+        largest,
         caption + _left_out(stage),
     )
 
