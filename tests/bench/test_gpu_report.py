@@ -104,6 +104,7 @@ sys.exit(gpu_report.main())
 """
 
 
+@pytest.mark.nightly
 def test_no_slow_part_takes_the_time_of_another_or_exceeds_minutes(tmp_path: Path) -> None:
     """Slow figures and parts are ended, and the command with them."""
     script = tmp_path / "script.py"
@@ -214,6 +215,7 @@ def test_a_lost_gpu_ends_the_process_after_the_failure_is_recorded(tmp_path: Pat
     assert again.figure("broken", lambda: pytest.fail("it failed before")) is None
 
 
+@pytest.mark.nightly
 def test_a_figure_that_hangs_is_ended_and_counts_as_failed(tmp_path: Path) -> None:
     values = {"parts": {}, "processes": 0}
     values["in_progress"] = {"part": "steps", "figure": "slow", "began": time.time(), "limit_s": 0.5}

@@ -63,7 +63,7 @@ def pack_until_killed(plan: PackPlan, num_calls: int) -> None:
     pack(plan, IN_THIS_PROCESS)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.nightly) for seed in (1, 2))])
 def test_packs_of_killed_and_undisturbed_processes_are_equal_byte_by_byte(tmp_path: Path, seed: int) -> None:
     expected = bytes_of(pack_small(make_folder(tmp_path), tmp_path))
     plan, chance, exit_codes = plan_of("folder:insects", tmp_path, to=tmp_path / "killed"), random.Random(seed), []

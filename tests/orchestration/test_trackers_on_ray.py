@@ -33,6 +33,7 @@ class Bad(Callback):
 """
 
 
+@pytest.mark.nightly  # test_small_search.py has both on Ray too
 def test_a_teacher_is_in_wandb_and_calls_the_callbacks(cluster: str, tmp_path: Path) -> None:
     file, results = tmp_path / "my_callbacks.py", tmp_path / "results"
     file.write_text(CALLBACKS)
