@@ -32,13 +32,13 @@ if TYPE_CHECKING:
         SimilarityPreserving,
         StandardizedDKD,
     )
-    from raykd.models.cifar_resnet import CifarResNet
     from raykd.models.cifar_resnet50 import BottleneckResNet
     from raykd.models.custom_network import Network
+    from raykd.models.four_stage_resnet import ResNet
     from raykd.models.hf_model import HuggingFace
     from raykd.models.mobilenet_cifar import MobileNetV2
-    from raykd.models.resnet_cifar import ResNet
     from raykd.models.shufflenet_cifar import ShuffleNetV1, ShuffleNetV2
+    from raykd.models.three_stage_resnet import CifarResNet
     from raykd.models.timm_model import Timm
     from raykd.models.torchvision_model import Torchvision
     from raykd.models.vgg_cifar import VGG
@@ -61,12 +61,12 @@ _NAMES = {
     "raykd.data.augmentation": "Augmentation",
     "raykd.methods": "AttentionTransfer CorrelationCongruence CRD CrossEntropy DeiT DIST DKD EmbeddingRegression "
     "FeatureKD FitNets HardLabels KD LogitStandardization Method NST PKT RKD SimilarityPreserving StandardizedDKD VID",
-    "raykd.models.cifar_resnet": "CifarResNet",
+    "raykd.models.three_stage_resnet": "CifarResNet",
     "raykd.models.cifar_resnet50": "BottleneckResNet",
     "raykd.models.custom_network": "Network",
     "raykd.models.hf_model": "HuggingFace",
     "raykd.models.mobilenet_cifar": "MobileNetV2",
-    "raykd.models.resnet_cifar": "ResNet",
+    "raykd.models.four_stage_resnet": "ResNet",
     "raykd.models.shufflenet_cifar": "ShuffleNetV1 ShuffleNetV2",
     "raykd.models.timm_model": "Timm",
     "raykd.models.torchvision_model": "Torchvision",

@@ -13,7 +13,7 @@ from small_runs import WIDTH, digits, experiment, recipe, run_of, train
 from torch import Tensor
 
 from raykd import models
-from raykd.models.resnet_cifar import ResNet
+from raykd.models.four_stage_resnet import ResNet
 from raykd.spec.experiment import Data, Experiment
 from raykd.spec.recipe import SGD
 from raykd.store.run_folder import RunFolder

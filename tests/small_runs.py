@@ -14,7 +14,7 @@ from raykd import models
 from raykd.data.load import load_dataset
 from raykd.data.types import Dataset
 from raykd.methods import KD
-from raykd.models.resnet_cifar import MIN_WIDTH, ResNet
+from raykd.models.four_stage_resnet import MIN_WIDTH, ResNet
 from raykd.spec.experiment import Data, Experiment
 from raykd.spec.plan import Run, make_plan
 from raykd.spec.recipe import SGD, Cosine, Recipe

@@ -35,13 +35,13 @@ from raykd.methods import (
     StandardizedDKD,
 )
 from raykd.models import Model
-from raykd.models.cifar_resnet import CifarResNet
 from raykd.models.cifar_resnet50 import BottleneckResNet
 from raykd.models.custom_network import Network
+from raykd.models.four_stage_resnet import ResNet
 from raykd.models.hf_model import HuggingFace
 from raykd.models.mobilenet_cifar import MobileNetV2
-from raykd.models.resnet_cifar import ResNet
 from raykd.models.shufflenet_cifar import ShuffleNetV1, ShuffleNetV2
+from raykd.models.three_stage_resnet import CifarResNet
 from raykd.models.timm_model import Timm
 from raykd.models.torchvision_model import Torchvision
 from raykd.models.vgg_cifar import VGG

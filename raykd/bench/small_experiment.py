@@ -16,7 +16,7 @@ from raykd.bench.families import noise
 from raykd.bench.standard_pipeline import StandardPipeline
 from raykd.bench.without_ray import train_plan
 from raykd.data.types import Dataset
-from raykd.models.resnet_cifar import ResNet
+from raykd.models.four_stage_resnet import ResNet
 from raykd.spec.experiment import Data, Experiment
 from raykd.spec.plan import Plan, make_plan
 from raykd.spec.recipe import SGD, Cosine, Recipe

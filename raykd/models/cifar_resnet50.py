@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raykd.config import AtMost
+from raykd.models.four_stage_resnet import FourStages
 from raykd.models.model import MAX_DEPTH, Construction
-from raykd.models.resnet_cifar import FourStages
 from raykd.outputs import Outputs
 
 EXPANSION = 4  # a block has this many times as many output channels as its 3x3 convolution

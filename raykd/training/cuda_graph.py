@@ -5,7 +5,7 @@ takes several times as long to launch them as a large GPU takes to execute them.
 from the batch's views to the optimizer. This requires every input of a step to stay at a fixed address on the device:
 the epoch's order, learning rates, weights of loss terms, sums, and the step's number.
 
-On a CPU `DeviceSteps` does the same work without a capture, with results that are bit-identical to `EagerSteps`.
+In tests `DeviceSteps` also runs on a CPU, without a capture, and its results are bit-identical to `EagerSteps`.
 """
 
 from collections.abc import Iterator
@@ -55,9 +55,12 @@ class EagerSteps:
 
 
 class DeviceSteps:
-    """Run steps as EagerSteps does, with all inputs on the device; on a GPU as one CUDA graph, which is captured once.
+    """Run steps as EagerSteps does, with all inputs on the device.
 
-    The first steps are launched from Python as a warm-up. They are steps of the run like all others.
+    On a GPU a step is captured as one CUDA graph, and captured again if the loss terms change.
+
+    The first steps before each capture are launched from Python as a warm-up. They are steps of the run like all
+    others.
     """
 
     def __init__(self, training: TrainState) -> None:

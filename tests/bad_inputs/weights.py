@@ -21,7 +21,7 @@ from bad_inputs.case import BadInput, experiment_file, plan
 from raykd import models
 from raykd.config import to_dict
 from raykd.models import ImageSpec
-from raykd.models.resnet_cifar import ResNet
+from raykd.models.four_stage_resnet import ResNet
 from raykd.models.vit_cifar import ViT
 from raykd.store.records import ImportCheck
 

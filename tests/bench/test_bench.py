@@ -17,7 +17,7 @@ from raykd.bench.small_experiment import SmallExperiment, compare
 from raykd.bench.standard_pipeline import NUM_WORKERS, StandardPipeline
 from raykd.cli import parser
 from raykd.methods.kd import kd_loss
-from raykd.models.resnet_cifar import ResNet
+from raykd.models.four_stage_resnet import ResNet
 from raykd.spec.plan import Run
 
 NARROW = ResNet(blocks=(1, 1, 1, 1), width=8)

@@ -20,7 +20,7 @@ from raykd.bench.without_ray import train_plan
 from raykd.data.load import load_dataset
 from raykd.data.types import Dataset
 from raykd.models import ImageModel
-from raykd.models.resnet_cifar import ResNet
+from raykd.models.four_stage_resnet import ResNet
 from raykd.spec.experiment import Data, Experiment
 from raykd.spec.plan import Run, make_plan
 from raykd.spec.recipe import SGD, Cosine, Recipe

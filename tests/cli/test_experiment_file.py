@@ -14,7 +14,7 @@ from raykd.cli import parser
 from raykd.cli.experiment_file import Flag, apply_settings
 from raykd.errors import ConfigError
 from raykd.methods import DKD, KD, FeatureKD
-from raykd.models.resnet_cifar import ResNet
+from raykd.models.four_stage_resnet import ResNet
 from raykd.models.vit_cifar import ViT
 from raykd.spec.experiment import Experiment
 from raykd.spec.overrides import override, override_all

@@ -13,8 +13,8 @@ from torch import Tensor
 from raykd.data.load import load_dataset
 from raykd.methods import KD, DeiT, Method
 from raykd.models import Model
+from raykd.models.four_stage_resnet import ResNet
 from raykd.models.hf_model import HuggingFace
-from raykd.models.resnet_cifar import ResNet
 from raykd.models.timm_model import Timm
 from raykd.models.torchvision_model import Torchvision
 from raykd.models.vit_cifar import ViT

@@ -21,7 +21,7 @@ from raykd.export.card import model_card
 from raykd.export.data_sources import source_of
 from raykd.export.export import FORMATS, export_run
 from raykd.export.finished_run import FinishedRun, read_finished_run
-from raykd.models.resnet_cifar import ResNet
+from raykd.models.four_stage_resnet import ResNet
 from raykd.models.weights import save_weights
 from raykd.provenance import file_sha256
 from raykd.store.run_folder import RunFolder

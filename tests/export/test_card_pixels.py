@@ -20,7 +20,7 @@ from raykd.data.pack_writer import pack, plan_pack
 from raykd.data.shard_writer import write_shard
 from raykd.data.types import Dataset
 from raykd.export.export import export_run
-from raykd.models.resnet_cifar import ResNet
+from raykd.models.four_stage_resnet import ResNet
 from raykd.orchestration.data_storage import with_packs
 from raykd.orchestration.options import Options, dataset_of
 from raykd.spec.experiment import Data

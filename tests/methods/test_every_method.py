@@ -13,7 +13,7 @@ from small_runs import WIDTH, digits, experiment, recipe, run_of, teacher_of, tr
 from raykd.config import kinds
 from raykd.errors import Interrupted
 from raykd.methods import CRD, DKD, KD, FeatureMethod, Method, StageMethod
-from raykd.models.resnet_cifar import ResNet
+from raykd.models.four_stage_resnet import ResNet
 from raykd.outputs import Outputs, Targets
 from raykd.spec.overrides import override
 from raykd.spec.plan import Run

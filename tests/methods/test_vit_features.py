@@ -20,7 +20,7 @@ from raykd.errors import ConfigError
 from raykd.methods import KD, FitNets, Method, StageMethod
 from raykd.methods.fitnets import regressor
 from raykd.models import ImageSpec, Model
-from raykd.models.resnet_cifar import ResNet
+from raykd.models.four_stage_resnet import ResNet
 from raykd.models.timm_model import Timm, feature_stages
 from raykd.models.vit_cifar import ViT
 from raykd.outputs import Outputs, Targets

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from raykd import models
 from raykd.errors import ConfigError
 from raykd.models import ImageModel, ImageSpec, Model
-from raykd.models.resnet_cifar import ResNet
+from raykd.models.four_stage_resnet import ResNet
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
 from raykd.models.weights import load_weights

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from raykd import models
 from raykd.models import ImageModel, ImageSpec, Model
-from raykd.models.resnet_cifar import ResNet
+from raykd.models.four_stage_resnet import ResNet
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from raykd import models
 from raykd.models import ImageModel, ImageSpec, Model
-from raykd.models.resnet_cifar import ResNet
+from raykd.models.four_stage_resnet import ResNet
 from raykd.models.timm_model import Timm, feature_stages, wrap_timm_network
 from raykd.models.vit_cifar import ViT
 from raykd.outputs import Outputs

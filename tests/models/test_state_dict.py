@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from raykd import models
 from raykd.errors import ConfigError
 from raykd.models import ImageSpec, torch_file
-from raykd.models.resnet_cifar import ResNet
+from raykd.models.four_stage_resnet import ResNet
 from raykd.models.weights import load_weights, split_key
 from raykd.spec.plan import make_plan
 from raykd.training.training_step import make_model

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from raykd import models
 from raykd.errors import ConfigError
 from raykd.models import ImageSpec
-from raykd.models.resnet_cifar import ResNet
+from raykd.models.four_stage_resnet import ResNet
 from raykd.models.timm_model import Timm
 from raykd.models.weights import load_weights, read_metadata, read_state, save_weights
 from raykd.provenance import file_sha256

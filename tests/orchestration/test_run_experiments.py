@@ -15,7 +15,7 @@ from small_runs import NO_WEIGHTS, digits, experiment, recipe
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from raykd.errors import Interrupted
-from raykd.models.resnet_cifar import ResNet
+from raykd.models.four_stage_resnet import ResNet
 from raykd.spec.experiment import Experiment, Workers
 from raykd.spec.plan import Run, make_plan
 from raykd.spec.recipe import SGD

@@ -17,7 +17,7 @@ from raykd import models
 from raykd.data.types import Split
 from raykd.errors import ConfigError
 from raykd.models import ImageModel
-from raykd.models.resnet_cifar import ResNet
+from raykd.models.four_stage_resnet import ResNet
 from raykd.models.vit_cifar import ViT
 from raykd.models.weights import save_weights
 from raykd.orchestration.data_storage import with_packs

@@ -12,7 +12,7 @@ from raykd.config import Config
 from raykd.data.augmentation import Augmentation
 from raykd.errors import ConfigError
 from raykd.methods import KD, CrossEntropy, DeiT, FeatureKD
-from raykd.models.resnet_cifar import ResNet
+from raykd.models.four_stage_resnet import ResNet
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
 from raykd.spec.experiment import Data, Experiment, Workers

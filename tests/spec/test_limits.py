@@ -13,7 +13,7 @@ from raykd import models
 from raykd.config import MAX_FLOAT, MAX_INT, MIN_FLOAT, AtMost, Config, kinds
 from raykd.errors import ConfigError, did_you_mean, plural
 from raykd.methods import KD
-from raykd.models.resnet_cifar import ResNet
+from raykd.models.four_stage_resnet import ResNet
 from raykd.models.vit_cifar import ViT
 from raykd.spec.experiment import Data, Experiment
 from raykd.spec.search import Search, choice, integer

@@ -16,7 +16,7 @@ from raykd.bench.without_ray import train_plan
 from raykd.cli.plan_text import print_plan
 from raykd.data.loader import TrainLoader
 from raykd.errors import Interrupted, RunFailed
-from raykd.models.resnet_cifar import ResNet
+from raykd.models.four_stage_resnet import ResNet
 from raykd.orchestration.options import Options
 from raykd.provenance import file_sha256, teacher_digest
 from raykd.report.build import build

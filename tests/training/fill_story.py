@@ -14,7 +14,7 @@ from small_runs import CPU
 from raykd import models
 from raykd.data.load import load_dataset
 from raykd.data.types import Dataset
-from raykd.models.resnet_cifar import ResNet
+from raykd.models.four_stage_resnet import ResNet
 from raykd.spec.experiment import Data
 from raykd.spec.plan import Run
 from raykd.training.compute import choose_compute

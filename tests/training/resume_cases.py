@@ -18,8 +18,8 @@ from small_runs import CPU, digits, recipe, run_of, teacher_of
 import raykd.atomic
 from raykd.data.augmentation import Augmentation
 from raykd.methods import CRD, KD, DeiT, FeatureKD
+from raykd.models.four_stage_resnet import ResNet
 from raykd.models.hf_model import HuggingFace
-from raykd.models.resnet_cifar import ResNet
 from raykd.models.vit_cifar import ViT
 from raykd.spec.plan import Run
 from raykd.spec.recipe import SGD, AdamW, Cosine, MultiStep

@@ -13,7 +13,7 @@ from small_runs import CPU, digits
 from raykd import models
 from raykd.config.codec import write_record
 from raykd.models import ImageSpec, Model
-from raykd.models.resnet_cifar import ResNet
+from raykd.models.four_stage_resnet import ResNet
 from raykd.models.vit_cifar import ViT
 from raykd.provenance import versions
 from raykd.store.records import Costs

@@ -16,7 +16,7 @@ from raykd import models
 from raykd.data.renderers import make_renderer
 from raykd.errors import Interrupted, RunFailed
 from raykd.models import ImageModel
-from raykd.models.resnet_cifar import ResNet
+from raykd.models.four_stage_resnet import ResNet
 from raykd.outputs import Outputs
 from raykd.spec.plan import make_plan, train_val_indices
 from raykd.store.run_folder import RunFolder

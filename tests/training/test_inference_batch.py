@@ -12,7 +12,7 @@ from torch import Tensor
 from raykd import models
 from raykd.errors import RunFailed
 from raykd.models import ImageModel
-from raykd.models.resnet_cifar import ResNet
+from raykd.models.four_stage_resnet import ResNet
 from raykd.outputs import Outputs
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore

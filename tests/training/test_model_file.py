@@ -13,7 +13,7 @@ from small_runs import CPU, digits, recipe, run_of, teacher_of
 from raykd import models
 from raykd.errors import ConfigError
 from raykd.models import Model
-from raykd.models.resnet_cifar import ResNet
+from raykd.models.four_stage_resnet import ResNet
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
 from raykd.store.run_folder import RunFolder

@@ -19,7 +19,7 @@ from raykd.data.renderers import make_renderer
 from raykd.data.types import Dataset
 from raykd.errors import DataError, Interrupted
 from raykd.methods import KD
-from raykd.models.resnet_cifar import ResNet
+from raykd.models.four_stage_resnet import ResNet
 from raykd.spec.plan import Plan, Run, make_plan, train_val_indices
 from raykd.store.run_folder import RunFolder
 from raykd.training.compute import choose_compute

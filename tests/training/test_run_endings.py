@@ -12,7 +12,7 @@ from small_runs import recipe, run_of, teacher_of, train
 
 from raykd.data.loader import Batch
 from raykd.errors import ConfigError, Interrupted, RunFailed
-from raykd.models.resnet_cifar import ResNet
+from raykd.models.four_stage_resnet import ResNet
 from raykd.outputs import Outputs
 from raykd.spec.plan import Run
 from raykd.spec.recipe import SGD

@@ -13,7 +13,7 @@ from raykd.data.renderers import make_renderer
 from raykd.errors import Interrupted, RunFailed
 from raykd.methods import KD, FeatureKD
 from raykd.methods.kd import kd_loss
-from raykd.models.resnet_cifar import ResNet
+from raykd.models.four_stage_resnet import ResNet
 from raykd.spec.experiment import Experiment
 from raykd.spec.plan import Run, make_plan
 from raykd.store.records import TopClasses

@@ -13,7 +13,7 @@ from raykd import models
 from raykd.data.loader import Batch
 from raykd.methods import KD, FeatureKD
 from raykd.methods.kd import kd_loss
-from raykd.models.resnet_cifar import ResNet
+from raykd.models.four_stage_resnet import ResNet
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
 from raykd.outputs import Outputs

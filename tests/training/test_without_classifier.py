@@ -21,7 +21,7 @@ from raykd.config.codec import read_record
 from raykd.errors import ConfigError, Interrupted
 from raykd.methods import CRD, KD, RKD, EmbeddingRegression, FitNets, Method
 from raykd.models.custom_network import Network
-from raykd.models.resnet_cifar import ResNet
+from raykd.models.four_stage_resnet import ResNet
 from raykd.models.timm_model import Timm
 from raykd.outputs import Outputs, Targets
 from raykd.report.build import build

@@ -2,7 +2,7 @@
 
     recall_c            images of class c predicted as c / images of class c
     balanced accuracy   mean recall over the classes with images (Brodersen et al. 2010, ICPR)
-    F1_c                2 * right_c / (images of class c + images predicted as c)
+    F1_c                2 * images of class c predicted as c / (images of class c + images predicted as c)
     macro-F1            mean F1 over the classes with images or predictions
 
 They are shown if a class of the validation or the test split has more than RATIO times the images of another. The

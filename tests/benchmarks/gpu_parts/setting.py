@@ -10,7 +10,7 @@ from raykd.bench.families import Family, cnn, noise, vit
 from raykd.data.types import Dataset
 from raykd.methods import CRD, RKD, Method
 from raykd.models import ImageModel
-from raykd.models.resnet_cifar import ResNet
+from raykd.models.four_stage_resnet import ResNet
 from raykd.models.vit_cifar import ViT
 from raykd.spec.plan import Run
 from raykd.spec.recipe import Recipe

@@ -3,7 +3,7 @@
     cifar_resnet20    6n + 2 layers: a stem of 16 channels, stages of n blocks with 16, 32 and 64 channels
     cifar_resnet8x4   stages of 64, 128 and 256 channels, and a stem of 32, as in the tables of distillation papers
 
-`resnet18` and `resnet8` in resnet_cifar.py are other networks: they have four stages, from 64 channels.
+`resnet18` and `resnet8` in four_stage_resnet.py are other networks: they have four stages, from 64 channels.
 
 Modules have the names of RepDistiller's models/resnet.py, so its checkpoints load unchanged.
 """
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from raykd.config import AtMost
+from raykd.models.four_stage_resnet import MIN_WIDTH, ResNetNetwork
 from raykd.models.model import MAX_DEPTH, MAX_WIDTH, BuiltInModel, Construction
-from raykd.models.resnet_cifar import MIN_WIDTH, ResNetNetwork
 
 MAX_LAYERS = 6 * MAX_DEPTH + 2
 
