@@ -76,6 +76,7 @@ def test_packs_of_killed_and_undisturbed_processes_are_equal_byte_by_byte(tmp_pa
     assert len(exit_codes) > 3 and set(exit_codes) == {-signal.SIGKILL, 0}
 
 
+@pytest.mark.nightly
 def test_a_kill_at_any_call_leaves_a_pack_that_is_resumed_to_the_same_bytes(tmp_path: Path) -> None:
     write_folder(tmp_path / "insects", 1, 1)
     expected = bytes_of(pack_small("folder:insects", tmp_path))

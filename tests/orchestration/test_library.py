@@ -114,20 +114,23 @@ def test_no_signal_is_handled_outside_the_main_thread() -> None:
     assert seen == [(False, before)]
 
 
-def documented_cells() -> list[str]:
-    """Return the Python blocks of docs/library.md, without the one that starts Ray itself."""
+def documented_cells(settings: dict[str, object]) -> list[str]:
+    """Return the Python blocks of docs/library.md, without the one that starts Ray itself.
+
+    settings: of the experiment, which is otherwise run as documented.
+    """
     blocks = re.findall(r"^```python\n(.*?)^```", DOCUMENT.read_text(), flags=re.S | re.M)
     cells = [block for block in blocks if "ray.init" not in block]
     assert len(cells) == 4
-    cells[0] = cells[0].replace("raykd.run(experiment)", "raykd.run(experiment, settings={'workers.cpus': 1})")
+    cells[0] = cells[0].replace("raykd.run(experiment)", f"raykd.run(experiment, settings={settings})")
     return cells
 
 
-def require_documented_results(results: Path) -> raykd.Report:
-    """Fail unless `results` holds the five evaluated runs of docs/library.md, and return their report."""
+def require_documented_results(results: Path, num_runs: int) -> raykd.Report:
+    """Fail unless `results` holds the evaluated runs of docs/library.md, and return their report."""
     report = raykd.load(results)
     assert set(report.runs["state"]) == {"evaluated"}
-    assert list(report.history.groupby("run").size()) == [4] * 5
+    assert list(report.history.groupby("run").size()) == [4] * num_runs
     return report
 
 
@@ -136,10 +139,10 @@ def require_documented_results(results: Path) -> raykd.Report:
 def test_the_documented_example_runs_in_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     handler, names = signal.getsignal(signal.SIGTERM), {}
-    for cell in documented_cells():
+    for cell in documented_cells({"workers.cpus": 1, "seeds": (0,)}):
         exec(cell, names)  # noqa: S102 - the documented code
-    require_documented_results(tmp_path / "ray_results")
-    assert "5 of 5 planned runs evaluated" in names["report"]._repr_html_()
+    require_documented_results(tmp_path / "ray_results", num_runs=3)
+    assert "3 of 3 planned runs evaluated" in names["report"]._repr_html_()
     assert names["curves"].shape == (4, 3) and isinstance(names["gain"], float)
     assert signal.getsignal(signal.SIGTERM) is handler
 
@@ -155,14 +158,14 @@ def test_the_documented_notebook_runs_in_a_jupyter_kernel(
     for name, value in environment(cpus=2).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("RAYKD_TMP", str(short_folder))
-    cells = [*documented_cells(), "import signal; print(repr(signal.getsignal(signal.SIGTERM)))"]
+    cells = [*documented_cells({"workers.cpus": 1}), "import signal; print(repr(signal.getsignal(signal.SIGTERM)))"]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     client = nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
     client.execute()
 
     headline = [out.data["text/html"] for out in notebook.cells[0].outputs if "text/html" in out.get("data", {})][-1]
     assert "<table" in headline and "5 of 5 planned runs evaluated" in headline
-    require_documented_results(tmp_path / "ray_results")
+    require_documented_results(tmp_path / "ray_results", num_runs=5)
     plan = json.loads((tmp_path / "ray_results" / "notebook" / "plan.json").read_text())
     assert plan["command"] == "raykd.run in a notebook"
     leftovers = [path for path in short_folder.rglob("*") if path.is_dir() and path.name not in ("ray",)]

@@ -200,7 +200,7 @@ def test_an_interrupted_migration_is_named_by_other_commands(
     assert f"the migration of '{results}' was interrupted" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("stage", ["teacher", "distilled"])
+@pytest.mark.parametrize("stage", [pytest.param("teacher", marks=pytest.mark.nightly), "distilled"])
 def test_a_partly_trained_run_resumes_after_the_migration_with_the_same_bits(
     tmp_path: Path, migrate: Callable[..., list[str]], stage: str
 ) -> None:
