@@ -48,7 +48,7 @@ OTHER_FLAGS = {
     ),
 }
 
-# Of torchvision, Slurm, NVIDIA's driver and W&B.
+# Names that torchvision, Slurm, NVIDIA's driver and W&B define.
 OTHER_NAMES = {"RandomResizedCrop", "GraceTime", "EXCLUSIVE_PROCESS", "WANDB_API_KEY"}
 
 

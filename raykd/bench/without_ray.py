@@ -28,30 +28,18 @@ def train_plan(
     on_filled: called after a cache was filled, with the number of teacher passes and the seconds.
     Raises Interrupted when `hooks.should_stop` returns true, in a run or while a cache is filled.
     """
-    with in_use(store.results):
-        _train_all(plan, dataset, device, store, hooks, on_filled)
-
-
-def _train_all(
-    plan: Plan,
-    dataset: Dataset,
-    device: torch.device,
-    store: RunStore,
-    hooks: Hooks,
-    on_filled: Callable[[int, float], None],
-) -> None:
-    """Do what `train_plan` does, while `raykd clean` removes no cache."""
-    trained = {run.name for run in plan.runs if store.status(run) == "done"}
-    for run in (run for run in plan.runs if run.name not in trained):
-        cache = None
-        if run.teachers and store.folder(run).teacher_source_at_start != "live":
-            teachers = [store.folder(teacher) for teacher in run.teachers]
-            choice = choose_teacher(plan, dataset, trained, store.logit_caches, teachers)
-            cache = choice.cache if choice is not None else None
-        if cache is not None:
-            _fill(cache, dataset, device, store, hooks, on_filled)
-        train_one(run, store.folder(run), dataset, device, store, cache, hooks)
-        trained.add(run.name)
+    with in_use(store.results):  # meanwhile `raykd clean` removes no cache
+        trained = {run.name for run in plan.runs if store.status(run) == "done"}
+        for run in (run for run in plan.runs if run.name not in trained):
+            cache = None
+            if run.teachers and store.folder(run).teacher_source_at_start != "live":
+                teachers = [store.folder(teacher) for teacher in run.teachers]
+                choice = choose_teacher(plan, dataset, trained, store.logit_caches, teachers)
+                cache = choice.cache if choice is not None else None
+            if cache is not None:
+                _fill(cache, dataset, device, store, hooks, on_filled)
+            train_one(run, store.folder(run), dataset, device, store, cache, hooks)
+            trained.add(run.name)
 
 
 def _fill(

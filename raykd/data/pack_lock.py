@@ -1,4 +1,4 @@
-"""Who may write into the folder of a pack: one process at a time, and only with the options it was begun with.
+"""Who may write into the folder of a pack: one process at a time, and only with the options that it started with.
 
     <folder>/.lock           a kernel lock, held while a process packs; the tasks that it starts do not acquire it
     <folder>/packing.json    what is packed; written before the first shard, removed when the pack is complete

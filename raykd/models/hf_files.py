@@ -19,8 +19,8 @@ PREFIX = "hf:"
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first one that exists is read
 _REPOSITORY = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")  # organization/name, or the name alone
-# Entries of config.json that do not determine the network: names, classes, the loss, and options of a call. Nor do
-# those that begin with an underscore. An implementation of attention may name code on the Hub.
+# Entries of config.json that do not determine the network: names, classes, the loss, and options of a call. Entries
+# with a leading underscore do not determine it either. An implementation of attention may name code on the Hub.
 _NOT_OF_NETWORK = (
     "attn_implementation", "dtype", "torch_dtype", "transformers_version", "id2label", "label2id", "num_labels",
     "problem_type", "finetuning_task", "task_specific_params", "return_dict", "use_return_dict", "output_attentions",
