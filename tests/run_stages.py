@@ -25,7 +25,9 @@ def pytest(marks: str, *arguments: str) -> list[str]:
 def stages(is_nightly: bool) -> list[dict[str, list[str]]]:
     """Return the commands of the stages by their names: groups that run one after another, the fastest first."""
     when = "nightly" if is_nightly else "not nightly"
-    unit = {"unit": pytest(f"{UNIT} and {when}", "-n", "2", "--dist", "loadscope")}
+    # In the order of their names: xdist otherwise keeps the modules with one long test for the end of one process.
+    in_order = ("--dist", "loadscope", "--no-loadscope-reorder")
+    unit = {"unit": pytest(f"{UNIT} and {when}", "-n", "2", *in_order)}
     ray = {"ray": pytest(f"{RAY} and {when}", "tests/orchestration")}
     slurm = {"slurm": pytest(f"{SLURM} and {when}", "tests/cluster")}
     if is_nightly:

@@ -135,6 +135,7 @@ def test_run_json_has_the_file_and_fingerprints_depend_on_its_text_alone(file: P
     assert edited.fingerprint != run.fingerprint and edited.model != model
 
 
+@pytest.mark.nightly
 def test_pickles_and_copies_are_equal_also_in_a_process_without_the_file(file: Path) -> None:
     model = Network("mine.py:Mine", width=24)
     assert pickle.loads(pickle.dumps(model)) == model == copy.deepcopy(model)  # noqa: S301 - pickled here

@@ -73,18 +73,23 @@ def test_settings_are_text_as_on_the_command_line_or_values() -> None:
     assert override_all(TINY, text.items()) == override_all(TINY, values.items())
 
 
-def test_importing_the_library_leaves_the_process_unchanged() -> None:
+def test_importing_raykd_leaves_the_process_unchanged_but_for_the_errors_of_an_experiment_file() -> None:
     code = """
         import signal, sys
+        import optuna
 
         def state():
-            return list(sys.argv), sys.excepthook, {number: signal.getsignal(number) for number in range(1, 32)}
+            handlers = {number: signal.getsignal(number) for number in range(1, 32)}
+            return list(sys.argv), sys.excepthook, handlers, optuna.logging.get_verbosity()
 
         before = state()
         import raykd
         raykd.run, raykd.plan, raykd.load, raykd.Report, raykd.Experiment
+        import raykd.cli.commands, raykd.cli.parser, raykd.store.study
         assert state() == before
         assert "ray" not in sys.modules
+        from raykd import main
+        assert sys.excepthook is not before[1]
         """
     subprocess.run([sys.executable, "-c", dedent(code)], check=True, timeout=120)
 
@@ -139,7 +144,7 @@ def require_documented_results(results: Path, num_runs: int) -> raykd.Report:
 def test_the_documented_example_runs_in_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     handler, names = signal.getsignal(signal.SIGTERM), {}
-    for cell in documented_cells({"workers.cpus": 1, "seeds": (0,)}):
+    for cell in documented_cells({"workers.cpus": 2, "seeds": (0,)}):
         exec(cell, names)  # noqa: S102 - the documented code
     require_documented_results(tmp_path / "ray_results", num_runs=3)
     assert "3 of 3 planned runs evaluated" in names["report"]._repr_html_()

@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 from experiment_runs import curve, train_directly
 from search_runs import EXPERIMENT, SPACE, folder_in, run_search, trained_without_ray, trials_in
-from small_runs import NO_WEIGHTS, digits, recipe
+from small_runs import CPU, NO_WEIGHTS, digits, recipe
 from wandb_files import contents
 
 from raykd.spec.experiment import Workers
 from raykd.spec.plan import make_plan
 from raykd.spec.search import Search
 from raykd.trackers.tracking import FOLDER
+from raykd.training.compute import choose_compute
+from raykd.training.final_evaluation import evaluate_on_test
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
@@ -57,7 +59,9 @@ def assert_tracked(results: Path) -> None:
 
 def test_trials_equal_runs_without_ray_bit_for_bit_and_are_in_the_report(cluster: str, tmp_path: Path) -> None:
     results = tmp_path / "results"
-    train_directly(make_plan(ASKED, digits(), NO_WEIGHTS, ("teacher",)).runs[0], results, threads=2)
+    teacher = make_plan(ASKED, digits(), NO_WEIGHTS, ("teacher",)).runs[0]
+    trained = train_directly(teacher, results, threads=2)
+    evaluate_on_test(teacher, trained, digits(), choose_compute(CPU, "fp32"))
     (tmp_path / "bad.py").write_text(CALLBACK)
     ended = run_search(results, replace(ASKED, callbacks=f"{tmp_path / 'bad.py'}:Bad"))  # type: ignore[arg-type]
     assert (ended.exit_code, ended.error) == (0, "")

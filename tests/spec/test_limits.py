@@ -1,7 +1,5 @@
-"""Numbers that are too large are refused before they cost time or memory; imports change nothing outside raykd."""
+"""Numbers that are too large are refused before they cost time or memory."""
 
-import subprocess
-import sys
 from dataclasses import fields, replace
 from typing import Annotated, get_args, get_type_hints
 
@@ -118,16 +116,6 @@ def test_time_to_count_trials_is_linear_in_their_number() -> None:
     from raykd.training.teacher.choose import _max_epochs_by_seed
 
     assert _max_epochs_by_seed([(trial % 1000, trial) for trial in range(200_000)])[999] == 199_999
-
-
-def test_importing_changes_neither_the_excepthook_nor_optunas_logging() -> None:
-    program = (
-        "import sys, optuna; before = sys.excepthook, optuna.logging.get_verbosity()\n"
-        "import raykd.cli.parser, raykd.cli.commands, raykd.store.study\n"
-        "assert (sys.excepthook, optuna.logging.get_verbosity()) == before\n"
-        "from raykd import main; assert sys.excepthook is not before[0]\n"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=300)
 
 
 def test_a_family_with_the_name_of_a_field_is_refused() -> None:

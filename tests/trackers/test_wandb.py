@@ -35,6 +35,7 @@ def written(results: Path) -> list[dict[str, Any]]:
     return [contents(path) for path in sorted((results / FOLDER / "wandb").glob("offline-run-*/*.wandb"))]
 
 
+@pytest.mark.nightly
 def test_offline_files_have_settings_epochs_test_metrics_and_the_report_across_a_resume(tmp_path: Path) -> None:
     report = tmp_path / "index.html"
     report.write_text("<p>")

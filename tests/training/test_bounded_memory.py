@@ -66,6 +66,7 @@ def check(folder: Path, num_images: int, size: tuple[int, int], limit: int, kill
     assert results_of(folder / "killed") == results_of(folder / "undisturbed")
 
 
+@pytest.mark.nightly
 def test_images_larger_than_the_memory_are_trained_on_and_a_killed_run_has_the_same_bits(tmp_path: Path) -> None:
     size, limit = (1600, 1200), 650_000_000
     assert decoded_bytes(160, size) > 1.4 * limit

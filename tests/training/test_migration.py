@@ -200,7 +200,8 @@ def test_an_interrupted_migration_is_named_by_other_commands(
     assert f"the migration of '{results}' was interrupted" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("stage", [pytest.param("teacher", marks=pytest.mark.nightly), "distilled"])
+@pytest.mark.nightly
+@pytest.mark.parametrize("stage", ["teacher", "distilled"])
 def test_a_partly_trained_run_resumes_after_the_migration_with_the_same_bits(
     tmp_path: Path, migrate: Callable[..., list[str]], stage: str
 ) -> None:
@@ -253,6 +254,7 @@ def change_teacher(results: Path, family: str) -> None:
     student.update(teacher_sha256=file_sha256(teacher.best))
 
 
+@pytest.mark.nightly
 def test_runs_distilled_from_other_weights_are_kept_with_a_note_and_the_reports_warning(
     results: Path, migrate: Callable[..., list[str]]
 ) -> None:
@@ -321,6 +323,7 @@ def test_a_search_keeps_its_trials_its_confirmation_and_its_identity(
     assert confirmed["baseline"]["runs"] == [after.runs[1].name]
 
 
+@pytest.mark.nightly
 def test_a_run_of_a_custom_method_migrates_with_the_copy_of_its_code(tmp_path: Path) -> None:
     file, results = tmp_path / "mine.py", tmp_path / "results"
     file.write_text(
