@@ -127,6 +127,11 @@ class SearchFolder(LockedFolder[SearchRecord]):
         return RunFolder(self.path / "trials" / f"{number:04d}")
 
     @property
+    def page_folder(self) -> Path:
+        """The folder of the search's page of the report."""
+        return self.path.parents[1] / "report" / f"{self.path.parent.name}-{self.path.name}"
+
+    @property
     def described(self) -> str:
         """The description of the folder in messages about its lock."""
         return f"the search in {self.path}"
