@@ -1,17 +1,20 @@
 """Kernel locks on files, which the kernel releases when their process ends, however it ends. Imports no torch.
 
-with acquire(lock_at(folder / ".lock"), wait_s=10):
+with holding(lock_at(folder / ".lock"), wait_s=10):
     ...                                             # no other process holds the lock now
 """
 
 import errno
 import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from raykd.config.damage import DamagedFile
+from raykd.errors import RunFailed
 
 
 def lock_at(path: Path) -> FileLock:
@@ -27,6 +30,20 @@ def acquire(lock: FileLock, wait_s: float) -> AcquireReturnProxy:
         raise DamagedFile(
             f"'{lock.lock_file}' is damaged: it is not a file; remove it and rerun the same command"
         ) from None
+
+
+@contextmanager
+def holding(lock: FileLock, wait_s: float) -> Iterator[None]:
+    """Hold `lock` inside the block. Raises RunFailed if another process still holds it after `wait_s` seconds."""
+    try:
+        held = acquire(lock, wait_s)
+    except Timeout:
+        raise RunFailed(
+            f"'{lock.lock_file}' was locked by another process for {wait_s:g} s; end that process and rerun the same "
+            "command"
+        ) from None
+    with held:
+        yield
 
 
 def is_locked(lock: FileLock) -> bool:

@@ -371,6 +371,9 @@ class ConfirmationRecord:
         return ""
 
 
+CACHE_CHECKSUM_BYTES = 4  # of a logit cache's filled.bits: behind the bits of each image, which end with a whole byte
+
+
 @dataclass(frozen=True)
 class CacheRecord:
     """cache.json of a logit cache: the fields of its `CacheKey`, and the precision of its teacher's computation.

@@ -11,15 +11,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from raykd.errors import COMMAND, ConfigError, RunFailed
-from raykd.file_lock import acquire, lock_at
+from raykd.file_lock import holding, lock_at
 from raykd.store.migration import require_migrated
-from raykd.store.results_folder import PLAN_LOCK, is_in_use, require_writable
+from raykd.store.results_folder import PLAN_LOCK, PLAN_WAIT_S, is_in_use, require_writable
 from raykd.store.run_catalog import Catalog, CatalogRun, CatalogSearch, read_catalog
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_references import References
 
 REMOVED = ".removed-"  # prefix of a folder that is being removed
-PLAN_WAIT_S = 60.0
 MAX_NAMED = 3  # runs in a message
 
 
@@ -41,7 +40,7 @@ def removable_runs(
 
 def remove_runs(results: Path, runs: Sequence[CatalogRun], force: bool = False) -> None:
     """Remove `runs`, after the checks of `removable_runs` with all locks held. If one fails, no run is removed."""
-    with acquire(lock_at(results / PLAN_LOCK), PLAN_WAIT_S), _all_locked(runs):
+    with holding(lock_at(results / PLAN_LOCK), PLAN_WAIT_S), _all_locked(runs):
         _not_needed(results, [run.folder for run in runs], force)
         paths = [run.folder.path for run in runs]
         renamed = [path.rename(path.with_name(f"{REMOVED}{uuid.uuid4().hex[:12]}")) for path in paths]

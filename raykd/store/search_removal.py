@@ -12,11 +12,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from raykd.errors import ConfigError, RunFailed
-from raykd.file_lock import acquire, lock_at
+from raykd.file_lock import holding, lock_at
 from raykd.store.migration import require_migrated
-from raykd.store.results_folder import PLAN_LOCK, is_in_use, require_writable
+from raykd.store.results_folder import PLAN_LOCK, PLAN_WAIT_S, is_in_use, require_writable
 from raykd.store.run_catalog import CatalogSearch, read_catalog
-from raykd.store.run_removal import PLAN_WAIT_S, REMOVED
+from raykd.store.run_removal import REMOVED
 from raykd.store.study import SearchFolder
 
 
@@ -52,7 +52,7 @@ def removable_searches(results: Path, folders: Sequence[SearchFolder], force: bo
 
 def remove_searches(results: Path, searches: Sequence[CatalogSearch], force: bool = False) -> None:
     """Remove `searches`, after the checks of `removable_searches`. If one fails, no search is removed."""
-    with acquire(lock_at(results / PLAN_LOCK), PLAN_WAIT_S):
+    with holding(lock_at(results / PLAN_LOCK), PLAN_WAIT_S):
         removable_searches(results, [search.folder for search in searches], force)
         with _all_locked(searches):
             pages = pages_of(results, searches)
