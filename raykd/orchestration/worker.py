@@ -102,7 +102,7 @@ def _do(job: Job, worker: WorkerConfig, all_workers: Group, link: QueueLink) -> 
     workers.
     """
     torch.set_num_threads(worker.threads)  # the previous job may have resumed a run with another number
-    state, reason, group = State.DONE, "", all_workers
+    state, reason, group, is_usable = State.DONE, "", all_workers, True
     if job.kind != "fill":
         _filler.cache_clear()  # it holds a teacher and all images
     try:
@@ -120,7 +120,7 @@ def _do(job: Job, worker: WorkerConfig, all_workers: Group, link: QueueLink) -> 
     except Interrupted as error:
         state, reason = State.STOPPED, str(error)
     except RaykdError as error:
-        state, reason = State.FAILED, str(error)
+        state, reason, is_usable = State.FAILED, str(error), not loses_gpu(error)
         if group.size == 1 and is_retried(classify_failure(error), job.name, worker.gpus):
             state = State.WAITING
     except Exception as error:
@@ -133,7 +133,7 @@ def _do(job: Job, worker: WorkerConfig, all_workers: Group, link: QueueLink) -> 
         release_memory()
     if all_workers.is_first or state is State.FAILED:
         link.finish(job, state, reason)
-    if state is State.FAILED and group.size > 1:
+    if state is State.FAILED and (group.size > 1 or not is_usable):
         raise RunFailed(reason)
 
 
