@@ -1,15 +1,20 @@
 """Kernel locks on files, which the kernel releases when their process ends, however it ends. Imports no torch.
 
-with acquire(lock_at(folder / ".lock"), wait_s=10):
+with holding(lock_at(folder / ".lock"), wait_s=10):
     ...                                             # no other process holds the lock now
 """
 
 import errno
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from raykd.config.damage import DamagedFile
+from raykd.errors import RunFailed
 
 
 def lock_at(path: Path) -> FileLock:
@@ -27,6 +32,20 @@ def acquire(lock: FileLock, wait_s: float) -> AcquireReturnProxy:
         ) from None
 
 
+@contextmanager
+def holding(lock: FileLock, wait_s: float) -> Iterator[None]:
+    """Hold `lock` inside the block. Raises RunFailed if another process still holds it after `wait_s` seconds."""
+    try:
+        held = acquire(lock, wait_s)
+    except Timeout:
+        raise RunFailed(
+            f"'{lock.lock_file}' was locked by another process for {wait_s:g} s; end that process and rerun the same "
+            "command"
+        ) from None
+    with held:
+        yield
+
+
 def is_locked(lock: FileLock) -> bool:
     """Return whether another process holds `lock` now. Raises DamagedFile as `acquire` does."""
     try:
@@ -38,3 +57,18 @@ def is_locked(lock: FileLock) -> bool:
         if error.errno in (errno.EROFS, errno.EACCES):  # a read-only store, so no process writes there
             return False
         raise
+
+
+def try_lock_range(file: IO[bytes], start: int, end: int) -> bool:
+    """Lock bytes start .. end - 1 of a file, which need not exist, and return whether no other process has locked one.
+
+    The lock belongs to this process, and is released when the process closes any descriptor of the file. So no file is
+    locked that is also read or written.
+    """
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, end - start, start)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            return False
+        raise
+    return True

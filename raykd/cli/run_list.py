@@ -84,13 +84,15 @@ def search_rows(catalog: Catalog, arguments: Namespace, older_than_s: float | No
         return []
     rows = []
     for search in catalog.searches:
-        age_s = now - max((run.changed_at for run in search.trials), default=search.folder.path.stat().st_mtime)
-        if arguments.family in (None, search.family) and (older_than_s is None or age_s > older_than_s):
-            rows.append(_search_row(search, age_s))
+        row = search_row(search, now)
+        if arguments.family in (None, search.family) and (older_than_s is None or row["age_s"] > older_than_s):
+            rows.append(row)
     return rows
 
 
-def _search_row(search: CatalogSearch, age_s: float) -> Row:
+def search_row(search: CatalogSearch, now: float) -> Row:
+    """Return a search as a row. Its age counts from the last change of a trial."""
+    changed_at = max((run.changed_at for run in search.trials), default=search.folder.path.stat().st_mtime)
     values = [run.val_top1 for run in search.trials if run.val_top1 is not None]
     return {
         "search": search.name,
@@ -99,6 +101,6 @@ def _search_row(search: CatalogSearch, age_s: float) -> Row:
         "unfinished": search.is_unfinished,
         "val_top1": max(values, default=None),
         "size_bytes": disk_bytes(search.folder.path),
-        "age_s": round(max(0.0, age_s)),
+        "age_s": round(max(0.0, now - changed_at)),
         "folder": str(search.folder.path),
     }

@@ -10,6 +10,7 @@ from raykd.spec.stages import STAGES
 
 RUN_COMMANDS = ("runs", "clean")
 RUN = "a run: the beginning of its name, of family/name or of its fingerprint, if no other run begins so; or its folder"
+RUN_OR_SEARCH = f"{RUN}; or a search: FAMILY/SEARCH, as 'tune show' prints it, or its folder"
 STATUSES = ("running", "interrupted", "failed", "done", "damaged")
 SORTS = ("name", "age", "size", "val", "test")
 
@@ -49,9 +50,10 @@ def _add_actions(actions: Any) -> None:
     show = _add_action(actions, "show", "print a run's record, metrics and files, and what refers to it")
     show.add_argument("run", metavar="RUN", help=RUN)
     show.add_argument("--json", action="store_true", default=SUPPRESS, help="print JSON instead of lines")
-    remove = _add_action(actions, "rm", "remove whole runs, after printing them with their sizes")
-    remove.add_argument("run", metavar="RUN", nargs="+", help=RUN)
-    remove.add_argument("--force", action="store_true", help="also remove teachers that other runs still need")
+    remove = _add_action(actions, "rm", "remove whole runs and searches, after printing them with their sizes")
+    remove.add_argument("run", metavar="RUN", nargs="+", help=RUN_OR_SEARCH)
+    text = "also remove teachers that other runs still need, and searches while a command trains in the results folder"
+    remove.add_argument("--force", action="store_true", help=text)
     _add_yes(remove)
     tag = _add_action(actions, "tag", "add tags to a run, which 'runs --tag TAG' selects")
     tag.add_argument("run", metavar="RUN", help=RUN)

@@ -1,22 +1,36 @@
-"""`raykd runs` lists, shows, removes and tags runs; `raykd clean` removes what no run needs. Imports no torch."""
+"""`raykd runs` lists, shows, removes and tags runs, and removes searches; `raykd clean` removes what no run needs.
+
+Imports no torch.
+"""
 
 import json
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from raykd.cli.run_list import listed, parse_age, rows_of, search_rows
-from raykd.cli.runs_text import cleaning_text, list_text, removal_text, run_facts, show_text
+from raykd.cli.runs_text import (
+    cleaning_text,
+    list_text,
+    removal_text,
+    run_facts,
+    search_removal_text,
+    show_text,
+)
 from raykd.config.codec import write_record
 from raykd.errors import ConfigError, did_you_mean, one_line, plural, shortened
+from raykd.report.read.search_summary import search_paths
 from raykd.store.cleaning import find_removable, remove_unneeded
 from raykd.store.records import TagsRecord
 from raykd.store.results_folder import require_readable, require_writable
 from raykd.store.run_catalog import read_catalog, tags_of
+from raykd.store.run_folder import RunFolder
 from raykd.store.run_names import find_run, short_names
 from raykd.store.run_removal import removable_runs, remove_runs
+from raykd.store.search_removal import pages_of, removable_searches, remove_searches
+from raykd.store.study import SearchFolder
 
 MAX_TAG = 40  # characters
 
@@ -62,12 +76,43 @@ def show_run(arguments: Namespace) -> None:
 
 
 def remove(arguments: Namespace) -> None:
-    results = Path(arguments.results)
-    chosen = removable_runs(results, [find_run(results, name) for name in arguments.run], arguments.force)
-    print(removal_text(chosen))
-    if _is_confirmed(arguments, f"remove {plural(len(chosen), 'run')}"):
-        remove_runs(results, chosen, arguments.force)
-        print(f"removed {plural(len(chosen), 'run')}")
+    """Remove the runs and searches that the user names, after printing them and asking."""
+    results, force = Path(arguments.results), arguments.force
+    run_folders, search_folders = _named(results, arguments.run)
+    searches = removable_searches(results, search_folders, force)
+    chosen = removable_runs(results, run_folders, force, searches)
+    for search in searches:
+        print(search_removal_text(search, pages_of(results, [search]), results, time.time()))
+    if chosen:
+        print(removal_text(chosen))
+    counts = [plural(len(chosen), "run")] if chosen else []
+    counts += [plural(len(searches), "search", "searches")] if searches else []
+    if _is_confirmed(arguments, f"remove {' and '.join(counts)}"):
+        if searches:  # first, because the runs may be teachers of their trials
+            remove_searches(results, searches, force)
+        if chosen:
+            remove_runs(results, chosen, force)
+        print(f"removed {' and '.join(counts)}")
+
+
+def _named(results: Path, names: Sequence[str]) -> tuple[list[RunFolder], list[SearchFolder]]:
+    """Return the runs and the searches that `names` name. Raises ConfigError for a name of neither."""
+    searches = {f"{path.parent.name}/{path.name}": SearchFolder(path) for path in search_paths(results)}
+    runs, chosen = [], []
+    for name in names:
+        if name in searches:
+            chosen.append(searches[name])
+        elif name and SearchFolder(Path(name)).record_path.is_file():
+            chosen.append(SearchFolder(Path(name)))
+        else:
+            try:
+                runs.append(find_run(results, name))
+            except ConfigError:
+                if near := did_you_mean(name, searches):
+                    shown = one_line(shortened(name))
+                    raise ConfigError(f"no run or search '{shown}' under '{results}'{near}") from None
+                raise
+    return runs, chosen
 
 
 def tag(arguments: Namespace) -> None:

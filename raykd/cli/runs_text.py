@@ -5,13 +5,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from raykd.cli.run_list import Row
+from raykd.cli.run_list import Row, search_row
 from raykd.config.codec import read_record
 from raykd.errors import COMMAND, ConfigError, flattened, plural
 from raykd.store.cleaning import KINDS, Cleaning, Removable
 from raykd.store.records import Costs, Metrics
 from raykd.store.results_folder import LOGIT_CACHES, disk_bytes
-from raykd.store.run_catalog import Catalog, CatalogRun
+from raykd.store.run_catalog import Catalog, CatalogRun, CatalogSearch
+from raykd.store.run_folder import TRIALS
 from raykd.store.run_references import References
 
 MAX_LISTED = 8  # entries of one kind
@@ -49,7 +50,7 @@ def list_text(rows: Sequence[Row], searches: Sequence[Row], catalog: Catalog) ->
         lines.append("  ".join(padded).rstrip())
         lines += [f"    {note}" for note in (_notes(row) if row else ())]
     lines = lines if rows else ["no runs are listed"]
-    lines += ["", *map(_search_line, searches)] if searches else []
+    lines += ["", *map(search_line, searches)] if searches else []
     recorded = {run.name for run in catalog.runs}
     missing = len({name for plan in catalog.plans.values() for name in plan.names} - recorded)
     total = size_text(sum(row["size_bytes"] for row in (*rows, *searches)))
@@ -78,7 +79,8 @@ def _notes(row: Row) -> Iterable[str]:
         yield f"tags {', '.join(row['tags'])}"
 
 
-def _search_line(row: Row) -> str:
+def search_line(row: Row) -> str:
+    """Return the line of a search: its trials by state, the best validation top-1, its size and age."""
     states = ", ".join(f"{count} {state}" for state, count in row["trials"].items()) or "no trials"
     best = "" if row["val_top1"] is None else f", best validation top-1 {row['val_top1']:.2f}"
     state = "unfinished" if row["unfinished"] else "finished"
@@ -156,6 +158,22 @@ def show_text(facts: dict[str, Any]) -> str:
         lines.append(f"{'' if title == before else title:<{width}}  {text}")
         before = title
     return "\n".join(lines)
+
+
+def search_removal_text(search: CatalogSearch, pages: Sequence[Path], results: Path, now: float) -> str:
+    """Return the line of a search, a line per folder and file that is removed with its size, and what is kept.
+
+    pages: folders of the report that are removed with it.
+    """
+    folder = search.folder.path
+    others = [path for path in sorted(folder.iterdir()) if path.name not in (TRIALS, ".lock")]
+    trials = sorted(folder.glob(f"{TRIALS}/*"))
+    paths = [*others, *pages, *trials[:MAX_LISTED]]
+    lines = [f"  {path.relative_to(results)} ({size_text(disk_bytes(path))})" for path in paths]
+    lines += [f"  and {len(trials) - MAX_LISTED} more trials"] if len(trials) > MAX_LISTED else []
+    if search.confirming:
+        lines.append(f"  kept: {plural(len(search.confirming), 'run')} of the family, which confirmed configurations")
+    return "\n".join([search_line(search_row(search, now)), *lines])
 
 
 def removal_text(runs: Sequence[CatalogRun]) -> str:

@@ -58,6 +58,7 @@ class Progress(LiveTable):
         super().__init__(console)
         # The last line of each job: the job's state, its report, and the line's time.
         self._logged: dict[str, tuple[State | None, EpochReport | None, float]] = {}
+        self._described: set[str] = set()  # jobs with a line that states how the run is computed
         self._num_lines: dict[str, int] = {}  # of the lines of each job that are logged
         self._filled: dict[str, tuple[int, float]] = {}  # parts in the last line of each logit cache, and its time
 
@@ -70,9 +71,16 @@ class Progress(LiveTable):
             self._num_lines[status.job.name] = len(status.lines)
             if self._is_new(status):
                 self._logged[status.job.name] = status.state, status.report, time.monotonic()
-                self.log(run_line(status))
+                self.log(f"{run_line(status)}{self._computed(status)}")
         self._show_caches([status for status in statuses if status.job.kind == "fill"])
         self.live.update(_table(training))
+
+    def _computed(self, status: JobStatus) -> str:
+        """Return precision, device, teacher and step of a run, for the first line that follows an epoch of it."""
+        if status.report is None or not status.report.compute or status.job.name in self._described:
+            return ""
+        self._described.add(status.job.name)
+        return f"  ({status.report.compute})"
 
     def _show_caches(self, fills: list[JobStatus]) -> None:
         """Log each logit cache when more of its parts are filled, at most every LOG_EVERY_S."""
@@ -121,8 +129,7 @@ def run_line(status: JobStatus) -> str:
     speed = f"{report.images_per_s:,.0f} images/s{waiting}"
     metrics = f"loss {report.terms['loss']:.3f}  val {report.val_top1:5.1f} %  {speed}"
     end = f"left {duration(seconds_left(status))}" if status.state is State.RUNNING else status.state
-    compute = f"  ({report.compute})" if report.compute and status.first_report is report else ""
-    return f"{name}  {epoch}  {metrics}  {end}{compute}"
+    return f"{name}  {epoch}  {metrics}  {end}"
 
 
 def cache_line(name: str, parts: list[JobStatus]) -> str:

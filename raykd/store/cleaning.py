@@ -20,12 +20,13 @@ from typing import Literal, get_args
 
 from raykd.atomic import is_leftover
 from raykd.errors import RunFailed
-from raykd.file_lock import acquire, is_locked, lock_at
+from raykd.file_lock import holding, is_locked, lock_at
 from raykd.store.migration import SET_ASIDE, require_migrated
 from raykd.store.results_folder import (
     DECODED,
     LOGIT_CACHES,
     PLAN_LOCK,
+    PLAN_WAIT_S,
     RAY,
     disk_bytes,
     is_in_use,
@@ -33,13 +34,12 @@ from raykd.store.results_folder import (
     unused,
 )
 from raykd.store.run_catalog import Catalog, CatalogRun, read_catalog
-from raykd.store.run_folder import RunFolder
+from raykd.store.run_folder import TRIALS, RunFolder
 from raykd.store.run_references import References
-from raykd.store.run_removal import PLAN_WAIT_S, REMOVED
+from raykd.store.run_removal import REMOVED
 
 Kind = Literal["checkpoints", "logit caches", "decoded data", "leftovers"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-TRIALS = "trials"  # folder of a search's trials
 LEFTOVER_S = 3600.0  # age from which a temporary file beside the runs counts as left behind
 PACK = "pack.json"  # written last: a folder without it is being packed, or packing resumes there
 PACK_LOCK = ".lock"
@@ -89,7 +89,7 @@ def remove_unneeded(results: Path, found: Cleaning) -> list[Removable]:
     removed = [item for item in found.removable if item.run is not None and _remove_in_run(item, item.run)]
     others = {item.path: item for item in found.removable if item.run is None}
     renamed = []
-    with unused(results) as is_free, acquire(lock_at(results / PLAN_LOCK), PLAN_WAIT_S):
+    with unused(results) as is_free, holding(lock_at(results / PLAN_LOCK), PLAN_WAIT_S):
         for item in _unguarded(read_catalog(results))[0] if is_free and others else ():
             if item.path in others:
                 renamed.append(item.path.rename(item.path.with_name(f"{REMOVED}{uuid.uuid4().hex[:12]}")))

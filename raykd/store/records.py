@@ -130,13 +130,14 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class TrackerEntry:
-    """What a tracker has of a run. store: identifies the tracker's server or file, which gave the id."""
+    """What a tracker has of a run or family. store: identifies the tracker's server or file, which gave the id."""
 
     run_id: str = ""
     store: str = ""
     epochs: int = 0
     results: int = 0  # number of values of the finished run
     state: str = "running"
+    report: str = ""  # fingerprint of the report that is attached to a family
 
 
 @dataclass(frozen=True)
@@ -368,6 +369,9 @@ class ConfirmationRecord:
         if failed := self.candidates[self.winner].failed:
             return f"winner is {self.winner}, but that candidate failed: {failed}"
         return ""
+
+
+CACHE_CHECKSUM_BYTES = 4  # of a logit cache's filled.bits: behind the bits of each image, which end with a whole byte
 
 
 @dataclass(frozen=True)

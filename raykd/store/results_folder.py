@@ -19,6 +19,7 @@ from raykd.errors import ConfigError, RunFailed
 
 LOGIT_CACHES, DECODED, RAY = ".logit_caches", ".data", ".ray"
 IN_USE_LOCK, PLAN_LOCK = ".in_use.lock", ".plan.lock"
+PLAN_WAIT_S = 60.0  # .plan.lock is held while states are read and small files are written or renamed
 CLEAN_WAIT_S = 60.0  # `raykd clean` only renames what it removes while it holds the lock
 POLL_S = 0.05
 

@@ -20,7 +20,7 @@ from raykd.spec.set_paths import settings_of
 from raykd.spec.stages import Stage
 from raykd.store.records import ConfirmationRecord, Metrics, PlanRecord, RunRecord, TagsRecord, read_plan
 from raykd.store.results_folder import disk_bytes, require_readable
-from raykd.store.run_folder import RunFolder, Status
+from raykd.store.run_folder import TRIALS, RunFolder, Status
 from raykd.store.study import SearchFolder, SearchTrial, num_ended
 
 # Identities of files and data, which --set does not take, and fields that have columns of their own.
@@ -96,13 +96,17 @@ class CatalogRun:
 
 @dataclass(frozen=True)
 class CatalogSearch:
-    """One search. trials: its run folders. is_unfinished: whether its command would train more."""
+    """One search. trials: its run folders. is_unfinished: whether its command would train more.
+
+    confirming: names of the family's runs that confirm its configurations and still exist.
+    """
 
     folder: SearchFolder
     states: tuple[SearchTrial, ...]
     trials: tuple[CatalogRun, ...]
     is_unfinished: bool
     cache: str | None = None  # name of the logit cache that the trials read
+    confirming: tuple[str, ...] = ()
 
     @property
     def family(self) -> str:
@@ -111,6 +115,11 @@ class CatalogSearch:
     @property
     def name(self) -> str:
         return self.folder.path.name
+
+    @property
+    def full_name(self) -> str:
+        """The name of the search in commands, '<family>/<name>'."""
+        return f"{self.family}/{self.name}"
 
 
 @dataclass(frozen=True)
@@ -142,7 +151,8 @@ def read_catalog(results: Path) -> Catalog:
         record, is_planned = records[folder.path], folder.path.name in planned
         changes = changed_fields(record, plans, found) if record and not is_planned else {}
         runs.append(CatalogRun(folder, record, _status_of(folder), is_planned, changes))
-    searches = [_read_search(path.parent) for family in families for path in sorted(family.glob("*/search.json"))]
+    found_searches = (path.parent for family in families for path in sorted(family.glob("*/search.json")))
+    searches = [_read_search(path) for path in found_searches if not path.name.startswith(".")]
     return Catalog(results, tuple(runs), tuple(searches), plans)
 
 
@@ -180,7 +190,7 @@ def _read_search(path: Path) -> CatalogSearch:
     folder = SearchFolder(path)
     trials = [
         CatalogRun(run, _record_of(run), _status_of(run), False, search=path.name, trial=int(run.path.name))
-        for run in _below(path / "trials")
+        for run in _below(path / TRIALS)
         if run.path.name.isdecimal()
     ]
     try:
@@ -190,7 +200,9 @@ def _read_search(path: Path) -> CatalogSearch:
     except ConfigError:
         return CatalogSearch(folder, (), tuple(trials), True)
     is_done = num_ended(states) >= search.num_trials and (not search.confirm or confirmed is not None)
-    return CatalogSearch(folder, states, tuple(trials), not is_done, record.cache)
+    rows = (*confirmed.candidates, confirmed.baseline) if confirmed else ()
+    names = dict.fromkeys(name for row in rows for name in row.runs if (path.parent / name).is_dir())
+    return CatalogSearch(folder, states, tuple(trials), not is_done, record.cache, tuple(names))
 
 
 def changed_fields(

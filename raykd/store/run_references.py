@@ -77,12 +77,6 @@ class References:
             identities |= {str(identity) for identity in of_family}
         return frozenset(identities)
 
-    @property
-    def is_anything_left(self) -> bool:
-        """Whether a run or search of any family is planned and not finished, or partly trained."""
-        needed = self.needed_data()
-        return needed is None or bool(needed)
-
     def _students_left(self, family: str) -> list[str]:
         """Return the planned distilled runs of `family` that are not trained and evaluated."""
         plan = self.catalog.plans[family]

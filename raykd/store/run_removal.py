@@ -10,27 +10,28 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from raykd.errors import ConfigError, RunFailed
-from raykd.file_lock import acquire, lock_at
+from raykd.errors import COMMAND, ConfigError, RunFailed
+from raykd.file_lock import holding, lock_at
 from raykd.store.migration import require_migrated
-from raykd.store.results_folder import PLAN_LOCK, is_in_use, require_writable
-from raykd.store.run_catalog import CatalogRun, read_catalog
-from raykd.store.run_folder import RunFolder
+from raykd.store.results_folder import PLAN_LOCK, PLAN_WAIT_S, is_in_use, require_writable
+from raykd.store.run_catalog import Catalog, CatalogRun, CatalogSearch, read_catalog
+from raykd.store.run_folder import TRIALS, RunFolder
 from raykd.store.run_references import References
 
 REMOVED = ".removed-"  # prefix of a folder that is being removed
-PLAN_WAIT_S = 60.0
 MAX_NAMED = 3  # runs in a message
 
 
-def removable_runs(results: Path, folders: Sequence[RunFolder], force: bool = False) -> list[CatalogRun]:
+def removable_runs(
+    results: Path, folders: Sequence[RunFolder], force: bool = False, searches: Sequence[CatalogSearch] = ()
+) -> list[CatalogRun]:
     """Return the catalog's entries of `folders`, after checking that each may be removed. Changes nothing.
 
-    force: also allow teachers that other runs still need. Raises ConfigError for a run that is locked, that does not
-    belong to `results` or is a trial of a search, for a needed teacher, and for folders that cannot be written or have
-    to be migrated first.
+    force: also allow teachers that other runs still need. searches: those that are removed first, and need no teacher.
+    Raises ConfigError for a run that is locked, that does not belong to `results` or is a trial of a search, for a
+    needed teacher, and for folders that cannot be written or have to be migrated first.
     """
-    runs = _not_needed(results, folders, force)
+    runs = _not_needed(results, folders, force, searches)
     for run in runs:
         if run.folder.is_held():
             raise _locked(run)
@@ -39,7 +40,7 @@ def removable_runs(results: Path, folders: Sequence[RunFolder], force: bool = Fa
 
 def remove_runs(results: Path, runs: Sequence[CatalogRun], force: bool = False) -> None:
     """Remove `runs`, after the checks of `removable_runs` with all locks held. If one fails, no run is removed."""
-    with acquire(lock_at(results / PLAN_LOCK), PLAN_WAIT_S), _all_locked(runs):
+    with holding(lock_at(results / PLAN_LOCK), PLAN_WAIT_S), _all_locked(runs):
         _not_needed(results, [run.folder for run in runs], force)
         paths = [run.folder.path for run in runs]
         renamed = [path.rename(path.with_name(f"{REMOVED}{uuid.uuid4().hex[:12]}")) for path in paths]
@@ -47,7 +48,9 @@ def remove_runs(results: Path, runs: Sequence[CatalogRun], force: bool = False) 
             shutil.rmtree(path)
 
 
-def _not_needed(results: Path, folders: Sequence[RunFolder], force: bool) -> list[CatalogRun]:
+def _not_needed(
+    results: Path, folders: Sequence[RunFolder], force: bool, searches: Sequence[CatalogSearch] = ()
+) -> list[CatalogRun]:
     """Return the catalog's entries of `folders`. Raises what `removable_runs` raises, except for locked runs."""
     catalog = read_catalog(results)
     require_migrated(results)
@@ -55,9 +58,9 @@ def _not_needed(results: Path, folders: Sequence[RunFolder], force: bool) -> lis
     chosen = list(dict.fromkeys(folder.path.resolve() for folder in folders))
     for path in chosen:
         if path not in entries:
-            raise ConfigError(f"run '{path.name}' is a search's trial, or not below '{results}'; it is not removed")
+            raise _not_a_run(path, catalog)
     runs = [entries[path] for path in chosen]
-    names = {f"{run.family}/{run.name}" for run in runs}
+    names = {f"{run.family}/{run.name}" for run in runs} | {search.full_name for search in searches}
     for run in runs:
         for folder in (run.folder.path.parent, run.folder.path):
             require_writable(folder, results)
@@ -66,8 +69,19 @@ def _not_needed(results: Path, folders: Sequence[RunFolder], force: bool) -> lis
     return runs
 
 
+def _not_a_run(path: Path, catalog: Catalog) -> ConfigError:
+    """Return why the folder `path` is not removed as a run of `catalog`."""
+    for search in catalog.searches:
+        if path == (search.folder.path / TRIALS / path.name).resolve():
+            return ConfigError(
+                f"run '{search.full_name}/{path.name}' is a trial, to which its search refers; remove the whole search "
+                f"with '{COMMAND} runs rm {search.full_name}'"
+            )
+    return ConfigError(f"run '{path.name}' is not below '{catalog.results}'; it is not removed")
+
+
 def _require_not_needed(run: CatalogRun, references: References, removed: set[str]) -> None:
-    """Raise ConfigError if runs that are not `removed` themselves need the teacher `run`."""
+    """Raise ConfigError if runs or searches that are not `removed` themselves need the teacher `run`."""
     left = [name for name in references.needing_teacher(run) if name not in removed]
     if left:
         more = f" and {len(left) - MAX_NAMED} more" if len(left) > MAX_NAMED else ""

@@ -19,15 +19,13 @@ from raykd.atomic import make_folder
 from raykd.config import to_dict
 from raykd.config.codec import write_record
 from raykd.errors import ConfigError
-from raykd.file_lock import acquire, lock_at
+from raykd.file_lock import holding, lock_at
 from raykd.provenance import command_line
 from raykd.spec.plan import Plan, Run
 from raykd.spec.stages import Stage
 from raykd.store.records import PlanRecord, read_plan
-from raykd.store.results_folder import LOGIT_CACHES, PLAN_LOCK, require_writable
+from raykd.store.results_folder import LOGIT_CACHES, PLAN_LOCK, PLAN_WAIT_S, require_writable
 from raykd.store.run_folder import RunFolder, Status
-
-PLAN_LOCK_S = 60.0  # the lock is held while states are read and small files are written
 
 
 @dataclass(frozen=True)
@@ -83,9 +81,10 @@ class RunStore:
     def planning(self) -> Iterator[None]:
         """Keep runs from being removed inside the block, in which a command finds done runs and writes its plan.
 
-        Afterward the plan protects them. The lock is reentrant for this object.
+        Afterward the plan protects them. The lock is reentrant for this object. Raises RunFailed if another process
+        holds the lock for PLAN_WAIT_S.
         """
-        with acquire(self._plan_lock, PLAN_LOCK_S):
+        with holding(self._plan_lock, PLAN_WAIT_S):
             yield
 
     @cached_property

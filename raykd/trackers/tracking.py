@@ -21,8 +21,8 @@ from filelock import Timeout
 
 from raykd.atomic import make_folder
 from raykd.errors import Interrupted, reason_of
+from raykd.file_lock import acquire, lock_at
 from raykd.spec.trackers import PACKAGES
-from raykd.store.locked_folder import acquire, lock_at
 from raykd.store.run_folder import RunFolder
 from raykd.trackers.copier import Copier, Parent, Watched
 from raykd.trackers.tracker import State, Tracker

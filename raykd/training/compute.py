@@ -4,6 +4,7 @@
 """
 
 import ctypes
+import gc
 import os
 import platform
 from collections.abc import Iterator, Mapping
@@ -138,8 +139,14 @@ def set_malloc(settings: Mapping[int, int]) -> None:
 
 
 def release_memory() -> None:
-    """Return memory of an ended run to GPU and operating system, since the process may idle for long."""
-    torch.cuda.empty_cache()  # does nothing if CUDA was not used
+    """Return memory of an ended run to GPU and operating system, since the process may idle for long.
+
+    After an error from which CUDA does not recover, a GPU's memory is only freed with the process.
+    """
+    if torch.cuda.is_initialized():
+        gc.collect()  # a failed run may be part of a cycle: error, traceback, frame, variable with the error
+        with suppress(RuntimeError):  # raised here, it would replace the error that ended the run
+            torch.cuda.empty_cache()
     if libc := _glibc():
         libc.malloc_trim(0)
 

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 import torch
 
 from raykd.data.loader import Batch, EpochOrder
-from raykd.errors import RunFailed, one_line
+from raykd.errors import reason_of
+from raykd.training.failure import CaptureFailed
 from raykd.training.optim import learning_rate, set_learning_rate
 from raykd.training.sums import EpochSums
 from raykd.training.training_step import TrainState
@@ -128,19 +129,28 @@ class DeviceSteps:
         main.wait_stream(self._stream)
 
     def _capture(self) -> torch.cuda.CUDAGraph:
-        """Record a step without running it. Raises RunFailed if a graph cannot capture it."""
+        """Record a step without running it. Raises CaptureFailed if a graph cannot capture it."""
         graph, run = torch.cuda.CUDAGraph(), self._training.run
         self._training.optimizer.zero_grad(set_to_none=True)  # gradients must be allocated in the graph's memory pool
         # "thread_local", since other threads, such as the energy meter, may call CUDA during the capture.
         try:
             with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
                 self._launch()
+        except torch.OutOfMemoryError:
+            raise  # the graph was ended, although incomplete
         except RuntimeError as error:
-            raise RunFailed(
-                f"{run.name}: its training step cannot be captured as a CUDA graph ({one_line(str(error))}); "
+            if isinstance(error.__context__, torch.OutOfMemoryError):
+                raise error.__context__ from None
+            raise CaptureFailed(
+                f"{run.name}: its training step cannot be captured as a CUDA graph ({_first_reason(error)}); "
                 f"use --set {run.role}.step=eager"
             ) from error
         return graph
+
+
+def _first_reason(error: RuntimeError) -> str:
+    """Return why a capture failed. After an invalid operation, torch's end of the capture raises another error."""
+    return reason_of(error.__context__ if isinstance(error.__context__, RuntimeError) else error)
 
 
 Steps = EagerSteps | DeviceSteps

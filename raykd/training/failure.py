@@ -21,6 +21,14 @@ _NO_MEMORY = ("out of memory", "allocate memory")  # CUDA, torch's CPU allocator
 _IO_TEXT = ("os error", "no space left", "disk quota", "input/output error", "stale file handle", "unable to open file")
 
 
+class CaptureFailed(RejectedConfiguration):
+    """A training step cannot be captured as a CUDA graph, as it could not with the same configuration again.
+
+    torch does not end such a capture: its allocator and its generator remain in it, so that `empty_cache` and dropout
+    raise internal errors for as long as the process lives (`CUDAGraph::capture_end` in torch's CUDAGraph.cpp).
+    """
+
+
 def classify_failure(error: BaseException) -> Failure:
     """Return the kind of failure of `error`.
 
@@ -39,7 +47,7 @@ def classify_failure(error: BaseException) -> Failure:
 
 def loses_gpu(error: BaseException) -> bool:
     """Return whether this process cannot use its GPU after `error`."""
-    return any(part in str(error) for part in LOST_GPU)
+    return isinstance(error, CaptureFailed) or any(part in str(error) for part in LOST_GPU)
 
 
 def out_of_memory_message(run: Run, error: BaseException) -> str:

@@ -4,11 +4,13 @@ import atexit
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from search_folders import finished_search
 from written_results import finished, interrupt
 
 from bad_inputs.case import BadInput
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
+from raykd.store.study import SearchFolder
 
 
 def _typed(*words: str) -> Callable[[Path], Sequence[str | Path]]:
@@ -28,6 +30,32 @@ def _locked(folder: Path) -> Sequence[str | Path]:
     lock = run.lock()
     atexit.register(lambda: (lock, run))
     return ["runs", "--results", folder / "results", "rm", run.path.name, "--yes"]
+
+
+def _search(results: Path) -> SearchFolder:
+    """Write a finished search, in whose folders the files of locks exist."""
+    search = SearchFolder(finished_search(results).path)
+    for path in (search.path, *search.path.glob("trials/*")):
+        (path / ".lock").touch()
+    return search
+
+
+def _searched(name: str) -> Callable[[Path], Sequence[str | Path]]:
+    """Return the command that removes `name` from results with a search."""
+
+    def make(folder: Path) -> Sequence[str | Path]:
+        _search(folder / "results")
+        return ["runs", "--results", folder / "results", "rm", name, "--yes"]
+
+    return make
+
+
+def _locked_search(folder: Path) -> Sequence[str | Path]:
+    """Lock a search, as its command does, until the tests end."""
+    search = _search(folder / "results")
+    lock = search.lock()
+    atexit.register(lambda: (lock, search))
+    return ["runs", "--results", folder / "results", "rm", "cnn/search", "--yes"]
 
 
 def _needed(folder: Path) -> Sequence[str | Path]:
@@ -69,6 +97,9 @@ CASES = [
     BadInput("rm: an unknown run", _typed("runs", "rm", "nosuch", "--yes"), ("no run 'nosuch'", "5 runs")),
     BadInput("rm: a locked run", _locked, ("is locked by another process", "wait for it to end")),
     BadInput("rm: a needed teacher", _needed, ("is still needed by small/distilled-", "--force")),
+    BadInput("rm: a search's trial", _searched("cnn/search/0001"), ("is a trial", "runs rm cnn/search'")),
+    BadInput("rm: a misspelled search", _searched("cnn/serch"), ("no run or search", "did you mean 'cnn/search'?")),
+    BadInput("rm: a locked search", _locked_search, ("search 'cnn/search' is locked by", "wait for it to end")),
     BadInput("tag: a space", _typed("runs", "tag", "teach", "my paper"), ("tag 'my paper'", "no spaces")),
     BadInput("tag: removed without being there", _typed("runs", "tag", "teach", "x", "--untag"), ("has none",)),
     BadInput("runs: an age without a unit", _typed("runs", "--older-than", "7"), ("--older-than 7", "such as 7d")),

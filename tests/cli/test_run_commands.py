@@ -8,6 +8,7 @@ from pathlib import Path
 
 import children
 import pytest
+from search_folders import make_search, outcome_with_asha
 from small_runs import CPU, NO_WEIGHTS, digits, experiment, recipe
 from written_records import search_record
 from written_results import finish, finished, interrupt, plan_of, write_cache
@@ -128,6 +129,27 @@ def test_rm_without_an_answer_removes_nothing(type_in, results):
     assert "add --yes" in type_in("runs", "rm", "teach", code=2)
     assert len(list(results.glob("*/*/run.json"))) == 6
     assert "removed 1 run" in type_in("runs", "rm", "teach", "--yes")
+
+
+def test_rm_of_a_search_lists_what_goes_asks_and_keeps_other_runs(type_in, results, monkeypatch):
+    make_search(results, Search(space={"method.alpha": uniform(0, 1)}, trials=12, confirm=0), outcome_with_asha)
+    assert "add --yes" in type_in("runs", "rm", "cnn/search", code=2)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda question: "y" if question == "remove 1 search? [y/N] " else "n")
+    text = type_in("runs", "rm", "cnn/search")
+    for part in ("search cnn/search: 4 done", "  cnn/search/study.journal (", "trials/0007 (", "  and 4 more trials"):
+        assert part in text
+    assert text.endswith("removed 1 search\n") and not (results / "cnn" / "search").exists()
+    assert len(list(results.glob("*/*/run.json"))) == 6
+
+
+def test_runs_and_searches_are_removed_by_one_command_also_by_their_folders(type_in, results):
+    space = {"method.alpha": uniform(0, 1)}
+    folder = make_search(results, Search(space=space, trials=2, confirm=0), outcome_with_asha).path
+    text = type_in("runs", "rm", str(folder), "small/baseline", "small/baseline", "--yes", code=2)
+    assert "names 2 runs" in text and folder.is_dir()
+    assert "removed 1 run and 1 search" in type_in("runs", "rm", str(folder), "teach", "--yes")
+    assert not folder.exists() and not list((results / "teachers").iterdir())
 
 
 def test_tags_are_added_listed_and_removed(type_in):

@@ -228,9 +228,21 @@ def test_line_of_a_cache_of_several_teachers_has_their_number(monkeypatch: pytes
     assert shown.lines()[0].endswith("  logit cache of the mean of 3 teachers filled in 30.0 s")
 
 
-def test_first_line_of_a_run_has_its_precision_threads_and_teacher_source() -> None:
-    first = replace(report(0), compute="bf16, 2 threads, cached teacher")
-    status = JobStatus(Job("train", RUN), State.RUNNING, slot=0, report=first, first_report=first)
-    assert run_line(status).endswith("  (bf16, 2 threads, cached teacher)")
-    later = replace(first, epoch=1)
-    assert "bf16" not in run_line(JobStatus(Job("train", RUN), State.RUNNING, 0, report=later, first_report=first))
+@pytest.mark.parametrize("first", [0, 3])
+def test_first_line_of_a_run_has_its_precision_threads_and_teacher_source(first: int, screen: Screen) -> None:
+    """A run of short epochs is past its first epoch when it is polled."""
+    reports = [replace(report(epoch), compute="bf16, 2 threads, cached teacher") for epoch in (first, 50)]
+    with Progress(screen.console) as progress:
+        for each in reports:
+            progress.show([replace(running(0), report=each, first_report=report(0))])
+            screen.time += 3_600.0
+    line, later = screen.lines()
+    assert line.endswith("  (bf16, 2 threads, cached teacher)")
+    assert "bf16" not in later
+
+
+def test_a_run_that_ended_before_its_first_line_is_logged_with_its_precision(screen: Screen) -> None:
+    last = replace(report(EPOCHS - 1), compute="fp32, 1 thread")
+    with Progress(screen.console) as progress:
+        progress.show([replace(running(0), state=State.DONE, report=last)])
+    assert screen.lines()[0].endswith("done in 13 min 20 s: best val 52.5 %  (fp32, 1 thread)")

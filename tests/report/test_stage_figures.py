@@ -16,19 +16,30 @@ def summary_of(results):
     return summarize(collect(results.root)[0])
 
 
-def test_a_curve_is_mean_and_range_over_the_seeds_that_have_the_epoch():
+def test_a_curve_is_mean_and_range_over_the_seeds():
     histories = [
         History((0, 1, 2), {"ce": (3.0, 2.0, 1.0)}),
-        History((0, 1), {"ce": (1.0, math.nan)}),
+        History((0, 1, 2), {"ce": (1.0, math.nan, 2.0)}),
         History((0,), {"kd": (9.0,)}),
     ]
     curve = curve_of(histories, "ce")
-    assert curve.epochs == (1, 2, 3)
-    assert curve.mean == (2.0, 2.0, 1.0)
-    assert curve.low == (1.0, 2.0, 1.0)
-    assert curve.high == (3.0, 2.0, 1.0)
+    assert (curve.epochs, curve.mean) == ((1, 3), (2.0, 1.5)), "epoch 2 has a value of one seed only"
+    assert (curve.low, curve.high) == ((1.0, 1.0), (3.0, 2.0))
     assert curve.num_runs == 2
     assert curve_of(histories, "feature") is None
+
+
+def test_a_curve_ends_with_the_shortest_run_and_not_with_the_luckiest_seed(results):
+    """With a patience, the seeds that improve the longest have the most epochs."""
+    lengths = {0: [10.0, 40.0, 60.0], 1: [10.0, 11.0], 2: [12.0, 12.0]}
+    histories = {seed: {"val_top1": top1, "ce": top1} for seed, top1 in lengths.items()}
+    results.plan(
+        "cnn", baseline=[results.run("cnn", "baseline", seed, 50.0, history=each) for seed, each in histories.items()]
+    )
+    drawings = draw_stages(summary_of(results), "key")
+    assert "Last epoch: baseline 21.00 at epoch 2." in drawings["Validation top-1"].svg
+    for heading in ("Validation top-1", "Loss terms"):
+        assert "A line ends with its shortest run; epochs of the runs: baseline 2 to 3." in drawings[heading].caption
 
 
 def test_unfinished_runs_make_a_curve_only_while_none_is_done(results):

@@ -1,5 +1,7 @@
 """What the folders of runs and searches share: a record and a lock."""
 
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -7,8 +9,15 @@ from written_records import run_record
 
 from raykd.config.damage import DamagedFile
 from raykd.errors import RunFailed
+from raykd.file_lock import lock_at
+from raykd.store import cleaning, run_removal, run_store, search_removal
+from raykd.store.cleaning import Cleaning, remove_unneeded
 from raykd.store.locked_folder import LockedFolder
+from raykd.store.results_folder import PLAN_LOCK
 from raykd.store.run_folder import RunFolder
+from raykd.store.run_removal import remove_runs
+from raykd.store.run_store import RunStore
+from raykd.store.search_removal import remove_searches
 from raykd.store.study import SearchFolder
 
 
@@ -44,3 +53,24 @@ def test_update_changes_only_its_fields(tmp_path: Path) -> None:
     folder.write_record(run_record(status="running", seed=3))
     folder.update(status="failed")
     assert folder.record() == run_record(status="failed", seed=3)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda results: ExitStack().enter_context(RunStore(results).planning()),
+        lambda results: remove_runs(results, []),
+        lambda results: remove_searches(results, []),
+        lambda results: remove_unneeded(results, Cleaning((), (), is_used=False)),
+    ],
+    ids=["a command that plans", "runs rm of a run", "runs rm of a search", "clean"],
+)
+def test_a_lock_of_the_plans_that_is_not_released_ends_a_command_with_one_line(
+    use: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (cleaning, run_removal, run_store, search_removal):
+        monkeypatch.setattr(module, "PLAN_WAIT_S", 0.05)
+    with lock_at(tmp_path / PLAN_LOCK).acquire(timeout=0), pytest.raises(RunFailed) as failure:
+        use(tmp_path)
+    expected = "was locked by another process for 0.05 s; end that process and rerun the same command"
+    assert str(failure.value) == f"'{tmp_path / PLAN_LOCK}' {expected}"

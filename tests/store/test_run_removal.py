@@ -88,10 +88,10 @@ def test_a_planned_teacher_is_refused_while_a_command_trains_in_the_results_fold
     assert removable_runs(tmp_path, [teacher])
 
 
-def test_a_trial_and_a_run_of_another_results_folder_are_refused(tmp_path):
+def test_a_run_of_another_results_folder_is_refused(tmp_path):
     (baseline, _) = folders_of(tmp_path / "one", "baseline")
     finished(tmp_path / "two")
-    with pytest.raises(ConfigError, match="is a search's trial, or not below"):
+    with pytest.raises(ConfigError, match=r"run 'baseline-.*' is not below"):
         removable_runs(tmp_path / "two", [baseline])
 
 

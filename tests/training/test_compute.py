@@ -1,6 +1,7 @@
 """Tests of precision and threads: chosen by the hardware, recorded, kept on resume."""
 
 import resource
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -151,3 +152,20 @@ def test_a_compiled_run_fails_where_torch_would_go_on_uncompiled(
 @pytest.mark.soak
 def test_run_compiled_to_code_has_the_losses_of_an_eager_one(tmp_path: Path) -> None:
     assert_compiled_is_the_same(tmp_path)
+
+
+def test_releasing_memory_frees_cycles_first_and_replaces_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a failed capture, torch's empty_cache raises an internal error."""
+    cycle = [torch.zeros(1)]
+    cycle.append(cycle)  # type: ignore[arg-type]
+    tensor, alive = weakref.ref(cycle[0]), []
+    del cycle
+
+    def empty_cache() -> None:
+        alive.append(tensor() is not None)
+        raise RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED")
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", empty_cache)
+    compute.release_memory()
+    assert alive == [False]

@@ -1,5 +1,7 @@
 """Steps whose inputs all lie on the device, as a CUDA graph requires, give the bits of steps launched from Python."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ import torch
 from all_methods import all_methods
 from nightly import nightly_except, nightly_unless
 from resume_cases import CASES, outcome, run_of_case
-from small_runs import CPU, recipe, run_of, train
+from small_runs import CPU, digits, recipe, run_of, train
 
 from raykd.data.augmentation import Augmentation
 from raykd.errors import Interrupted
@@ -20,6 +22,10 @@ from raykd.spec.recipe import AdamW
 from raykd.store.run_folder import RunFolder
 from raykd.training import cuda_graph, training_step
 from raykd.training.compute import choose_compute, why_not_graph
+from raykd.training.cuda_graph import DeviceSteps
+from raykd.training.failure import CaptureFailed, classify_failure, loses_gpu
+from raykd.training.teacher.sources import no_teacher
+from raykd.training.training_step import make_train_state
 
 QUICK_RECIPES = (
     "vit, adamw, dropout",
@@ -103,3 +109,43 @@ def test_a_run_that_cannot_use_the_requested_graph_reports_why(tmp_path: Path) -
         for step in ("graph", "auto")
     )
     assert asked.endswith(", no CUDA graph: CUDA graphs require a GPU") and "graph" not in usual
+
+
+@contextmanager
+def _graph(*_: object, **__: object) -> Iterator[None]:
+    """As torch.cuda.graph after an invalid operation: ending the capture raises another error."""
+    try:
+        yield
+    finally:
+        raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+
+
+def _capture(error: Exception, patch: pytest.MonkeyPatch, graph: Any = _graph) -> None:
+    """Capture a step that raises `error`, without a GPU."""
+    patch.setattr(torch.cuda, "graph", graph)
+    patch.setattr(torch.cuda, "CUDAGraph", object)
+    run = run_of("baseline")
+    steps = DeviceSteps(make_train_state(run, digits(), choose_compute(CPU, "fp32"), no_teacher))
+
+    def launch() -> None:
+        raise error
+
+    patch.setattr(steps, "_launch", launch)
+    steps._capture()
+
+
+def test_a_failed_capture_names_the_first_error_rejects_the_run_and_ends_the_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(
+        CaptureFailed, match=r"not permitted when stream is capturing\); use --set student.step=eager"
+    ) as raised:
+        _capture(RuntimeError("CUDA error: operation not permitted when stream is capturing"), monkeypatch)
+    assert classify_failure(raised.value) == "rejected" and loses_gpu(raised.value)
+
+
+@pytest.mark.parametrize("graph", [_graph, lambda *_, **__: nullcontext()], ids=["its end fails too", "it is ended"])
+def test_a_capture_without_enough_memory_is_out_of_memory(graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(torch.OutOfMemoryError) as raised:
+        _capture(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), monkeypatch, graph)
+    assert classify_failure(raised.value) == "out of memory" and not loses_gpu(raised.value)

@@ -154,7 +154,7 @@ def _draw_loss_terms(summary: FamilySummary, key: str) -> Drawing | None:
         key,
         "Loss terms by epoch, unweighted",
         f"Last epoch: {ends}.",
-        "Averaged over the training batches of an epoch, before the terms are weighted.",
+        f"Averaged over the training batches of an epoch, before the terms are weighted.{_ends_caption(summary)}",
     )
 
 
@@ -192,4 +192,14 @@ def _curve_caption(summary: FamilySummary) -> str:
         if counts[stage] and not any(run.state in ENDED for run in summary.family.stage(stage))
     ]
     note = f" Not finished yet: {', '.join(unfinished)}." if unfinished else ""
-    return f"Line: mean over seeds; band: lowest to highest seed. Runs: {runs}.{note}"
+    return f"Line: mean over seeds; band: lowest to highest seed. Runs: {runs}.{note}{_ends_caption(summary)}"
+
+
+def _ends_caption(summary: FamilySummary) -> str:
+    """Return a sentence on the stages whose runs have different numbers of epochs, or ''."""
+    counts = {
+        stage: {len(history.epochs) for history in comparable_histories(summary.family.stage(stage))}
+        for stage in STAGES
+    }
+    ranges = [f"{stage} {min(epochs)} to {max(epochs)}" for stage, epochs in counts.items() if len(epochs) > 1]
+    return f" A line ends with its shortest run; epochs of the runs: {', '.join(ranges)}." if ranges else ""

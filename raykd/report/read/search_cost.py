@@ -14,10 +14,8 @@ import numpy as np
 
 from raykd.config.codec import read_record
 from raykd.report.read.search_records import Cost, TeacherCost, TrialSummary
-from raykd.store.records import CacheRecord, RunRecord, SearchRecord
-
-CACHES = ".logit_caches"  # the folder of logit caches, below the results
-CHECKSUM_BYTES = 4  # as in raykd/training/teacher/cache.py, which imports torch
+from raykd.store.records import CACHE_CHECKSUM_BYTES, CacheRecord, RunRecord, SearchRecord
+from raykd.store.results_folder import LOGIT_CACHES
 
 
 def cost_of(
@@ -51,7 +49,7 @@ def cost_of(
 def _teacher_cost(record: SearchRecord, passes: int, runs: Sequence[RunRecord | None], results: Path) -> TeacherCost:
     sources = {run.compute.teacher for run in runs if run}
     source = "cache" if "cache" in sources else "live" if "live" in sources else None
-    views = _mean_views(results / CACHES / record.cache) if source == "cache" and record.cache else None
+    views = _mean_views(results / LOGIT_CACHES / record.cache) if source == "cache" and record.cache else None
     top_classes = next((run.compute.top_classes for run in runs if run and run.compute.top_classes), None)
     return TeacherCost(source, passes, views, record.fill_seconds, top_classes)
 
@@ -65,6 +63,6 @@ def _mean_views(folder: Path) -> float | None:
         return None
     if cache is None or not cache.num_images or content.size % cache.num_images:
         return None
-    bits = content.reshape(cache.num_images, -1)[:, :-CHECKSUM_BYTES]  # a row per image, a bit per view
+    bits = content.reshape(cache.num_images, -1)[:, :-CACHE_CHECKSUM_BYTES]  # a row per image, a bit per view
     counts = np.unpackbits(bits, axis=1).sum(axis=1)
     return float(counts[counts > 0].mean()) if counts.any() else None

@@ -24,13 +24,13 @@ def summarize_searches(results: Path) -> tuple[SearchSummary, ...]:
 
 
 def search_paths(results: Path) -> list[Path]:
-    """Return the folder of every search under `results`, by family and name."""
+    """Return the folder of every search under `results`, by family and name, without those that are being removed."""
     paths = sorted(results.glob("*/*/search.json"))
-    return [path.parent for path in paths if not path.parts[-3].startswith(".")]
+    return [path.parent for path in paths if not any(part.startswith(".") for part in path.parts[-3:-1])]
 
 
 def summarize_search(folder: Path, results: Path) -> SearchSummary:
-    """Return the search in `folder`; its page will be below `results`/report."""
+    """Return the search in `folder` of `results`."""
     from raykd.store.study import SearchFolder, best_first  # here: a report without a search does not need optuna
 
     search_folder = SearchFolder(folder)
@@ -47,7 +47,7 @@ def summarize_search(folder: Path, results: Path) -> SearchSummary:
     trials = summarize_trials(search_folder, started, runs, search, record.epochs)
     return SearchSummary(
         folder,
-        results / "report" / f"{folder.parent.name}-{folder.name}" / "index.html",
+        search_folder.page_folder / "index.html",
         search,
         record,
         search_folder.is_held(),

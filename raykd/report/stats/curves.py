@@ -10,7 +10,10 @@ from raykd.report.stats.paired_interval import spread_of
 
 @dataclass(frozen=True)
 class Curve:
-    """One value per epoch, counted from 1. low and high: the smallest and the largest value over the seeds."""
+    """One value per epoch, counted from 1, over all `num_runs` runs. low and high: the smallest and the largest value.
+
+    It ends with the shortest run, see `curve_of`.
+    """
 
     epochs: tuple[int, ...]
     mean: tuple[float, ...]
@@ -30,9 +33,10 @@ def comparable_histories(runs: Sequence[RunResult]) -> tuple[History, ...]:
 
 
 def curve_of(histories: Sequence[History], column: str) -> Curve | None:
-    """Return the curve of a column over the runs that have it; None without any finite value.
+    """Return the curve of a column over the runs that have it; None without an epoch in which all of them have a value.
 
-    Each epoch covers the runs with a finite value there.
+    Other epochs are left out. Runs with a `patience` end after different epochs, and those that end last are the best
+    ones: a mean over the runs that are left would jump, and end with the mean of the luckiest seed.
     """
     recorded = [history for history in histories if column in history.columns]
     by_epoch: dict[int, list[float]] = {}
@@ -40,9 +44,9 @@ def curve_of(histories: Sequence[History], column: str) -> Curve | None:
         for epoch, value in zip(history.epochs, history.columns[column], strict=True):
             if math.isfinite(value):
                 by_epoch.setdefault(epoch, []).append(value)
-    if not by_epoch:
+    epochs = tuple(sorted(epoch for epoch, values in by_epoch.items() if len(values) == len(recorded)))
+    if not epochs:
         return None
-    epochs = tuple(sorted(by_epoch))
     spreads = [spread_of(by_epoch[epoch]) for epoch in epochs]
     return Curve(
         tuple(epoch + 1 for epoch in epochs),

@@ -12,7 +12,7 @@ every epoch, seed, temperature and alpha. 50,000 images, 162 views and 10 classe
 images, 30 crops and the top 16 of 1,000 classes are 2.5 GB.
 
     <logit_caches>/<16 digits of the key>/   cache.json  logits.f16 (or one of the others)  filled.bits  .lock
-                                             sampled.json, for rows of the top classes
+                                             sampled.json, for rows of the top classes; .fill.lock, see `claimed`
 
 Several processes on several nodes may write concurrently, each to different images. Rows are written and flushed before
 their bits, so a set bit always means a complete row, and an interruption loses only the rows in progress.
@@ -31,7 +31,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import Timeout
 from torch import Tensor
 
 from raykd.atomic import make_folder, naming
@@ -41,12 +40,11 @@ from raykd.data.crop_views import CropViews
 from raykd.data.sampling import Balanced, Draw
 from raykd.data.views import Views
 from raykd.errors import ConfigError, RunFailed
-from raykd.file_lock import acquire, lock_at
-from raykd.store.records import CacheRecord, RestoredSample, TopClasses
+from raykd.file_lock import holding, lock_at, try_lock_range
+from raykd.store.records import CACHE_CHECKSUM_BYTES, CacheRecord, RestoredSample, TopClasses
 from raykd.training.teacher.sparse_rows import RowLayout
 
 ITEM_BYTES = 2
-CHECKSUM_BYTES = 4
 CHUNK_BYTES = 8 << 20  # bytes of rows that are read and checked at a time
 LOCK_WAIT_S = 60.0  # the lock is held for one write of some MB
 
@@ -117,7 +115,7 @@ class LogitCache:
         self._rows_path = self.folder / (f"{content}.f16" if key.cached_classes is None else f"top_{content}.u16")
         self._word = np.dtype(np.float16 if key.cached_classes is None else np.int16)
         self._bitmap_path, self._sampled_path = self.folder / "filled.bits", self.folder / "sampled.json"
-        self._entry_bytes = self._bitmap_bytes + CHECKSUM_BYTES
+        self._entry_bytes = self._bitmap_bytes + CACHE_CHECKSUM_BYTES
         self._image_bytes = key.num_views * key.row_width * ITEM_BYTES
         self._sizes = {self._rows_path: key.size_bytes, self._bitmap_path: key.num_images * self._entry_bytes}
         if not self.exists(caches, key):
@@ -178,6 +176,15 @@ class LogitCache:
             entries = self._entries(first, merged, present | added)
             _write_at(self._bitmap_path, first * self._entry_bytes, entries.tobytes())
 
+    @contextmanager
+    def claimed(self, first: int, end: int) -> Iterator[bool]:
+        """Claim images first .. end - 1, so that no other process computes them, and yield whether no other has one.
+
+        The kernel releases the claim when the block or the process ends. A process has one claim at a time.
+        """
+        with (self.folder / ".fill.lock").open("ab") as file:
+            yield try_lock_range(file, first, end)
+
     def add_sample(self, sample: RestoredSample) -> None:
         """Add the sums of more rows to those in `sampled`."""
         with self._locked():
@@ -231,7 +238,7 @@ class LogitCache:
         for number in np.flatnonzero(filled.any(axis=1)).tolist():
             start = zlib.crc32(packed[number].tobytes(), zlib.crc32((first + number).to_bytes(8, "little"), key))
             checksums[number] = zlib.crc32(data[number * size : (number + 1) * size], start)
-        return np.concatenate([packed, checksums.view(np.uint8).reshape(-1, CHECKSUM_BYTES)], axis=1)
+        return np.concatenate([packed, checksums.view(np.uint8).reshape(-1, CACHE_CHECKSUM_BYTES)], axis=1)
 
     def _create(self, precision: str) -> None:
         """Create the files, cache.json last: where it exists, all others do."""
@@ -246,15 +253,8 @@ class LogitCache:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        path = self.folder / ".lock"
-        try:
-            with acquire(lock_at(path), LOCK_WAIT_S):
-                yield
-        except Timeout:
-            raise RunFailed(
-                f"'{path}' was locked by another process for {LOCK_WAIT_S:g} s; end that process and rerun the "
-                "same command"
-            ) from None
+        with holding(lock_at(self.folder / ".lock"), LOCK_WAIT_S):
+            yield
 
     def _read_record(self) -> str:
         """Compare cache.json and the files' sizes with the key, and return the precision that fillers compute in."""

@@ -1,0 +1,98 @@
+"""Remove whole searches: their trials, their journal and their pages of the report. Imports no torch.
+
+Runs of a family are kept, also those that confirm the configurations of a search, and so are teachers and logit caches:
+other runs and searches may use them, and `raykd runs rm` and `raykd clean` remove them. As in run_removal.py, a search
+is renamed within its family while its lock is held, and then removed.
+"""
+
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from raykd.errors import ConfigError, RunFailed
+from raykd.file_lock import holding, lock_at
+from raykd.store.migration import require_migrated
+from raykd.store.results_folder import PLAN_LOCK, PLAN_WAIT_S, is_in_use, require_writable
+from raykd.store.run_catalog import CatalogSearch, read_catalog
+from raykd.store.run_folder import TRIALS
+from raykd.store.run_removal import REMOVED
+from raykd.store.study import SearchFolder
+
+
+def removable_searches(results: Path, folders: Sequence[SearchFolder], force: bool = False) -> list[CatalogSearch]:
+    """Return the catalog's entries of `folders`, after checking that each may be removed. Changes nothing.
+
+    force: also while a command trains in `results`, which may be about to start or resume a search. Raises ConfigError
+    for a search that is locked or has a locked trial, for one that is not below `results`, and for folders that cannot
+    be written or have to be migrated first.
+    """
+    catalog = read_catalog(results)
+    require_migrated(results)
+    entries = {search.folder.path.resolve(): search for search in catalog.searches}
+    chosen = list(dict.fromkeys(folder.path.resolve() for folder in folders))
+    for path in chosen:
+        if path not in entries:
+            raise ConfigError(f"search '{path.parent.name}/{path.name}' is not below '{results}'; it is not removed")
+    searches = [entries[path] for path in chosen]
+    for search in searches:
+        folder = search.folder.path
+        for path in (folder.parent, folder, *(path for path in folder.glob(TRIALS) if path.is_dir())):
+            require_writable(path, results)
+        if search.folder.is_held():
+            raise _locked(search)
+        _require_no_locked_trial(search)
+    if searches and not force and is_in_use(results):
+        raise ConfigError(
+            f"search '{searches[0].full_name}' may be used by a command that trains in '{results}' now; wait for it "
+            "to end, or add --force"
+        )
+    return searches
+
+
+def remove_searches(results: Path, searches: Sequence[CatalogSearch], force: bool = False) -> None:
+    """Remove `searches`, after the checks of `removable_searches`. If one fails, no search is removed."""
+    with holding(lock_at(results / PLAN_LOCK), PLAN_WAIT_S):
+        removable_searches(results, [search.folder for search in searches], force)
+        with _all_locked(searches):
+            pages = pages_of(results, searches)
+            paths = [search.folder.path for search in searches]
+            renamed = [path.rename(path.with_name(f"{REMOVED}{uuid.uuid4().hex[:12]}")) for path in paths]
+    for path in (*renamed, *pages):
+        shutil.rmtree(path)
+
+
+def pages_of(results: Path, searches: Sequence[CatalogSearch]) -> list[Path]:
+    """Return the folders with the pages of `searches` alone. Names such as a/b-c and a-b/c share a folder."""
+    removed = {search.folder.path.resolve() for search in searches}
+    kept = [one for one in read_catalog(results).searches if one.folder.path.resolve() not in removed]
+    pages = dict.fromkeys(search.folder.page_folder for search in searches)
+    return [page for page in pages if page.is_dir() and page not in {one.folder.page_folder for one in kept}]
+
+
+@contextmanager
+def _all_locked(searches: Sequence[CatalogSearch]) -> Iterator[None]:
+    """Hold the locks of `searches`, so that no command starts a trial, and check that no worker trains one."""
+    with ExitStack() as stack:
+        for search in searches:
+            try:
+                stack.enter_context(search.folder.lock())
+            except RunFailed:
+                raise _locked(search) from None
+            _require_no_locked_trial(search)
+        yield
+
+
+def _require_no_locked_trial(search: CatalogSearch) -> None:
+    """Raise ConfigError if a worker trains a trial. Workers may outlive a killed command for some seconds."""
+    for trial in search.trials:
+        if trial.folder.is_held():
+            raise ConfigError(
+                f"trial '{search.family}/{trial.name}' is locked by {trial.folder.last_writer}; wait for it to end, "
+                "or stop it"
+            )
+
+
+def _locked(search: CatalogSearch) -> ConfigError:
+    return ConfigError(f"search '{search.full_name}' is locked by another process; wait for it to end, or stop it")
