@@ -38,7 +38,7 @@ from raykd.training.group import Group, default_group
 from raykd.training.hooks import EpochReport, Hooks
 from raykd.training.run_record import require_same_data
 from raykd.training.teacher.choose import PlannedCache
-from raykd.training.teacher.fill import Filler
+from raykd.training.teacher.fill import STOPPED, Filler
 from raykd.training.teacher.import_check import describe_import
 from raykd.training.teacher.imported import read_import_check
 from raykd.training.teacher.load import make_filler
@@ -165,7 +165,7 @@ def _fill(job: Job, worker: WorkerConfig, group: Group, link: QueueLink) -> str:
     for chunk in range(CHUNKS):
         # Only the first worker polls whether to stop. It informs the other workers between two chunks.
         if group.broadcast_flags(link.should_stop())[0]:
-            raise Interrupted("stopped while filling the logit cache; rerun the same command to resume")
+            raise Interrupted(STOPPED)
         filler.fill(job.part, chunk * group.size + group.rank, CHUNKS * group.size)
     group.gather(torch.zeros(1))  # the part is filled when all workers are here
     return filler.describe_error()
