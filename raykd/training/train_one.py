@@ -71,7 +71,7 @@ def train_one(
     worker; the first worker writes the files.
 
     Raises what `fit` raises; ConfigError for several workers on MIG instances of one node; RunFailed with a remedy when
-    the teacher or a step does not fit in memory; and RunLocked in all workers when another process has locked the folder.
+    the teacher or a step does not fit in memory; RunLocked in all workers when another process has locked the folder.
     """
     require_separate_gpus(group, device)
     with ExitStack() as stack:
