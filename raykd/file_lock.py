@@ -5,9 +5,11 @@ with holding(lock_at(folder / ".lock"), wait_s=10):
 """
 
 import errno
+import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
@@ -55,3 +57,18 @@ def is_locked(lock: FileLock) -> bool:
         if error.errno in (errno.EROFS, errno.EACCES):  # a read-only store, so no process writes there
             return False
         raise
+
+
+def try_lock_range(file: IO[bytes], start: int, end: int) -> bool:
+    """Lock bytes start .. end - 1 of a file, which need not exist, and return whether no other process has locked one.
+
+    The lock belongs to this process, and is released when the process closes any descriptor of the file. So no file is
+    locked that is also read or written.
+    """
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, end - start, start)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            return False
+        raise
+    return True

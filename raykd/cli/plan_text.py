@@ -10,6 +10,7 @@ from raykd.orchestration.options import Options
 from raykd.orchestration.run_experiments import data_lines, plans_of, teacher_choice_of
 from raykd.orchestration.run_states import RunStates
 from raykd.orchestration.space_check import check_search
+from raykd.report.search_wording import trials_in_words
 from raykd.spec.experiment import Experiment
 from raykd.spec.plan import Plan, Run
 from raykd.spec.search import Search
@@ -83,8 +84,7 @@ def _print_imported(run: Run, dataset: Dataset, store: RunStore, name_width: int
 
 def _print_search(search: Search, folder: Path) -> None:
     num_ended = sum(trial.is_ended for trial in SearchFolder(folder / search.name).trials())
-    trials = plural(search.num_trials, "trial")
-    print(f"  {trials} over {', '.join(search.space)}, {num_ended} ended, after the teacher;")
+    print(f"  {trials_in_words(search)} over {', '.join(search.space)}, {num_ended} ended, after the teacher;")
     if not search.confirm:
         print("  then the best configuration with the experiment's seeds")
         return

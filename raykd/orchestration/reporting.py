@@ -1,7 +1,7 @@
 """The end of a command: test metrics, the best weights of each family and role, report.json, the page and the table."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -27,6 +27,9 @@ from raykd.training.run_record import recorded_run, require_same_data
 if TYPE_CHECKING:
     from raykd.report.figures.saved import FigureFormat
     from raykd.report.report import Report
+
+
+SAVED = "models_saved"  # folder below the results
 
 
 def evaluate_and_report(
@@ -82,12 +85,25 @@ def write_report(
     report = build(results, figure_formats)  # checks every file before anything is written
     for family_role, folder in best_runs.items():
         if damage := folder.weights_damage():
-            log(console, f"models_saved/{family_role}.safetensors is not updated: {damaged(folder.best, damage)}")
+            log(console, f"{SAVED}/{family_role}.safetensors is not updated: {damaged(folder.best, damage)}")
             continue
-        with replacing(results / "models_saved" / f"{family_role}.safetensors") as temporary:
+        with replacing(results / SAVED / f"{family_role}.safetensors") as temporary:
             shutil.copyfile(folder.best, temporary)
+    for path in _outdated_models(results, best_runs):
+        log(console, f"{path.relative_to(results)} is of an earlier configuration: no run of the new one is done yet")
     log(console, render_text(report, in_full))
     return report
+
+
+def _outdated_models(results: Path, best_runs: Collection[str]) -> list[Path]:
+    """Return the models of planned families that are not copies of a run of their present plan.
+
+    They are kept, because they may be the only copies of runs that were removed. best_runs: '<family>_<role>' of each.
+    """
+    families = [path.parent.name for path in sorted(results.glob("*/plan.json"))]
+    names = [f"{family}_{role}" for family in families for role in ROLES.values()]
+    paths = [results / SAVED / f"{name}.safetensors" for name in names if name not in best_runs]
+    return [path for path in paths if path.is_file()]
 
 
 def _best_of_each_role(results: Path) -> dict[str, RunFolder]:

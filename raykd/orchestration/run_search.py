@@ -27,6 +27,7 @@ from raykd.orchestration.space_check import check_search
 from raykd.orchestration.stop_signals import stop_signals
 from raykd.orchestration.tracked import tracking_of, watch_runs, watch_search
 from raykd.provenance import hardware, source, versions
+from raykd.report.search_wording import trials_in_words
 from raykd.spec.experiment import Experiment
 from raykd.spec.plan import Plan
 from raykd.spec.search import Search
@@ -153,7 +154,7 @@ def _run_round(
     left = search.num_trials - num_ended(study.trials())
     num_concurrent = min(left, search.max_concurrent or left)
     slots = slots_of(command.experiment.workers, num_concurrent, num_concurrent)
-    command.log(f"{plural(search.num_trials, 'trial')}, {left} of them left; {slots}")
+    command.log(f"{trials_in_words(search)}, {left} of them left; {slots}")
     command.log("starting workers, which takes 5 to 10 seconds")
     folder.update(cpus=slots.cpus * slots.workers, gpus=slots.gpus * slots.workers)
     # Tune runs a trial in another working directory, so every path must be absolute.

@@ -38,7 +38,7 @@ from raykd.training.group import Group, default_group
 from raykd.training.hooks import EpochReport, Hooks
 from raykd.training.run_record import require_same_data
 from raykd.training.teacher.choose import PlannedCache
-from raykd.training.teacher.fill import Filler
+from raykd.training.teacher.fill import STOPPED, Filler
 from raykd.training.teacher.import_check import describe_import
 from raykd.training.teacher.imported import read_import_check
 from raykd.training.teacher.load import make_filler
@@ -102,7 +102,7 @@ def _do(job: Job, worker: WorkerConfig, all_workers: Group, link: QueueLink) -> 
     workers.
     """
     torch.set_num_threads(worker.threads)  # the previous job may have resumed a run with another number
-    state, reason, group = State.DONE, "", all_workers
+    state, reason, group, is_usable = State.DONE, "", all_workers, True
     if job.kind != "fill":
         _filler.cache_clear()  # it holds a teacher and all images
     try:
@@ -120,12 +120,12 @@ def _do(job: Job, worker: WorkerConfig, all_workers: Group, link: QueueLink) -> 
     except Interrupted as error:
         state, reason = State.STOPPED, str(error)
     except RaykdError as error:
-        state, reason = State.FAILED, str(error)
+        state, reason, is_usable = State.FAILED, str(error), not loses_gpu(error)
         if group.size == 1 and is_retried(classify_failure(error), job.name, worker.gpus):
             state = State.WAITING
     except Exception as error:
-        reason = failure_reason(error)
-        if group.size > 1 or loses_gpu(error):
+        reason, is_usable = failure_reason(error), not loses_gpu(error)
+        if group.size > 1 or (not is_usable and classify_failure(error) == "outside"):
             link.note_error(job, reason)  # the error may only mean that another worker was lost
             raise
         state = State.FAILED
@@ -133,7 +133,7 @@ def _do(job: Job, worker: WorkerConfig, all_workers: Group, link: QueueLink) -> 
         release_memory()
     if all_workers.is_first or state is State.FAILED:
         link.finish(job, state, reason)
-    if state is State.FAILED and group.size > 1:
+    if state is State.FAILED and (group.size > 1 or not is_usable):
         raise RunFailed(reason)
 
 
@@ -165,7 +165,7 @@ def _fill(job: Job, worker: WorkerConfig, group: Group, link: QueueLink) -> str:
     for chunk in range(CHUNKS):
         # Only the first worker polls whether to stop. It informs the other workers between two chunks.
         if group.broadcast_flags(link.should_stop())[0]:
-            raise Interrupted("stopped while filling the logit cache; rerun the same command to resume")
+            raise Interrupted(STOPPED)
         filler.fill(job.part, chunk * group.size + group.rank, CHUNKS * group.size)
     group.gather(torch.zeros(1))  # the part is filled when all workers are here
     return filler.describe_error()

@@ -57,6 +57,14 @@ def flags(configuration: Mapping[str, Any]) -> str:
     return " ".join(f"--set {shlex.quote(f'{path}={text}')}" for path, text in texts.items())
 
 
+def trials_in_words(search: Search) -> str:
+    """Return '16 trials', and how many configurations of a grid they leave out."""
+    trials, size = plural(search.num_trials, "trial"), len(search.grid) if search.sampler == "grid" else 0
+    if search.num_trials >= size:
+        return trials
+    return f"{trials}, the first of {size:,} configurations of the grid (search.trials={size} tries all)"
+
+
 def progress(summary: SearchSummary) -> str:
     """Return '12 of 12 trials ended: 3 done, 9 pruned, 0 failed'."""
     counts = f"{summary.count('done')} done, {summary.count('pruned')} pruned, {summary.count('failed')} failed"

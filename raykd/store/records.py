@@ -130,13 +130,14 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class TrackerEntry:
-    """What a tracker has of a run. store: identifies the tracker's server or file, which gave the id."""
+    """What a tracker has of a run or family. store: identifies the tracker's server or file, which gave the id."""
 
     run_id: str = ""
     store: str = ""
     epochs: int = 0
     results: int = 0  # number of values of the finished run
     state: str = "running"
+    report: str = ""  # fingerprint of the report that is attached to a family
 
 
 @dataclass(frozen=True)

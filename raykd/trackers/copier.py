@@ -11,8 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from raykd.config import fingerprint
 from raykd.config.codec import read_record, write_record
 from raykd.config.damage import DamagedFile
+from raykd.provenance import file_sha256
 from raykd.store.records import TrackerEntry, TrackingRecord
 from raykd.store.run_folder import RunFolder
 from raykd.trackers.run_facts import Stamp, epochs_of, results_of, stamp_of, state_of, tracked_run
@@ -114,10 +116,13 @@ class Copier:
         return self._parents[parent]
 
     def attach(self, parent: Parent, files: Sequence[Path], results: Mapping[str, float]) -> None:
-        """Store files and values with the parent, unless this command has copied none of its runs."""
-        if parent in self._parents:
-            self.tracker.log_results(self._parents[parent], results)
-            self.tracker.attach(self._parents[parent], files)
+        """Store files and values with the parent, unless the tracker has them from this or an earlier command."""
+        report = fingerprint([{file.name: file_sha256(file) for file in files}, dict(results)])
+        if self._entry(parent.folder).report != report:
+            run_id = self._parent_id(parent)
+            self.tracker.log_results(run_id, results)
+            self.tracker.attach(run_id, files)
+            self._write(parent.folder, replace(self._entry(parent.folder), report=report))
 
     def end_parents(self, state: State) -> None:
         """End the parents, those of searches before those of families."""

@@ -4,6 +4,7 @@
 """
 
 import ctypes
+import gc
 import os
 import platform
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,7 @@ from typing import Any, cast
 import torch
 
 from raykd.errors import ConfigError, plural
+from raykd.spec.gpu_support import torch_for, unsupported_gpu
 from raykd.spec.optimizers import NamedOptimizer
 from raykd.spec.plan import Run
 from raykd.store.records import Precision
@@ -138,8 +140,14 @@ def set_malloc(settings: Mapping[int, int]) -> None:
 
 
 def release_memory() -> None:
-    """Return memory of an ended run to GPU and operating system, since the process may idle for long."""
-    torch.cuda.empty_cache()  # does nothing if CUDA was not used
+    """Return memory of an ended run to GPU and operating system, since the process may idle for long.
+
+    After an error from which CUDA does not recover, a GPU's memory is only freed with the process.
+    """
+    if torch.cuda.is_initialized():
+        gc.collect()  # a failed run may be part of a cycle: error, traceback, frame, variable with the error
+        with suppress(RuntimeError):  # raised here, it would replace the error that ended the run
+            torch.cuda.empty_cache()
     if libc := _glibc():
         libc.malloc_trim(0)
 
@@ -149,10 +157,16 @@ def device_for(gpus: float) -> torch.device:
 
     Raises ConfigError if torch cannot use the GPU. The alternative would be a day of training on the CPU.
     """
+    remedy = "(see README.md, 'Which torch'), or train on the CPU with --set workers.gpus=0"
     if gpus and not torch.cuda.is_available():
         raise ConfigError(
             f"torch {torch.__version__} cannot use the GPU that this run was assigned; install a torch for the "
-            "driver's CUDA (see README.md, 'Which torch'), or train on the CPU with --set workers.gpus=0"
+            f"driver's CUDA {remedy}"
+        )
+    if gpus and (kind := unsupported_gpu(torch.cuda.get_device_capability(), torch.cuda.get_arch_list())):
+        raise ConfigError(
+            f"torch {torch.__version__} has no code for the {torch.cuda.get_device_name()} ({kind}) that this run was "
+            f"assigned; run make env with TORCH='{torch_for(kind)}' {remedy}"
         )
     return torch.device("cuda" if gpus else "cpu")
 

@@ -2,7 +2,8 @@
 
 Autocast launches one kernel to cast each convolution's or linear layer's weight and another for its gradient, about a
 fifth of all kernels of a ResNet-8, each costing microseconds for its launch alone. Here one call casts all weights and
-another all gradients. The results are bit-identical.
+another all gradients. The results are bit-identical, unless a network also reads a layer's weight outside of the layer:
+there autocast leaves it in float32.
 """
 
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 # Layers that autocast computes in 16 bits. Not their subclasses, whose forward may use the weight in other ways.
 _CAST = (nn.Conv2d, nn.Linear)
+_PARAMETERS = ("weight", "bias")  # not those from which a hook computes the weight, as weight_norm does
 
 
 class HalfWeights:
@@ -23,12 +25,23 @@ class HalfWeights:
     def __init__(self, network: nn.Module, prefix: str, half: torch.dtype) -> None:
         self._half = half
         layers = [(path, layer) for path, layer in network.named_modules(prefix=prefix) if type(layer) in _CAST]
-        self._weights = dict(pair for path, layer in layers for pair in layer.named_parameters(path, recurse=False))
+        named = {
+            f"{path}.{name}": weight
+            for path, layer in layers
+            for name, weight in layer.named_parameters(recurse=False)
+            if name in _PARAMETERS
+        }
+        self._weights = list(dict.fromkeys(named.values()))  # layers that share a weight share its cast, as in autocast
+        positions = {weight: position for position, weight in enumerate(self._weights)}
+        self._positions = {name: positions[weight] for name, weight in named.items()}
 
     def cast(self) -> dict[str, Tensor]:
-        """Return {name: current weight in 16 bits}. Gradients flow back to the weights."""
-        halves = _CastAll.apply(*self._weights.values(), self._half)
-        return dict(zip(self._weights, halves, strict=True))  # type: ignore[arg-type]
+        """Return {name: current weight in 16 bits}, for `functional_call` with tie_weights=False.
+
+        Gradients flow back to the weights.
+        """
+        halves = _CastAll.apply(*self._weights, self._half) if self._weights else ()
+        return {name: halves[position] for name, position in self._positions.items()}  # type: ignore[index]
 
 
 class _CastAll(torch.autograd.Function):
@@ -37,6 +50,10 @@ class _CastAll(torch.autograd.Function):
         *weights, half = inputs
         halves = [torch.empty_like(weight, dtype=half) for weight in weights]
         torch._foreach_copy_(halves, weights)  # pyright: ignore[reportPrivateImportUsage]
+        ctx.mark_non_differentiable(
+            *(copy for copy, weight in zip(halves, weights, strict=True) if not weight.requires_grad)
+        )
+        ctx.set_materialize_grads(False)  # an unused weight has no gradient, and the optimizer does not update it
         return tuple(halves)
 
     @staticmethod

@@ -17,6 +17,7 @@ from raykd.spec.plan import Run, train_val_indices
 from raykd.training.adapters import NUM_SHOWN, evaluation_outputs, make_adapter, required_outputs
 from raykd.training.method_check import require_valid_terms
 from raykd.training.model_file import images_of
+from raykd.training.sync_batch_norm import require_synchronizable
 from raykd.training.teacher.imported import load_imported_teacher
 from raykd.training.training_step import make_model
 
@@ -87,9 +88,12 @@ class Networks:
     def require_batch_fits(self, run: Run, num_workers: int) -> None:
         """Raise ConfigError if workers have one image per batch and a batch norm cannot train on one.
 
-        Batch norm requires more than one value per channel, over the images and the positions of a feature map.
+        Batch norm requires more than one value per channel, over the images and the positions of a feature map. Also
+        raises ConfigError for a batch norm that cannot synchronize its statistics over workers, if it has to.
         """
         is_shared = num_workers > 1 and run.recipe.sync_batch_norm
+        if is_shared and run.imported is None:
+            require_synchronizable(make_model(run, self._dataset).network, run.role)
         if run.imported is not None or is_shared or run.recipe.images_per_pass > num_workers:
             return
         part = f"the model {run.model.label}"

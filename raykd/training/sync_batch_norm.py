@@ -17,20 +17,31 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from raykd.errors import ConfigError
 
 
-def synchronize_batch_norm(module: nn.Module, process_group: Any) -> None:
-    """Make every batch norm in `module` synchronize over `process_group` (None for all processes).
+def require_synchronizable(module: nn.Module, role: str) -> None:
+    """Raise ConfigError for a batch norm in `module` that cannot synchronize. role: 'teacher' or 'student'.
 
-    Raises ConfigError for other kinds of batch norm, such as timm's layers with a fused activation.
+    Such are other classes, as timm's layers with a fused activation, and layers without weights, running statistics or
+    momentum.
     """
+    for name, layer in module.named_modules():
+        if isinstance(layer, _BatchNorm) and not _can_synchronize(layer):
+            raise ConfigError(
+                f"{role}.sync_batch_norm = true: '{name}' of the model, {layer!r}, cannot synchronize its statistics "
+                f"over workers; set {role}.sync_batch_norm=false, or workers.count=1"
+            )
+
+
+def _can_synchronize(layer: _BatchNorm) -> bool:
+    is_plain = type(layer) is nn.BatchNorm2d or isinstance(layer, SyncBatchNorm2d)
+    return is_plain and layer.affine and layer.track_running_stats and layer.momentum is not None
+
+
+def synchronize_batch_norm(module: nn.Module, process_group: Any) -> None:
+    """Make every batch norm in `module`, checked before, synchronize over `process_group` (None for all processes)."""
     for child in module.modules():
         if type(child) is nn.BatchNorm2d:
             child.__class__ = SyncBatchNorm2d
             child.process_group = process_group  # type: ignore[assignment]
-        elif isinstance(child, _BatchNorm) and not isinstance(child, SyncBatchNorm2d):
-            raise ConfigError(
-                f"sync_batch_norm = true: the statistics of the model's {type(child).__name__} cannot be synchronized "
-                "over workers; set it to false, or use one worker per run"
-            )
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):

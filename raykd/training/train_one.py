@@ -105,24 +105,26 @@ def _explained(run: Run, folder: RunFolder, group: Group) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        explained: RaykdError = RunFailed(out_of_memory_message(run, error))
-        _record_failure(explained, "out of memory", folder, group)
-        raise explained from error
+        raise _recorded(RunFailed(out_of_memory_message(run, error)), "out of memory", folder, group) from error
     except Exception as error:
         if not recompiles_too_often(error):
             raise
-        explained = RejectedConfiguration(
+        rejected = (
             f"{run.role}.compile = true: torch compiled the training step anew too often, because its operations "
             f"differ between steps; set {run.role}.compile=false"
         )
-        _record_failure(explained, "rejected", folder, group)
-        raise explained from error
+        raise _recorded(RejectedConfiguration(rejected), "rejected", folder, group) from error
 
 
-def _record_failure(error: RaykdError, failure: Failure, folder: RunFolder, group: Group) -> None:
+def _recorded(error: RaykdError, failure: Failure, folder: RunFolder, group: Group) -> RaykdError:
+    """Record the failure of the run, and return `error`.
+
+    No variable of a frame in the error's traceback refers to it, since the cycle would keep all tensors of the run.
+    """
     if group.is_first:
         with suppress(OSError):  # on a full disk; the raised error has the reason
             folder.update(status="failed", reason=str(error), failure=failure)
+    return error
 
 
 @contextmanager

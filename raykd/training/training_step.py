@@ -174,7 +174,7 @@ class TrainState:
 
     def _terms(self, *inputs: Any) -> dict[str, Tensor]:
         if self.half_weights is not None:
-            return functional_call(self.objective, self.half_weights.cast(), inputs)
+            return functional_call(self.objective, self.half_weights.cast(), inputs, tie_weights=False)
         return (self.objective if self.parallel is None else self.parallel)(*inputs)
 
 

@@ -13,12 +13,13 @@ from safetensors.torch import load_file
 from small_runs import NO_WEIGHTS, digits, experiment
 
 from raykd.config import from_dict
-from raykd.config.codec import read_checked_json, write_checked_json
+from raykd.config.codec import read_checked_json, write_checked_json, write_record
 from raykd.data.load import find_folder
 from raykd.errors import ConfigError
 from raykd.orchestration.reporting import evaluate_and_report, write_report
 from raykd.report.build import build
 from raykd.spec.plan import Plan, Run, make_plan
+from raykd.store.records import read_plan
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.training.loop import fit
@@ -76,6 +77,20 @@ def test_each_role_has_one_file_that_records_its_model(trained: tuple[Path, Plan
     assert names == [f"small_{role}.safetensors" for role in ("student_baseline", "student_kd", "teacher")]
     model = load_model(results / "models_saved" / "small_teacher.safetensors")
     assert sum(p.numel() for p in model.parameters()) > 78_000
+
+
+def test_a_saved_model_of_earlier_runs_is_kept_and_named(trained: tuple[Path, Plan], tmp_path: Path) -> None:
+    results, saved = tmp_path / "results", "models_saved/small_student_kd.safetensors"
+    shutil.copytree(trained[0], results)
+    write_report(results, first := quiet())
+    path, content = results / "small" / "plan.json", (results / saved).read_bytes()
+    plan = read_plan(path)
+    write_record(path, replace(plan, stages={**plan.stages, "distilled": ("distilled-resnet8-kd-s0-0123456789ab",)}))
+    write_report(results, second := quiet())
+    line = f"{saved} is of an earlier configuration: no run of the new one is done yet"
+    assert [line in console.file.getvalue() for console in (first, second)] == [False, True]  # type: ignore[attr-defined]
+    assert second.file.getvalue().count("earlier configuration") == 1  # type: ignore[attr-defined]
+    assert (results / saved).read_bytes() == content
 
 
 @pytest.mark.nightly

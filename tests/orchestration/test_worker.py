@@ -14,6 +14,7 @@ from written_records import record_of
 from raykd.errors import Interrupted, RunFailed
 from raykd.orchestration.run_queue import Job, State
 from raykd.store.run_store import RunStore
+from raykd.training.failure import CaptureFailed
 from raykd.training.group import SINGLE_WORKER, Group
 from raykd.training.teacher.choose import PlannedCache
 
@@ -76,13 +77,13 @@ def test_the_checkpoint_is_removed_after_the_evaluation_unless_a_field_keeps_it(
 def fails(cluster: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """Return a function that does a job which raises the given error."""
 
-    def fail(error: Exception) -> tuple[State, str]:
+    def fail(error: Exception, link: FakeLink | None = None) -> tuple[State, str]:
         def evaluate(*_: object) -> None:
             raise error
 
         RunStore(tmp_path).folder(RUN).write_record(record_of(RUN))
         monkeypatch.setattr("raykd.orchestration.worker.evaluate_on_test", evaluate)
-        return do("evaluate", tmp_path)
+        return do("evaluate", tmp_path, link=link)
 
     return fail
 
@@ -103,6 +104,22 @@ def test_full_gpu_fails_the_run_and_a_lost_gpu_ends_the_worker(fails) -> None:
     assert fails(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))[0] is State.FAILED
     with pytest.raises(RuntimeError, match="CUDA error"):
         fails(RuntimeError("CUDA error: an illegal memory access was encountered"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        CaptureFailed("its training step cannot be captured as a CUDA graph"),
+        RuntimeError("CUDA error: device-side assert triggered"),
+    ],
+    ids=["capture", "assert"],
+)
+def test_an_error_that_would_occur_again_fails_the_run_before_the_worker_ends(error: Exception, fails) -> None:
+    link = FakeLink()
+    with pytest.raises(RunFailed, match=str(error)):
+        fails(error, link)
+    ((state, reason),) = link.ended
+    assert state is State.FAILED and str(error) in reason and not link.noted
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from small_runs import experiment
 
 from raykd.errors import ConfigError
-from raykd.report.search_wording import configuration_in_words
+from raykd.report.search_wording import configuration_in_words, trials_in_words
 from raykd.spec.experiment import Experiment
 from raykd.spec.overrides import override
 from raykd.spec.search import Search, Space, choice, integer, loguniform, uniform
@@ -104,8 +104,16 @@ def test_grid_has_every_combination_and_limits_the_number_of_trials() -> None:
         (0.9, 2),
         (0.9, 4),
     ]
-    assert search.num_trials == 6
+    assert search.num_trials == 6 and trials_in_words(search) == "6 trials"
     assert replace(search, trials=4).num_trials == 4
+
+
+def test_a_grid_with_too_few_trials_is_described_with_the_configurations_that_it_leaves_out() -> None:
+    search = Search({"method.alpha": choice(0.1, 0.9), "method.temperature": choice(1, 2, 4)}, sampler="grid", trials=3)
+    assert trials_in_words(search) == (
+        "3 trials, the first of 6 configurations of the grid (search.trials=6 tries all)"
+    )
+    assert trials_in_words(replace(search, sampler="random")) == "3 trials"
 
 
 @pytest.mark.parametrize(

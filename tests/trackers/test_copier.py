@@ -101,6 +101,20 @@ def test_a_run_that_fails_keeps_no_other_from_being_copied(tmp_path: Path) -> No
     assert len(tracker.shown(BASELINE.name).epochs) == 3
 
 
+def test_a_report_is_attached_again_only_when_it_has_changed(results: Path) -> None:
+    """Also by a command that has no run to copy, and after one that failed before it attached the report."""
+    tracker, page = FakeTracker(), results / "index.html"
+    copied(tracker, results)
+    for number, text in enumerate(("<p>", "<p>", "<p>new", "<p>new")):
+        page.write_text(text)
+        copier = Copier(tracker)
+        copier.copy(watched(results, TEACHER), "done")
+        copier.attach(family_in(results), [page], {"teacher_accuracy": 0.5})
+        copier.end_parents("done")
+        assert len(tracker.shown("small").files) == 1 + number // 2
+    assert tracker.shown("small").states == ["done"] * 3 and len(tracker.runs) == 2
+
+
 def test_another_store_receives_every_epoch_again(results: Path) -> None:
     first, second = FakeTracker(), FakeTracker()
     copied(first, results)
@@ -136,7 +150,8 @@ def test_trials_are_below_their_search_and_the_search_below_its_family(results: 
     tracker = FakeTracker()
     copier = Copier(tracker)
     copier.copy([Watched(search, lambda: [RunFolder(trial_folder)], are_trials=True)])
-    copier.attach(search, [Path("index.html")], {"top1": 0.5})
+    (results / "index.html").write_text("<p>")
+    copier.attach(search, [results / "index.html"], {"top1": 0.5})
     copier.end_parents("done")
     trial, parent, root = (tracker.shown(name) for name in ("trial 0000", "small/search", "small"))
     assert (trial.run.kind, trial.run.group, trial.states) == ("trial", "small/search", ["done"])

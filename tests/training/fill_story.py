@@ -64,8 +64,19 @@ DIGITS = Story(Data("digits", 100, 200, None, 8, 1, True), "fp32", 3, piece_s=1e
 CIFAR10 = Story(Data("cifar10"), "bf16", 146, piece_s=2.0)
 
 
-def fill_all(story: Story, folder: Path) -> None:
-    """Fill the missing rows, part after part."""
+def fill_beside(story: Story, folder: Path, ready: Path, other: Path, count: Path) -> None:
+    """Fill as soon as the file `other` of another process exists too, and write the number of filled views to `count`.
+
+    ready: the file of this process.
+    """
+    ready.touch()
+    while not other.exists():
+        time.sleep(0.001)
+    count.write_text(str(fill_all(story, folder)))
+
+
+def fill_all(story: Story, folder: Path) -> int:
+    """Fill the missing views, part after part, and return how many this process filled."""
     torch.set_num_threads(1)
     fill.PIECE_S = story.piece_s
     dataset = story.dataset()
@@ -80,5 +91,4 @@ def fill_all(story: Story, folder: Path) -> None:
     teacher = models.build(ResNet(blocks=(1, 1, 1, 1), width=8), images_of(dataset), seed=5)
     model = teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     filler = fill.Filler(story.planned, dataset, cache, model, choose_compute(CPU, story.precision))
-    for part in range(story.num_parts):
-        filler.fill(part)
+    return sum(filler.fill(part) for part in range(story.num_parts))

@@ -1,6 +1,10 @@
 """A filler computes each view of a logit cache once, whatever interrupts it."""
 
+import subprocess
+import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -297,6 +301,81 @@ def test_fill_that_is_killed_repeatedly_equals_one_that_is_not(
     torch.testing.assert_close(found.logits.softmax(1), expected.logits.softmax(1), rtol=2**-8, atol=1e-4)
     if embedding_width:
         torch.testing.assert_close(found.embedding, expected.embedding, rtol=2**-10, atol=1e-5)
+
+
+@contextmanager
+def claimed_by_another_process(cache: LogitCache, first: int, end: int) -> Iterator[Callable[[], None]]:
+    """Claim images as a process that fills them does, until the yielded function is called."""
+    code = "import sys; from raykd.file_lock import try_lock_range as lock; file = open(sys.argv[1], 'ab');"
+    code += "print(lock(file, int(sys.argv[2]), int(sys.argv[3])), flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", code, str(cache.folder / ".fill.lock"), str(first), str(end)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "True\n"
+        yield lambda: (process.communicate(), None)[1]
+
+
+def test_pieces_that_another_process_fills_come_last_and_are_computed_once(
+    filling: Filling, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raykd.training.teacher.fill.CLAIMED_POLL_S", 0.0)
+    monkeypatch.setitem(BATCH_SIZE, "cpu", 2 * NUM_VIEWS)
+    monkeypatch.setattr("raykd.training.teacher.fill.PIECE_S", 0.0)  # a piece is at least two images
+    alone = LogitCache(tmp_path / "alone", filling.cache.key)
+    Filler(filling.wanted, digits(), alone, filling.teacher, choose_compute(CPU, "fp32")).fill(0)
+    first = int(filling.expected().any(1).nonzero()[0])
+    images, filled_before = slice(first + 10, first + 12), []
+
+    with claimed_by_another_process(filling.cache, images.start, images.stop) as end:
+
+        def should_stop() -> bool:
+            """Let the other process fill one of its images and end, once the filler waits for it."""
+            others = filling.cache.filled()[first:]
+            if not filled_before and int(others.any(1).sum()) >= 60 and not others[10:12].any():
+                filled_before.append(int(others.sum()))
+                rows = alone.rows().view(-1, NUM_VIEWS, 10)[images]
+                filling.cache.write(images.start, rows, alone.filled()[images] & torch.tensor([[True], [False]]))
+                end()
+            return False
+
+        filling.teacher.seen = 0
+        computed = filling.filler.fill(0, should_stop=should_stop)
+    assert filled_before and torch.equal(filling.cache.filled(), alone.filled())
+    assert computed == filling.teacher.seen == alone.filled().sum() - alone.filled()[images.start].sum()
+    torch.testing.assert_close(filling.cache.rows(), alone.rows(), rtol=2**-10, atol=1e-5)
+
+
+def test_a_stop_ends_the_wait_for_another_process(filling: Filling) -> None:
+    held = claimed_by_another_process(filling.cache, 0, filling.cache.key.num_images)
+    with held, pytest.raises(Interrupted, match="rerun the same command to resume"):
+        filling.filler.fill(0, should_stop=lambda: True)
+    assert filling.teacher.seen == 0
+
+
+def test_a_process_that_hangs_does_not_keep_others_from_filling(
+    filling: Filling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raykd.training.teacher.fill.CLAIMED_WAIT_S", 0.0)
+    with claimed_by_another_process(filling.cache, 0, filling.cache.key.num_images):
+        assert filling.filler.fill(0) == 67 * NUM_VIEWS == filling.cache.filled().sum()
+
+
+@pytest.mark.nightly
+def test_two_processes_fill_a_cache_together_and_compute_each_view_once(tmp_path: Path) -> None:
+    story, both = fill_story.DIGITS, tmp_path / "both"
+    fill_story.fill_all(story, tmp_path / "alone")
+    names = [("one", "two"), ("two", "one")]
+    processes = [
+        children.start(
+            fill_story.fill_beside, story, both, tmp_path / name, tmp_path / other, tmp_path / f"{name}.count"
+        )
+        for name, other in names
+    ]
+    assert [children.wait(process) for process in processes] == [0, 0]
+    counts = [int((tmp_path / f"{name}.count").read_text()) for name, _ in names]
+    alone, together = story.cache(tmp_path / "alone", digits()), story.cache(both, digits())
+    assert min(counts) > 0 and sum(counts) == 200 * NUM_VIEWS
+    assert torch.equal(together.filled(), alone.filled())
+    torch.testing.assert_close(together.rows(), alone.rows(), rtol=2**-10, atol=1e-5)
 
 
 def test_pieces_span_no_more_of_the_cache_than_they_may(filling: Filling, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,6 +51,33 @@ def test_batch_norm_on_one_image_is_refused_before_training(size: int, workers: 
     Networks(digits()).require_batch_fits(run, 1) if size > 1 else None
 
 
+NET = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.convolution, self.norm = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, OPTIONS)
+        self.head = nn.Linear(8, num_classes)
+
+    def forward(self, x):
+        return self.head(self.norm(self.convolution(x)).mean((2, 3)))
+"""
+
+
+@pytest.mark.parametrize("options", ["affine=False", "momentum=None", "track_running_stats=False"])
+def test_batch_norm_that_cannot_synchronize_is_refused_before_training(options: str, tmp_path: Path) -> None:
+    file = tmp_path / "net.py"
+    file.write_text(NET.replace("OPTIONS", options))
+    student = recipe(model=f"{file}:Net", batch_size=4, sync_batch_norm=True)
+    run = run_of("baseline", data=DATA, teacher=recipe(batch_size=2), student=student)
+    with pytest.raises(
+        ConfigError, match=r"student\.sync_batch_norm = true: 'norm' of the model, BatchNorm2d\(8, .*\)"
+    ):
+        Networks(digits()).require_batch_fits(run, num_workers=2)
+    Networks(digits()).require_batch_fits(run, num_workers=1)
+
+
 def test_nan_before_the_first_update_does_not_blame_the_learning_rate() -> None:
     import torch
 

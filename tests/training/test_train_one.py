@@ -1,19 +1,27 @@
 """One run by `train_one`: locked by another process, and with TensorBoard files that cannot be written."""
 
+import gc
 import os
 import subprocess
+import weakref
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from small_runs import CPU, digits, run_of
 from test_model_file import scalars
 from written_records import run_record
 
+from raykd.errors import RunFailed
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
+from raykd.training import loop
 from raykd.training.hooks import EpochReport, Hooks
 from raykd.training.train_one import Logging, RunLocked, locked, train_one
+from raykd.training.training_step import TrainState, make_train_state
 
 RUN = run_of("baseline")
 WITH_TENSORBOARD = Logging(tensorboard=True)
@@ -84,3 +92,28 @@ def test_a_run_that_another_process_writes_is_locked_and_not_changed(run_folder:
     with locked(run_folder):
         train(run_folder)  # the lock is reentrant within a process
     assert run_folder.status() == "done"
+
+
+def test_a_run_out_of_memory_leaves_none_of_its_tensors_behind(
+    run_folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cycle of an error and a frame in its traceback would keep them until Python collects cycles."""
+    objectives = []
+
+    def keep_reference(*arguments: Any, **named: Any) -> TrainState:
+        training = make_train_state(*arguments, **named)
+        objectives.append(weakref.ref(training.objective))
+        return training
+
+    def run_out_of_memory(_: EpochReport) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(loop, "make_train_state", keep_reference)
+    gc.disable()
+    try:
+        with suppress(RunFailed):
+            train(run_folder, Hooks(run_out_of_memory))
+        assert objectives[0]() is None
+    finally:
+        gc.enable()
+    assert run_folder.require_record().failure == "out of memory"

@@ -12,7 +12,7 @@ every epoch, seed, temperature and alpha. 50,000 images, 162 views and 10 classe
 images, 30 crops and the top 16 of 1,000 classes are 2.5 GB.
 
     <logit_caches>/<16 digits of the key>/   cache.json  logits.f16 (or one of the others)  filled.bits  .lock
-                                             sampled.json, for rows of the top classes
+                                             sampled.json, for rows of the top classes; .fill.lock, see `claimed`
 
 Several processes on several nodes may write concurrently, each to different images. Rows are written and flushed before
 their bits, so a set bit always means a complete row, and an interruption loses only the rows in progress.
@@ -40,7 +40,7 @@ from raykd.data.crop_views import CropViews
 from raykd.data.sampling import Balanced, Draw
 from raykd.data.views import Views
 from raykd.errors import ConfigError, RunFailed
-from raykd.file_lock import holding, lock_at
+from raykd.file_lock import holding, lock_at, try_lock_range
 from raykd.store.records import CACHE_CHECKSUM_BYTES, CacheRecord, RestoredSample, TopClasses
 from raykd.training.teacher.sparse_rows import RowLayout
 
@@ -175,6 +175,15 @@ class LogitCache:
             _write_at(self._rows_path, first * self._image_bytes, merged.tobytes())
             entries = self._entries(first, merged, present | added)
             _write_at(self._bitmap_path, first * self._entry_bytes, entries.tobytes())
+
+    @contextmanager
+    def claimed(self, first: int, end: int) -> Iterator[bool]:
+        """Claim images first .. end - 1, so that no other process computes them, and yield whether no other has one.
+
+        The kernel releases the claim when the block or the process ends. A process has one claim at a time.
+        """
+        with (self.folder / ".fill.lock").open("ab") as file:
+            yield try_lock_range(file, first, end)
 
     def add_sample(self, sample: RestoredSample) -> None:
         """Add the sums of more rows to those in `sampled`."""

@@ -2,6 +2,9 @@
 
 missing = visited & ~filled         so filling resumes after an interruption, and repairs damaged images
 piece   = neighboring images whose missing views take about PIECE_S
+
+Commands that fill one cache concurrently compute each view once: a piece is claimed while it is computed, and pieces
+that another process has claimed come last.
 """
 
 import time
@@ -27,12 +30,17 @@ from raykd.training.teacher.choose import PlannedCache
 from raykd.training.teacher.sparse_rows import error_sums
 
 PIECE_S = 10.0  # the most work that an interruption loses
+# How long to wait for a piece that another process has claimed. It is computed then, because that process may hang, and
+# rows that are computed twice do no harm.
+CLAIMED_WAIT_S = 60.0
+CLAIMED_POLL_S = 0.1
 PIECE_BYTES = 64 << 20  # the largest piece written at a time, including rows between its missing ones
 BATCH_SIZE = {"cpu": 256, "cuda": 2048}  # views; more is not faster on 2 cores
 # Whether to pad a batch to the full size by repeating its views. cuDNN takes seconds to find the fastest kernels for
 # each new batch size, and the last batch of a piece has any size. On a CPU the padding would only cost time.
 FIXED_SHAPE = {"cpu": False, "cuda": True}
 IN_FLIGHT = {"cpu": 1, "cuda": 2}  # batches that are computed before the oldest one is read
+STOPPED = "stopped while filling the logit cache; rerun the same command to resume"
 SAMPLE_EVERY = 64  # the error of the top classes is measured on one in 64 rows, without another teacher pass
 
 
@@ -59,23 +67,53 @@ class Filler:
     ) -> int:
         """Fill the missing views of part number `part`, or of one worker's share of it; return how many were filled.
 
-        Raises Interrupted after `should_stop` returns true, once the computed rows are written; RunFailed for logits
-        that float16 cannot hold, and if a single view does not fit in the device's memory.
+        Views that another process fills meanwhile are not counted. Raises Interrupted after `should_stop` returns true,
+        once the computed rows are written; RunFailed for logits that float16 cannot hold, and if a single view does not
+        fit in the device's memory.
         """
         indices = self._parts[part].tensor_split(world_size)[rank]
         if not len(indices):
             return 0
-        first, end = int(indices[0]), int(indices[-1]) + 1
-        missing = self._visited[first:end] & ~self._cache.filled(first, end)
+        done, left = self._fill_unclaimed(int(indices[0]), int(indices[-1]) + 1, should_stop)
+        return done + sum(self._fill_after_claim(*piece, should_stop) for piece in left)
+
+    def _missing(self, first: int, end: int) -> Tensor:
+        """Return the views of images first .. end - 1 that are not filled yet, bool [end - first, V]."""
+        return self._visited[first:end] & ~self._cache.filled(first, end)
+
+    def _fill_unclaimed(
+        self, first: int, end: int, should_stop: Callable[[], bool]
+    ) -> tuple[int, list[tuple[int, int]]]:
+        """Fill the missing views of images first .. end - 1, except for pieces that other processes have claimed.
+
+        Returns how many views were filled, and (first, end) of each piece that is left.
+        """
+        missing, left = self._missing(first, end), list[tuple[int, int]]()
         missing_bytes = missing.numel() * self._cache.key.row_width * ITEM_BYTES
         max_images = max(1, PIECE_BYTES * len(missing) // max(1, missing_bytes))
         ends = missing.sum(1).cumsum(0)  # [n], number of missing views up to each image
         started, done, start, size = time.monotonic(), 0, 0, self._batch_size
-        while done < int(ends[-1]):
-            stop = min(int(torch.searchsorted(ends, done + size)) + 1, start + max_images, len(ends))
-            done += self._fill_piece(first + start, missing[start:stop], should_stop)
+        while (before := int(ends[start - 1]) if start else 0) < int(ends[-1]):
+            stop = min(int(torch.searchsorted(ends, before + size)) + 1, start + max_images, len(ends))
+            piece = first + start, first + stop
+            with self._cache.claimed(*piece) as is_claimed:
+                if is_claimed:
+                    done += self._fill_piece(piece[0], self._missing(*piece), should_stop)
+                else:
+                    left.append(piece)
             start, size = stop, max(self._batch_size, int(done / (time.monotonic() - started) * PIECE_S))
-        return done
+        return done, left
+
+    def _fill_after_claim(self, first: int, end: int, should_stop: Callable[[], bool]) -> int:
+        """Wait for the process that has claimed images first .. end - 1, and fill the views that it does not fill."""
+        deadline = time.monotonic() + CLAIMED_WAIT_S
+        while True:
+            with self._cache.claimed(first, end) as is_claimed:
+                if is_claimed or time.monotonic() > deadline:
+                    return self._fill_piece(first, self._missing(first, end), should_stop)
+            if should_stop():
+                raise Interrupted(STOPPED)
+            time.sleep(CLAIMED_POLL_S)
 
     def describe_error(self) -> str:
         """Return the error of a cache of the top classes, in words; '' for a cache of all classes."""
@@ -86,6 +124,8 @@ class Filler:
 
         Up to IN_FLIGHT batches are launched before the oldest one is read, so that a GPU does not wait for the CPU.
         """
+        if not missing.any():
+            return 0
         layout = self._cache.key.layout
         rows = torch.zeros((*missing.shape, layout.width), dtype=layout.dtype)
         filled, stopped = torch.zeros_like(missing), False
@@ -111,7 +151,7 @@ class Filler:
         self._cache.write(first, rows, filled)
         self._store_sample()
         if stopped:
-            raise Interrupted("stopped while filling the logit cache; rerun the same command to resume")
+            raise Interrupted(STOPPED)
         return int(filled.sum())
 
     def _request(self, first: int, entries: Tensor) -> tuple[Tensor, Tensor]:
