@@ -12,6 +12,7 @@ from raykd.store.cleaning import KINDS, Cleaning, Removable
 from raykd.store.records import Costs, Metrics
 from raykd.store.results_folder import LOGIT_CACHES, disk_bytes
 from raykd.store.run_catalog import Catalog, CatalogRun, CatalogSearch
+from raykd.store.run_folder import TRIALS
 from raykd.store.run_references import References
 
 MAX_LISTED = 8  # entries of one kind
@@ -165,8 +166,8 @@ def search_removal_text(search: CatalogSearch, pages: Sequence[Path], results: P
     pages: folders of the report that are removed with it.
     """
     folder = search.folder.path
-    others = [path for path in sorted(folder.iterdir()) if path.name not in ("trials", ".lock")]
-    trials = sorted(folder.glob("trials/*"))
+    others = [path for path in sorted(folder.iterdir()) if path.name not in (TRIALS, ".lock")]
+    trials = sorted(folder.glob(f"{TRIALS}/*"))
     paths = [*others, *pages, *trials[:MAX_LISTED]]
     lines = [f"  {path.relative_to(results)} ({size_text(disk_bytes(path))})" for path in paths]
     lines += [f"  and {len(trials) - MAX_LISTED} more trials"] if len(trials) > MAX_LISTED else []

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from raykd.data.image_decoding import decode_whole
+from raykd.data.image_decoding import QUARTER_TURNS, decode_whole
 from raykd.data.image_metadata import JPEG, strip_metadata
 from raykd.errors import DataError
 
@@ -34,7 +34,6 @@ _START_OF_SCAN, _EXIF_OR_XMP, _FILL = 0xDA, 0xE1, 0xFF
 _MARGIN = 4  # rows decoded below a crop: its last rows are interpolated from the color of the rows below
 _REDUCTIONS = (8, 4, 2)
 _UPRIGHT = 1  # the EXIF orientation of an image that is stored as it is shown
-_QUARTER_TURNS = (5, 6, 7, 8)  # orientations that exchange height and width
 _MIRRORED = (2, 4, 5, 7)  # orientations that mirror the image before it is turned
 _QUARTERS_TO_THE_LEFT = {1: 0, 2: 0, 3: 2, 4: 2, 5: 1, 6: 3, 7: 3, 8: 1}  # quarter turns by orientation
 _COLOR_CHANNELS = (1, 3)  # of JPEGs that simplejpeg decodes like Pillow; CMYK has 4
@@ -120,7 +119,7 @@ def _decode_jpeg(encoded: bytearray, size: tuple[int, int], num_rows: int, reduc
     if header is None:
         return None
     orientation = strip_metadata(bytes(encoded)).orientation if header.has_metadata else _UPRIGHT
-    height, width = size if orientation not in _QUARTER_TURNS else size[::-1]
+    height, width = size if orientation not in QUARTER_TURNS else size[::-1]
     if header.size != (height, width):
         return None
     if orientation == _UPRIGHT and header.is_sequential and num_rows < height:

@@ -35,7 +35,7 @@ ORIENTATIONS = {  # EXIF orientation -> the operation that turns the image uprig
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_QUARTER_TURNS = (5, 6, 7, 8)
+QUARTER_TURNS = (5, 6, 7, 8)  # orientations that exchange height and width
 # The first bytes of files that are often named like a PNG or JPEG, and the remedy.
 _CONVERT = "convert it to PNG or JPEG"
 _OTHER_FORMATS = (
@@ -179,7 +179,7 @@ def decode_reduced(where: str, encoded: bytes, at_least: int) -> ReducedImage:
         image.load()  # while the file is open, and its errors are turned into a DataError
         rgb = _as_rgb(image)
         maximum = _maximum_16_bit(image, rgb) if stripped.bits == 16 else None
-        if stripped.orientation in _QUARTER_TURNS:
+        if stripped.orientation in QUARTER_TURNS:
             width, height = height, width
         return ReducedImage(_upright(rgb, stripped), height, width, maximum)
 

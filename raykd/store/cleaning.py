@@ -34,13 +34,12 @@ from raykd.store.results_folder import (
     unused,
 )
 from raykd.store.run_catalog import Catalog, CatalogRun, read_catalog
-from raykd.store.run_folder import RunFolder
+from raykd.store.run_folder import TRIALS, RunFolder
 from raykd.store.run_references import References
 from raykd.store.run_removal import REMOVED
 
 Kind = Literal["checkpoints", "logit caches", "decoded data", "leftovers"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-TRIALS = "trials"  # folder of a search's trials
 LEFTOVER_S = 3600.0  # age from which a temporary file beside the runs counts as left behind
 PACK = "pack.json"  # written last: a folder without it is being packed, or packing resumes there
 PACK_LOCK = ".lock"

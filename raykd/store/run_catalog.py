@@ -20,7 +20,7 @@ from raykd.spec.set_paths import settings_of
 from raykd.spec.stages import Stage
 from raykd.store.records import ConfirmationRecord, Metrics, PlanRecord, RunRecord, TagsRecord, read_plan
 from raykd.store.results_folder import disk_bytes, require_readable
-from raykd.store.run_folder import RunFolder, Status
+from raykd.store.run_folder import TRIALS, RunFolder, Status
 from raykd.store.study import SearchFolder, SearchTrial, num_ended
 
 # Identities of files and data, which --set does not take, and fields that have columns of their own.
@@ -190,7 +190,7 @@ def _read_search(path: Path) -> CatalogSearch:
     folder = SearchFolder(path)
     trials = [
         CatalogRun(run, _record_of(run), _status_of(run), False, search=path.name, trial=int(run.path.name))
-        for run in _below(path / "trials")
+        for run in _below(path / TRIALS)
         if run.path.name.isdecimal()
     ]
     try:

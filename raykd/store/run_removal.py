@@ -15,7 +15,7 @@ from raykd.file_lock import holding, lock_at
 from raykd.store.migration import require_migrated
 from raykd.store.results_folder import PLAN_LOCK, PLAN_WAIT_S, is_in_use, require_writable
 from raykd.store.run_catalog import Catalog, CatalogRun, CatalogSearch, read_catalog
-from raykd.store.run_folder import RunFolder
+from raykd.store.run_folder import TRIALS, RunFolder
 from raykd.store.run_references import References
 
 REMOVED = ".removed-"  # prefix of a folder that is being removed
@@ -72,7 +72,7 @@ def _not_needed(
 def _not_a_run(path: Path, catalog: Catalog) -> ConfigError:
     """Return why the folder `path` is not removed as a run of `catalog`."""
     for search in catalog.searches:
-        if path == (search.folder.path / "trials" / path.name).resolve():
+        if path == (search.folder.path / TRIALS / path.name).resolve():
             return ConfigError(
                 f"run '{search.full_name}/{path.name}' is a trial, to which its search refers; remove the whole search "
                 f"with '{COMMAND} runs rm {search.full_name}'"

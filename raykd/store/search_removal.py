@@ -16,6 +16,7 @@ from raykd.file_lock import holding, lock_at
 from raykd.store.migration import require_migrated
 from raykd.store.results_folder import PLAN_LOCK, PLAN_WAIT_S, is_in_use, require_writable
 from raykd.store.run_catalog import CatalogSearch, read_catalog
+from raykd.store.run_folder import TRIALS
 from raykd.store.run_removal import REMOVED
 from raykd.store.study import SearchFolder
 
@@ -37,7 +38,7 @@ def removable_searches(results: Path, folders: Sequence[SearchFolder], force: bo
     searches = [entries[path] for path in chosen]
     for search in searches:
         folder = search.folder.path
-        for path in (folder.parent, folder, *(path for path in folder.glob("trials") if path.is_dir())):
+        for path in (folder.parent, folder, *(path for path in folder.glob(TRIALS) if path.is_dir())):
             require_writable(path, results)
         if search.folder.is_held():
             raise _locked(search)

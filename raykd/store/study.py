@@ -28,7 +28,7 @@ from raykd.spec.search import Choice, Integer, Search, Space, Uniform
 from raykd.store.journal import CheckedJournal, ReadOnlyJournal
 from raykd.store.locked_folder import FileIn, LockedFolder
 from raykd.store.records import END_STATES, EndState, SearchRecord, TrialState
-from raykd.store.run_folder import RunFolder
+from raykd.store.run_folder import TRIALS, RunFolder
 
 
 class PerTrialSeedSampler(BaseSampler):
@@ -124,7 +124,7 @@ class SearchFolder(LockedFolder[SearchRecord]):
 
     def run(self, number: int) -> RunFolder:
         """Return the run folder of trial `number`."""
-        return RunFolder(self.path / "trials" / f"{number:04d}")
+        return RunFolder(self.path / TRIALS / f"{number:04d}")
 
     @property
     def page_folder(self) -> Path:

@@ -17,6 +17,7 @@ from typing import Any, cast
 import torch
 
 from raykd.errors import ConfigError, plural
+from raykd.spec.gpu_support import torch_for, unsupported_gpu
 from raykd.spec.optimizers import NamedOptimizer
 from raykd.spec.plan import Run
 from raykd.store.records import Precision
@@ -156,10 +157,16 @@ def device_for(gpus: float) -> torch.device:
 
     Raises ConfigError if torch cannot use the GPU. The alternative would be a day of training on the CPU.
     """
+    remedy = "(see README.md, 'Which torch'), or train on the CPU with --set workers.gpus=0"
     if gpus and not torch.cuda.is_available():
         raise ConfigError(
             f"torch {torch.__version__} cannot use the GPU that this run was assigned; install a torch for the "
-            "driver's CUDA (see README.md, 'Which torch'), or train on the CPU with --set workers.gpus=0"
+            f"driver's CUDA {remedy}"
+        )
+    if gpus and (kind := unsupported_gpu(torch.cuda.get_device_capability(), torch.cuda.get_arch_list())):
+        raise ConfigError(
+            f"torch {torch.__version__} has no code for the {torch.cuda.get_device_name()} ({kind}) that this run was "
+            f"assigned; run make env with TORCH='{torch_for(kind)}' {remedy}"
         )
     return torch.device("cuda" if gpus else "cpu")
 

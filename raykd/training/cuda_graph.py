@@ -13,8 +13,9 @@ from collections.abc import Iterator
 import torch
 
 from raykd.data.loader import Batch, EpochOrder
-from raykd.errors import reason_of
+from raykd.errors import RejectedConfiguration, reason_of
 from raykd.training.failure import CaptureFailed
+from raykd.training.host_state import changes, host_state
 from raykd.training.optim import learning_rate, set_learning_rate
 from raykd.training.sums import EpochSums
 from raykd.training.training_step import TrainState
@@ -71,6 +72,7 @@ class DeviceSteps:
         self._stream = torch.cuda.Stream(device) if self._captures else None
         self._graph: torch.cuda.CUDAGraph | None = None
         self._num_steps = 0
+        self._changed: list[set[str]] = []  # by each step of the warm-up, see host_state.py
         self._step = torch.zeros(1, dtype=torch.int64, device=device)
         # Fused GPU kernels read a float32 learning rate; on a CPU float64 keeps all bits of Python's float.
         dtype = torch.float32 if self._captures else torch.float64
@@ -89,7 +91,7 @@ class DeviceSteps:
         else:
             self._order.copy_(order)
         if tuple(weights) != self._names:  # the loss terms have changed, so the captured graph is invalid
-            self._names, self._graph, self._num_steps = tuple(weights), None, 0
+            self._names, self._graph, self._num_steps, self._changed = tuple(weights), None, 0, []
             self._weights = torch.zeros(len(weights), device=training.compute.device)
             self.sums = _new_sums(training, weights)
         rates = [_rate(training, epoch, step) for step in range(training.loader.steps_per_epoch)]
@@ -100,11 +102,14 @@ class DeviceSteps:
 
     def run_step(self, step: int) -> None:
         if self._graph is None and self._captures and self._num_steps >= WARM_UP_STEPS:
+            self._require_equal_steps()
             self._graph = self._capture()
         if self._graph is not None:
             self._graph.replay()
-        elif self._stream is not None:
+        elif self._captures:
+            before = host_state(self._training.objective)
             self._launch_on_side_stream()
+            self._changed.append(changes(before, host_state(self._training.objective)))
         else:
             self._launch()
         self._num_steps += 1
@@ -127,6 +132,18 @@ class DeviceSteps:
         with torch.cuda.stream(self._stream):
             self._launch()
         main.wait_stream(self._stream)
+
+    def _require_equal_steps(self) -> None:
+        """Raise RejectedConfiguration if every step but the first changes something that a graph does not replay.
+
+        With step=graph the user asserts that it does not affect the result.
+        """
+        changed, run = sorted(set.intersection(*self._changed[1:])), self._training.run
+        if changed and run.recipe.step == "auto":
+            raise RejectedConfiguration(
+                f"{run.role}.step = auto: each training step changes {changed[0]}, and a CUDA graph would not; use "
+                f"--set {run.role}.step=eager, or step=graph if no result depends on it"
+            )
 
     def _capture(self) -> torch.cuda.CUDAGraph:
         """Record a step without running it. Raises CaptureFailed if a graph cannot capture it."""

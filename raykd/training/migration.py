@@ -30,7 +30,7 @@ from raykd.spec.stages import TEACHERS
 from raykd.store.migration import JOURNAL, SET_ASIDE, MigrationRecord, Move
 from raykd.store.records import PlanRecord, RunRecord, UsageFile
 from raykd.store.results_folder import is_in_use
-from raykd.store.run_folder import RunFolder
+from raykd.store.run_folder import TRIALS, RunFolder
 from raykd.training.checkpoint import set_run_of_checkpoint
 from raykd.training.run_record import recorded_run
 from raykd.training.run_sources import load_method_class
@@ -47,7 +47,7 @@ class OldRun:
 
     @property
     def is_trial(self) -> bool:
-        return self.folder.path.parent.name == "trials"
+        return self.folder.path.parent.name == TRIALS
 
 
 def plan_migration(results: Path) -> MigrationRecord:
