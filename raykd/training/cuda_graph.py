@@ -8,7 +8,9 @@ the epoch's order, learning rates, weights of loss terms, sums, and the step's n
 In tests `DeviceSteps` also runs on a CPU, without a capture, and its results are bit-identical to `EagerSteps`.
 """
 
+import gc
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -161,7 +163,10 @@ class DeviceSteps:
         self._training.optimizer.zero_grad(set_to_none=True)  # gradients must be allocated in the graph's memory pool
         # "thread_local", since other threads, such as the energy meter, may call CUDA during the capture.
         try:
-            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+            with (
+                _without_garbage_collection(),
+                torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"),
+            ):
                 self._launch()
         except torch.OutOfMemoryError:
             raise  # the graph was ended, although incomplete
@@ -173,6 +178,21 @@ class DeviceSteps:
                 f"use --set {run.role}.step=eager"
             ) from error
         return graph
+
+
+@contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Prevent Python from deleting the graph of an earlier run, which would invalidate a capture in progress.
+
+    From torch 2.9 on, torch.cuda.graph collects no garbage before it starts (github.com/pytorch/pytorch/pull/161037).
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _first_reason(error: RuntimeError) -> str:

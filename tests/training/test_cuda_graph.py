@@ -1,5 +1,6 @@
 """Steps whose inputs all lie on the device, as a CUDA graph requires, give the bits of steps launched from Python."""
 
+import gc
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -209,3 +210,13 @@ def test_all_runs_of_a_process_are_captured_on_one_stream(monkeypatch: pytest.Mo
     streams = [cuda_graph.capture_stream.__wrapped__(GPU.device), *map(cuda_graph.capture_stream, [GPU.device] * 2)]
     cuda_graph.capture_stream.cache_clear()
     assert streams[0] is not streams[1] is streams[2]
+
+
+def test_no_garbage_is_collected_during_a_capture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "graph", lambda *_, **__: nullcontext())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    steps = DeviceSteps(make_train_state(run_of("baseline"), digits(), choose_compute(CPU, "fp32"), no_teacher))
+    was_enabled = []
+    monkeypatch.setattr(steps, "_launch", lambda: was_enabled.append(gc.isenabled()))
+    steps._capture()
+    assert was_enabled == [False] and gc.isenabled()
