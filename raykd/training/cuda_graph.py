@@ -8,7 +8,10 @@ the epoch's order, learning rates, weights of loss terms, sums, and the step's n
 In tests `DeviceSteps` also runs on a CPU, without a capture, and its results are bit-identical to `EagerSteps`.
 """
 
+import gc
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 
 import torch
 
@@ -33,6 +36,15 @@ def _new_sums(training: TrainState, weights: dict[str, float]) -> EpochSums:
 
 def _rate(training: TrainState, epoch: int, step: int) -> float:
     return learning_rate(training.run.recipe, epoch, step, training.loader.steps_per_epoch)
+
+
+@cache
+def capture_stream(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream of all captures of this process.
+
+    torch never frees the workspace of cuBLAS for a stream, which takes 32 MiB of a Hopper GPU in each of two threads.
+    """
+    return torch.cuda.Stream(device)
 
 
 class EagerSteps:
@@ -69,7 +81,7 @@ class DeviceSteps:
         self._training = training
         device = training.compute.device
         self._captures = device.type == "cuda"
-        self._stream = torch.cuda.Stream(device) if self._captures else None
+        self._stream = capture_stream(device) if self._captures else None
         self._graph: torch.cuda.CUDAGraph | None = None
         self._num_steps = 0
         self._changed: list[set[str]] = []  # by each step of the warm-up, see host_state.py
@@ -151,7 +163,10 @@ class DeviceSteps:
         self._training.optimizer.zero_grad(set_to_none=True)  # gradients must be allocated in the graph's memory pool
         # "thread_local", since other threads, such as the energy meter, may call CUDA during the capture.
         try:
-            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+            with (
+                _without_garbage_collection(),
+                torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"),
+            ):
                 self._launch()
         except torch.OutOfMemoryError:
             raise  # the graph was ended, although incomplete
@@ -163,6 +178,21 @@ class DeviceSteps:
                 f"use --set {run.role}.step=eager"
             ) from error
         return graph
+
+
+@contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Prevent Python from deleting the graph of an earlier run, which would invalidate a capture in progress.
+
+    From torch 2.9 on, torch.cuda.graph collects no garbage before it starts (github.com/pytorch/pytorch/pull/161037).
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _first_reason(error: RuntimeError) -> str:

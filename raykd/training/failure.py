@@ -26,8 +26,8 @@ _IO_TEXT = ("os error", "no space left", "disk quota", "input/output error", "st
 class CaptureFailed(RejectedConfiguration):
     """A training step cannot be captured as a CUDA graph, as it could not with the same configuration again.
 
-    torch does not end such a capture: its allocator and its generator remain in it, so that `empty_cache` and dropout
-    raise internal errors for as long as the process lives (`CUDAGraph::capture_end` in torch's CUDAGraph.cpp).
+    Many versions of torch do not end such a capture: their allocator and generator remain in it, so that `empty_cache`
+    and dropout raise internal errors for as long as the process lives (github.com/pytorch/pytorch/pull/190308).
     """
 
 

@@ -1,5 +1,6 @@
 """Steps whose inputs all lie on the device, as a CUDA graph requires, give the bits of steps launched from Python."""
 
+import gc
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -202,3 +203,20 @@ def test_a_step_that_changes_values_of_the_host_is_not_captured_unless_requested
 
 def test_values_that_only_the_first_step_sets_do_not_prevent_a_capture(monkeypatch: pytest.MonkeyPatch) -> None:
     _warm_up_and_capture(run_of("baseline"), _Counting(lambda: None, 0), monkeypatch)
+
+
+def test_all_runs_of_a_process_are_captured_on_one_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "Stream", lambda _: object())
+    streams = [cuda_graph.capture_stream.__wrapped__(GPU.device), *map(cuda_graph.capture_stream, [GPU.device] * 2)]
+    cuda_graph.capture_stream.cache_clear()
+    assert streams[0] is not streams[1] is streams[2]
+
+
+def test_no_garbage_is_collected_during_a_capture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "graph", lambda *_, **__: nullcontext())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    steps = DeviceSteps(make_train_state(run_of("baseline"), digits(), choose_compute(CPU, "fp32"), no_teacher))
+    was_enabled = []
+    monkeypatch.setattr(steps, "_launch", lambda: was_enabled.append(gc.isenabled()))
+    steps._capture()
+    assert was_enabled == [False] and gc.isenabled()
