@@ -124,9 +124,15 @@ def _is_capable(device: torch.device, capability: tuple[int, int]) -> bool:
 
 
 def configure_process(device: torch.device) -> None:
-    """Optimize the process for many equal steps: cuDNN autotuning on a GPU, glibc keeping freed memory on a CPU."""
+    """Optimize the process for many equal steps: cuDNN autotuning on a GPU, glibc keeping freed memory on a CPU.
+
+    Attention on a GPU does not use cuDNN, torch's default on Hopper and Blackwell from 2.9 on. It reads invalid memory
+    on other streams than the default one with CUDA before 12.9 (github.com/pytorch/pytorch/issues/169849), and from
+    2.11 on it returns NaN for some lengths with a mask (issues/196678). Flash attention replaces it.
+    """
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
+        torch.backends.cuda.enable_cudnn_sdp(False)
     else:
         set_malloc(KEEP_MEMORY)
 

@@ -181,3 +181,16 @@ def test_releasing_memory_frees_cycles_first_and_replaces_no_error(monkeypatch: 
     monkeypatch.setattr(torch.cuda, "empty_cache", empty_cache)
     compute.release_memory()
     assert alive == [False]
+
+
+def test_attention_on_a_gpu_does_not_use_cudnn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    try:
+        compute.configure_process(CPU)
+        assert torch.backends.cuda.cudnn_sdp_enabled()
+        compute.configure_process(torch.device("cuda"))
+        assert not torch.backends.cuda.cudnn_sdp_enabled() and torch.backends.cuda.flash_sdp_enabled()
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
