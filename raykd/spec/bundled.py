@@ -42,16 +42,17 @@ def find_experiment(name: str | Path, folder: Path | None = None) -> Path:
 def experiment_files(folder: Path) -> list[Path]:
     """Return the files that names stand for: those of the project in `folder`, then the other bundled ones.
 
-    Files in the project's experiments/ that define no experiment, such as networks and methods, are left out.
+    Files that define no experiment, such as networks and methods, are left out.
     """
-    in_project = [path for path in _python_files(folder / PROJECT_EXPERIMENTS) if _may_define_experiment(path)]
+    in_project = _experiment_files(folder / PROJECT_EXPERIMENTS)
     names = {path.name for path in in_project}
-    return in_project + [path for path in _python_files(EXPERIMENTS) if path.name not in names]
+    return in_project + [path for path in _experiment_files(EXPERIMENTS) if path.name not in names]
 
 
-def _python_files(folder: Path) -> list[Path]:
+def _experiment_files(folder: Path) -> list[Path]:
     paths: Iterable[Path] = folder.glob("*.py") if folder.is_dir() else ()
-    return sorted(path for path in paths if _NAME.fullmatch(path.stem) and _is_file(path))
+    named = (path for path in paths if _NAME.fullmatch(path.stem) and _is_file(path))
+    return sorted(path for path in named if _may_define_experiment(path))
 
 
 def _may_define_experiment(path: Path) -> bool:

@@ -53,7 +53,9 @@ def test_an_unknown_name_suggests_the_file_of_that_name_in_the_current_folder(tm
         find_experiment("tiny", tmp_path)
 
 
-def test_a_network_in_the_experiments_folder_is_not_listed_as_an_experiment(tmp_path: Path) -> None:
+def test_a_network_in_the_experiments_folder_is_not_listed_as_an_experiment(tmp_path: Path, monkeypatch) -> None:
+    """In a checkout, the folder of the bundled experiments is the project's."""
+    monkeypatch.setattr("raykd.spec.bundled.EXPERIMENTS", tmp_path / "experiments")
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "my_net.py").write_text("from digits import experiment as digits\nclass MyNet: ...\n")
     (tmp_path / "experiments" / "mine.py").write_text("experiments: tuple = ()\n")
