@@ -24,6 +24,7 @@ from raykd.cluster.slurm_commands import SlurmError, slurm_output
 from raykd.errors import COMMAND, RaykdError, plural
 from raykd.file_lock import lock_at
 from raykd.spec.bundled import SLURM
+from raykd.spec.gpu_support import torch_for, unsupported_gpu
 from raykd.store.migration import old_teachers
 
 TIMEOUT_S = 30
@@ -98,31 +99,16 @@ def _packages(drivers: list[str]) -> Iterator[Finding]:
             yield Finding("bad", name, f"cannot be imported: {error}", remedy)
 
 
-def unsupported_gpu(capability: tuple[int, int], built_for: Sequence[str]) -> str | None:
-    """Return the GPU's architecture, such as 'sm_60', if torch has no code for it, otherwise None.
-
-    built_for: torch's architectures, such as ['sm_75', 'sm_80']. Code runs on later GPUs of the same generation (8.0 on
-    8.6), and PTX ('compute_90') on all later GPUs.
-    """
-    matches = [re.fullmatch(r"(sm|compute)_(\d+)(\d)[a-z]?", name) for name in built_for]
-    is_supported = any(
-        (int(match[2]) == capability[0] or match[1] == "compute") and (int(match[2]), int(match[3])) <= capability
-        for match in matches
-        if match
-    )
-    return None if is_supported else f"sm_{capability[0]}{capability[1]}"
-
-
 def torch_finding(
     version: str, cuda: str | None, has_gpu: bool, drivers: list[str], unsupported: str | None = None
 ) -> Finding:
-    """Check whether torch, built for the version `cuda`, can use the GPUs. unsupported: see `unsupported_gpu`."""
+    """Check whether torch, built for the version `cuda`, can use the GPUs. unsupported: see gpu_support.py."""
     built = f"{version}, built for {'CUDA ' + cuda if cuda else 'CPUs'}"
     if not drivers:
         return Finding("ok", "torch", f"{built}; there is no GPU to test")
     if unsupported:
-        torch = "torch<2.11" if unsupported >= "sm_70" else "torch<2.8"  # the last PyPI wheels for Volta and Pascal
-        return Finding("bad", "torch", f"{built}; it does not support this GPU ({unsupported})", _make_env(torch))
+        problem = f"{built}; it does not support this GPU ({unsupported})"
+        return Finding("bad", "torch", problem, _make_env(torch_for(unsupported)))
     if has_gpu:
         return Finding("ok", "torch", f"{built}; it can use the GPU")
     driver = drivers[0].split(",")[1].strip()

@@ -28,7 +28,7 @@ GAUGES = {
     "best_val_top1": "best validation accuracy so far, percent",
     "learning_rate": "learning rate of the last epoch's last step",
     "images_per_second": "training speed of the last epoch, over all workers",
-    "gpu_memory_bytes": "peak memory that torch allocated on the first worker's GPU in the epoch; 0 on a CPU",
+    "gpu_memory_bytes": "peak memory that torch allocated on the first worker's GPU for the run; 0 on a CPU",
 }
 
 
@@ -43,13 +43,12 @@ def export(run: Run, report: EpochReport, device: torch.device) -> None:
         "best_val_top1": report.best_val_top1,
         "learning_rate": report.lr,
         "images_per_second": report.images_per_s,
+        # Not of the epoch: the replays of a CUDA graph allocate nothing, although its memory remains in use.
         "gpu_memory_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0,
     }
     tags: dict[str, str] = {"family": run.family, "stage": run.stage, "run": run.name}
     for name, gauge in _gauges().items():
         gauge.set(values[name], tags)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
 
 
 @contextmanager

@@ -31,7 +31,7 @@ def write_pack(plan: PackPlan, console: Console, jobs: int | None = None) -> Pac
     jobs: processes of this machine; None for one per CPU, or for all nodes of the Ray cluster that RAY_ADDRESS names.
     Raises what `pack` raises; Interrupted after a signal; RunFailed if processes are killed.
     """
-    with stop_signals() as stopped, PackProgress(plan.num_images, console) as progress:
+    with stop_signals(console) as stopped, PackProgress(plan.num_images, console) as progress:
         interrupted = Interrupted("stopped while packing; complete shards are kept; rerun the same command to resume")
 
         def on_wait() -> None:

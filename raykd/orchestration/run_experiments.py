@@ -192,7 +192,7 @@ def _run_planned(
             log(console, f"{run.name}: {describe_import(check)}")
     caches = _plan_caches(plans, states, options, console)
     trackers = nullcontext(tracking) if tracking is not None else tracking_of(options, console)
-    with stop_signals() as stopped, trackers as tracking:
+    with stop_signals(console) as stopped, trackers as tracking:
         for plan, _ in plans:
             watch_runs(tracking, family_of(plan, options.results), plan.runs, store)
         statuses = run_to_completion(runs, states, caches, workers, options, console, stopped.is_set)
@@ -297,12 +297,14 @@ def _run(
     should_stop: Callable[[], bool],
     final_jobs: Callable[[Sequence[JobStatus]], list[Job]] | None,
 ) -> list[JobStatus]:
-    """Divide the cluster into slots and do the jobs there; final_jobs: see `run_jobs`."""
+    """Start Ray, divide the cluster into slots and do the jobs there; final_jobs: see `run_jobs`."""
     with ray_session() as dashboard:
+        jobs = jobs_on(None)
+        if should_stop():  # a signal came while Ray started
+            return [JobStatus(job) for job in jobs]
         from raykd.orchestration.metrics import scrape_targets
         from raykd.orchestration.trainers import run_jobs, slots_of
 
-        jobs = jobs_on(None)
         slots = slots_of(workers, sum(job.kind != "evaluate" for job in jobs), max_concurrent(jobs))
         _require_precisions(jobs, slots)
         log(console, f"{slots}; dashboard {dashboard or 'off'}")

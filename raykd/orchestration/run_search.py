@@ -84,7 +84,7 @@ def _find_winner(
     cache = as_filled(choice.cache) if choice and choice.cache else None  # it was filled after the teacher's training
     teachers = [store.folder(run) for run in plan.runs if run.stage == "teacher"]
     cache_name = cache.key(dataset, teacher_identity(teachers)).name if cache else None
-    with folder.lock(wait_s=1), stop_signals() as stopped:
+    with folder.lock(wait_s=1), stop_signals(command.console) as stopped:
         parent = watch_search(tracking, command)
         _write_record(command, identity, ended, cache_name)
         study = SearchStudy(folder, search, command.default_configuration)

@@ -6,13 +6,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from rich.console import Console
+
+from raykd.orchestration.progress import log
+
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)  # the last is Slurm's signal before the time limit
 SAME_SIGNAL_S = 2.0  # one scancel can reach a process twice
 
 
 @contextmanager
-def stop_signals() -> Iterator[threading.Event]:
+def stop_signals(console: Console) -> Iterator[threading.Event]:
     """Set the event at the first of STOP_SIGNALS, upon which runs save and stop. A later signal ends the command.
+
+    The first signal is logged to `console` immediately, because saving takes seconds.
 
     Only the main thread receives signals. In another thread of a script the event is never set.
     """
@@ -26,6 +32,8 @@ def stop_signals() -> Iterator[threading.Event]:
         if not stopped.is_set():
             stopped.set()
             stopped_at = time.monotonic()
+            # In another thread: the signal may have interrupted the main thread while it prints.
+            threading.Thread(target=log, args=(console, stopping_line(number)), daemon=True).start()
         elif time.monotonic() - stopped_at > SAME_SIGNAL_S:
             raise KeyboardInterrupt
 
@@ -35,3 +43,9 @@ def stop_signals() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def stopping_line(number: int) -> str:
+    """Return the line that is logged at the first signal."""
+    name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+    return f"{name}: the command saves and stops; a second {name} ends it without saving"

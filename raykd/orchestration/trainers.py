@@ -36,7 +36,9 @@ POLL_S = 0.25
 # How long to wait for trainers to end: one that is still starting takes 5 to 20 s to find that no job is left. A
 # trainer that waits for a lost node never ends by itself.
 END_S = 45.0
-KILL_S = 10.0
+STOPPED_END_S = 5.0  # the same after a stop: nothing is left to do for trainers that are still starting
+KILL_S = 20.0  # a controller that was just requested takes seconds to start
+KILL_POLL_S = 1.0
 IDLE = timedelta(days=30)  # a worker that a batch leaves out waits for as long as the run takes
 
 
@@ -87,16 +89,15 @@ def run_jobs(
         thread.start()
     try:
         statuses = _wait(queue, slots, threads, show, should_stop, final_jobs)
+        failures = dict(errors)  # without the errors of the trainers that are killed below
     except RayError as error:
         reason = str(error).splitlines()[:1] or [type(error).__name__]
         raise RunFailed(f"the job queue is lost ({reason[0]}); rerun the same command to resume") from error
     finally:
-        if any(thread.is_alive() for thread in threads):
-            _kill_controllers()
-            _join(threads, KILL_S)
+        _end_threads(threads)
         shutil.rmtree(storage, ignore_errors=True)  # it holds only pointers into the runs' folders
     show(statuses)
-    _fail_unserved(statuses, errors)
+    _fail_unserved(statuses, failures)
     return statuses
 
 
@@ -124,7 +125,7 @@ def _wait(
             _require_nodes_for_one_run(slots)
         time.sleep(POLL_S)
     lost = ray.get(queue.lost_slots.remote())
-    _join([thread for slot, thread in enumerate(threads) if slot not in lost], END_S)
+    _join([thread for slot, thread in enumerate(threads) if slot not in lost], STOPPED_END_S if is_stopping else END_S)
     return ray.get(queue.statuses.remote())
 
 
@@ -143,11 +144,20 @@ def _join(threads: list[threading.Thread], timeout_s: float) -> None:
         thread.join(max(0.0, end - time.monotonic()))
 
 
-def _kill_controllers() -> None:
-    """Kill the controllers of this command's trainers, for which the threads wait. They run on the driver's node.
+def _end_threads(threads: list[threading.Thread]) -> None:
+    """Kill the controllers for which the threads wait, until all threads have ended or KILL_S have passed.
 
-    If Ray were shut down under a waiting thread, this process would end with exit code 1.
+    A controller that is still starting has no process to kill yet, so this tries repeatedly. If Ray were shut down
+    under a waiting thread, this process would end with exit code 1 and a message of Ray.
     """
+    end = time.monotonic() + KILL_S
+    while any(thread.is_alive() for thread in threads) and time.monotonic() < end:
+        _kill_controllers()
+        _join(threads, KILL_POLL_S)
+
+
+def _kill_controllers() -> None:
+    """Kill the controllers of this command's trainers that have a process. They run on the driver's node."""
     job = ray.get_runtime_context().get_job_id()
     with suppress(Exception):  # errors of several packages; without an answer from Ray there is nothing left to try
         controllers: list[Any] = list_actors(filters=[("class_name", "=", "TrainController"), ("job_id", "=", job)])

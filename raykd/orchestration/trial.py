@@ -26,7 +26,7 @@ from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from raykd.data.types import Dataset
-from raykd.errors import ConfigError, Interrupted, RaykdError, RejectedConfiguration, RunDiverged, RunFailed
+from raykd.errors import ConfigError, Interrupted, RaykdError, RejectedConfiguration, RunDiverged, RunFailed, reason_of
 from raykd.models.hf_files import PREFIX as HF_PREFIX
 from raykd.orchestration.metrics import export
 from raykd.orchestration.options import Options, dataset_of
@@ -66,6 +66,7 @@ from raykd.training.training_step import make_model
 LOCK_WAIT_S = 60.0  # the worker of a killed command may still be writing the trial's folder
 # How long Tune waits for a pruned trial to close its files before it gives up the next trial in that worker.
 THREAD_TIMEOUT = ("TUNE_FUNCTION_THREAD_TIMEOUT_S", "60")
+_gpu_losses: list[str] = []  # why this process can train no other trial, if it cannot
 # Ray requires some resource for a trial's process, while the CPUs and GPUs belong to its workers.
 MIN_RESOURCES: dict[str, float] = {"memory": 2**20}
 
@@ -98,8 +99,14 @@ def resources_of(cpus: int, gpus: float, workers: int) -> tune.PlacementGroupFac
 
 
 def run_trial(config: Mapping[str, Any], shared: TrialContext) -> None:
-    """Train the distilled student with the configuration in `config`, and report each new epoch to Tune."""
+    """Train the distilled student with the configuration in `config`, and report each new epoch to Tune.
+
+    Tune replaces the process when this raises, and tries the trial again. So it raises if the GPU is lost for a reason
+    outside of the configuration, or if an earlier trial of the process lost it.
+    """
     os.environ.setdefault(*THREAD_TIMEOUT)
+    if _gpu_losses:
+        raise RunFailed(f"an earlier trial of this process lost the GPU: {_gpu_losses[0]}")
     try:
         with StopPoller(shared.stop.is_set.remote) as stop:
             if shared.workers > 1:
@@ -110,7 +117,9 @@ def run_trial(config: Mapping[str, Any], shared: TrialContext) -> None:
         last = {INTERRUPTED: True}
     except Exception as error:
         if loses_gpu(error):
-            raise  # this process cannot train another trial
+            if classify_failure(error) == "outside":
+                raise
+            _gpu_losses.append(reason_of(error))
         last = _failed_result(error)
     finally:
         release_memory()

@@ -124,8 +124,8 @@ def _do(job: Job, worker: WorkerConfig, all_workers: Group, link: QueueLink) -> 
         if group.size == 1 and is_retried(classify_failure(error), job.name, worker.gpus):
             state = State.WAITING
     except Exception as error:
-        reason = failure_reason(error)
-        if group.size > 1 or loses_gpu(error):
+        reason, is_usable = failure_reason(error), not loses_gpu(error)
+        if group.size > 1 or (not is_usable and classify_failure(error) == "outside"):
             link.note_error(job, reason)  # the error may only mean that another worker was lost
             raise
         state = State.FAILED

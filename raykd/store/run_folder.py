@@ -74,11 +74,11 @@ class RunFolder(LockedFolder[RunRecord]):
     def weights_damage(self) -> str:
         """Return why the best weights differ from those that the finished run wrote, or ''."""
         record = self.record()
-        if record is None or record.weights_sha256 is None:
+        if record is None or record.status != "done":
             return ""
         if not self.best.is_file():
             return "it is missing"
-        if file_sha256(self.best) == record.weights_sha256:
+        if record.weights_sha256 in (None, file_sha256(self.best)):
             return ""
         return "its SHA-256 is not the one in run.json, so it was changed or belongs to another run"
 
@@ -92,10 +92,10 @@ class RunFolder(LockedFolder[RunRecord]):
         """Return the status of the run.
 
         It is 'interrupted' if the run has started and no process is training it, and 'damaged' if the run is finished
-        and its best weights are not those that it wrote. Raises DamagedFile if run.json is damaged, or belongs to a
-        run with another fingerprint than the expected one, if that is given.
+        and its best weights are missing or not those that it wrote: it is not trained again then. Raises DamagedFile
+        if run.json is damaged, or belongs to a run with another fingerprint than the expected one, if that is given.
 
-        reads_weights: False leaves damaged weights unnoticed, for lists of many runs.
+        reads_weights: False leaves changed weights unnoticed, for lists of many runs.
         """
         record = self.record()
         if record is None:
@@ -104,9 +104,8 @@ class RunFolder(LockedFolder[RunRecord]):
             reason = f"it belongs to another run, whose fingerprint starts with {record.fingerprint[:12]}"
             raise damaged(self.record_path, reason)
         if record.status == "done":
-            if not self.best.is_file():
-                return "interrupted"
-            return "damaged" if reads_weights and self.weights_damage() else "done"
+            is_damaged = bool(self.weights_damage()) if reads_weights else not self.best.is_file()
+            return "damaged" if is_damaged else "done"
         if self.is_held():
             return "running"
         return "failed" if record.status == "failed" else "interrupted"

@@ -17,6 +17,7 @@ from typing import Any, cast
 import torch
 
 from raykd.errors import ConfigError, plural
+from raykd.spec.gpu_support import torch_for, unsupported_gpu
 from raykd.spec.optimizers import NamedOptimizer
 from raykd.spec.plan import Run
 from raykd.store.records import Precision
@@ -123,9 +124,15 @@ def _is_capable(device: torch.device, capability: tuple[int, int]) -> bool:
 
 
 def configure_process(device: torch.device) -> None:
-    """Optimize the process for many equal steps: cuDNN autotuning on a GPU, glibc keeping freed memory on a CPU."""
+    """Optimize the process for many equal steps: cuDNN autotuning on a GPU, glibc keeping freed memory on a CPU.
+
+    Attention on a GPU does not use cuDNN, torch's default on Hopper and Blackwell from 2.9 on. It reads invalid memory
+    on other streams than the default one with CUDA before 12.9 (github.com/pytorch/pytorch/issues/169849), and from
+    2.11 on it returns NaN for some lengths with a mask (issues/196678). Flash attention replaces it.
+    """
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
+        torch.backends.cuda.enable_cudnn_sdp(False)
     else:
         set_malloc(KEEP_MEMORY)
 
@@ -156,10 +163,16 @@ def device_for(gpus: float) -> torch.device:
 
     Raises ConfigError if torch cannot use the GPU. The alternative would be a day of training on the CPU.
     """
+    remedy = "(see README.md, 'Which torch'), or train on the CPU with --set workers.gpus=0"
     if gpus and not torch.cuda.is_available():
         raise ConfigError(
             f"torch {torch.__version__} cannot use the GPU that this run was assigned; install a torch for the "
-            "driver's CUDA (see README.md, 'Which torch'), or train on the CPU with --set workers.gpus=0"
+            f"driver's CUDA {remedy}"
+        )
+    if gpus and (kind := unsupported_gpu(torch.cuda.get_device_capability(), torch.cuda.get_arch_list())):
+        raise ConfigError(
+            f"torch {torch.__version__} has no code for the {torch.cuda.get_device_name()} ({kind}) that this run was "
+            f"assigned; run make env with TORCH='{torch_for(kind)}' {remedy}"
         )
     return torch.device("cuda" if gpus else "cpu")
 

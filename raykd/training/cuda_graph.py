@@ -8,13 +8,17 @@ the epoch's order, learning rates, weights of loss terms, sums, and the step's n
 In tests `DeviceSteps` also runs on a CPU, without a capture, and its results are bit-identical to `EagerSteps`.
 """
 
+import gc
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 
 import torch
 
 from raykd.data.loader import Batch, EpochOrder
-from raykd.errors import reason_of
+from raykd.errors import RejectedConfiguration, reason_of
 from raykd.training.failure import CaptureFailed
+from raykd.training.host_state import changes, host_state
 from raykd.training.optim import learning_rate, set_learning_rate
 from raykd.training.sums import EpochSums
 from raykd.training.training_step import TrainState
@@ -32,6 +36,15 @@ def _new_sums(training: TrainState, weights: dict[str, float]) -> EpochSums:
 
 def _rate(training: TrainState, epoch: int, step: int) -> float:
     return learning_rate(training.run.recipe, epoch, step, training.loader.steps_per_epoch)
+
+
+@cache
+def capture_stream(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream of all captures of this process.
+
+    torch never frees the workspace of cuBLAS for a stream, which takes 32 MiB of a Hopper GPU in each of two threads.
+    """
+    return torch.cuda.Stream(device)
 
 
 class EagerSteps:
@@ -68,9 +81,10 @@ class DeviceSteps:
         self._training = training
         device = training.compute.device
         self._captures = device.type == "cuda"
-        self._stream = torch.cuda.Stream(device) if self._captures else None
+        self._stream = capture_stream(device) if self._captures else None
         self._graph: torch.cuda.CUDAGraph | None = None
         self._num_steps = 0
+        self._changed: list[set[str]] = []  # by each step of the warm-up, see host_state.py
         self._step = torch.zeros(1, dtype=torch.int64, device=device)
         # Fused GPU kernels read a float32 learning rate; on a CPU float64 keeps all bits of Python's float.
         dtype = torch.float32 if self._captures else torch.float64
@@ -89,7 +103,7 @@ class DeviceSteps:
         else:
             self._order.copy_(order)
         if tuple(weights) != self._names:  # the loss terms have changed, so the captured graph is invalid
-            self._names, self._graph, self._num_steps = tuple(weights), None, 0
+            self._names, self._graph, self._num_steps, self._changed = tuple(weights), None, 0, []
             self._weights = torch.zeros(len(weights), device=training.compute.device)
             self.sums = _new_sums(training, weights)
         rates = [_rate(training, epoch, step) for step in range(training.loader.steps_per_epoch)]
@@ -100,11 +114,14 @@ class DeviceSteps:
 
     def run_step(self, step: int) -> None:
         if self._graph is None and self._captures and self._num_steps >= WARM_UP_STEPS:
+            self._require_equal_steps()
             self._graph = self._capture()
         if self._graph is not None:
             self._graph.replay()
-        elif self._stream is not None:
+        elif self._captures:
+            before = host_state(self._training.objective)
             self._launch_on_side_stream()
+            self._changed.append(changes(before, host_state(self._training.objective)))
         else:
             self._launch()
         self._num_steps += 1
@@ -128,13 +145,28 @@ class DeviceSteps:
             self._launch()
         main.wait_stream(self._stream)
 
+    def _require_equal_steps(self) -> None:
+        """Raise RejectedConfiguration if every step but the first changes something that a graph does not replay.
+
+        With step=graph the user asserts that it does not affect the result.
+        """
+        changed, run = sorted(set.intersection(*self._changed[1:])), self._training.run
+        if changed and run.recipe.step == "auto":
+            raise RejectedConfiguration(
+                f"{run.role}.step = auto: each training step changes {changed[0]}, and a CUDA graph would not; use "
+                f"--set {run.role}.step=eager, or step=graph if no result depends on it"
+            )
+
     def _capture(self) -> torch.cuda.CUDAGraph:
         """Record a step without running it. Raises CaptureFailed if a graph cannot capture it."""
         graph, run = torch.cuda.CUDAGraph(), self._training.run
         self._training.optimizer.zero_grad(set_to_none=True)  # gradients must be allocated in the graph's memory pool
         # "thread_local", since other threads, such as the energy meter, may call CUDA during the capture.
         try:
-            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+            with (
+                _without_garbage_collection(),
+                torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"),
+            ):
                 self._launch()
         except torch.OutOfMemoryError:
             raise  # the graph was ended, although incomplete
@@ -146,6 +178,21 @@ class DeviceSteps:
                 f"use --set {run.role}.step=eager"
             ) from error
         return graph
+
+
+@contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Prevent Python from deleting the graph of an earlier run, which would invalidate a capture in progress.
+
+    From torch 2.9 on, torch.cuda.graph collects no garbage before it starts (github.com/pytorch/pytorch/pull/161037).
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _first_reason(error: RuntimeError) -> str:

@@ -16,6 +16,8 @@ from raykd.store.records import Failure
 
 # After these errors a process can no longer use its GPU, or communicate with the other workers of its run.
 LOST_GPU = ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS", "cuDNN error", "Triton Error", "NCCL")
+# Those among them that the same operation causes again: an index out of range, or unsupported shapes or types.
+_REPEATED = ("device-side assert triggered", "STATUS_NOT_SUPPORTED", "STATUS_INVALID_VALUE", "STATUS_BAD_PARAM")
 _NO_MEMORY = ("out of memory", "allocate memory")  # CUDA, torch's CPU allocator, the operating system
 # Text of I/O errors from libraries that do not raise OSError: safetensors (Rust), and torch for mapped files.
 _IO_TEXT = ("os error", "no space left", "disk quota", "input/output error", "stale file handle", "unable to open file")
@@ -24,8 +26,8 @@ _IO_TEXT = ("os error", "no space left", "disk quota", "input/output error", "st
 class CaptureFailed(RejectedConfiguration):
     """A training step cannot be captured as a CUDA graph, as it could not with the same configuration again.
 
-    torch does not end such a capture: its allocator and its generator remain in it, so that `empty_cache` and dropout
-    raise internal errors for as long as the process lives (`CUDAGraph::capture_end` in torch's CUDAGraph.cpp).
+    Many versions of torch do not end such a capture: their allocator and generator remain in it, so that `empty_cache`
+    and dropout raise internal errors for as long as the process lives (github.com/pytorch/pytorch/pull/190308).
     """
 
 
@@ -38,7 +40,7 @@ def classify_failure(error: BaseException) -> Failure:
     if isinstance(error, RunDiverged | RejectedConfiguration):
         return "diverged" if isinstance(error, RunDiverged) else "rejected"
     if loses_gpu(error):
-        return "outside"
+        return "code" if any(part in str(error) for part in _REPEATED) else "outside"
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(part in text for part in _NO_MEMORY):
         return "out of memory"
     is_outside = isinstance(error, OSError | RaykdError | SafetensorError) or any(part in text for part in _IO_TEXT)

@@ -18,7 +18,7 @@ from raykd.spec.plan import Run
 from raykd.store.records import Metrics
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
-from raykd.training.compute import Compute
+from raykd.training.compute import Compute, configure_process
 from raykd.training.costs import model_costs
 from raykd.training.metrics import compute_metrics
 from raykd.training.model_file import images_of, load_model
@@ -41,9 +41,10 @@ def evaluate_on_test(run: Run, folder: RunFolder, dataset: Dataset, compute: Com
     """
     if is_tested(folder):
         return
+    configure_process(compute.device)  # as in training
     weights_sha256 = folder.weights_sha256()
     model = load_model(folder.best).to(compute.device)
-    if run.recipe.channels_last:  # as in training
+    if run.recipe.channels_last:  # likewise
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     probe = None if run.model.classifier else fit_probe(model, run.data, dataset, compute)
     teacher = _teacher_of(run, folder, compute)

@@ -171,7 +171,7 @@ def _finish_epoch(
     recipe, progress, num_steps = training.run.recipe, training.progress, training.loader.steps_per_epoch
     with training.averaged_weights():
         val = _validate(training, epoch)
-        # Before on_epoch, which may reset the peak to report the memory of each epoch.
+        # Before on_epoch: a user's callback may reset the peak.
         progress.peak_memory_bytes = max(progress.peak_memory_bytes, peak_bytes(training.compute.device) or 0)
         keep_if_best(training, epoch, val.top1)
     train_top1 = means.pop("top1", nan)  # without a classifier

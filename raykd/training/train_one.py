@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from raykd.data.types import Dataset
-from raykd.errors import RaykdError, RejectedConfiguration, RunFailed
+from raykd.errors import RaykdError, RejectedConfiguration, RunFailed, reason_of
 from raykd.spec.callback import Callback
 from raykd.spec.plan import Run
 from raykd.store.records import Failure
@@ -71,7 +71,7 @@ def train_one(
     worker; the first worker writes the files.
 
     Raises what `fit` raises; ConfigError for several workers on MIG instances of one node; RunFailed with a remedy when
-    a step runs out of memory; and RunLocked in all workers when another process has locked the folder.
+    the teacher or a step does not fit in memory; RunLocked in all workers when another process has locked the folder.
     """
     require_separate_gpus(group, device)
     with ExitStack() as stack:
@@ -79,7 +79,8 @@ def train_one(
         stack.enter_context(locked(folder, group))
         # Read by the first worker only: the filesystem of another node may still show an older file.
         source_at_start = group.on_first(lambda: folder.teacher_source_at_start)
-        teacher = load_teacher(run, source_at_start, cache, store, dataset, device)
+        with _explained_for_teacher(run):
+            teacher = load_teacher(run, source_at_start, cache, store, dataset, device)
         board = stack.enter_context(closing(TensorBoard(folder.tensorboard, logging.hyperparameters)))
 
         def on_epoch(report: EpochReport) -> None:
@@ -94,6 +95,18 @@ def train_one(
         called = stack.enter_context(calling(logging.callbacks if group.is_first else (), run, folder, logging.log))
         with _explained(run, folder, group):
             fit(run, dataset, folder, device, teacher, replace(hooks, on_epoch=on_epoch), group)
+
+
+@contextmanager
+def _explained_for_teacher(run: Run) -> Iterator[None]:
+    """Raise an out-of-memory error again as RunFailed: the network or the whole logit cache does not fit on the GPU."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise RunFailed(
+            f"out of memory while the teacher of {run.name} is loaded: use a GPU with more memory, or raise "
+            f"workers.gpus so that fewer runs share one ({reason_of(error)})"
+        ) from error
 
 
 @contextmanager

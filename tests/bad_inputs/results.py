@@ -51,6 +51,12 @@ def _by_sibling(path: Path) -> None:
     finished.exchange(path, baseline.path / path.name)
 
 
+def _without_checkpoint(best: Path) -> None:
+    """Remove the weights, and the checkpoint that could restore them."""
+    best.unlink()
+    (best.parent / "checkpoint" / "last.safetensors").unlink()
+
+
 def _with_checkpoint(damage: Damage) -> Damage:
     """Damage the weights, and the checkpoint that could restore them."""
 
@@ -278,6 +284,16 @@ CASES = [
         "damaged weights and no checkpoint",
         _in_run("rerun", "best.safetensors", _with_checkpoint(Path.unlink), "teacher"),
         ("best.safetensors' is damaged", "there is none", *RETRAIN),
+    ),
+    BadInput(
+        "neither weights nor checkpoint of a teacher",
+        _in_run("rerun", "best.safetensors", _without_checkpoint, "teacher"),
+        ("best.safetensors' is damaged: it is missing", "there is none", *RETRAIN),
+    ),
+    BadInput(
+        "no weights to export",
+        _in_run("export", "best.safetensors", _without_checkpoint),
+        ("best.safetensors' is damaged: it is missing", "rerun the experiment"),
     ),
     BadInput(
         "damaged weights and the checkpoint of another run",

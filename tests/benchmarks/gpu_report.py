@@ -174,6 +174,7 @@ def is_usable() -> bool:
     try:
         torch.cuda.synchronize()
         torch.ones(8, device="cuda").sum().item()
+        torch.cuda.empty_cache()  # raises after a capture that failed
     except Exception:  # noqa: BLE001  # of any type
         return False
     return True

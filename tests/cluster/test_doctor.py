@@ -39,21 +39,6 @@ def test_if_torch_cannot_use_the_gpu_the_remedy_has_the_torch_to_install(cuda, h
     assert finding.verdict == verdict and part in str(finding)
 
 
-@pytest.mark.parametrize(
-    ("capability", "built_for", "unsupported"),
-    [
-        ((8, 6), ["sm_75", "sm_80", "sm_90"], None),
-        ((7, 0), ["sm_75", "sm_80", "sm_90"], "sm_70"),
-        ((12, 0), ["sm_90", "sm_100"], "sm_120"),
-        ((12, 0), ["sm_90", "compute_90"], None),
-        ((9, 0), ["sm_90a"], None),
-        ((8, 0), ["sm_86"], "sm_80"),
-    ],
-)
-def test_a_gpu_that_torch_does_not_support_is_detected(capability, built_for, unsupported) -> None:
-    assert doctor.unsupported_gpu(capability, built_for) == unsupported
-
-
 @pytest.mark.parametrize(("unsupported", "torch"), [("sm_70", "torch<2.11"), ("sm_60", "torch<2.8")])
 def test_an_unsupported_gpu_is_bad_although_torch_detects_it(unsupported, torch) -> None:
     finding = torch_finding("2.15.0", "13.2", True, NEWER, unsupported)

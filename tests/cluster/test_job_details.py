@@ -145,6 +145,12 @@ def test_steps_inherit_no_request_of_this_or_another_job() -> None:
         "SLURM_CONSTRAINT",
         "SLURM_EXCLUSIVE",
         "SLURM_DISTRIBUTION",
+        "SLURM_CPU_BIND",
+        "SLURM_CPU_BIND_LIST",
+        "SLURM_CPU_BIND_TYPE",
+        "SLURM_CPU_BIND_VERBOSE",
+        "SLURM_MEM_BIND",
+        "SLURM_MEM_BIND_LIST",
     ]
     kept = dict.fromkeys(
         ("SLURM_JOB_ID", "SLURM_CONF", "SLURM_GPUS_ON_NODE", "SLURM_JOB_GPUS", "SLURM_SUBMIT_DIR"), "1"

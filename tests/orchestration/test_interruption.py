@@ -32,6 +32,7 @@ from experiment_runs import (
 from small_runs import experiment
 
 from raykd.errors import Interrupted
+from raykd.orchestration.stop_signals import SAME_SIGNAL_S
 from raykd.report.build import build
 from raykd.report.render.terminal import render_text
 from raykd.spec.experiment import Workers
@@ -57,6 +58,7 @@ LOG_LINES = (
     r"\[\d:\d\d:\d\d\] \S+  done in \S.*: best val \d+\.\d %",
     r"\[\d:\d\d:\d\d\] \S+  waiting: locked by process \d+ on \S+",
     r"\[\d:\d\d:\d\d\] \S+  done",
+    r"(Ctrl-C|SIG\w+): the command saves and stops; a second \S+ ends it without saving",
 )
 
 
@@ -192,3 +194,35 @@ def test_signal_while_trainers_start_ends_the_command_cleanly(cluster: str, tmp_
     assert ended.exit_code == Interrupted.exit_code
     assert time.monotonic() - sent[0] < END_S, "it waited for trainers without anything to save"
     assert not any("epoch" in line for line in ended.lines)
+
+
+@pytest.mark.nightly
+def test_second_ctrl_c_ends_a_starting_command_with_one_line_of_raykd(tmp_path: Path) -> None:
+    environ = environment(cpus=1)
+    with command(["--results", str(tmp_path / "results")], environ, tmp_path / "first") as first:
+        first.wait_for("starting workers")
+        first.process.send_signal(signal.SIGINT)
+        first.wait_for("Ctrl-C: ")
+        time.sleep(SAME_SIGNAL_S + 0.5)
+        first.process.send_signal(signal.SIGINT)
+        ended = first.end()
+    assert ended.exit_code == Interrupted.exit_code
+    assert ended.errors == ["raykd: interrupted; what was saved is kept; rerun the same command to resume"]
+
+
+def test_controller_that_starts_late_is_killed_too(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from raykd.orchestration import trainers  # imports ray, before which the token must exist
+
+    is_killed, attempts = threading.Event(), []
+
+    def kill() -> None:
+        attempts.append(1)
+        if len(attempts) == 3:
+            is_killed.set()
+
+    monkeypatch.setattr(trainers, "_kill_controllers", kill)
+    monkeypatch.setattr(trainers, "KILL_POLL_S", 0.01)
+    thread = threading.Thread(target=is_killed.wait, daemon=True)
+    thread.start()
+    trainers._end_threads([thread])
+    assert len(attempts) == 3 and not thread.is_alive()

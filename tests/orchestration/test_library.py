@@ -14,6 +14,7 @@ from textwrap import dedent
 
 import pytest
 from experiment_runs import environment
+from rich.console import Console
 
 import raykd
 from raykd.errors import ConfigError
@@ -110,7 +111,7 @@ def test_no_signal_is_handled_outside_the_main_thread() -> None:
     before, seen = signal.getsignal(signal.SIGTERM), []
 
     def work() -> None:
-        with stop_signals() as stopped:
+        with stop_signals(Console()) as stopped:
             seen.append((stopped.is_set(), signal.getsignal(signal.SIGTERM)))
 
     thread = threading.Thread(target=work)

@@ -3,12 +3,15 @@
 import io
 import os
 import signal
+import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from experiment_runs import wait_until
 from rich.console import Console
 from small_images import write_folder
 from small_runs import experiment, recipe, run_of
@@ -21,6 +24,7 @@ from raykd.orchestration.options import Options
 from raykd.orchestration.parallel_runs import Slots
 from raykd.orchestration.run_experiments import (
     _require_precisions,
+    _run,
     prepared,
     raise_for,
     run_experiments,
@@ -101,7 +105,7 @@ def test_caches_are_divided_into_parts_for_the_slots(tmp_path: Path, monkeypatch
 @pytest.mark.parametrize("number", STOP_SIGNALS, ids=lambda number: number.name)
 def test_first_signal_requests_a_stop_and_its_duplicate_does_nothing(number: signal.Signals) -> None:
     before = signal.getsignal(number)
-    with stop_signals() as stopped:
+    with stop_signals(Console(file=io.StringIO())) as stopped:
         assert not stopped.is_set()
         os.kill(os.getpid(), number)
         assert stopped.is_set()
@@ -112,9 +116,30 @@ def test_first_signal_requests_a_stop_and_its_duplicate_does_nothing(number: sig
 @pytest.mark.parametrize("number", STOP_SIGNALS, ids=lambda number: number.name)
 def test_later_signal_ends_the_command(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("raykd.orchestration.stop_signals.SAME_SIGNAL_S", 0.0)
-    with pytest.raises(KeyboardInterrupt), stop_signals():
+    with pytest.raises(KeyboardInterrupt), stop_signals(Console(file=io.StringIO())):
         os.kill(os.getpid(), signal.SIGUSR2)
         os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
+def test_first_signal_is_logged_once_and_immediately(number: signal.Signals, name: str) -> None:
+    log, before = io.StringIO(), threading.active_count()
+    with stop_signals(Console(file=log, width=200)):
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)
+        wait_until(lambda: threading.active_count() == before and bool(log.getvalue()), "the line")
+    assert log.getvalue() == (f"{name}: the command saves and stops; a second {name} ends it without saving\n")
+
+
+def test_signal_while_ray_starts_starts_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raykd.orchestration.run_experiments.ray_session", nullcontext)
+    plan, log = make_plan(SMALL, load_dataset("digits", None, 8), Path("no-weights"), ("baseline",)), io.StringIO()
+    jobs = plan_jobs(plan.runs, set(), set())
+    options = Options(Path("results"), Path("data"))
+    ended = _run(lambda _: jobs, Workers(), options, Console(file=log), lambda: True, None)
+    assert [status.state for status in ended] == [State.WAITING] * len(jobs) and not log.getvalue()
+    with pytest.raises(Interrupted):
+        raise_for(ended)
 
 
 def statuses(*ends: State) -> list[JobStatus]:

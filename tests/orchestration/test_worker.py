@@ -106,11 +106,20 @@ def test_full_gpu_fails_the_run_and_a_lost_gpu_ends_the_worker(fails) -> None:
         fails(RuntimeError("CUDA error: an illegal memory access was encountered"))
 
 
-def test_a_failed_capture_fails_the_run_and_ends_the_worker(fails) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        CaptureFailed("its training step cannot be captured as a CUDA graph"),
+        RuntimeError("CUDA error: device-side assert triggered"),
+    ],
+    ids=["capture", "assert"],
+)
+def test_an_error_that_would_occur_again_fails_the_run_before_the_worker_ends(error: Exception, fails) -> None:
     link = FakeLink()
-    with pytest.raises(RunFailed, match="cannot be captured"):
-        fails(CaptureFailed("its training step cannot be captured as a CUDA graph"), link)
-    assert link.ended == [(State.FAILED, "its training step cannot be captured as a CUDA graph")]
+    with pytest.raises(RunFailed, match=str(error)):
+        fails(error, link)
+    ((state, reason),) = link.ended
+    assert state is State.FAILED and str(error) in reason and not link.noted
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,14 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from evaluated_folders import write_evaluated_run
+from evaluated_folders import COSTS, TIMING, write_evaluated_run
 from report_files import summary_of
 
 from raykd.errors import RaykdError
 from raykd.report.build import build, load
 from raykd.report.read.collect import collect
 from raykd.report.render.files import runs_table
+from raykd.report.render.metric_rows import cost_rows
 from raykd.report.render.page import render_page
 from raykd.report.render.terminal import render_text
 
@@ -216,6 +217,23 @@ def test_the_full_text_has_metrics_tests_and_costs(results):
     assert "sign p" not in render_text(load(results.root)), "an experiment's table stays short"
     assert all(len(line) <= 100 for line in text.splitlines() if line.startswith(("|", "+")))
     text.encode("latin-1")
+
+
+def test_costs_of_several_devices_have_a_row_each(results):
+    teacher = write_evaluated_run(results, "cnn", "teacher", 0, 90.0)
+    students = [write_evaluated_run(results, "cnn", "baseline", seed, 88.0) for seed in range(2)]
+    slow = COSTS | {"shape": "cd", "device": "a slow processor", "latency_ms": TIMING | {"median": 2.5}}
+    results.write(f"cnn/{students[1]}/costs.json", slow)
+    results.plan("cnn", teacher=[teacher], baseline=students)
+    loaded = load(results.root)
+    rows = {row.name: row.cells["latency (ms)"] for row in cost_rows(loaded.summaries[0])}
+    fast, slow = "2 [1.5, 3]", "2.5 [1.5, 3]"
+    assert rows == {"teacher (1)": fast, "baseline (1)": fast, "baseline (2)": slow, "distilled": "-"}
+    text = render_text(loaded, in_full=True)
+    assert "measured on (1) NVIDIA H100, bf16" in text and "measured on (2) a slow processor, bf16" in text
+    page = render_page(loaded.summaries).decode()
+    assert "Measured on (1) NVIDIA H100, bf16; on (2) a slow processor, bf16." in page
+    assert '<span class="key baseline"></span>baseline (2)</th>' in page
 
 
 def test_the_page_has_all_metrics(results):

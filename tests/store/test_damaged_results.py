@@ -136,13 +136,14 @@ def test_exchanged_weights_are_noticed_and_not_evaluated_on_the_test_set(
     assert expected is not None
 
 
+@pytest.mark.parametrize("damage", [finished.flip, Path.unlink])
 def test_rerun_restores_damaged_weights_from_the_checkpoint_to_the_byte(
-    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    damage: Callable[[Path], None], results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     expected = report_outcome(results)
     path = finished.run_in(results, "teacher").best
     before, record = path.read_bytes(), read_checked_json(path.parent / "run.json")
-    finished.flip(path)
+    damage(path)
     monkeypatch.setattr(
         "raykd.orchestration.run_experiments.ray_session",
         lambda: pytest.fail("Ray was started although every run is trained"),
@@ -154,6 +155,18 @@ def test_rerun_restores_damaged_weights_from_the_checkpoint_to_the_byte(
     output = capsys.readouterr().out
     assert f"'{path}' was damaged" in output and "restored from the run's checkpoint" in output
     assert report_outcome(results) == expected
+
+
+@pytest.mark.parametrize("stage", ["teacher", "distilled"])
+def test_a_finished_run_without_weights_and_checkpoint_keeps_its_numbers_and_is_named(
+    stage: str, results: Path
+) -> None:
+    expected, _ = report_outcome(results)
+    folder = finished.run_in(results, stage)
+    folder.best.unlink()
+    folder.checkpoint.unlink()
+    content, messages = report_outcome(results)
+    assert content == expected and f"'{folder.best}' is damaged: it is missing; rerun the experiment" in messages
 
 
 def test_damaged_teacher_is_not_distilled(results: Path) -> None:

@@ -63,7 +63,7 @@ def test_run_is_running_while_a_process_holds_its_lock_and_interrupted_after(run
     assert RunFolder(run_folder.path).status() == "interrupted"
 
 
-@pytest.mark.parametrize(("has_best", "status"), [(True, "done"), (False, "interrupted")])
+@pytest.mark.parametrize(("has_best", "status"), [(True, "done"), (False, "damaged")])
 def test_finished_run_is_done_only_with_its_weights(run_folder: RunFolder, has_best: bool, status: str) -> None:
     run_folder.write_record(run_record(status="done"))
     if has_best:

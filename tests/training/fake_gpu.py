@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from raykd.training import cuda_graph
 from raykd.training.compute import Compute
 from raykd.training.loss_scale import make_scaler
 from raykd.training.training_step import TrainState
@@ -74,7 +75,7 @@ def on_fake_gpu(training: TrainState, precision: str) -> Iterator[Launches]:
     training.optimizer = CountingOptimizer(training.objective)  # type: ignore[assignment]
     with (
         mock.patch.object(torch.Tensor, "backward", _walk),
-        mock.patch.object(torch.cuda, "Stream", lambda *_: None),
+        mock.patch.object(cuda_graph, "capture_stream", lambda _: None),
         mock.patch.object(torch.cuda, "is_bf16_supported", lambda *_, **__: True),
         mock.patch("torch.cuda.amp.common.amp_definitely_not_available", lambda: False),
         mode,

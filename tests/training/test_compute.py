@@ -11,7 +11,7 @@ import torch
 from small_runs import CPU, digits, recipe, run_of, teacher_of, train
 from torch._dynamo.testing import CompileCounter
 
-from raykd.errors import Interrupted, RejectedConfiguration
+from raykd.errors import ConfigError, Interrupted, RejectedConfiguration
 from raykd.methods import KD
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
@@ -47,6 +47,18 @@ def test_auto_is_bf16_from_ampere_on_and_fp16_on_older_gpus_with_tensor_cores(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert choose_compute(torch.device("cuda"), "auto").precision == precision
+
+
+def test_a_gpu_that_torch_has_no_code_for_is_one_line_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 0))
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80", "compute_90"])
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla V100-SXM2-16GB")
+    with pytest.raises(ConfigError, match=r"has no code for the Tesla V100-SXM2-16GB \(sm_70\).*TORCH='torch<2.11'"):
+        compute.device_for(1.0)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_70", "sm_80"])
+    assert compute.device_for(0.5) == torch.device("cuda")
+    assert compute.device_for(0) == CPU
 
 
 def test_resumed_run_keeps_its_precision(run_folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,3 +181,16 @@ def test_releasing_memory_frees_cycles_first_and_replaces_no_error(monkeypatch: 
     monkeypatch.setattr(torch.cuda, "empty_cache", empty_cache)
     compute.release_memory()
     assert alive == [False]
+
+
+def test_attention_on_a_gpu_does_not_use_cudnn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    try:
+        compute.configure_process(CPU)
+        assert torch.backends.cuda.cudnn_sdp_enabled()
+        compute.configure_process(torch.device("cuda"))
+        assert not torch.backends.cuda.cudnn_sdp_enabled() and torch.backends.cuda.flash_sdp_enabled()
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)

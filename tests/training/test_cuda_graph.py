@@ -1,20 +1,25 @@
 """Steps whose inputs all lie on the device, as a CUDA graph requires, give the bits of steps launched from Python."""
 
-from collections.abc import Iterator
+import gc
+import random
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from all_methods import all_methods
 from nightly import nightly_except, nightly_unless
 from resume_cases import CASES, outcome, run_of_case
 from small_runs import CPU, digits, recipe, run_of, train
+from torch import Tensor, nn
 
 from raykd.data.augmentation import Augmentation
-from raykd.errors import Interrupted
+from raykd.errors import Interrupted, RejectedConfiguration
 from raykd.methods import KD, Method
 from raykd.models.vit_cifar import ViT
 from raykd.spec.plan import Run
@@ -22,7 +27,7 @@ from raykd.spec.recipe import AdamW
 from raykd.store.run_folder import RunFolder
 from raykd.training import cuda_graph, training_step
 from raykd.training.compute import choose_compute, why_not_graph
-from raykd.training.cuda_graph import DeviceSteps
+from raykd.training.cuda_graph import WARM_UP_STEPS, DeviceSteps
 from raykd.training.failure import CaptureFailed, classify_failure, loses_gpu
 from raykd.training.teacher.sources import no_teacher
 from raykd.training.training_step import make_train_state
@@ -149,3 +154,69 @@ def test_a_capture_without_enough_memory_is_out_of_memory(graph: Any, monkeypatc
     with pytest.raises(torch.OutOfMemoryError) as raised:
         _capture(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), monkeypatch, graph)
     assert classify_failure(raised.value) == "out of memory" and not loses_gpu(raised.value)
+
+
+class _Counting(nn.Module):
+    """Counts its calls, and draws a random number in each."""
+
+    def __init__(self, draw: Callable[[], object], increment: int) -> None:
+        super().__init__()
+        self.draw, self.increment, self.calls, self.is_used = draw, increment, 0, False
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.calls, self.is_used = self.calls + self.increment, True
+        self.draw()
+        return images
+
+
+def _warm_up_and_capture(run: Run, layer: nn.Module, patch: pytest.MonkeyPatch) -> None:
+    """Take the steps of an epoch as on a GPU; a replay of the graph does nothing."""
+    training = make_train_state(run, digits(), choose_compute(CPU, "fp32"), no_teacher)
+    training.objective.student.network.register_forward_pre_hook(lambda _, inputs: layer(*inputs))
+    training.objective.student.network.layer = layer
+    steps = DeviceSteps(training)
+    patch.setattr(steps, "_captures", True)
+    patch.setattr(steps, "_launch_on_side_stream", steps._launch)
+    patch.setattr(steps, "_capture", lambda: SimpleNamespace(replay=lambda: None))
+    steps.start_epoch(0, 0)
+    for step in range(WARM_UP_STEPS + 1):
+        steps.run_step(step)
+
+
+@pytest.mark.parametrize(
+    ("layer", "changed"),
+    [
+        (_Counting(lambda: None, 1), "'student.network.layer.calls'"),
+        (_Counting(random.random, 0), "Python's generator"),
+        (_Counting(lambda: torch.rand(1), 0), "torch's generator on the CPU"),
+        (_Counting(np.random.rand, 0), "NumPy's generator"),
+    ],
+    ids=["counter", "random", "torch", "numpy"],
+)
+def test_a_step_that_changes_values_of_the_host_is_not_captured_unless_requested(
+    layer: nn.Module, changed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(RejectedConfiguration, match=f"each training step changes .*{changed}.*student.step=eager"):
+        _warm_up_and_capture(run_of("baseline"), layer, monkeypatch)
+    _warm_up_and_capture(run_of("baseline", student=recipe(step="graph")), layer, monkeypatch)
+
+
+def test_values_that_only_the_first_step_sets_do_not_prevent_a_capture(monkeypatch: pytest.MonkeyPatch) -> None:
+    _warm_up_and_capture(run_of("baseline"), _Counting(lambda: None, 0), monkeypatch)
+
+
+def test_all_runs_of_a_process_are_captured_on_one_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "Stream", lambda _: object())
+    streams = [cuda_graph.capture_stream.__wrapped__(GPU.device), *map(cuda_graph.capture_stream, [GPU.device] * 2)]
+    cuda_graph.capture_stream.cache_clear()
+    assert streams[0] is not streams[1] is streams[2]
+
+
+def test_no_garbage_is_collected_during_a_capture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "graph", lambda *_, **__: nullcontext())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    steps = DeviceSteps(make_train_state(run_of("baseline"), digits(), choose_compute(CPU, "fp32"), no_teacher))
+    was_enabled = []
+    monkeypatch.setattr(steps, "_launch", lambda: was_enabled.append(gc.isenabled()))
+    steps._capture()
+    assert was_enabled == [False] and gc.isenabled()

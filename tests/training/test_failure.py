@@ -38,6 +38,11 @@ from raykd.training.train_one import RunLocked
         (ConfigError("torch cannot use the GPU"), "outside"),
         (DataError("the images are gone"), "outside"),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), "outside"),
+        (RuntimeError("CUDA error: an error occurred\nTo enable device-side assertions, compile with ..."), "outside"),
+        (RuntimeError("CUDA error: device-side assert triggered"), "code"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "outside"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_NOT_SUPPORTED when calling `cublasGemmEx`"), "code"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_BAD_PARAM"), "code"),
         (RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"), "outside"),
         (
             RuntimeError("NCCL error in: NCCLUtils.cpp:94, remote process exited"),
@@ -50,7 +55,10 @@ def test_each_error_has_its_kind_of_failure(error: Exception, failure: str) -> N
     assert classify_failure(error) == failure
 
 
-@pytest.mark.parametrize("text", ["CUDA error: x", "Triton Error [CUDA]: x", "NCCL communicator was aborted on rank 1"])
+@pytest.mark.parametrize(
+    "text",
+    ["CUDA error: device-side assert triggered", "Triton Error [CUDA]: x", "NCCL communicator was aborted on rank 1"],
+)
 def test_after_errors_of_a_gpu_or_of_its_communication_the_process_is_replaced(text: str) -> None:
     assert loses_gpu(RuntimeError(text)) and not loses_gpu(torch.OutOfMemoryError("CUDA out of memory"))
 

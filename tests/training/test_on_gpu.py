@@ -1,19 +1,23 @@
 """Tests of the loop on a GPU: each precision trains, stops, resumes and rounds as it should, without waiting."""
 
 import threading
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import children
 import pytest
 import torch
 from small_runs import digits, recipe, run_of, teacher_of
 from torch.amp.grad_scaler import GradScaler
 
 from raykd.errors import Interrupted
-from raykd.methods import FeatureKD
+from raykd.methods import KD, FeatureKD
 from raykd.spec.plan import Run
 from raykd.spec.recipe import SGD, AdamW
 from raykd.store.run_folder import RunFolder
-from raykd.training.compute import Compute
+from raykd.training.compute import Compute, release_memory
+from raykd.training.failure import CaptureFailed
 from raykd.training.hooks import EpochReport, Hooks
 from raykd.training.loop import fit
 from raykd.training.teacher.sources import LiveTeacher
@@ -58,7 +62,8 @@ def test_first_epochs_losses_are_the_cpus(run_folder: RunFolder, tmp_path: Any) 
 def test_products_and_convolutions_have_the_error_of_the_precision(precision: Any) -> None:
     """The relative error of a product of many random numbers lies between those of float32 and of 8 or 11 bits.
 
-    cuDNN's Winograd kernels, which an earlier test's autotuning may have chosen, add to the error of float32.
+    cuDNN's Winograd kernels, which an earlier test's autotuning may have chosen, add to the error of float32. In tf32
+    cuDNN may also choose a float32 kernel, if that is the fastest.
     """
     generator = torch.Generator().manual_seed(0)
     left, right = (torch.randn(64, 4096, generator=generator) for _ in range(2))
@@ -67,9 +72,13 @@ def test_products_and_convolutions_have_the_error_of_the_precision(precision: An
         product = left.cuda() @ right.cuda().T
         convolved = torch.nn.functional.conv2d(images.cuda(), filters.cuda())
     exact = left.double() @ right.double().T, torch.nn.functional.conv2d(images.double(), filters.double())
-    for found, expected in zip((product, convolved), exact, strict=True):
-        error = float((found.cpu().double() - expected).norm() / expected.norm())
-        assert error < 5e-5 if precision == "fp32" else 5e-5 < error < 1e-2
+    errors = [
+        float((found.cpu().double() - expected).norm() / expected.norm())
+        for found, expected in zip((product, convolved), exact, strict=True)
+    ]
+    assert all(error < (5e-5 if precision == "fp32" else 1e-2) for error in errors)
+    assert precision == "fp32" or errors[0] > 5e-5
+    assert precision in ("fp32", "tf32") or errors[1] > 5e-5
 
 
 @pytest.mark.parametrize("optimizer", [SGD(lr=0.05), AdamW(lr=1e-3)], ids=lambda optimizer: optimizer.kind)
@@ -116,3 +125,29 @@ def test_a_compiled_step_is_captured_and_has_the_losses_of_an_eager_one(tmp_path
         run = run_of("distilled", student=recipe(compile=compiled, step="graph"))
         losses.append([report.terms["loss"] for report in train(run, RunFolder(tmp_path / f"{compiled}"), "cuda")])
     assert losses[1] == pytest.approx(losses[0], rel=1e-2)
+
+
+def reason_of_a_failed_capture(folder: Path) -> str:
+    """Train a run whose step reads a number from the GPU, and return why it failed."""
+    terms = KD.terms
+
+    def reading_terms(*inputs: Any) -> dict[str, torch.Tensor]:
+        result = terms(*inputs)
+        result["kd"].item()
+        return result
+
+    with mock.patch.object(KD, "terms", reading_terms):
+        try:
+            train(run_of("distilled"), RunFolder(folder), "cuda")
+        except CaptureFailed as error:
+            release_memory()  # must not raise
+            return str(error)
+    return ""
+
+
+def test_a_failed_capture_names_the_first_error_and_the_remedy(tmp_path: Path) -> None:
+    """In a child process, which cannot use the GPU afterward."""
+    with children.context().Pool(1, maxtasksperchild=1) as pool:
+        reason = pool.apply(reason_of_a_failed_capture, (tmp_path / "run",))
+    assert "cannot be captured" in reason and "--set student.step=eager" in reason
+    assert "previous error" not in reason

@@ -19,6 +19,7 @@ from raykd.errors import RunFailed
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.training import loop
+from raykd.training.failure import classify_failure
 from raykd.training.hooks import EpochReport, Hooks
 from raykd.training.train_one import Logging, RunLocked, locked, train_one
 from raykd.training.training_step import TrainState, make_train_state
@@ -117,3 +118,15 @@ def test_a_run_out_of_memory_leaves_none_of_its_tensors_behind(
     finally:
         gc.enable()
     assert run_folder.require_record().failure == "out of memory"
+
+
+def test_a_teacher_that_does_not_fit_on_the_gpu_is_one_line_with_the_remedy(
+    run_folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load_teacher(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 4 GiB")
+
+    monkeypatch.setattr("raykd.training.train_one.load_teacher", load_teacher)
+    with pytest.raises(RunFailed, match=r"while the teacher of .* is loaded: use a GPU .*Tried to allocate") as raised:
+        train(run_folder)
+    assert classify_failure(raised.value) == "out of memory"

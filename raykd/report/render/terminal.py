@@ -13,7 +13,7 @@ from raykd.errors import flattened
 from raykd.report import search_wording, wording
 from raykd.report.read.search_records import SearchSummary, TrialSummary
 from raykd.report.render.comparison_lines import lines_under
-from raykd.report.render.metric_rows import COST_COLUMNS, COST_EXPLANATION, cost_cells, devices_of, metric_cells
+from raykd.report.render.metric_rows import COST_COLUMNS, COST_EXPLANATION, cost_rows, devices_of, metric_cells
 from raykd.report.search_wording import configuration_in_words, format_value
 from raykd.report.stats.comparison import Comparison
 from raykd.report.stats.metrics import SEARCH_METRICS
@@ -117,10 +117,10 @@ def _metric_parts(summary: FamilySummary) -> Iterator[Table | str]:
         if summary.gain is not None:
             yield "a gain above 0 is in favor of distillation, also for metrics where lower is better"
             yield wording.exact_tests(summary.gain)
-    if costs := cost_cells(summary):
+    if costs := cost_rows(summary):
         table = _plain_table("cost of a model, and of training it", ("stage",), COST_COLUMNS)
-        for stage, cells in costs.items():
-            table.add_row(stage, *cells.values())
+        for row in costs:
+            table.add_row(row.name, *row.cells.values())
         yield table
         devices = devices_of(summary)
         yield from (f"measured on {device}" for device in devices)
