@@ -13,10 +13,10 @@ from pathlib import Path
 
 from raykd.errors import ConfigError, RunFailed
 from raykd.file_lock import holding, lock_at
+from raykd.spec.stages import TRIALS
 from raykd.store.migration import require_migrated
 from raykd.store.results_folder import PLAN_LOCK, PLAN_WAIT_S, is_in_use, require_writable
 from raykd.store.run_catalog import CatalogSearch, read_catalog
-from raykd.store.run_folder import TRIALS
 from raykd.store.run_removal import REMOVED
 from raykd.store.study import SearchFolder
 
