@@ -257,6 +257,10 @@ def test_unknown_method_names_the_nearest() -> None:
         ({"switch": 1}, "switch = 1 in Knobs: must be true or false"),
         ({"choice": "MSE"}, "choice = 'MSE' in Knobs: must be one of mse, cosine"),
         ({"wholes": (1, 2.5)}, "wholes = (1, 2.5) in Knobs: must be values separated by commas, each an integer"),
+        (
+            {"wholes": 3},
+            "wholes = 3 in Knobs: must be values separated by commas, each an integer; write (3,) for a single one",
+        ),
         ({"maybe": "none"}, "maybe = 'none' in Knobs: must be an integer or none"),
         ({"inner": KD()}, "must be SGD or AdamW"),
     ],

@@ -44,6 +44,8 @@ class Parser(argparse.ArgumentParser):
         options = [word.partition("=")[0] for word in left if word.startswith("-")]
         if not options:
             return f"unexpected argument {_quoted(left[0])}"
+        if any(action.nargs == argparse.REMAINDER for action in self._actions):
+            return f"unexpected option {_quoted(options[0])}: the experiment's options follow its name"
         return f"unknown option {_quoted(options[0])}{did_you_mean(options[0], self._option_string_actions)}"
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:

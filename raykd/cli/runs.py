@@ -151,7 +151,7 @@ def _is_confirmed(arguments: Namespace, question: str) -> bool:
     if arguments.yes:
         return True
     if not sys.stdin.isatty():
-        raise ConfigError(f"nobody can be asked whether to {question}, and nothing is removed; add --yes")
+        raise ConfigError(f"{question}? cannot be asked without a terminal, so nothing is removed; add --yes")
     try:
         answer = input(f"{question}? [y/N] ")
     except EOFError:

@@ -49,7 +49,9 @@ def list_text(rows: Sequence[Row], searches: Sequence[Row], catalog: Catalog) ->
         )
         lines.append("  ".join(padded).rstrip())
         lines += [f"    {note}" for note in (_notes(row) if row else ())]
-    lines = lines if rows else ["no runs are listed"]
+    if not rows:
+        has_none = not catalog.runs and not searches
+        lines = ["this folder has no runs; name another with --results" if has_none else "no runs are listed"]
     lines += ["", *map(search_line, searches)] if searches else []
     recorded = {run.name for run in catalog.runs}
     missing = len({name for plan in catalog.plans.values() for name in plan.names} - recorded)

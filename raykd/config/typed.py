@@ -128,7 +128,7 @@ class Config(metaclass=_NamesChecked):
             object.__setattr__(self, item.name, value)
             if not has_type(value, hints[item.name]):
                 is_finite = not isinstance(value, float) or isfinite(value)
-                type_text = describe(hints[item.name])
+                type_text = describe(hints[item.name]) + _tuple_of_one(value, hints[item.name])
                 self._refuse(item.name, f"must be {type_text}" if is_finite else "must be a finite number")
             if requirement := exceeded_limit(value, limits[item.name]):
                 self._refuse(item.name, requirement)
@@ -287,6 +287,13 @@ def has_type(value: Any, hint: Any) -> bool:
 
 def _is_finite_number(value: Any) -> bool:
     return not isinstance(value, bool) and (isinstance(value, int) or isfinite(value))
+
+
+def _tuple_of_one(value: Any, hint: Any) -> str:
+    """Return how to write a number as the only value of a tuple field, for messages; '' for other values or fields."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    has_tuple = any(get_origin(option) is tuple for option in options_of(hint))
+    return f"; write ({value!r},) for a single one" if is_number and has_tuple else ""
 
 
 def describe(hint: Any) -> str:

@@ -163,8 +163,8 @@ def _list_files(split: Path, names: Sequence[str], folders: Mapping[str, Path]) 
     for name, folder in folders.items():
         if name not in names:
             raise DataError(
-                f"{folder}: a class that train lacks{did_you_mean(name, names)}; "
-                "train's folders name the classes: rename it, or remove it"
+                f"{folder}: a class that train lacks; train's folders name the classes: rename it, or remove it"
+                f"{did_you_mean(name, names)}"
             )
     files: list[FileVersion] = []
     labels: list[int] = []

@@ -70,8 +70,8 @@ def find(model: Any) -> Model:
     if model not in MODELS:
         nearest = did_you_mean(model, MODELS, numbered=True)
         raise ConfigError(
-            f"unknown model '{model}'{nearest}; `{COMMAND} models` lists the names; also timm:NAME, "
-            "torchvision:NAME, hf:FOLDER and a class in a file, my_net.py:MyNet"
+            f"unknown model '{model}'; `{COMMAND} models` lists the names; also timm:NAME, torchvision:NAME, "
+            f"hf:FOLDER and a class in a file, my_net.py:MyNet{nearest}"
         )
     return MODELS[model]()
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from raykd.config.codec import is_number, read_record, require_record, write_record
 from raykd.config.damage import damaged
 from raykd.errors import Interrupted, RunFailed, plural
-from raykd.orchestration.run_experiments import plan_of, raise_for, run_to_completion
+from raykd.orchestration.run_experiments import plan_of, raise_for, read_states, run_to_completion
 from raykd.orchestration.run_queue import JobStatus, State
 from raykd.orchestration.run_states import RunStates
 from raykd.orchestration.search_identity import SearchCommand
@@ -53,7 +53,8 @@ def confirm(
     split. `track` receives the runs before they start.
 
     A configuration that fails by itself (NaN, out of memory) with one of the seeds cannot win. Raises Interrupted after
-    a signal, and RunFailed if a run fails for another reason or every configuration fails.
+    a signal, RunFailed if a run fails for another reason or every configuration fails, and DamagedFile if the weights
+    of a finished run cannot be restored.
     """
     if not command.search.confirm:
         return dict(best[0].configuration)
@@ -75,7 +76,8 @@ def confirm(
             return ()
         return plan_of(experiment.with_configuration(candidates[index].configuration), options)[0].runs
 
-    states = RunStates.read([run for each in candidates for run in (*each.baselines, *each.runs)], store)
+    every = {run.name: run for each in candidates for run in (*each.baselines, *each.runs)}
+    states = read_states([*every.values()], options, command.console)
     baselines = _baselines_to_train(command, candidates, states, results)
     runs = list({run.name: run for run in (*baselines, *(run for each in candidates for run in each.runs))}.values())
     track(runs)

@@ -145,7 +145,7 @@ def run_experiments(
     options = prepared(experiments, options, console)
     plans = plans_of(experiments, options)
     store = RunStore(options.results)
-    states = _restore_damaged(plans, RunStates.read(_runs_of(plans), store), store, console)
+    states = read_states(_runs_of(plans), options, console)
     store.make_folder()
     note_results(options.results)
     with in_use(options.results):
@@ -227,18 +227,19 @@ def as_filled(cache: PlannedCache) -> PlannedCache:
     return replace(cache, num_parts=0)
 
 
-def _restore_damaged(
-    plans: Sequence[tuple[Plan, Dataset]], states: RunStates, store: RunStore, console: Console
-) -> RunStates:
-    """Restore the damaged best weights of finished runs, and return the states afterward.
+def read_states(runs: Sequence[Run], options: Options, console: Console) -> RunStates:
+    """Restore the damaged or missing best weights of finished `runs`, and return the states afterward.
 
-    Imported weights are imported again instead. Raises DamagedFile if weights cannot be restored.
+    Imported weights are imported again instead. Raises DamagedFile if weights cannot be restored: a finished run is
+    never trained again without being requested.
     """
-    for run, dataset in ((run, dataset) for plan, dataset in plans for run in plan.runs):
+    store = RunStore(options.results)
+    states = RunStates.read(runs, store)
+    for run in runs:
         if states.statuses[run.name] == "damaged" and run.imported is None:
             folder = store.folder(run)
             damage = folder.weights_damage()
-            repair_weights(run, folder, dataset)
+            repair_weights(run, folder, dataset_of(run.data, options))
             log(console, f"'{folder.best}' was damaged ({damage}); it is restored from the run's checkpoint")
             states = states.with_done(run)
     return states

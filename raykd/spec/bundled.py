@@ -3,6 +3,7 @@
 In a checkout, `bundled/` has links to its folders experiments/ and slurm/. In an installed package it has copies.
 """
 
+import ast
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -30,16 +31,20 @@ def find_experiment(name: str | Path, folder: Path | None = None) -> Path:
         if _is_file(path := candidates / f"{text}.py"):
             return path.relative_to(folder) if candidates != EXPERIMENTS else path
     known = sorted({path.stem for path in experiment_files(folder)})
+    near = f"; did you mean '{text}.py'?" if _is_file(folder / f"{text}.py") else did_you_mean(text, known)
     shown = one_line(shortened(text))
     raise ConfigError(
-        f"unknown experiment '{shown}': known are {', '.join(known)}{did_you_mean(text, known)} "
+        f"unknown experiment '{shown}': known are {', '.join(known)}{near} "
         f"('{COMMAND} experiments' describes them; a file is named with its '.py')"
     )
 
 
 def experiment_files(folder: Path) -> list[Path]:
-    """Return the files that names stand for: those of the project in `folder`, then the other bundled ones."""
-    in_project = _python_files(folder / PROJECT_EXPERIMENTS)
+    """Return the files that names stand for: those of the project in `folder`, then the other bundled ones.
+
+    Files in the project's experiments/ that define no experiment, such as networks and methods, are left out.
+    """
+    in_project = [path for path in _python_files(folder / PROJECT_EXPERIMENTS) if _may_define_experiment(path)]
     names = {path.name for path in in_project}
     return in_project + [path for path in _python_files(EXPERIMENTS) if path.name not in names]
 
@@ -47,6 +52,16 @@ def experiment_files(folder: Path) -> list[Path]:
 def _python_files(folder: Path) -> list[Path]:
     paths: Iterable[Path] = folder.glob("*.py") if folder.is_dir() else ()
     return sorted(path for path in paths if _NAME.fullmatch(path.stem) and _is_file(path))
+
+
+def _may_define_experiment(path: Path) -> bool:
+    """Return whether a file assigns `experiment` or `experiments`, or is not valid Python."""
+    try:
+        nodes = ast.walk(ast.parse(path.read_bytes()))
+    except (OSError, SyntaxError, ValueError):
+        return True
+    names = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    return not names.isdisjoint(("experiment", "experiments"))
 
 
 def _is_file(path: Path) -> bool:

@@ -260,8 +260,8 @@ def _pretrained_weights(model: Model, weights_folder: Path, instead: str) -> Wei
     path = model.pretrained_file(weights_folder)
     if not path.is_file():
         raise ConfigError(
-            f"pretrained weights '{path}' do not exist: run `{COMMAND} prefetch` on a machine with internet "
-            f"access, or {instead}"
+            f"pretrained weights '{path}' do not exist: run `{COMMAND} prefetch FILE` with this experiment's file "
+            f"and --set on a machine with internet access, or {instead}"
         )
     return _weights_file(str(path))
 

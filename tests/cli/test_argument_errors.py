@@ -35,7 +35,10 @@ def error_of(capsys: pytest.CaptureFixture[str], parse, arguments: list[str]) ->
         (["plan", "digits", "--verbose"], f"unknown option '--verbose'; see '{COMMAND} plan --help'"),
         (["plan", "digits", "vit"], f"unexpected argument 'vit'; see '{COMMAND} plan --help'"),
         (["run"], f"the following arguments are required: NAME|FILE; see '{COMMAND} run --help'"),
-        (["run", "--plan", "digits"], f"unknown option '--plan'; see '{COMMAND} run --help'"),
+        (
+            ["run", "--plan", "digits"],
+            f"unexpected option '--plan': the experiment's options follow its name; see '{COMMAND} run --help'",
+        ),
         (
             ["export", "x", "--format", "onxx"],
             "argument --format: 'onxx' is not one of safetensors, onnx, torch-export, timm; did you mean 'onnx'? "

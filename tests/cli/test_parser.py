@@ -12,6 +12,7 @@ from nightly import nightly_except
 
 from raykd.cli import parser
 from raykd.cli.options import make_experiment_parser
+from raykd.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,7 +56,7 @@ def test_every_public_name_can_be_imported():
         raykd.KDD  # noqa: B018
 
 
-@pytest.mark.parametrize("line", nightly_except(["KD(alpha=2)"], ["KD(alpha=2)", "main(3)"]))
+@pytest.mark.parametrize("line", nightly_except(["KD(alpha=2)"], ["KD(alpha=2)", "1 / 0"]))
 def test_an_error_in_a_running_experiment_file_is_one_line_and_other_errors_keep_their_traceback(line, tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(f"from raykd import KD, main\n{line}\n")
@@ -66,6 +67,15 @@ def test_an_error_in_a_running_experiment_file_is_one_line_and_other_errors_keep
         assert done.stderr.startswith("raykd: alpha = 2") and done.stderr.count("\n") == 1
     else:
         assert done.returncode == 1 and "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [((), r"main\(\) has no experiment"), ((3,), "of type int"), (([],), r"of type list.*main\(\*experiments\)")],
+)
+def test_main_without_an_experiment_is_refused_in_one_line(values, message):
+    with pytest.raises(ConfigError, match=message):
+        parser.main(*values)
 
 
 def test_importing_main_in_a_module_leaves_the_excepthook_alone(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 from raykd.cli import parser
 from raykd.errors import ConfigError
-from raykd.spec.bundled import EXPERIMENTS, SLURM, find_experiment
+from raykd.spec.bundled import EXPERIMENTS, SLURM, experiment_files, find_experiment
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,14 +42,28 @@ def test_a_path_stays_as_it_is(path: str, tmp_path: Path) -> None:
 
 def test_an_unknown_name_lists_the_projects_experiments_too(tmp_path: Path) -> None:
     (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments" / "my_study.py").touch()
+    (tmp_path / "experiments" / "my_study.py").write_text("experiment = 1")
     with pytest.raises(ConfigError, match=r"known are .*digits.*my_study.*; did you mean 'my_study'\?"):
         find_experiment("my_studi", tmp_path)
 
 
+def test_an_unknown_name_suggests_the_file_of_that_name_in_the_current_folder(tmp_path: Path) -> None:
+    (tmp_path / "tiny.py").touch()
+    with pytest.raises(ConfigError, match=r"unknown experiment 'tiny': .*; did you mean 'tiny\.py'\?"):
+        find_experiment("tiny", tmp_path)
+
+
+def test_a_network_in_the_experiments_folder_is_not_listed_as_an_experiment(tmp_path: Path) -> None:
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "my_net.py").write_text("from digits import experiment as digits\nclass MyNet: ...\n")
+    (tmp_path / "experiments" / "mine.py").write_text("experiments: tuple = ()\n")
+    names = [path.stem for path in experiment_files(tmp_path)]
+    assert "mine" in names and "my_net" not in names
+
+
 def test_experiments_lists_each_name_with_the_first_line_of_its_docstring(tmp_path, monkeypatch, capsys) -> None:
     (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments" / "digits.py").write_text('"""Mine.\n\nMore.\n"""\n')
+    (tmp_path / "experiments" / "digits.py").write_text('"""Mine.\n\nMore.\n"""\nexperiment = 1\n')
     (tmp_path / "experiments" / "broken.py").write_text("def")
     monkeypatch.chdir(tmp_path)
     assert parser.entry(["experiments"]) == 0

@@ -1,6 +1,7 @@
 """`raykd runs` and `raykd clean`, as a user types them, also while another process trains in the results folder."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -113,6 +114,12 @@ def test_show_prints_the_results_the_files_and_who_refers_to_the_run(type_in, re
         assert part in text
     facts = json.loads(type_in("runs", "show", "teach", "--json"))
     assert len(facts["students"]) == 3 and facts["plans"] == ["small"] and facts["record"]["stage"] == "teacher"
+
+
+def test_the_list_of_an_empty_folder_names_the_option_for_another(type_in, results):
+    shutil.rmtree(results)
+    results.mkdir()
+    assert type_in("runs").startswith("this folder has no runs; name another with --results\n")
 
 
 def test_rm_prints_what_it_removes_and_asks(type_in, results, monkeypatch):

@@ -243,7 +243,7 @@ BAD: dict[Callable[[Path], None], str] = {
     empty_class: r"insects/test/bee: a class without images; add some, or remove the folder",
     file_of_another_kind: r"insects/train/bee/labels\.csv: is not a \.png or \.jpg or \.jpeg file; convert it",
     loose_image: r"insects/train/000\.png: is an image outside of the class folders; move it into one: train/<class>/",
-    renamed_class: r"insects/test/waps: a class that train lacks; did you mean 'wasp'\?; train's folders name",
+    renamed_class: r"insects/test/waps: a class that train lacks; train's folders name .*; did you mean 'wasp'\?$",
     one_class: r"insects/train: has 1 folder of classes; at least two are required",
     cut_short: r"insects/train/wasp/003\.png is a PNG or JPEG that cannot be decoded \(.*\); copy or download it again",
     no_image: r"insects/test/ant/000\.png is no PNG or JPEG; store one of these",

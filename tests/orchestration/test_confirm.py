@@ -166,6 +166,19 @@ def test_command_fails_with_the_reason_if_all_configurations_diverge(search_conf
         search_confirmed(every)
 
 
+@pytest.mark.parametrize("stage", ["distilled", "baseline"])
+def test_a_finished_run_whose_weights_are_gone_is_named_and_not_trained_again(
+    search_confirmed, tmp_path: Path, stage: str
+) -> None:
+    tops = {"distilled 0.05": [60, 61], "distilled 0.2": [84, 85], "baseline 0.2": [82, 83]}
+    search_confirmed(tops)
+    folder = next(tmp_path.glob(f"*/{stage}-*"))
+    (folder / "best.safetensors").unlink()
+    assert not is_confirmed(command(tmp_path, RATES))
+    with pytest.raises(ConfigError, match=rf"{folder.name}/best\.safetensors' is damaged: it is missing.*move the"):
+        search_confirmed({})
+
+
 @pytest.mark.parametrize("damage", ["candidates", "baseline", "winner"])
 def test_a_damaged_confirmation_is_refused_in_one_line(search_confirmed, tmp_path: Path, damage: str) -> None:
     search_confirmed({"distilled 0.05": [60, 61], "distilled 0.2": [84, 85], "baseline 0.2": [82, 83]})
