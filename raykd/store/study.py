@@ -129,7 +129,7 @@ class SearchFolder(LockedFolder[SearchRecord]):
 
     @property
     def page_folder(self) -> Path:
-        """The folder of the search's page of the report."""
+        """The folder of the search's page of the report. No two searches share it: a family's name has no hyphen."""
         return self.path.parents[1] / REPORT / f"{self.path.parent.name}-{self.path.name}"
 
     @property
