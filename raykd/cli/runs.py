@@ -82,7 +82,7 @@ def remove(arguments: Namespace) -> None:
     searches = removable_searches(results, search_folders, force)
     chosen = removable_runs(results, run_folders, force, searches)
     for search in searches:
-        print(search_removal_text(search, pages_of(results, [search]), results, time.time()))
+        print(search_removal_text(search, pages_of([search]), results, time.time()))
     if chosen:
         print(removal_text(chosen))
     counts = [plural(len(chosen), "run")] if chosen else []

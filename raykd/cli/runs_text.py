@@ -8,11 +8,11 @@ from typing import Any
 from raykd.cli.run_list import Row, search_row
 from raykd.config.codec import read_record
 from raykd.errors import COMMAND, ConfigError, flattened, plural
+from raykd.spec.stages import TRIALS
 from raykd.store.cleaning import KINDS, Cleaning, Removable
 from raykd.store.records import Costs, Metrics
 from raykd.store.results_folder import LOGIT_CACHES, disk_bytes
 from raykd.store.run_catalog import Catalog, CatalogRun, CatalogSearch
-from raykd.store.run_folder import TRIALS
 from raykd.store.run_references import References
 
 MAX_LISTED = 8  # entries of one kind

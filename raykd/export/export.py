@@ -21,6 +21,7 @@ from raykd.export.timm_format import TimmFormat
 from raykd.export.torch_export_format import TorchExportFormat
 from raykd.models.model import BuiltInModel
 from raykd.provenance import file_sha256
+from raykd.spec.stages import EXPORTED
 from raykd.store.run_names import find_run
 
 FORMATS: dict[str, ExportFormat] = {
@@ -43,7 +44,7 @@ def export_run(results: Path, run_name: str, format_name: str, output: Path | No
     """
     form = FORMATS[format_name]
     run = read_finished_run(find_run(results, run_name))
-    folder = output or results / "exported" / f"{run.folder.path.name}-{form.name}"
+    folder = output or results / EXPORTED / f"{run.folder.path.name}-{form.name}"
     target = folder.resolve()  # if it is a link, the folder that it points to
     require_replaceable(target, overwrite, FILES)
     form.require(run)

@@ -15,7 +15,7 @@ from raykd.config.damage import damaged
 from raykd.orchestration.data_storage import with_packs
 from raykd.orchestration.options import Options, dataset_of
 from raykd.orchestration.progress import log
-from raykd.spec.stages import ROLES, Stage
+from raykd.spec.stages import ROLES, SAVED_MODELS, Stage
 from raykd.store.migration import require_migrated
 from raykd.store.records import read_plan
 from raykd.store.results_folder import in_use
@@ -27,9 +27,6 @@ from raykd.training.run_record import recorded_run, require_same_data
 if TYPE_CHECKING:
     from raykd.report.figures.saved import FigureFormat
     from raykd.report.report import Report
-
-
-SAVED = "models_saved"  # folder below the results
 
 
 def evaluate_and_report(
@@ -85,9 +82,9 @@ def write_report(
     report = build(results, figure_formats)  # checks every file before anything is written
     for family_role, folder in best_runs.items():
         if damage := folder.weights_damage():
-            log(console, f"{SAVED}/{family_role}.safetensors is not updated: {damaged(folder.best, damage)}")
+            log(console, f"{SAVED_MODELS}/{family_role}.safetensors is not updated: {damaged(folder.best, damage)}")
             continue
-        with replacing(results / SAVED / f"{family_role}.safetensors") as temporary:
+        with replacing(results / SAVED_MODELS / f"{family_role}.safetensors") as temporary:
             shutil.copyfile(folder.best, temporary)
     for path in _outdated_models(results, best_runs):
         log(console, f"{path.relative_to(results)} is of an earlier configuration: no run of the new one is done yet")
@@ -102,7 +99,7 @@ def _outdated_models(results: Path, best_runs: Collection[str]) -> list[Path]:
     """
     families = [path.parent.name for path in sorted(results.glob("*/plan.json"))]
     names = [f"{family}_{role}" for family in families for role in ROLES.values()]
-    paths = [results / SAVED / f"{name}.safetensors" for name in names if name not in best_runs]
+    paths = [results / SAVED_MODELS / f"{name}.safetensors" for name in names if name not in best_runs]
     return [path for path in paths if path.is_file()]
 
 

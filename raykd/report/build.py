@@ -20,6 +20,7 @@ from raykd.report.render.paper_tables import paper_tables
 from raykd.report.render.search_page import search_files
 from raykd.report.report import Report
 from raykd.report.stats.summary import summarize
+from raykd.spec.stages import REPORT
 from raykd.store.migration import require_migrated
 
 TableFormat = Literal["latex", "markdown", "csv"]
@@ -63,7 +64,7 @@ def load(results: str | Path = "ray_results") -> Report:
     require_migrated(results)
     searches = summarize_searches(results)
     summaries = tuple(summarize(family, _warnings_of_selection(searches, family)) for family in collect(results))
-    return Report(summaries, results / "report" / "index.html", searches)
+    return Report(summaries, results / REPORT / "index.html", searches)
 
 
 def tables_text(report: Report, table_format: TableFormat) -> str:

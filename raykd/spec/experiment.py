@@ -40,7 +40,7 @@ from raykd.spec.overrides import override_all
 from raykd.spec.published import published_pairs
 from raykd.spec.recipe import Recipe
 from raykd.spec.search import Search
-from raykd.spec.stages import TEACHERS
+from raykd.spec.stages import RESERVED
 from raykd.spec.trackers import require_known_trackers, trackers_named
 
 CACHEABLE: frozenset[Need] = frozenset({"logits", "embedding"})  # a cache of feature maps would take gigabytes
@@ -187,7 +187,8 @@ class Experiment(Config):
         reason = "it becomes a folder, and the beginning of paths for --set"
         allowed = f"must be a short name of a-z, 0-9 and _, and not the name of a field: {reason}"
         self.require(bool(is_plain), "family", allowed)
-        self.require(self.family != TEACHERS, "family", "is the folder of all experiments' teachers; use another name")
+        taken = "is the name of a folder that raykd makes in the results; use another name"
+        self.require(self.family not in RESERVED, "family", taken)
         self.require(self.teacher_seed >= 0, "teacher_seed", "must be 0 or more")
         known = ", ".join(published_pairs())
         self.require(self.published in ("", *published_pairs()), "published", f"must be one of {known}")

@@ -21,6 +21,7 @@ from typing import Literal, get_args
 from raykd.atomic import is_leftover
 from raykd.errors import RunFailed
 from raykd.file_lock import holding, is_locked, lock_at
+from raykd.spec.stages import TRIALS
 from raykd.store.migration import SET_ASIDE, require_migrated
 from raykd.store.results_folder import (
     DECODED,
@@ -34,7 +35,7 @@ from raykd.store.results_folder import (
     unused,
 )
 from raykd.store.run_catalog import Catalog, CatalogRun, read_catalog
-from raykd.store.run_folder import TRIALS, RunFolder
+from raykd.store.run_folder import RunFolder
 from raykd.store.run_references import References
 from raykd.store.run_removal import REMOVED
 

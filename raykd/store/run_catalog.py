@@ -17,10 +17,10 @@ from raykd.config.codec import read_record
 from raykd.errors import ConfigError
 from raykd.spec.search import Search
 from raykd.spec.set_paths import settings_of
-from raykd.spec.stages import Stage
+from raykd.spec.stages import TRIALS, Stage
 from raykd.store.records import ConfirmationRecord, Metrics, PlanRecord, RunRecord, TagsRecord, read_plan
 from raykd.store.results_folder import disk_bytes, require_readable
-from raykd.store.run_folder import TRIALS, RunFolder, Status
+from raykd.store.run_folder import RunFolder, Status
 from raykd.store.study import SearchFolder, SearchTrial, num_ended
 
 # Identities of files and data, which --set does not take, and fields that have columns of their own.

@@ -19,8 +19,6 @@ from raykd.store.records import RunRecord
 
 Status = Literal["not started", "running", "interrupted", "failed", "done", "damaged"]
 
-TRIALS = "trials"  # folder of a search that holds the runs of its trials
-
 
 @dataclass(frozen=True)
 class RunFolder(LockedFolder[RunRecord]):

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from raykd.errors import COMMAND, ConfigError, RunFailed
 from raykd.file_lock import holding, lock_at
+from raykd.spec.stages import TRIALS
 from raykd.store.migration import require_migrated
 from raykd.store.results_folder import PLAN_LOCK, PLAN_WAIT_S, is_in_use, require_writable
 from raykd.store.run_catalog import Catalog, CatalogRun, CatalogSearch, read_catalog
-from raykd.store.run_folder import TRIALS, RunFolder
+from raykd.store.run_folder import RunFolder
 from raykd.store.run_references import References
 
 REMOVED = ".removed-"  # prefix of a folder that is being removed

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from raykd.errors import ConfigError, RunFailed
 from raykd.file_lock import holding, lock_at
+from raykd.spec.stages import TRIALS
 from raykd.store.migration import require_migrated
 from raykd.store.results_folder import PLAN_LOCK, PLAN_WAIT_S, is_in_use, require_writable
 from raykd.store.run_catalog import CatalogSearch, read_catalog
-from raykd.store.run_folder import TRIALS
 from raykd.store.run_removal import REMOVED
 from raykd.store.study import SearchFolder
 
@@ -56,19 +56,16 @@ def remove_searches(results: Path, searches: Sequence[CatalogSearch], force: boo
     with holding(lock_at(results / PLAN_LOCK), PLAN_WAIT_S):
         removable_searches(results, [search.folder for search in searches], force)
         with _all_locked(searches):
-            pages = pages_of(results, searches)
+            pages = pages_of(searches)
             paths = [search.folder.path for search in searches]
             renamed = [path.rename(path.with_name(f"{REMOVED}{uuid.uuid4().hex[:12]}")) for path in paths]
     for path in (*renamed, *pages):
         shutil.rmtree(path)
 
 
-def pages_of(results: Path, searches: Sequence[CatalogSearch]) -> list[Path]:
-    """Return the folders with the pages of `searches` alone. Names such as a/b-c and a-b/c share a folder."""
-    removed = {search.folder.path.resolve() for search in searches}
-    kept = [one for one in read_catalog(results).searches if one.folder.path.resolve() not in removed]
-    pages = dict.fromkeys(search.folder.page_folder for search in searches)
-    return [page for page in pages if page.is_dir() and page not in {one.folder.page_folder for one in kept}]
+def pages_of(searches: Sequence[CatalogSearch]) -> list[Path]:
+    """Return the folders with the pages of `searches` that exist."""
+    return [search.folder.page_folder for search in searches if search.folder.page_folder.is_dir()]
 
 
 @contextmanager

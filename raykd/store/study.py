@@ -25,10 +25,11 @@ from optuna.trial import FrozenTrial
 from raykd.config.damage import damaged
 from raykd.errors import ConfigError
 from raykd.spec.search import Choice, Integer, Search, Space, Uniform
+from raykd.spec.stages import REPORT, TRIALS
 from raykd.store.journal import CheckedJournal, ReadOnlyJournal
 from raykd.store.locked_folder import FileIn, LockedFolder
 from raykd.store.records import END_STATES, EndState, SearchRecord, TrialState
-from raykd.store.run_folder import TRIALS, RunFolder
+from raykd.store.run_folder import RunFolder
 
 
 class PerTrialSeedSampler(BaseSampler):
@@ -128,8 +129,8 @@ class SearchFolder(LockedFolder[SearchRecord]):
 
     @property
     def page_folder(self) -> Path:
-        """The folder of the search's page of the report."""
-        return self.path.parents[1] / "report" / f"{self.path.parent.name}-{self.path.name}"
+        """The folder of the search's page of the report. No two searches share it: a family's name has no hyphen."""
+        return self.path.parents[1] / REPORT / f"{self.path.parent.name}-{self.path.name}"
 
     @property
     def described(self) -> str:

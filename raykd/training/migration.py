@@ -26,11 +26,11 @@ from raykd.errors import ConfigError, plural
 from raykd.file_lock import is_locked, lock_at
 from raykd.provenance import teacher_digest
 from raykd.spec.plan import Run
-from raykd.spec.stages import TEACHERS
+from raykd.spec.stages import TEACHERS, TRIALS
 from raykd.store.migration import JOURNAL, SET_ASIDE, MigrationRecord, Move
 from raykd.store.records import PlanRecord, RunRecord, UsageFile
 from raykd.store.results_folder import is_in_use
-from raykd.store.run_folder import TRIALS, RunFolder
+from raykd.store.run_folder import RunFolder
 from raykd.training.checkpoint import set_run_of_checkpoint
 from raykd.training.run_record import recorded_run
 from raykd.training.run_sources import load_method_class

@@ -118,6 +118,12 @@ def test_time_to_count_trials_is_linear_in_their_number() -> None:
     assert _max_epochs_by_seed([(trial % 1000, trial) for trial in range(200_000)])[999] == 199_999
 
 
+@pytest.mark.parametrize("name", ["teachers", "report", "models_saved", "exported", "trials"])
+def test_a_family_with_the_name_of_another_folder_of_the_results_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"family = '{name}' .*name of a folder that raykd makes in the results"):
+        replace(experiment(), family=name)
+
+
 def test_a_family_with_the_name_of_a_field_is_refused() -> None:
     for name in ("data", "method", "teacher_seed"):
         with pytest.raises(ConfigError, match=f"family = '{name}'"):

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from small_runs import NO_WEIGHTS, digits, experiment, recipe, run_of
 
-from raykd.errors import ConfigError
 from raykd.methods import CRD, DKD
 from raykd.spec.experiment import Workers
 from raykd.spec.plan import make_plan
@@ -61,8 +60,3 @@ def test_teachers_have_a_separate_family_and_students_that_of_their_experiment()
         ("baseline", "small"),
         ("distilled", "small"),
     ]
-
-
-def test_no_experiment_may_have_the_name_of_the_teachers_folder() -> None:
-    with pytest.raises(ConfigError, match=r"family = 'teachers' in Experiment: is the folder of all experiments'"):
-        experiment(family=TEACHERS)

@@ -50,20 +50,6 @@ def test_runs_that_confirm_a_search_teachers_and_caches_outlive_it(tmp_path):
     assert before <= after and len(read_catalog(tmp_path).runs) == len(plan.runs)
 
 
-def test_a_page_that_another_search_shares_is_kept(tmp_path):
-    """The page of 'cnn/a-b' has the name of that of 'cnn-a/b'."""
-    kept = other_search(tmp_path, "a-b")
-    removed = SearchFolder(tmp_path / "cnn-a" / "b")
-    removed.path.parent.mkdir()
-    other_search(tmp_path, "b").path.rename(removed.path)
-    assert kept.page_folder == removed.page_folder
-    kept.page_folder.mkdir(parents=True)
-    remove(tmp_path, removed)
-    assert not removed.path.exists() and kept.page_folder.is_dir()
-    remove(tmp_path, kept)
-    assert not kept.page_folder.exists()
-
-
 def test_a_search_is_refused_while_a_process_holds_its_lock_or_that_of_a_trial(tmp_path):
     search, other = SearchFolder(finished_search(tmp_path).path), other_search(tmp_path)
     with SearchFolder(search.path).lock(), pytest.raises(ConfigError, match=r"'cnn/search' is locked by .*wait"):
