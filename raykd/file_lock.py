@@ -60,10 +60,10 @@ def is_locked(lock: FileLock) -> bool:
 
 
 def try_lock_range(file: IO[bytes], start: int, end: int) -> bool:
-    """Lock bytes start .. end - 1 of a file, which need not exist, and return whether no other process has locked one.
+    """Lock bytes start .. end - 1 of an open file, and return True; return False if another process has locked one.
 
-    The lock belongs to this process, and is released when the process closes any descriptor of the file. So no file is
-    locked that is also read or written.
+    The bytes may lie beyond the end of the file. The lock belongs to this process, which releases it when it closes any
+    descriptor of the file. Use a file that is neither read nor written.
     """
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, end - start, start)

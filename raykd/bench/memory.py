@@ -26,10 +26,10 @@ TIMEOUT_S = 600.0
 
 
 def peak_memory(family: str, device: torch.device) -> dict[str, int]:
-    """Return bytes: the run's 'peak', and its expected 'limit', the sum of 'before', 'images', 'cache' and BATCH_BYTES.
+    """Return bytes: the run's 'peak', and its expected 'limit', the sum of 'before', 'images', 'cache' and 'batch'.
 
-    before: what the process takes before the run. The imported packages take 0.6 to 0.9 GB, more with each version. On
-    a GPU only the GPU's memory counts, of which this is 0.
+    before: memory of the process before the run, 0.6 to 0.9 GB for the imported packages, depending on their versions.
+    On a GPU only the GPU's memory counts, and this is 0. batch: BATCH_BYTES.
     """
     context = multiprocessing.get_context("spawn")  # a forked child would inherit this process's memory
     receiver, sender = context.Pipe(duplex=False)
@@ -62,5 +62,5 @@ def _send_peak(name: str, device_name: str, threads: int, sender: Any) -> None:
         rendered = 2 * (1 + 2 * family.data.crop_padding / dataset.image_size) ** 2
         images = dataset.train.pixels.numel() * (1 + rendered)
         peak = peak_bytes(device)
-    sizes = {"before": before, "images": int(images), "cache": cache.key.size_bytes}
-    sender.send(sizes | {"peak": peak, "limit": sum(sizes.values()) + BATCH_BYTES})
+    sizes = {"before": before, "images": int(images), "cache": cache.key.size_bytes, "batch": BATCH_BYTES}
+    sender.send(sizes | {"peak": peak, "limit": sum(sizes.values())})

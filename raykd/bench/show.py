@@ -60,7 +60,8 @@ def _print_ratios(name: str, results: Mapping[str, Any], console: Console) -> No
         mebibytes = {part: f"{memory[part] / 2**20:,.0f}" for part in memory}
         console.print(
             f"peak memory of a run: {mebibytes['peak']} MiB of {mebibytes['limit']} (before the run "
-            f"{mebibytes['before']}, images {mebibytes['images']}, logit cache {mebibytes['cache']}, and 1 GiB)",
+            f"{mebibytes['before']}, images {mebibytes['images']}, logit cache {mebibytes['cache']}, "
+            f"batch {mebibytes['batch']})",
             soft_wrap=True,
         )
     if arithmetic := results.get("flops_per_s"):

@@ -78,7 +78,7 @@ def show_run(arguments: Namespace) -> None:
 def remove(arguments: Namespace) -> None:
     """Remove the runs and searches that the user names, after printing them and asking."""
     results, force = Path(arguments.results), arguments.force
-    run_folders, search_folders = _named(results, arguments.run)
+    run_folders, search_folders = _find_named(results, arguments.run)
     searches = removable_searches(results, search_folders, force)
     chosen = removable_runs(results, run_folders, force, searches)
     for search in searches:
@@ -95,24 +95,24 @@ def remove(arguments: Namespace) -> None:
         print(f"removed {' and '.join(counts)}")
 
 
-def _named(results: Path, names: Sequence[str]) -> tuple[list[RunFolder], list[SearchFolder]]:
+def _find_named(results: Path, names: Sequence[str]) -> tuple[list[RunFolder], list[SearchFolder]]:
     """Return the runs and the searches that `names` name. Raises ConfigError for a name of neither."""
-    searches = {f"{path.parent.name}/{path.name}": SearchFolder(path) for path in search_paths(results)}
-    runs, chosen = [], []
+    by_name = {f"{path.parent.name}/{path.name}": SearchFolder(path) for path in search_paths(results)}
+    runs, searches = [], []
     for name in names:
-        if name in searches:
-            chosen.append(searches[name])
+        if name in by_name:
+            searches.append(by_name[name])
         elif name and SearchFolder(Path(name)).record_path.is_file():
-            chosen.append(SearchFolder(Path(name)))
+            searches.append(SearchFolder(Path(name)))
         else:
             try:
                 runs.append(find_run(results, name))
             except ConfigError:
-                if near := did_you_mean(name, searches):
+                if near := did_you_mean(name, by_name):
                     shown = one_line(shortened(name))
                     raise ConfigError(f"no run or search '{shown}' under '{results}'{near}") from None
                 raise
-    return runs, chosen
+    return runs, searches
 
 
 def tag(arguments: Namespace) -> None:
@@ -151,7 +151,7 @@ def _is_confirmed(arguments: Namespace, question: str) -> bool:
     if arguments.yes:
         return True
     if not sys.stdin.isatty():
-        raise ConfigError(f"{question}? cannot be asked without a terminal, so nothing is removed; add --yes")
+        raise ConfigError(f"'{question}?' cannot be asked without a terminal, so nothing is removed; add --yes")
     try:
         answer = input(f"{question}? [y/N] ")
     except EOFError:

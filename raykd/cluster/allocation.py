@@ -13,8 +13,8 @@ MEBIBYTE = 1024**2  # Slurm's "megabyte"
 MIN_MEMORY_BYTES = 2048 * MEBIBYTE  # Ray's processes use about 1.2 GiB before any worker starts
 CPUS = re.compile(r"(\d+)(?:\(x(\d+)\))?")  # '8', or '8(x2)' for two consecutive nodes
 # srun reads these variables as requests, in addition to its options. In a job they are the requests of the job, or of
-# another job in whose shell sbatch was called. With CPU_BIND=CPUs of another job, srun starts nothing: "CPU binding
-# outside of job step allocation".
+# another job in whose shell sbatch was called. With the CPU_BIND of another job, srun starts nothing and
+# reports "CPU binding outside of job step allocation".
 STEP_REQUESTS = re.compile(
     r"S(LURM|RUN)_(GPUS(_PER_\w+)?|GPU_(BIND|FREQ)|(CPU|MEM)_BIND(_\w+)?|GRES(_FLAGS)?|CPUS_PER_(GPU|TASK)|MEM_PER_\w+|"
     r"NTASKS(_PER_\w+)?|NPROCS|TRES_(PER_TASK|BIND)|CONSTRAINT|CORE_SPEC|DISTRIBUTION|EXACT|EXCLUSIVE|HINT|SPREAD_JOB|"

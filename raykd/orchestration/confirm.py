@@ -15,7 +15,7 @@ from typing import Any, Literal
 from raykd.config.codec import is_number, read_record, require_record, write_record
 from raykd.config.damage import damaged
 from raykd.errors import Interrupted, RunFailed, plural
-from raykd.orchestration.run_experiments import plan_of, raise_for, read_states, run_to_completion
+from raykd.orchestration.run_experiments import plan_of, raise_for, restore_damaged, run_to_completion
 from raykd.orchestration.run_queue import JobStatus, State
 from raykd.orchestration.run_states import RunStates
 from raykd.orchestration.search_identity import SearchCommand
@@ -77,7 +77,7 @@ def confirm(
         return plan_of(experiment.with_configuration(candidates[index].configuration), options)[0].runs
 
     every = {run.name: run for each in candidates for run in (*each.baselines, *each.runs)}
-    states = read_states([*every.values()], options, command.console)
+    states = restore_damaged([*every.values()], options, command.console)
     baselines = _baselines_to_train(command, candidates, states, results)
     runs = list({run.name: run for run in (*baselines, *(run for each in candidates for run in each.runs))}.values())
     track(runs)

@@ -71,12 +71,12 @@ class Progress(LiveTable):
             self._num_lines[status.job.name] = len(status.lines)
             if self._is_new(status):
                 self._logged[status.job.name] = status.state, status.report, time.monotonic()
-                self.log(f"{run_line(status)}{self._computed(status)}")
+                self.log(f"{run_line(status)}{self._compute_note(status)}")
         self._show_caches([status for status in statuses if status.job.kind == "fill"])
         self.live.update(_table(training))
 
-    def _computed(self, status: JobStatus) -> str:
-        """Return precision, device, teacher and step of a run, for the first line that follows an epoch of it."""
+    def _compute_note(self, status: JobStatus) -> str:
+        """Return how a run is computed, for the first line after an epoch of it; '' for its other lines."""
         if status.report is None or not status.report.compute or status.job.name in self._described:
             return ""
         self._described.add(status.job.name)

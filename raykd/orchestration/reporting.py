@@ -87,13 +87,13 @@ def write_report(
         with replacing(results / SAVED_MODELS / f"{family_role}.safetensors") as temporary:
             shutil.copyfile(folder.best, temporary)
     for path in _outdated_models(results, best_runs):
-        log(console, f"{path.relative_to(results)} is of an earlier configuration: no run of the new one is done yet")
+        log(console, f"{path.relative_to(results)} is kept from an earlier run: no run of the current plan is done")
     log(console, render_text(report, in_full))
     return report
 
 
 def _outdated_models(results: Path, best_runs: Collection[str]) -> list[Path]:
-    """Return the models of planned families that are not copies of a run of their present plan.
+    """Return the models of planned families of which no run in the current plan is done.
 
     They are kept, because they may be the only copies of runs that were removed. best_runs: '<family>_<role>' of each.
     """

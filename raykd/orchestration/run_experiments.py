@@ -115,7 +115,7 @@ def checked_plan(experiment: Experiment, dataset: Dataset, options: Options, net
     for run in {run.method: run for run in plan.runs if run.stage == "distilled"}.values():
         networks.require_method_fits(run)
     for run in {(run.recipe, run.method): run for run in plan.runs}.values():
-        networks.require_batch_fits(run, experiment.workers.count)
+        networks.require_valid_batch_norm(run, experiment.workers.count)
     return plan
 
 
@@ -145,7 +145,7 @@ def run_experiments(
     options = prepared(experiments, options, console)
     plans = plans_of(experiments, options)
     store = RunStore(options.results)
-    states = read_states(_runs_of(plans), options, console)
+    states = restore_damaged(_runs_of(plans), options, console)
     store.make_folder()
     note_results(options.results)
     with in_use(options.results):
@@ -227,11 +227,11 @@ def as_filled(cache: PlannedCache) -> PlannedCache:
     return replace(cache, num_parts=0)
 
 
-def read_states(runs: Sequence[Run], options: Options, console: Console) -> RunStates:
+def restore_damaged(runs: Sequence[Run], options: Options, console: Console) -> RunStates:
     """Restore the damaged or missing best weights of finished `runs`, and return the states afterward.
 
     Imported weights are imported again instead. Raises DamagedFile if weights cannot be restored: a finished run is
-    never trained again without being requested.
+    trained again only after the user has moved its folder away.
     """
     store = RunStore(options.results)
     states = RunStates.read(runs, store)

@@ -154,7 +154,7 @@ def _run_round(
     left = search.num_trials - num_ended(study.trials())
     num_concurrent = min(left, search.max_concurrent or left)
     slots = slots_of(command.experiment.workers, num_concurrent, num_concurrent)
-    command.log(f"{trials_in_words(search)}, {left} of them left; {slots}")
+    command.log(f"{trials_in_words(search)}; {plural(left, 'trial')} left; {slots}")
     command.log("starting workers, which takes 5 to 10 seconds")
     folder.update(cpus=slots.cpus * slots.workers, gpus=slots.gpus * slots.workers)
     # Tune runs a trial in another working directory, so every path must be absolute.

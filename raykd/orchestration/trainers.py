@@ -36,7 +36,7 @@ POLL_S = 0.25
 # How long to wait for trainers to end: one that is still starting takes 5 to 20 s to find that no job is left. A
 # trainer that waits for a lost node never ends by itself.
 END_S = 45.0
-STOPPED_END_S = 5.0  # the same after a stop: nothing is left to do for trainers that are still starting
+STOPPED_END_S = 5.0  # how long after a stop, when trainers that are still starting have nothing to save
 KILL_S = 20.0  # a controller that was just requested takes seconds to start
 KILL_POLL_S = 1.0
 IDLE = timedelta(days=30)  # a worker that a batch leaves out waits for as long as the run takes

@@ -66,7 +66,7 @@ from raykd.training.training_step import make_model
 LOCK_WAIT_S = 60.0  # the worker of a killed command may still be writing the trial's folder
 # How long Tune waits for a pruned trial to close its files before it gives up the next trial in that worker.
 THREAD_TIMEOUT = ("TUNE_FUNCTION_THREAD_TIMEOUT_S", "60")
-_gpu_losses: list[str] = []  # why this process can train no other trial, if it cannot
+_lost_gpu: list[str] = []  # the error after which this process cannot use its GPU, if there was one
 # Ray requires some resource for a trial's process, while the CPUs and GPUs belong to its workers.
 MIN_RESOURCES: dict[str, float] = {"memory": 2**20}
 
@@ -105,8 +105,8 @@ def run_trial(config: Mapping[str, Any], shared: TrialContext) -> None:
     outside of the configuration, or if an earlier trial of the process lost it.
     """
     os.environ.setdefault(*THREAD_TIMEOUT)
-    if _gpu_losses:
-        raise RunFailed(f"an earlier trial of this process lost the GPU: {_gpu_losses[0]}")
+    if _lost_gpu:
+        raise RunFailed(f"an earlier trial of this process lost the GPU: {_lost_gpu[0]}")
     try:
         with StopPoller(shared.stop.is_set.remote) as stop:
             if shared.workers > 1:
@@ -119,7 +119,7 @@ def run_trial(config: Mapping[str, Any], shared: TrialContext) -> None:
         if loses_gpu(error):
             if classify_failure(error) == "outside":
                 raise
-            _gpu_losses.append(reason_of(error))
+            _lost_gpu.append(reason_of(error))
         last = _failed_result(error)
     finally:
         release_memory()

@@ -102,7 +102,7 @@ def _do(job: Job, worker: WorkerConfig, all_workers: Group, link: QueueLink) -> 
     workers.
     """
     torch.set_num_threads(worker.threads)  # the previous job may have resumed a run with another number
-    state, reason, group, is_usable = State.DONE, "", all_workers, True
+    state, reason, group, is_gpu_lost = State.DONE, "", all_workers, False
     if job.kind != "fill":
         _filler.cache_clear()  # it holds a teacher and all images
     try:
@@ -120,12 +120,12 @@ def _do(job: Job, worker: WorkerConfig, all_workers: Group, link: QueueLink) -> 
     except Interrupted as error:
         state, reason = State.STOPPED, str(error)
     except RaykdError as error:
-        state, reason, is_usable = State.FAILED, str(error), not loses_gpu(error)
+        state, reason, is_gpu_lost = State.FAILED, str(error), loses_gpu(error)
         if group.size == 1 and is_retried(classify_failure(error), job.name, worker.gpus):
             state = State.WAITING
     except Exception as error:
-        reason, is_usable = failure_reason(error), not loses_gpu(error)
-        if group.size > 1 or (not is_usable and classify_failure(error) == "outside"):
+        reason, is_gpu_lost = failure_reason(error), loses_gpu(error)
+        if group.size > 1 or (is_gpu_lost and classify_failure(error) == "outside"):
             link.note_error(job, reason)  # the error may only mean that another worker was lost
             raise
         state = State.FAILED
@@ -133,7 +133,7 @@ def _do(job: Job, worker: WorkerConfig, all_workers: Group, link: QueueLink) -> 
         release_memory()
     if all_workers.is_first or state is State.FAILED:
         link.finish(job, state, reason)
-    if state is State.FAILED and (group.size > 1 or not is_usable):
+    if state is State.FAILED and (group.size > 1 or is_gpu_lost):
         raise RunFailed(reason)
 
 

@@ -58,7 +58,7 @@ def flags(configuration: Mapping[str, Any]) -> str:
 
 
 def trials_in_words(search: Search) -> str:
-    """Return '16 trials', and how many configurations of a grid they leave out."""
+    """Return '16 trials', with the number of configurations of a grid if they do not try all of it."""
     trials, size = plural(search.num_trials, "trial"), len(search.grid) if search.sampler == "grid" else 0
     if search.num_trials >= size:
         return trials

@@ -187,7 +187,7 @@ class Experiment(Config):
         reason = "it becomes a folder, and the beginning of paths for --set"
         allowed = f"must be a short name of a-z, 0-9 and _, and not the name of a field: {reason}"
         self.require(bool(is_plain), "family", allowed)
-        taken = "is the name of a folder that raykd makes in the results; use another name"
+        taken = "is the name of a folder that raykd makes below the results; use another name"
         self.require(self.family not in RESERVED, "family", taken)
         self.require(self.teacher_seed >= 0, "teacher_seed", "must be 0 or more")
         known = ", ".join(published_pairs())

@@ -261,7 +261,7 @@ def _pretrained_weights(model: Model, weights_folder: Path, instead: str) -> Wei
     if not path.is_file():
         raise ConfigError(
             f"pretrained weights '{path}' do not exist: run `{COMMAND} prefetch FILE` with this experiment's file "
-            f"and --set on a machine with internet access, or {instead}"
+            f"and its --set options on a machine with internet access, or {instead}"
         )
     return _weights_file(str(path))
 

@@ -130,14 +130,14 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class TrackerEntry:
-    """What a tracker has of a run or family. store: identifies the tracker's server or file, which gave the id."""
+    """What a tracker has of a run, family or search. store: identifies the server or file, which created the id."""
 
     run_id: str = ""
     store: str = ""
     epochs: int = 0
     results: int = 0  # number of values of the finished run
     state: str = "running"
-    report: str = ""  # fingerprint of the report that is attached to a family
+    report: str = ""  # fingerprint of the report that is attached to a family or search
 
 
 @dataclass(frozen=True)
@@ -371,7 +371,7 @@ class ConfirmationRecord:
         return ""
 
 
-CACHE_CHECKSUM_BYTES = 4  # of a logit cache's filled.bits: behind the bits of each image, which end with a whole byte
+CACHE_CHECKSUM_BYTES = 4  # in a logit cache's filled.bits, after the bits of each image, which fill whole bytes
 
 
 @dataclass(frozen=True)

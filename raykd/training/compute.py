@@ -126,9 +126,10 @@ def _is_capable(device: torch.device, capability: tuple[int, int]) -> bool:
 def configure_process(device: torch.device) -> None:
     """Optimize the process for many equal steps: cuDNN autotuning on a GPU, glibc keeping freed memory on a CPU.
 
-    Attention on a GPU does not use cuDNN, torch's default on Hopper and Blackwell from 2.9 on. It reads invalid memory
-    on other streams than the default one with CUDA before 12.9 (github.com/pytorch/pytorch/issues/169849), and from
-    2.11 on it returns NaN for some lengths with a mask (issues/196678). Flash attention replaces it.
+    On a GPU this also disables cuDNN's attention, the default of torch from 2.9 on for Hopper and Blackwell. With CUDA
+    before 12.9 this attention reads invalid memory on other streams than the default one
+    (github.com/pytorch/pytorch/issues/169849). From torch 2.11 on it returns NaN for some lengths with a mask
+    (issues/196678). Without it, torch selects another kernel, such as flash attention.
     """
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
@@ -148,7 +149,7 @@ def set_malloc(settings: Mapping[int, int]) -> None:
 def release_memory() -> None:
     """Return memory of an ended run to GPU and operating system, since the process may idle for long.
 
-    After an error from which CUDA does not recover, a GPU's memory is only freed with the process.
+    After an error from which CUDA does not recover, only the end of the process frees its GPU memory.
     """
     if torch.cuda.is_initialized():
         gc.collect()  # a failed run may be part of a cycle: error, traceback, frame, variable with the error

@@ -169,7 +169,7 @@ class DeviceSteps:
             ):
                 self._launch()
         except torch.OutOfMemoryError:
-            raise  # the graph was ended, although incomplete
+            raise  # torch has ended the capture, so this process can still use the GPU
         except RuntimeError as error:
             if isinstance(error.__context__, torch.OutOfMemoryError):
                 raise error.__context__ from None

@@ -16,7 +16,7 @@ from raykd.store.records import Failure
 
 # After these errors a process can no longer use its GPU, or communicate with the other workers of its run.
 LOST_GPU = ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS", "cuDNN error", "Triton Error", "NCCL")
-# Those among them that the same operation causes again: an index out of range, or unsupported shapes or types.
+# Errors in LOST_GPU that the same operation would cause again: an index out of range, unsupported shapes or types.
 _REPEATED = ("device-side assert triggered", "STATUS_NOT_SUPPORTED", "STATUS_INVALID_VALUE", "STATUS_BAD_PARAM")
 _NO_MEMORY = ("out of memory", "allocate memory")  # CUDA, torch's CPU allocator, the operating system
 # Text of I/O errors from libraries that do not raise OSError: safetensors (Rust), and torch for mapped files.
@@ -24,7 +24,7 @@ _IO_TEXT = ("os error", "no space left", "disk quota", "input/output error", "st
 
 
 class CaptureFailed(RejectedConfiguration):
-    """A training step cannot be captured as a CUDA graph, as it could not with the same configuration again.
+    """A training step that cannot be captured as a CUDA graph. It would fail again with the same configuration.
 
     Many versions of torch do not end such a capture: their allocator and generator remain in it, so that `empty_cache`
     and dropout raise internal errors for as long as the process lives (github.com/pytorch/pytorch/pull/190308).

@@ -20,7 +20,7 @@ _GENERATORS = {
 
 
 def host_state(module: nn.Module) -> dict[str, Any]:
-    """Return the states of the global generators, and all plain values that are attributes of `module`'s parts."""
+    """Return the states of the global generators, and the numbers and text among the attributes of `module`'s parts."""
     values = {
         f"'{path}.{name}'": value
         for path, part in module.named_modules()

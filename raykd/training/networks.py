@@ -85,11 +85,11 @@ class Networks:
                 "method.ce_weight above 0"
             )
 
-    def require_batch_fits(self, run: Run, num_workers: int) -> None:
-        """Raise ConfigError if workers have one image per batch and a batch norm cannot train on one.
+    def require_valid_batch_norm(self, run: Run, num_workers: int) -> None:
+        """Raise ConfigError for a batch norm that cannot train on the images of a worker, or cannot synchronize.
 
-        Batch norm requires more than one value per channel, over the images and the positions of a feature map. Also
-        raises ConfigError for a batch norm that cannot synchronize its statistics over workers, if it has to.
+        With one image per worker a batch norm fails if it has one value per channel, over the images and the positions
+        of a feature map. With several workers and `sync_batch_norm` it must be able to synchronize its statistics.
         """
         is_shared = num_workers > 1 and run.recipe.sync_batch_norm
         if is_shared and run.imported is None:

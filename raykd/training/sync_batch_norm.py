@@ -20,8 +20,8 @@ from raykd.errors import ConfigError
 def require_synchronizable(module: nn.Module, role: str) -> None:
     """Raise ConfigError for a batch norm in `module` that cannot synchronize. role: 'teacher' or 'student'.
 
-    Such are other classes, as timm's layers with a fused activation, and layers without weights, running statistics or
-    momentum.
+    These are batch norms of other classes than BatchNorm2d, such as timm's layers with a fused activation, and those
+    without weights, running statistics or momentum.
     """
     for name, layer in module.named_modules():
         if isinstance(layer, _BatchNorm) and not _can_synchronize(layer):
@@ -37,7 +37,10 @@ def _can_synchronize(layer: _BatchNorm) -> bool:
 
 
 def synchronize_batch_norm(module: nn.Module, process_group: Any) -> None:
-    """Make every batch norm in `module`, checked before, synchronize over `process_group` (None for all processes)."""
+    """Make every batch norm in `module` synchronize over `process_group` (None for all processes).
+
+    module: `require_synchronizable` accepts it.
+    """
     for child in module.modules():
         if type(child) is nn.BatchNorm2d:
             child.__class__ = SyncBatchNorm2d

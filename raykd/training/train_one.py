@@ -122,11 +122,11 @@ def _explained(run: Run, folder: RunFolder, group: Group) -> Iterator[None]:
     except Exception as error:
         if not recompiles_too_often(error):
             raise
-        rejected = (
+        message = (
             f"{run.role}.compile = true: torch compiled the training step anew too often, because its operations "
             f"differ between steps; set {run.role}.compile=false"
         )
-        raise _recorded(RejectedConfiguration(rejected), "rejected", folder, group) from error
+        raise _recorded(RejectedConfiguration(message), "rejected", folder, group) from error
 
 
 def _recorded(error: RaykdError, failure: Failure, folder: RunFolder, group: Group) -> RaykdError:

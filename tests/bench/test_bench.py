@@ -141,7 +141,14 @@ def test_command_prints_and_writes_its_results(
 ) -> None:
     for name in ("cnn", "vit"):
         monkeypatch.setitem(FAMILIES, name, lambda: tiny(cnn()))
-    sizes = {"peak": 1 << 30, "before": 1 << 28, "images": 1 << 29, "cache": 1 << 27, "limit": 1 << 31}
+    sizes = {
+        "peak": 1 << 30,
+        "before": 1 << 28,
+        "images": 1 << 29,
+        "cache": 1 << 27,
+        "batch": 1 << 30,
+        "limit": 1 << 31,
+    }
     monkeypatch.setattr(run, "peak_memory", lambda name, device: sizes)
     monkeypatch.setattr(run, "compare", lambda size, device: {"standard_s": 9.0, "raykd_s": 3.0, "ratio": 3.0})
     threads = torch.get_num_threads()

@@ -138,7 +138,7 @@ def test_rm_without_an_answer_removes_nothing(type_in, results):
     assert "removed 1 run" in type_in("runs", "rm", "teach", "--yes")
 
 
-def test_rm_of_a_search_lists_what_goes_asks_and_keeps_other_runs(type_in, results, monkeypatch):
+def test_rm_of_a_search_lists_what_it_removes_asks_and_keeps_other_runs(type_in, results, monkeypatch):
     make_search(results, Search(space={"method.alpha": uniform(0, 1)}, trials=12, confirm=0), outcome_with_asha)
     assert "add --yes" in type_in("runs", "rm", "cnn/search", code=2)
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)

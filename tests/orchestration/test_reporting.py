@@ -87,9 +87,9 @@ def test_a_saved_model_of_earlier_runs_is_kept_and_named(trained: tuple[Path, Pl
     plan = read_plan(path)
     write_record(path, replace(plan, stages={**plan.stages, "distilled": ("distilled-resnet8-kd-s0-0123456789ab",)}))
     write_report(results, second := quiet())
-    line = f"{saved} is of an earlier configuration: no run of the new one is done yet"
+    line = f"{saved} is kept from an earlier run: no run of the current plan is done"
     assert [line in console.file.getvalue() for console in (first, second)] == [False, True]  # type: ignore[attr-defined]
-    assert second.file.getvalue().count("earlier configuration") == 1  # type: ignore[attr-defined]
+    assert second.file.getvalue().count("kept from an earlier run") == 1  # type: ignore[attr-defined]
     assert (results / saved).read_bytes() == content
 
 

@@ -20,7 +20,7 @@ def fails(cluster: str, monkeypatch: pytest.MonkeyPatch):
     from raykd.orchestration import trial  # here: it imports Ray, which `cluster` must do first
 
     reported: list[dict[str, Any]] = []
-    monkeypatch.setattr(trial, "_gpu_losses", [])
+    monkeypatch.setattr(trial, "_lost_gpu", [])
     monkeypatch.setattr(trial, "StopPoller", lambda _: nullcontext(SimpleNamespace(should_stop=lambda: False)))
     monkeypatch.setattr(trial.tune, "report", reported.append)
     shared: Any = SimpleNamespace(workers=1, stop=SimpleNamespace(is_set=SimpleNamespace(remote=None)))

@@ -120,7 +120,7 @@ def test_time_to_count_trials_is_linear_in_their_number() -> None:
 
 @pytest.mark.parametrize("name", ["teachers", "report", "models_saved", "exported", "trials"])
 def test_a_family_with_the_name_of_another_folder_of_the_results_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"family = '{name}' .*name of a folder that raykd makes in the results"):
+    with pytest.raises(ConfigError, match=f"family = '{name}' .*name of a folder that raykd makes below the results"):
         replace(experiment(), family=name)
 
 

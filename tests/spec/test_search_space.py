@@ -108,7 +108,7 @@ def test_grid_has_every_combination_and_limits_the_number_of_trials() -> None:
     assert replace(search, trials=4).num_trials == 4
 
 
-def test_a_grid_with_too_few_trials_is_described_with_the_configurations_that_it_leaves_out() -> None:
+def test_a_grid_with_fewer_trials_than_configurations_is_described_with_both_numbers() -> None:
     search = Search({"method.alpha": choice(0.1, 0.9), "method.temperature": choice(1, 2, 4)}, sampler="grid", trials=3)
     assert trials_in_words(search) == (
         "3 trials, the first of 6 configurations of the grid (search.trials=6 tries all)"

@@ -47,8 +47,8 @@ def test_method_trains_on_a_batch_or_refuses_it(name: str, size: int, tmp_path: 
 def test_batch_norm_on_one_image_is_refused_before_training(size: int, workers: int) -> None:
     run = run_of("baseline", data=DATA, teacher=recipe(batch_size=2), student=recipe(batch_size=size))
     with pytest.raises(ConfigError, match=rf"student\.batch_size = {size}: batch norm of the model .* cannot train"):
-        Networks(digits()).require_batch_fits(run, workers)
-    Networks(digits()).require_batch_fits(run, 1) if size > 1 else None
+        Networks(digits()).require_valid_batch_norm(run, workers)
+    Networks(digits()).require_valid_batch_norm(run, 1) if size > 1 else None
 
 
 NET = """
@@ -74,8 +74,8 @@ def test_batch_norm_that_cannot_synchronize_is_refused_before_training(options: 
     with pytest.raises(
         ConfigError, match=r"student\.sync_batch_norm = true: 'norm' of the model, BatchNorm2d\(8, .*\)"
     ):
-        Networks(digits()).require_batch_fits(run, num_workers=2)
-    Networks(digits()).require_batch_fits(run, num_workers=1)
+        Networks(digits()).require_valid_batch_norm(run, num_workers=2)
+    Networks(digits()).require_valid_batch_norm(run, num_workers=1)
 
 
 def test_nan_before_the_first_update_does_not_blame_the_learning_rate() -> None:

@@ -1,6 +1,6 @@
 """The cells of two tables, for the terminal and the page: all metrics of a family, and what its models cost.
 
-Columns are {heading: text}; '-' stands for a number that is not known.
+Cells are {heading: text}; '-' stands for a number that is not known.
 """
 
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ def metric_cells(summary: FamilySummary) -> Cells:
 def cost_rows(summary: FamilySummary) -> tuple[CostRow, ...]:
     """Return a row for each stage, and each device it was measured on; none if nothing was measured.
 
-    Latencies of different devices are not comparable, so with several devices each row names its own.
+    Latencies of different devices are not comparable, so with several devices each row has the number of its device.
     """
     if not any(stage.costs or stage.gpu_seconds for stage in summary.stages):
         return ()
@@ -63,7 +63,7 @@ def cost_rows(summary: FamilySummary) -> tuple[CostRow, ...]:
     return tuple(rows)
 
 
-def devices_of(summary: FamilySummary) -> tuple[str, ...]:
+def numbered_devices(summary: FamilySummary) -> tuple[str, ...]:
     """Return the devices on which the family's models were measured, with their numbers if there are several."""
     devices = _devices(summary)
     return devices if len(devices) < 2 else tuple(f"({place}) {device}" for place, device in enumerate(devices, 1))

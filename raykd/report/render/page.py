@@ -13,7 +13,7 @@ from raykd.report.read.page_origin import page_origin
 from raykd.report.read.provenance import configurations_of, origins_of
 from raykd.report.read.search_records import SearchSummary
 from raykd.report.render.comparison_lines import lines_under
-from raykd.report.render.metric_rows import COST_COLUMNS, COST_EXPLANATION, cost_rows, devices_of, metric_cells
+from raykd.report.render.metric_rows import COST_COLUMNS, COST_EXPLANATION, cost_rows, metric_cells, numbered_devices
 from raykd.report.render.templates import template
 from raykd.report.stats.confirmation import winner_gains
 from raykd.report.stats.summary import FamilySummary
@@ -49,6 +49,6 @@ def _section(key: str, summary: FamilySummary) -> dict[str, Any]:
         "metrics": metric_cells(summary),
         "metric_figures": draw_metrics(summary, key),
         "costs": cost_rows(summary),
-        "devices": devices_of(summary),
+        "devices": numbered_devices(summary),
         "comparison_figure": draw_comparison(summary.comparison, f"{key}-methods") if summary.comparison else None,
     }

@@ -13,7 +13,7 @@ from raykd.errors import flattened
 from raykd.report import search_wording, wording
 from raykd.report.read.search_records import SearchSummary, TrialSummary
 from raykd.report.render.comparison_lines import lines_under
-from raykd.report.render.metric_rows import COST_COLUMNS, COST_EXPLANATION, cost_rows, devices_of, metric_cells
+from raykd.report.render.metric_rows import COST_COLUMNS, COST_EXPLANATION, cost_rows, metric_cells, numbered_devices
 from raykd.report.search_wording import configuration_in_words, format_value
 from raykd.report.stats.comparison import Comparison
 from raykd.report.stats.metrics import SEARCH_METRICS
@@ -122,7 +122,7 @@ def _metric_parts(summary: FamilySummary) -> Iterator[Table | str]:
         for row in costs:
             table.add_row(row.name, *row.cells.values())
         yield table
-        devices = devices_of(summary)
+        devices = numbered_devices(summary)
         yield from (f"measured on {device}" for device in devices)
         if devices:
             yield COST_EXPLANATION

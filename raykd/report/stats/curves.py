@@ -36,7 +36,7 @@ def curve_of(histories: Sequence[History], column: str) -> Curve | None:
     """Return the curve of a column over the runs that have it; None without an epoch in which all of them have a value.
 
     Other epochs are left out. Runs with a `patience` end after different epochs, and those that end last are the best
-    ones: a mean over the runs that are left would jump, and end with the mean of the luckiest seed.
+    ones. A mean over the longer runs alone would jump where a run ends, and finish with the value of the luckiest seed.
     """
     recorded = [history for history in histories if column in history.columns]
     by_epoch: dict[int, list[float]] = {}

@@ -9,10 +9,11 @@ a - b includes 0.)
 
 With 95 % confidence all k true ranks lie in these ranges together (Mogstad, Romano, Shaikh and Wilhelm 2024, Review of
 Economic Studies 91, 476-518, doi:10.1093/restud/rdad006: ranks from simultaneous pairwise comparisons). Holm's
-correction covers which of two is better for independent tests (significance.py). Pairs that share a method are not
-independent, so the coverage is simulated (tests/report/test_ranking.py). Ties are not transitive: a may tie with b, and
-b with c, while a is better than c. "Better" is transitive, unless a - c is the same at every seed and so has no test:
-the deviation of a - c is at most the sum of those of a - b and b - c, so its t is never below both of theirs.
+adjusted p also bounds how often the worse of two methods is reported as better, but this is proven only for independent
+tests (significance.py). Pairs with a common method are dependent, so tests/report/test_ranking.py simulates the
+coverage. Ties are not transitive: a may tie with b, and b with c, while a is better than c. "Better" is
+transitive, unless a - c is the same at every seed and so has no test: the deviation of a - c is at most the sum of
+those of a - b and b - c, so its t is never below both of theirs.
 """
 
 from collections.abc import Mapping, Sequence

@@ -178,9 +178,10 @@ class LogitCache:
 
     @contextmanager
     def claimed(self, first: int, end: int) -> Iterator[bool]:
-        """Claim images first .. end - 1, so that no other process computes them, and yield whether no other has one.
+        """Claim images first .. end - 1, so that no other process computes them, and yield True.
 
-        The kernel releases the claim when the block or the process ends. A process has one claim at a time.
+        Yields False if another process has claimed one of them. The kernel releases the claim when the block or the
+        process ends. A process has one claim at a time.
         """
         with (self.folder / ".fill.lock").open("ab") as file:
             yield try_lock_range(file, first, end)
