@@ -45,6 +45,26 @@ def stop_signals(console: Console) -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def delayed_signals() -> Iterator[None]:
+    """Delay the handling of STOP_SIGNALS that arrive inside the block until its end.
+
+    The handlers are replaced, since a signal that one thread blocks reaches the process through another thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: arrived.append(number)) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for number in arrived:
+        signal.raise_signal(number)
+
+
 def stopping_line(number: int) -> str:
     """Return the line that is logged at the first signal."""
     name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name

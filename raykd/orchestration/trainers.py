@@ -26,6 +26,7 @@ from raykd.orchestration.parallel_runs import Slots, num_workers_that_fit, plan_
 from raykd.orchestration.process_group import GroupConfig
 from raykd.orchestration.retry import max_failures_of_slot
 from raykd.orchestration.run_queue import Job, JobStatus, RunQueue, State
+from raykd.orchestration.stop_signals import delayed_signals
 from raykd.orchestration.worker import WorkerConfig, work
 from raykd.spec.experiment import Workers
 from raykd.spec.trackers import TENSORBOARD
@@ -148,12 +149,13 @@ def _end_threads(threads: list[threading.Thread]) -> None:
     """Kill the controllers for which the threads wait, until all threads have ended or KILL_S have passed.
 
     A controller that is still starting has no process to kill yet, so this tries repeatedly. If Ray were shut down
-    under a waiting thread, this process would end with exit code 1 and a message of Ray.
+    under a waiting thread, this process would end with exit code 1 and a message of Ray, so no signal ends this early.
     """
     end = time.monotonic() + KILL_S
-    while any(thread.is_alive() for thread in threads) and time.monotonic() < end:
-        _kill_controllers()
-        _join(threads, KILL_POLL_S)
+    with delayed_signals():
+        while any(thread.is_alive() for thread in threads) and time.monotonic() < end:
+            _kill_controllers()
+            _join(threads, KILL_POLL_S)
 
 
 def _kill_controllers() -> None:
