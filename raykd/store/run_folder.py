@@ -72,11 +72,11 @@ class RunFolder(LockedFolder[RunRecord]):
     def weights_damage(self) -> str:
         """Return why the best weights differ from those that the finished run wrote, or ''."""
         record = self.record()
-        if record is None or record.status != "done":
+        if record is None or record.weights_sha256 is None:
             return ""
         if not self.best.is_file():
             return "it is missing"
-        if record.weights_sha256 in (None, file_sha256(self.best)):
+        if file_sha256(self.best) == record.weights_sha256:
             return ""
         return "its SHA-256 is not the one in run.json, so it was changed or belongs to another run"
 
@@ -102,7 +102,7 @@ class RunFolder(LockedFolder[RunRecord]):
             reason = f"it belongs to another run, whose fingerprint starts with {record.fingerprint[:12]}"
             raise damaged(self.record_path, reason)
         if record.status == "done":
-            is_damaged = bool(self.weights_damage()) if reads_weights else not self.best.is_file()
+            is_damaged = not self.best.is_file() or (reads_weights and bool(self.weights_damage()))
             return "damaged" if is_damaged else "done"
         if self.is_held():
             return "running"
