@@ -23,6 +23,7 @@ from raykd.orchestration.confirm import Candidate, confirm, is_confirmed, make_c
 from raykd.orchestration.options import Options
 from raykd.orchestration.run_queue import Job, JobStatus, State
 from raykd.orchestration.search_identity import SearchCommand
+from raykd.provenance import file_sha256
 from raykd.spec.plan import Run
 from raykd.spec.search import Search, choice, uniform
 from raykd.store.records import Best
@@ -74,8 +75,9 @@ class FakeRuns:
         if isinstance(result, str):
             folder.write_record(record_of(run, status="failed", reason=f"{result}!", failure=result))
             return JobStatus(Job("train", run), State.FAILED, reason=f"{result}!")
-        folder.write_record(record_of(run, best=Best(1, result)))
+        folder.path.mkdir(parents=True, exist_ok=True)
         folder.best.write_bytes(b"weights")
+        folder.write_record(record_of(run, best=Best(1, result), weights_sha256=file_sha256(folder.best)))
         return JobStatus(Job("train", run), State.DONE)
 
 

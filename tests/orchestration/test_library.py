@@ -141,6 +141,7 @@ def require_documented_results(results: Path, num_runs: int) -> raykd.Report:
 
 
 @pytest.mark.ray
+@pytest.mark.nightly
 @pytest.mark.usefixtures("cluster")
 def test_the_documented_example_runs_in_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -14,6 +14,7 @@ from experiment_runs import Ended, assert_same_bits, run_here, train_directly, w
 from small_runs import NO_WEIGHTS, digits, experiment, recipe
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import raykd
 from raykd.errors import Interrupted
 from raykd.models.four_stage_resnet import ResNet
 from raykd.spec.experiment import Experiment, Workers
@@ -164,6 +165,16 @@ def test_repeated_command_trains_nothing_and_starts_no_trainer(finished: Finishe
     )
     assert not any("; dashboard" in line for line in again.lines)
     assert times == {name: path.stat().st_mtime_ns for name, path in before.items()}
+
+
+def test_a_script_that_runs_a_finished_experiment_gets_its_report_and_keeps_its_handlers(
+    finished: FinishedExperiments,
+) -> None:
+    handler = signal.getsignal(signal.SIGTERM)
+    report = raykd.run(GOOD, results=finished.results)
+    assert list(report.runs[report.runs["family"] == "small"]["state"]) == ["evaluated"] * 5
+    assert "6 of 8 planned runs evaluated" in report._repr_html_()  # two of the broken family cannot be
+    assert signal.getsignal(signal.SIGTERM) is handler
 
 
 def test_ray_trains_own_files_are_removed_at_the_end(finished: FinishedExperiments) -> None:
