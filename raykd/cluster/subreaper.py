@@ -155,7 +155,7 @@ def _ended_children() -> list[tuple[int, int]]:
 
 
 def _ray_processes() -> dict[int, _Process]:
-    """Return the children of this process by pid. `ray start` must have left them behind already."""
+    """Return Ray's processes among this process's children, by pid. `ray start` must have left them behind already."""
     processes = {}
     for process in _children():
         folder = Path(f"/proc/{process}")
@@ -164,10 +164,19 @@ def _ray_processes() -> dict[int, _Process]:
             pairs = os.fsdecode((folder / "environ").read_bytes()).split("\0")
         except OSError:  # it has just ended
             continue
-        if command:
+        if command and _runs_a_file(command):
             environment = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
             processes[process] = _Process(_name(command), command, environment)
     return processes
+
+
+def _runs_a_file(command: Sequence[str]) -> bool:
+    """Return whether a process runs a program or script by its path, as those that `ray start` leaves behind do.
+
+    Children of the dashboard run code from the command line, or have a title instead of a command. If the dashboard is
+    lost early, they are orphans beside Ray's processes, and could not be started again.
+    """
+    return Path(command[0]).is_absolute() and "-c" not in command
 
 
 def _name(command: Sequence[str]) -> str:

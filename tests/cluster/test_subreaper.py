@@ -106,6 +106,19 @@ def test_a_killed_dashboard_is_started_again_and_ray_keeps_running(tmp_path: Pat
     assert not is_running(pids(tmp_path, "dashboard.py")[1])
 
 
+def test_an_orphan_of_the_dashboard_is_not_started_again(tmp_path: Path) -> None:
+    file, command = tmp_path / "orphan.pids", ray(tmp_path)
+    code = f"import os, time; print(os.getpid(), file=open('{file}', 'a'), flush=True); time.sleep(1)"
+    command[-1] = f'setsid {sys.executable} -c "{code}" & until [ -s {file} ]; do :; done; {command[-1]}'
+    step = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    wait_until((tmp_path / "up").exists)
+    wait_until(lambda: not is_running(pids(tmp_path, "orphan")[0]))
+    time.sleep(0.5)  # until the step would have started it again
+    step.send_signal(END_SIGNAL)
+    output, _ = step.communicate(timeout=10)
+    assert output == "" and len(pids(tmp_path, "orphan")) == 1
+
+
 def test_a_slow_start_of_ray_is_awaited(tmp_path: Path) -> None:
     """`ray start` gives up after 30 s, but leaves the raylet running."""
     command = ray(tmp_path)
