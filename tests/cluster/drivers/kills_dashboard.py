@@ -33,13 +33,20 @@ def is_of_this_ray(process: psutil.Process) -> bool:
     return any(folder in part for part in words)
 
 
+def is_left_behind(process: psutil.Process) -> bool:
+    """Return whether `ray start` has ended: before, the parent of the dashboard is that command."""
+    parent = commands_of(process.parent())
+    return any("subreaper" in part or part.endswith("/raylet") for part in parent)
+
+
 def kill_named() -> bool:
     """Kill every process of this Ray cluster with that name. Return whether there was one."""
     found = False
     for process in psutil.process_iter():
         words = commands_of(process)
         is_named = any(part.strip().endswith(word) for part in words)
-        if is_named and not any("kills_dashboard" in part for part in words) and is_of_this_ray(process):
+        is_driver = any("kills_dashboard" in part for part in words)
+        if is_named and not is_driver and is_of_this_ray(process) and is_left_behind(process):
             process.kill()
             print("killed", words[:2], flush=True)
             found = True
@@ -48,7 +55,7 @@ def kill_named() -> bool:
 
 if not marker.exists():  # after a restart of Ray this is the second driver
     marker.touch()
-    while not kill_named():  # an agent gets its name some seconds after it was started
+    while not kill_named():  # `ray start` ends, and an agent gets its name, some seconds after the driver was started
         time.sleep(0.2)
     time.sleep(5)
 print("task says", ray.get(ray.remote(lambda: "fine").remote()), flush=True)
