@@ -1,4 +1,4 @@
-"""Who may write into the folder of a pack: one process at a time, and only with the options that it started with.
+"""Let one process at a time write into the folder of a pack, and only with the options that the pack has.
 
     <folder>/.lock           a kernel lock, held while a process packs; the tasks that it starts do not acquire it
     <folder>/packing.json    what is packed; written before the first shard, removed when the pack is complete

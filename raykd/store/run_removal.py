@@ -6,7 +6,7 @@ none, and a removal that is interrupted leaves a folder that `raykd clean` remov
 
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -43,10 +43,13 @@ def remove_runs(results: Path, runs: Sequence[CatalogRun], force: bool = False) 
     """Remove `runs`, after the checks of `removable_runs` with all locks held. If one fails, no run is removed."""
     with holding(lock_at(results / PLAN_LOCK), PLAN_WAIT_S), _all_locked(runs):
         _not_needed(results, [run.folder for run in runs], force)
-        paths = [run.folder.path for run in runs]
-        renamed = [path.rename(path.with_name(f"{REMOVED}{uuid.uuid4().hex[:12]}")) for path in paths]
-        for path in renamed:
+        for path in renamed_for_removal(run.folder.path for run in runs):
             shutil.rmtree(path)
+
+
+def renamed_for_removal(folders: Iterable[Path]) -> list[Path]:
+    """Rename folders whose locks are held, so that no process finds them, and return their new paths."""
+    return [path.rename(path.with_name(f"{REMOVED}{uuid.uuid4().hex[:12]}")) for path in folders]
 
 
 def _not_needed(

@@ -6,7 +6,6 @@ is renamed within its family while its lock is held, and then removed.
 """
 
 import shutil
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ from raykd.spec.stages import TRIALS
 from raykd.store.migration import require_migrated
 from raykd.store.results_folder import PLAN_LOCK, PLAN_WAIT_S, is_in_use, require_writable
 from raykd.store.run_catalog import CatalogSearch, read_catalog
-from raykd.store.run_removal import REMOVED
+from raykd.store.run_removal import renamed_for_removal
 from raykd.store.study import SearchFolder
 
 
@@ -57,8 +56,7 @@ def remove_searches(results: Path, searches: Sequence[CatalogSearch], force: boo
         removable_searches(results, [search.folder for search in searches], force)
         with _all_locked(searches):
             pages = pages_of(searches)
-            paths = [search.folder.path for search in searches]
-            renamed = [path.rename(path.with_name(f"{REMOVED}{uuid.uuid4().hex[:12]}")) for path in paths]
+            renamed = renamed_for_removal(search.folder.path for search in searches)
     for path in (*renamed, *pages):
         shutil.rmtree(path)
 

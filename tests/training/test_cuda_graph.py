@@ -118,7 +118,7 @@ def test_a_run_that_cannot_use_the_requested_graph_reports_why(tmp_path: Path) -
 
 @contextmanager
 def _graph(*_: object, **__: object) -> Iterator[None]:
-    """As torch.cuda.graph after an invalid operation: ending the capture raises another error."""
+    """Do what torch.cuda.graph does after an invalid operation: raise another error at the end of the capture."""
     try:
         yield
     finally:
