@@ -41,9 +41,11 @@ EXPORT_FORMATS = ("safetensors", "onnx", "torch-export", "timm")
 
 def main(*experiments: "Experiment") -> None:
     """Run one experiment, or several on one Ray cluster, with the flags of the command line. Ends the process."""
+    from raykd.spec.experiment import require_experiments
+
     if is_being_read():
         raise ConfigError("main() is called while the file is read; put if __name__ == '__main__': above that line")
-    _require_experiments(experiments)
+    require_experiments(experiments, "main")
     arguments = parser_of(experiments, shlex.join(["python", *sys.argv[:1]])).parse_args()
 
     def run() -> None:
@@ -52,21 +54,6 @@ def main(*experiments: "Experiment") -> None:
         commands.run_experiment_file(experiments, arguments)
 
     sys.exit(run_reporting_errors(run))
-
-
-def _require_experiments(values: Sequence[object]) -> None:
-    """Raise ConfigError unless `values`, the arguments of `main`, are experiments, and at least one."""
-    from raykd.spec.experiment import Experiment
-
-    if not values:
-        raise ConfigError("main() has no experiment to run; write main(experiment)")
-    for value in values:
-        if not isinstance(value, Experiment):
-            kind = type(value).__name__
-            raise ConfigError(
-                f"main() has an argument of type {kind}, which must be an Experiment; write main(experiment), or "
-                "main(*experiments) for a list or tuple of them"
-            )
 
 
 def entry(argv: Sequence[str] | None = None) -> int:

@@ -25,7 +25,7 @@ from raykd.orchestration.run_search import search
 from raykd.orchestration.run_states import RunStates
 from raykd.report.build import load
 from raykd.report.report import Report
-from raykd.spec.experiment import Experiment
+from raykd.spec.experiment import Experiment, require_experiments
 from raykd.spec.overrides import override_all
 from raykd.spec.stages import STAGES, Stage
 from raykd.store.run_store import RunStore
@@ -54,7 +54,7 @@ def run(
     Raises ConfigError before anything starts, RunFailed if runs failed, and Interrupted after a signal. The report on
     what is done is then `raykd.load(results)`.
     """
-    changed = _changed(experiments, settings)
+    changed = _changed(experiments, settings, "raykd.run")
     options = _options(results, data_dir, stages)
     run_all(changed, options, Console())
     return load(results)
@@ -74,7 +74,7 @@ def plan(
     from pandas import DataFrame
 
     options = _options(results, data_dir, STAGES)
-    changed = _changed(experiments, settings)
+    changed = _changed(experiments, settings, "raykd.plan")
     options = with_packs([experiment.data for experiment in changed], options, lambda line: None)
     rows = []
     for made, _ in plans_of(changed, options):
@@ -108,13 +108,9 @@ def run_all(experiments: Sequence[Experiment], options: Options, console: Consol
             search(experiment, replace(options, stages=STAGES), console)
 
 
-def _changed(experiments: Sequence[Experiment], settings: Settings | None) -> list[Experiment]:
-    """Return the experiments with `settings` applied. Raises ConfigError if there is none or one is something else."""
-    if not experiments:
-        raise ConfigError("no experiment is given; call raykd.run(experiment)")
-    for experiment in experiments:
-        if not isinstance(experiment, Experiment):
-            raise ConfigError(f"{experiment!r}: must be a raykd.Experiment")
+def _changed(experiments: Sequence[Experiment], settings: Settings | None, call: str) -> list[Experiment]:
+    """Return the experiments with `settings` applied. Raises what `require_experiments` raises."""
+    require_experiments(experiments, call)
     return [override_all(experiment, (settings or {}).items()) for experiment in experiments]
 
 

@@ -6,7 +6,7 @@ Experiment(family="cnn", data=Data("cifar10"), teacher=Recipe("resnet18", ...), 
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import attrgetter
@@ -468,3 +468,18 @@ class Experiment(Config):
         by_text = {"method": self.custom_methods, "student.model": self.custom_models}
         values = [(path, by_text.get(path, {}).get(str(value), str(value))) for path, value in configuration.items()]
         return override_all(replace(self, search=None), values)
+
+
+def require_experiments(values: Sequence[object], call: str) -> None:
+    """Raise ConfigError unless `values` are experiments, and at least one.
+
+    call: the function whose arguments they are, such as 'main', for the message.
+    """
+    if not values:
+        raise ConfigError(f"{call}() has no experiment to run; write {call}(experiment)")
+    for value in values:
+        if not isinstance(value, Experiment):
+            raise ConfigError(
+                f"{call}() has an argument of type {type(value).__name__}, which must be an Experiment; write "
+                f"{call}(experiment), or {call}(*experiments) for a list or tuple of them"
+            )

@@ -52,8 +52,8 @@ def test_a_plan_lists_the_runs_and_writes_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        ((), {}, r"no experiment is given; call raykd\.run\(experiment\)"),
-        (("digits.py",), {}, r"'digits\.py': must be a raykd\.Experiment"),
+        ((), {}, r"raykd\.run\(\) has no experiment to run; write raykd\.run\(experiment\)"),
+        (("digits.py",), {}, r"raykd\.run\(\) has an argument of type str, which must be an Experiment"),
         ((TINY, TINY), {}, "two experiments of one family"),
         ((TINY,), {"settings": {"student.epocs": 1}}, "unknown config field 'student.epocs'.*did you mean 'epochs'"),
         ((TINY,), {"settings": {"student.epochs": 0}}, "student.epochs=0: epochs = 0 in Recipe"),
