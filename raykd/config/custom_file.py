@@ -117,7 +117,7 @@ def installed_class(module: str, name: str, sha256: str, noun: str) -> Any:
 
 
 def find_class(stored: dict[str, str]) -> Any:
-    """Return the class of an entry that `Source.stored` wrote; None if this process has not loaded it.
+    """Return the class of an entry of `Source.to_entry`; None if this process has not loaded it.
 
     It executes no code. `restore_class` does, for callers that trust the code in a results folder.
     """
