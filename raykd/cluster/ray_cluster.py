@@ -86,7 +86,7 @@ class RayCluster:
         if difference := mismatch(self.nodes(), allocation.nodes):
             raise RaykdError(f"the Ray cluster differs from the job's allocation: {difference}; submit the job again")
         steps = (worker.detach() for worker in self._workers.values())
-        self._detached = [f"{allocation.job_id}.{step}" for step in steps if step]
+        self._detached = [f"{allocation.slurm_id}.{step}" for step in steps if step]
         return address
 
     def nodes(self) -> list[RayNode]:

@@ -44,7 +44,7 @@ def srun(node: Node, job_name: str, whole: bool = True) -> list[str]:
     no_gpu = [] if whole else ["--gres=none"]
     return [
         *("srun", "--overlap", "--quiet", "--no-kill", "--export=ALL", f"--job-name={job_name}"),
-        *("--nodes=1", f"--nodelist={node.name}", "--ntasks=1", f"--cpus-per-task={num_cpus}", "--mem=0"),
+        *("--nodes=1", f"--nodelist={node.name}", "--ntasks=1", f"--cpus-per-task={num_cpus}", "--mem=0", "--mpi=none"),
         *([f"--gres=gpu:{num_gpus}"] if num_gpus else no_gpu),
     ]
 

@@ -37,6 +37,7 @@ def test_a_step_has_all_resources_of_the_job_on_its_node() -> None:
     assert arguments[:2] == ["srun", "--overlap"]
     assert [option(arguments, name) for name in ("nodelist", "cpus-per-task", "gres")] == ["cn2", "8", "gpu:2"]
     assert not [argument for argument in srun(Node("cn2", 8, 0, None), "ray-cn2") if "gres" in argument]
+    assert option(arguments, "mpi") == "none", "the site's default may be a PMI that fails without MPI"
 
 
 def test_a_worker_joins_the_head_with_the_resources_of_the_job_on_its_node() -> None:
