@@ -48,9 +48,9 @@ def remove_runs(results: Path, runs: Sequence[CatalogRun], force: bool = False) 
         shutil.rmtree(path)
 
 
-def renamed_for_removal(folders: Iterable[Path]) -> list[Path]:
-    """Rename folders whose locks are held, so that no process finds them, and return their new paths."""
-    return [path.rename(path.with_name(f"{REMOVED}{uuid.uuid4().hex[:12]}")) for path in folders]
+def renamed_for_removal(paths: Iterable[Path]) -> list[Path]:
+    """Rename folders or files so that no process finds them, and return their new paths. The caller holds a lock."""
+    return [path.rename(path.with_name(f"{REMOVED}{uuid.uuid4().hex[:12]}")) for path in paths]
 
 
 def _not_needed(
