@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 
 from raykd.cluster import progress_record
-from raykd.cluster.allocation import Allocation, read_allocation
+from raykd.cluster.allocation import Allocation, read_allocation, slurm_id_in
 from raykd.cluster.driver import Signals, exit_code, run_driver
 from raykd.cluster.job_details import JobDetails, differences, read_details
 from raykd.cluster.job_folder import job_folder
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def _boot(experiment: Sequence[str], environ: Mapping[str, str], log: JobLog, signals: Signals) -> int:
-    details = read_details(environ.get("SLURM_JOB_ID", ""))
+    details = read_details(slurm_id_in(environ))
     allocation, limit = read_allocation(environ, details=details), max_requeues(environ)
     staging = planned_staging(allocation, environ, with_code=bool(experiment))
     driver = experiment_command(experiment, allocation.submit_dir) if experiment else []
@@ -131,7 +131,7 @@ class _JobEnd:
 
 def _cause(allocation: Allocation, signals: Signals, end: _JobEnd) -> str:
     """Return 'preempted: MODE', 'time limit' or 'nodes lost' if Slurm interrupted the job, '' if the user did."""
-    if signals.received and (mode := preempt_mode(allocation.job_id, MODE_TIMEOUT_S)):
+    if signals.received and (mode := preempt_mode(allocation.slurm_id, MODE_TIMEOUT_S)):
         return f"preempted: {mode}"
     if signal.SIGUSR2 in signals.received and not signals.has_been_warned:
         return "time limit"
@@ -164,7 +164,7 @@ def _run_on_cluster(driver: Sequence[str], config: ClusterConfig, log: JobLog, s
             command = driver or _serve_command(allocation)
             _announce(config, command, log)
             try:
-                time_s = partial(save_time_s, allocation.job_id)
+                time_s = partial(save_time_s, allocation.slurm_id)
                 code = run_driver(command, environment, allocation.submit_dir, signals, cluster.failure, time_s)
             except RaykdError as error:
                 if not restarts_left or signals.received or not cluster.was_ended_by_agent():

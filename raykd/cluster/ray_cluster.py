@@ -1,7 +1,6 @@
 """The Ray cluster on all nodes of a job: start the head, then the workers, compare Ray with the allocation, end it."""
 
 import json
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -14,7 +13,7 @@ from raykd.cluster.mps import after_mps
 from raykd.cluster.nodes import RayNode, mismatch
 from raykd.cluster.ports import Ports
 from raykd.cluster.ray_process import STOP_TIMEOUT_S, RayProcess, stop
-from raykd.cluster.ray_start import module_command, start_head
+from raykd.cluster.ray_start import free_shared_memory, module_command, start_head
 from raykd.cluster.slurm_commands import SlurmError, slurm_output
 from raykd.cluster.staging import Staging
 from raykd.cluster.subreaper import END_SIGNAL
@@ -48,7 +47,7 @@ class RayCluster:
         self.lost: set[str] = set()  # names of nodes that had joined
         self._nodes_path = config.folder.path / "nodes.jsonl"
         node, folder = config.allocation.head, config.folder
-        start = start_head(node, config.ports, folder, shutil.disk_usage("/dev/shm").free)
+        start = start_head(node, config.ports, folder, free_shared_memory())
         start = after_mps(start, node, folder.path, config.environment)
         command = [*module_command("subreaper"), f"--timeout={config.start_timeout_s}", *start]
         self._head = RayProcess("Ray's head", command, config.environment, folder.log_path(node.name))
@@ -86,7 +85,7 @@ class RayCluster:
         if difference := mismatch(self.nodes(), allocation.nodes):
             raise RaykdError(f"the Ray cluster differs from the job's allocation: {difference}; submit the job again")
         steps = (worker.detach() for worker in self._workers.values())
-        self._detached = [f"{allocation.job_id}.{step}" for step in steps if step]
+        self._detached = [f"{allocation.slurm_id}.{step}" for step in steps if step]
         return address
 
     def nodes(self) -> list[RayNode]:

@@ -10,7 +10,6 @@ the head is gone: until then a run may still be saved. Exit code: Ray's, or 128 
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -21,7 +20,7 @@ from raykd.cluster.allocation import Node
 from raykd.cluster.job_folder import job_folder
 from raykd.cluster.mps import after_mps
 from raykd.cluster.ports import accepts_connections, find_ports
-from raykd.cluster.ray_start import WORKER_SETTINGS, module_command, srun, start_worker
+from raykd.cluster.ray_start import WORKER_SETTINGS, free_shared_memory, module_command, srun, start_worker
 from raykd.cluster.ray_token import private_environment
 from raykd.cluster.staging import Staging
 from raykd.errors import RaykdError
@@ -49,8 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         with job_folder(int(job_id), os.environ, token, int(node_number)) as folder, staged:
             os.environ |= WORKER_SETTINGS | private_environment(folder.path)
-            free_shm_bytes = shutil.disk_usage("/dev/shm").free
-            command = start_worker(address, node, find_ports(int(job_id)), folder, free_shm_bytes)
+            command = start_worker(address, node, find_ports(int(job_id)), folder, free_shared_memory())
             command = after_mps(command, node, folder.path, os.environ)
             return subreaper.main(command, float(timeout_s), lambda: not accepts_connections(address, ANSWER_S))
     except RaykdError as error:

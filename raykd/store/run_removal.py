@@ -1,7 +1,7 @@
 """Remove whole runs, and nothing that another process trains or an unfinished run needs. Imports no torch.
 
-A run is renamed within its family while its lock is held, and then removed. So another process sees the whole run or
-none, and a removal that is interrupted leaves a folder that `raykd clean` removes.
+A run is renamed within its family while its lock is held, and removed after that. So another process sees the whole run
+or none, and a removal that is interrupted leaves a folder that `raykd clean` removes.
 """
 
 import shutil
@@ -43,13 +43,14 @@ def remove_runs(results: Path, runs: Sequence[CatalogRun], force: bool = False) 
     """Remove `runs`, after the checks of `removable_runs` with all locks held. If one fails, no run is removed."""
     with holding(lock_at(results / PLAN_LOCK), PLAN_WAIT_S), _all_locked(runs):
         _not_needed(results, [run.folder for run in runs], force)
-        for path in renamed_for_removal(run.folder.path for run in runs):
-            shutil.rmtree(path)
+        renamed = renamed_for_removal(run.folder.path for run in runs)
+    for path in renamed:  # NFS keeps an open lock file under another name, so that its folder could not be removed
+        shutil.rmtree(path)
 
 
-def renamed_for_removal(folders: Iterable[Path]) -> list[Path]:
-    """Rename folders whose locks are held, so that no process finds them, and return their new paths."""
-    return [path.rename(path.with_name(f"{REMOVED}{uuid.uuid4().hex[:12]}")) for path in folders]
+def renamed_for_removal(paths: Iterable[Path]) -> list[Path]:
+    """Rename folders or files so that no process finds them, and return their new paths. The caller holds a lock."""
+    return [path.rename(path.with_name(f"{REMOVED}{uuid.uuid4().hex[:12]}")) for path in paths]
 
 
 def _not_needed(

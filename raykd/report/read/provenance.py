@@ -84,9 +84,8 @@ def _warnings_of_field(path: str, values_of: Mapping[str, tuple[str, ...]]) -> l
         return []
     if path == "cached_classes":  # of distilled runs only, see `_warning_of_top_classes`
         return []
-    if (
-        path == "recipe.model.classifier"
-    ):  # False for students whose loss would not train a classifier; the report names their linear probe
+    # False for students whose loss would not train a classifier; the report names their linear probe.
+    if path == "recipe.model.classifier":
         return []
     in_students = set_path(path, "baseline")[1]
     warnings = [
