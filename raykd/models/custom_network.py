@@ -20,12 +20,11 @@ from torch import nn
 from raykd.config import Config, custom_file
 from raykd.config.signature import accepts_any, field_of, parameters_of
 from raykd.errors import CodeNotLoaded, ConfigError, errors_of, shown
-from raykd.models.model import ImageModel, ImageSpec
+from raykd.models.model import ImageModel, ImageSpec, label_of
 from raykd.models.submodules import SubmoduleModel
 
 _PASSED_BY_RAYKD = ("num_classes", "image_size")  # parameters that are no fields of the configuration
 _EXAMPLE = "my_net.py:MyNet"
-_MAX_LABEL = 60  # characters, in folder names
 
 if TYPE_CHECKING:
     _ByClass = type
@@ -74,7 +73,7 @@ class Network(SubmoduleModel, metaclass=_ByClass):
         values = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in common}
         defaults = {item.name: item.default for item in fields(self)}
         changed = [f"-{name}{value}" for name, value in values.items() if value != defaults[name]]
-        return re.sub(r"[^a-z0-9_.-]+", "_", "".join([words, *changed]).lower())[:_MAX_LABEL].rstrip("_.-")
+        return label_of("".join([words, *changed]))
 
     def make(self, images: ImageSpec) -> ImageModel:
         with errors_of(f"model = {self.title()}: its __init__", self.source.path):

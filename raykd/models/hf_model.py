@@ -6,7 +6,6 @@ Only `weights=pretrained` reads the folder again. Nothing is downloaded here: `r
 """
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,11 +20,10 @@ from raykd.config import AtMost, Config, by_name
 from raykd.errors import ConfigError, errors_of
 from raykd.models import hf_files
 from raykd.models.hf_state import quiet
-from raykd.models.model import ImageModel, ImageSpec
+from raykd.models.model import ImageModel, ImageSpec, label_of
 from raykd.models.submodules import SubmoduleModel
 
 _MAX_CONTENT = 100_000  # characters of the two JSON files, without the classes' names
-_MAX_LABEL = 60  # characters, in folder names
 
 
 @dataclass(frozen=True, repr=False)
@@ -78,7 +76,7 @@ class HuggingFace(SubmoduleModel):
     def label(self) -> str:
         """The last part of the folder's or repository's name: 'hf-resnet-50'."""
         name = Path(self.name).name or self.content.get("config", {}).get("model_type", "")
-        return f"hf-{re.sub(r'[^a-z0-9_.-]+', '_', name.lower())}"[:_MAX_LABEL].rstrip("_.-")
+        return label_of(f"hf-{name}")
 
     def pretrained_spec(self, images: ImageSpec) -> ImageSpec:
         """Return `images` with the mean and std of preprocessor_config.json, if weights are set and the folder has one.

@@ -1,5 +1,6 @@
 """A model's configuration (`Model`), and a network from uint8 images to Outputs (`ImageModel`)."""
 
+import re
 import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
@@ -18,6 +19,7 @@ from raykd.outputs import Outputs
 MAX_WIDTH = 65_536  # channels
 MAX_DEPTH = 200  # layers, or blocks per stage: a ResNet-1202 has 200
 MAX_SIDE = 1024  # pixels per side of an image
+MAX_LABEL = 60
 ForwardFunction = Callable[[nn.Module, Tensor], Outputs]  # (network, normalized pixels [B, 3, H, W]) -> Outputs
 
 Construction = tuple[type[nn.Module], dict[str, Any]]  # a network's class, and the arguments of its __init__
@@ -136,6 +138,11 @@ class BuiltInModel(Model):
     def make(self, images: ImageSpec) -> "ImageModel":
         network_class, arguments = self.construction(images.num_classes)
         return ImageModel(network_class(**arguments), forward_network, images)
+
+
+def label_of(text: str) -> str:
+    """Return `text` as a label for folder names: with a-z, 0-9, '_', '.' and '-', and at most MAX_LABEL characters."""
+    return re.sub(r"[^a-z0-9_.-]+", "_", text.lower())[:MAX_LABEL].rstrip("_.-")
 
 
 def _per_channel(fractions: Sequence[float]) -> Tensor:

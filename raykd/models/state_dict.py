@@ -24,7 +24,7 @@ _NO_WEIGHTS = ("total_ops", "total_params", "n_averaged")
 _COUNTER = "num_batches_tracked"
 # Keys of averages of weights over training (EMA, SWA).
 _AVERAGED = re.compile(r"(^|[._])(ema|swa|averaged?)([._]|$)", re.IGNORECASE)
-_MAX_DEPTH = 5
+MAX_NESTING = 5  # nested mappings are searched to this depth
 AdaptState = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 
 
@@ -121,7 +121,7 @@ def _candidates(content: object, expected: ExpectedState) -> Iterator[StateDict]
 
 def _mappings(content: object, key: str, depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """Yield (key, tensors) of each mapping that holds tensors, except those of optimizers."""
-    if not isinstance(content, Mapping) or depth > _MAX_DEPTH:
+    if not isinstance(content, Mapping) or depth > MAX_NESTING:
         return
     items = {name: value for name, value in content.items() if isinstance(name, str)}
     tensors = {name: value for name, value in items.items() if isinstance(value, Tensor)}

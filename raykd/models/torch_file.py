@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
+from raykd.models.state_dict import MAX_NESTING
+
 # Classes of the standard library that training scripts save with their arguments.
 _HARMLESS = {
     "argparse.Namespace",
@@ -40,7 +42,6 @@ _USUAL_CLASSES: tuple[str, ...] = (
     "pathlib.PosixPath",
 )
 
-_MAX_DEPTH = 5  # nested mappings are searched to this depth, as in state_dict.py
 _MODULES = "_modules"  # a key in the state of every nn.Module
 _SAVE = "save the network's state_dict() with torch.save"
 # The first bytes of files that are mistaken for weights, their format and the remedy.
@@ -113,7 +114,7 @@ def find_networks(content: object, key: str = "", depth: int = 0) -> list[str]:
     """Return the keys in nested mappings, such as 'model', of whole networks that placeholders replace."""
     if _MODULES in getattr(content, "__dict__", {}):
         return [key]
-    if not isinstance(content, Mapping) or depth > _MAX_DEPTH:
+    if not isinstance(content, Mapping) or depth > MAX_NESTING:
         return []
     inside = [find_networks(value, f"{key}.{name}" if key else f"{name}", depth + 1) for name, value in content.items()]
     return [network for networks in inside for network in networks]
