@@ -33,6 +33,7 @@ from raykd.data.sources import (
     hash_files,
     identity_at_size,
     key_of,
+    name_with_index,
     notes_on_shared_files,
     split_by_size,
 )
@@ -225,7 +226,7 @@ def _require_complete(files: Sequence[Path]) -> None:
     total = int(shards[0]["total"] or max(indices) + 1)
     if num_missing := total - len([index for index in indices if index < total]):
         missing = islice((index for index in count() if index not in indices), min(num_missing, _MAX_LISTED))
-        names = ", ".join(_name_with_index(shards[0], index) for index in missing)
+        names = ", ".join(name_with_index(shards[0], index) for index in missing)
         more = ", ..." if num_missing > _MAX_LISTED else ""
         raise DataError(
             f"{files[0]}: by its name one of {total} files, but there is no {names}{more}; copy or download them too"
@@ -249,10 +250,6 @@ def _require_one_upload(files: Sequence[Path], numbered: Iterable[re.Match[str]]
     if len(uploads) > 1:
         one, other, *_ = uploads.values()
         raise DataError(f"{files[0].parent}: {one} and {other} are from two uploads; keep the files of one")
-
-
-def _name_with_index(match: re.Match[str], index: int) -> str:
-    return f"{match.string[: match.start('index')]}{index:0{len(match['index'])}}{match.string[match.end('index') :]}"
 
 
 def _class_names(files: Files, column: str, is_text: bool, metadata_names: tuple[str, ...] | None) -> tuple[str, ...]:

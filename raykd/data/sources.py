@@ -5,6 +5,7 @@ one shard of a pack. A unit can be pickled, so that any process of any node can 
 """
 
 import hashlib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -146,6 +147,11 @@ def content_identity(kind: str, train_hashes: Sequence[bytes], test_hashes: Sequ
 def identity_at_size(content: str, image_size: int) -> str:
     """Return the identity of a data set whose files have the identity `content`."""
     return hashlib.sha256(f"{content} at {image_size}".encode()).hexdigest()
+
+
+def name_with_index(match: re.Match[str], index: int) -> str:
+    """Return a file name with another number; the group 'index' of `match` is the one that it has."""
+    return f"{match.string[: match.start('index')]}{index:0{len(match['index'])}}{match.string[match.end('index') :]}"
 
 
 def key_of(versions: Iterable[FileVersion], place: Path, *more: object) -> str:

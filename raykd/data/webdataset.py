@@ -34,6 +34,7 @@ from raykd.data.sources import (
     hash_files,
     identity_at_size,
     key_of,
+    name_with_index,
     notes_on_shared_files,
     split_by_size,
 )
@@ -180,15 +181,13 @@ def _require_complete(place: Path, matches: Sequence[re.Match[str]]) -> tuple[Pa
     total = int(matches[0]["total"] or max(by_index) + 1)
     missing = next((index for index in range(total) if index not in by_index), None)
     if missing is not None:
-        raise DataError(_missing(place, matches[0], missing, total))
+        name = name_with_index(matches[0], missing)
+        raise DataError(
+            f"{place}: has {matches[0].string} and no {name}, of {total} numbered from 0; copy or download it too"
+        )
     if len(by_index) > total:
         raise DataError(f"{place / by_index[max(by_index)]}: is beyond the {total} files that the names promise")
     return tuple(place / by_index[index] for index in range(total))
-
-
-def _missing(place: Path, match: re.Match[str], index: int, total: int) -> str:
-    name = f"{match.string[: match.start('index')]}{index:0{len(match['index'])}}{match.string[match.end('index') :]}"
-    return f"{place}: has {match.string} and no {name}, of {total} numbered from 0; copy or download it too"
 
 
 def _list_images(path: Path) -> tuple[TarImage, ...]:
