@@ -16,7 +16,7 @@ from raykd.config.codec import is_number, read_record, require_record, write_rec
 from raykd.config.damage import damaged
 from raykd.errors import Interrupted, RunFailed, plural
 from raykd.orchestration.run_experiments import plan_of, raise_for, restore_damaged, run_to_completion
-from raykd.orchestration.run_queue import JobStatus, State
+from raykd.orchestration.run_queue import JobStatus, State, names_of
 from raykd.orchestration.run_states import RunStates
 from raykd.orchestration.search_identity import SearchCommand
 from raykd.report.search_wording import configuration_in_words
@@ -107,7 +107,7 @@ def make_candidates(command: SearchCommand, best: Sequence[SearchTrial]) -> list
             continue
         seen.append(configuration)
         candidate = _candidate(command, configuration, trial.number)
-        if all(_names(candidate.runs) != _names(other.runs) for other in candidates):
+        if all(names_of(candidate.runs) != names_of(other.runs) for other in candidates):
             candidates.append(candidate)
     return candidates
 
@@ -117,11 +117,6 @@ def _candidate(command: SearchCommand, configuration: dict[str, Any], trial: int
     runs = plan_of(command.experiment.with_configuration(configuration), options)[0].runs
     distilled, baselines = (tuple(run for run in runs if run.stage == stage) for stage in ("distilled", "baseline"))
     return Candidate(configuration, trial, distilled, baselines)
-
-
-def _names(runs: Sequence[Run]) -> tuple[str, ...]:
-    """Return the runs' names, which contain the fingerprints: equal names are the same run."""
-    return tuple(run.name for run in runs)
 
 
 def _baselines_to_train(
@@ -134,7 +129,7 @@ def _baselines_to_train(
 
     Baselines of other recipes are never trained.
     """
-    if len({_names(candidate.baselines) for candidate in candidates}) == 1:
+    if len({names_of(candidate.baselines) for candidate in candidates}) == 1:
         return candidates[0].baselines
     if not all(run.name in states.trained for candidate in candidates for run in candidate.runs):
         return ()
@@ -165,9 +160,9 @@ def _result(
         if (status := store.status(run)) != "done":
             record = store.folder(run).record()
             failure = f"seed {run.seed}: {(record.reason if record else None) or status}"
-            return CandidateRecord(trial, configuration, _names(runs), (), failure)
+            return CandidateRecord(trial, configuration, names_of(runs), (), failure)
         values.append(value_of(store.folder(run), metric))
-    return CandidateRecord(trial, configuration, _names(runs), tuple(values), None)
+    return CandidateRecord(trial, configuration, names_of(runs), tuple(values), None)
 
 
 def _best_index(command: SearchCommand, results: Sequence[CandidateRecord]) -> int | None:

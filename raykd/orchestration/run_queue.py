@@ -114,7 +114,7 @@ def plan_jobs(
     ]
     jobs = []
     for run in runs:
-        readable = (c for c in caches if _names(c.teachers) == _names(run.teachers) and c.serves(run))
+        readable = (c for c in caches if names_of(c.teachers) == names_of(run.teachers) and c.serves(run))
         cache = next(readable, None) if run.name not in live else None
         if run.name in untrained:
             needs = tuple(job.name for job in fills if job.cache == cache) if cache else training_of(*run.teachers)
@@ -126,7 +126,8 @@ def plan_jobs(
     return first + fills + [job for job in jobs if job.run.stage != "teacher"]
 
 
-def _names(runs: Iterable[Run]) -> tuple[str, ...]:
+def names_of(runs: Iterable[Run]) -> tuple[str, ...]:
+    """Return the runs' names, which contain the fingerprints: equal names are the same run."""
     return tuple(run.name for run in runs)
 
 
