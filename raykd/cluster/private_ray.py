@@ -34,7 +34,7 @@ def require_short(temp_dir: Path, environ: Mapping[str, str]) -> None:
 
 
 @contextmanager
-def private_folder(path: Path, token: str = "") -> Iterator[None]:
+def private_folder(path: Path, token: str) -> Iterator[None]:
     """Make the folder `path` (0700) with `token`, or a new one, in it (0600); remove the folder at the end.
 
     A folder of that name that this user's earlier process left is replaced. Raises ConfigError if it cannot be made.

@@ -54,7 +54,7 @@ def strip_metadata(encoded: bytes) -> StrippedImage:
     return StrippedImage(encoded)
 
 
-def _read_orientation(exif: bytes, xmp: bytes = b"") -> int:
+def _read_orientation(exif: bytes, xmp: bytes) -> int:
     """Return the orientation in an EXIF block, else in an XMP packet, else 1."""
     while exif.startswith(_EXIF_HEADER):  # some cameras write the header twice
         exif = exif[len(_EXIF_HEADER) :]

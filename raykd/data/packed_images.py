@@ -83,7 +83,7 @@ class PackedImages:
 
         return self.threads.start(squares, len(in_split), fill)
 
-    def start_crops(self, indices: Tensor, num_crops: Tensor, boxes: Boxes, pin_memory: bool = False) -> PendingPixels:
+    def start_crops(self, indices: Tensor, num_crops: Tensor, boxes: Boxes, pin_memory: bool) -> PendingPixels:
         """Start to decode random crops: num_crops[b] of image indices[b], int64 [B] on the CPU.
 
         boxes: of all crops, image by image.

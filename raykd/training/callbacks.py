@@ -17,9 +17,7 @@ from raykd.training.hooks import EpochReport
 class RunCallbacks:
     """The callbacks of one run, each with an empty state. `log` receives the first error of each one."""
 
-    def __init__(
-        self, callbacks: Sequence[Callback], run: Run, folder: RunFolder, log: Callable[[str], None] = print
-    ) -> None:
+    def __init__(self, callbacks: Sequence[Callback], run: Run, folder: RunFolder, log: Callable[[str], None]) -> None:
         self._callbacks, self._run, self._folder = [replace(callback) for callback in callbacks], run, folder
         self._log = log
         self._failed: set[int] = set()  # positions of the callbacks whose error is logged

@@ -17,7 +17,7 @@ from raykd.errors import ConfigError
 from raykd.methods import Method
 from raykd.models import ImageModel
 from raykd.outputs import Mixed, Outputs, Targets
-from raykd.training.group import SINGLE_WORKER, Group
+from raykd.training.group import Group
 from raykd.training.weight_average import WeightAverage
 
 STANDARD_TERMS = ("ce", "top1", "loss")
@@ -38,8 +38,8 @@ class Objective(nn.Module):
         method: Method,
         adapter: nn.Module | None,
         label_smoothing: float,
-        group: Group = SINGLE_WORKER,
-        class_weights: Tensor | None = None,
+        group: Group,
+        class_weights: Tensor | None,
     ) -> None:
         """class_weights: of the cross-entropy, float32 [C]; None for equal ones."""
         super().__init__()

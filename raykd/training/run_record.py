@@ -19,7 +19,7 @@ from raykd.store.records import Best, ComputeRecord, RunRecord, TopClasses
 from raykd.store.run_folder import RunFolder, now
 from raykd.training.compute import Compute, choose_compute, gpu_name, require_precision, why_not_graph
 from raykd.training.failure import rejecting_configuration
-from raykd.training.group import SINGLE_WORKER, Group
+from raykd.training.group import Group
 from raykd.training.model_file import Header, header_of, save_model
 from raykd.training.run_sources import load_network_classes, save_sources
 from raykd.training.teacher.sources import Teacher
@@ -34,7 +34,7 @@ def require_same_data(name: str, data_identity: str, dataset: Dataset) -> None:
 
 
 def start_run(
-    run: Run, folder: RunFolder, device: torch.device, dataset: Dataset, teacher: Teacher, group: Group = SINGLE_WORKER
+    run: Run, folder: RunFolder, device: torch.device, dataset: Dataset, teacher: Teacher, group: Group
 ) -> Compute:
     """Write run.json for a run that starts or resumes, and return how to compute it.
 
