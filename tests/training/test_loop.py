@@ -2,18 +2,18 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_runs import CPU, digits, experiment, recipe, run_of, teacher_of, train
+from small_runs import CPU, digits, experiment, recipe, run_of, train
 from torch import Tensor
 
 from raykd.data.loader import Batch
-from raykd.data.types import Dataset, Split
+from raykd.data.types import Split
 from raykd.methods import FeatureKD
 from raykd.spec.recipe import SGD, AdamW, Constant, Cosine, MultiStep
 from raykd.store.records import Best, ComputeRecord
@@ -23,7 +23,6 @@ from raykd.training.compute import EVALUATION_BATCH, choose_compute
 from raykd.training.evaluate import Evaluation, evaluate
 from raykd.training.final_evaluation import evaluate_on_test, is_tested
 from raykd.training.hooks import EpochReport
-from raykd.training.loop import fit
 from raykd.training.model_file import load_model
 from raykd.training.teacher.sources import no_teacher
 from raykd.training.training_step import TrainState, make_train_state
@@ -129,33 +128,6 @@ def test_best_weights_are_those_of_the_best_epoch_by_validation(
     assert all(torch.equal(best[name], states[1][name]) for name in states[1]), "not the first of the best"
     assert run_folder.require_record().best == Best(1, 80.0)
     assert [report.best_val_top1 for report in reports] == [50.0, 80.0, 80.0, 80.0]
-
-
-@dataclass(frozen=True)
-class WatchedDataset(Dataset):
-    """Counts the reads of the test split."""
-
-    def __getattribute__(self, name: str) -> Any:
-        if name == "test":
-            reads.append(name)
-        return super().__getattribute__(name)
-
-
-reads: list[str] = []
-
-
-def test_test_set_is_read_once_for_a_trained_run_and_never_while_training(run_folder: RunFolder) -> None:
-    watched = WatchedDataset(**{field.name: getattr(digits(), field.name) for field in fields(Dataset)})
-    reads.clear()
-    run = run_of("distilled")
-    fit(run, watched, run_folder, CPU, teacher_of(run))
-    assert reads == [] and not is_tested(run_folder)
-    evaluate_on_test(run, run_folder, watched, choose_compute(CPU, "fp32"))
-    assert is_tested(run_folder)
-    before = len(reads)
-    assert before >= 1
-    evaluate_on_test(run, run_folder, watched, choose_compute(CPU, "fp32"))
-    assert len(reads) == before, "it was read again"
 
 
 def test_test_metrics_are_those_of_the_best_weights(run_folder: RunFolder) -> None:
