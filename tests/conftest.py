@@ -28,6 +28,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return an empty local cache of the Hugging Face Hub."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+@pytest.fixture
 def run_folder(tmp_path: Path) -> "RunFolder":
     """The folder of a run that has not started."""
     from raykd.store.run_folder import RunFolder  # here: torch comes with it, and the report's tests need none

@@ -47,6 +47,14 @@ def write_folder(folder: Path, kind: str = "vit", preprocessor: dict[str, Any] |
     return folder
 
 
+def into_cache(cache: Path, name: str, **config: Any) -> Path:
+    """Write a repository with a tiny ViT without weights into a cache of the Hub, and return its snapshot's folder."""
+    repository = cache / f"models--{name.replace('/', '--')}"
+    (repository / "refs").mkdir(parents=True, exist_ok=True)
+    (repository / "refs" / "main").write_text("abc")
+    return write_folder(repository / "snapshots" / "abc", **config)
+
+
 def save_classifier(folder: Path, kind: str = "vit", classes: tuple[str, ...] = tuple("0123456789")) -> Any:
     """Save a tiny classifier with random weights, as transformers does, and return its network."""
     import torch

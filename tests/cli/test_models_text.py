@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hugging_face import write_folder
+from hugging_face import into_cache
 
 from raykd.cli.models_text import models_text
 from raykd.errors import ConfigError
@@ -22,11 +22,7 @@ def test_a_part_of_a_name_lists_the_libraries_names_and_an_unknown_one_is_refuse
         models_text("convnixt")
 
 
-def test_hf_explains_how_to_name_a_folder_and_lists_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+def test_hf_explains_how_to_name_a_folder_and_lists_the_cache(hub_cache: Path) -> None:
     assert models_text("hf").endswith("Image classifiers in the cache:\nnone")
-    repository = tmp_path / "models--me--tiny"
-    write_folder(repository / "snapshots" / "abc")
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text("abc")
+    into_cache(hub_cache, "me/tiny")
     assert models_text("hf").splitlines()[-1] == "hf:me/tiny"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from bad_inputs.case import experiment_file
-from hugging_face import write_folder
+from hugging_face import into_cache
 from huggingface_hub.errors import EntryNotFoundError
 from safetensors.torch import load_file
 
@@ -66,27 +66,18 @@ def test_the_remedy_for_a_missing_data_set_downloads_it_into_the_same_folder(
 # ---- repositories of transformers ----
 
 
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return an empty local cache of the Hugging Face Hub."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    return tmp_path / "hub"
-
-
 def test_a_repository_is_downloaded_into_the_cache_once(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    hub_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The fake Hub has config.json and pytorch_model.bin of the repository."""
-    snapshot, downloaded = cache / "models--me--tiny" / "snapshots" / "abc", []
+    snapshot, downloaded = hub_cache / "models--me--tiny" / "snapshots" / "abc", []
 
     def download(name: str, file: str) -> None:
         if file not in ("config.json", "pytorch_model.bin"):
             raise EntryNotFoundError(f"{name} has no {file}")
         downloaded.append((name, file))
-        write_folder(snapshot)
+        into_cache(hub_cache, name)
         (snapshot / "preprocessor_config.json").unlink()
-        (snapshot.parent.parent / "refs").mkdir(exist_ok=True)
-        (snapshot.parent.parent / "refs" / "main").write_text("abc")
         (snapshot / file).touch()
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
@@ -101,7 +92,7 @@ def test_a_repository_is_downloaded_into_the_cache_once(
 
 
 def test_a_repository_that_cannot_be_downloaded_is_one_line(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    hub_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(name: str, file: str) -> None:
         raise OSError("no network\nsecond line")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from hugging_face import CONFIGS, MEAN, PREPROCESSOR, SIZE, STD, save_classifier, write_folder
+from hugging_face import CONFIGS, MEAN, PREPROCESSOR, SIZE, STD, into_cache, save_classifier, write_folder
 from safetensors.torch import load_file, save_file
 from small_runs import NO_WEIGHTS, digits, experiment, recipe
 from torch import Tensor
@@ -278,32 +278,17 @@ def test_without_a_preprocessor_or_weights_images_are_normalized_as_the_data(tmp
 # ---- repositories ----
 
 
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return an empty local cache of the Hugging Face Hub."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    return tmp_path / "hub"
-
-
-def into_cache(cache: Path, name: str, **config: Any) -> Path:
-    """Write a repository with a tiny ViT without weights into the cache, and return the folder of its snapshot."""
-    repository = cache / f"models--{name.replace('/', '--')}"
-    (repository / "refs").mkdir(parents=True)
-    (repository / "refs" / "main").write_text("abc")
-    return write_folder(repository / "snapshots" / "abc", **config)
-
-
-def test_a_cached_repository_is_found_by_its_name(cache: Path) -> None:
-    snapshot = into_cache(cache, "me/tiny-vit")
+def test_a_cached_repository_is_found_by_its_name(hub_cache: Path) -> None:
+    snapshot = into_cache(hub_cache, "me/tiny-vit")
     (snapshot / "model.safetensors").write_bytes(b"weights")
-    into_cache(cache, "me/text", architectures=["BertModel"])
+    into_cache(hub_cache, "me/text", architectures=["BertModel"])
     model = HuggingFace("me/tiny-vit", weights="pretrained")
     assert (model.name, model.label) == ("me/tiny-vit", "hf-tiny-vit")
     assert model.pretrained_file(NO_WEIGHTS) == snapshot / "model.safetensors"
     assert hf_files.cached_repositories() == ["me/tiny-vit"]
 
 
-def test_a_repository_that_is_not_cached_can_be_named_and_is_refused_when_it_is_read(cache: Path) -> None:
+def test_a_repository_that_is_not_cached_can_be_named_and_is_refused_when_it_is_read(hub_cache: Path) -> None:
     model = HuggingFace("me/tiny-vit", weights="pretrained")
     for read in (lambda: built(model), lambda: model.pretrained_file(NO_WEIGHTS)):
         with pytest.raises(ConfigError, match=r"hf:me/tiny-vit: is no folder, and no repository .*raykd prefetch"):
