@@ -1,6 +1,7 @@
 """Small packs on disk, written by pyarrow row by row, without the packer."""
 
 import hashlib
+import threading
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,6 +57,17 @@ def _write_shards(
             writer.write_table(pa.Table.from_pylist(rows, pack.SHARD_SCHEMA), max_chunksize=pack.ROWS_PER_BATCH)
         records.append(pack.ShardRecord(name, len(rows), (folder / name).stat().st_size))
     return tuple(records)
+
+
+def loader_threads() -> set[threading.Thread]:
+    """Return the threads of all packs that are open in this process."""
+    return {thread for thread in threading.enumerate() if thread.name.startswith("raykd-loader")}
+
+
+def all_end(threads: set[threading.Thread]) -> bool:
+    for thread in threads:
+        thread.join(timeout=10)
+    return not any(thread.is_alive() for thread in threads)
 
 
 def raw_square(seed: int, side: int) -> bytes:

@@ -16,7 +16,7 @@ from raykd.data.types import Dataset
 from raykd.methods import KD
 from raykd.models.four_stage_resnet import MIN_WIDTH, ResNet
 from raykd.spec.experiment import Data, Experiment
-from raykd.spec.plan import Run, make_plan
+from raykd.spec.plan import Plan, Run, make_plan
 from raykd.spec.recipe import SGD, Cosine, Recipe
 from raykd.spec.stages import Stage
 from raykd.store.run_folder import RunFolder
@@ -32,6 +32,7 @@ CPU = torch.device("cpu")
 IMAGE_SIZE = 8  # the digits as they are stored
 WIDTH = MIN_WIDTH
 NO_WEIGHTS = Path("no-weights-here")
+TIMINGS = ("seconds", "images_per_s")  # columns of a history that differ between equal runs
 
 
 @cache
@@ -60,9 +61,13 @@ def experiment(**changes: Any) -> Experiment:
     return replace(base, **changes)
 
 
+def plan_of(made: Experiment) -> Plan:
+    return make_plan(made, digits(), NO_WEIGHTS)
+
+
 def run_of(stage: Stage, **changes: Any) -> Run:
     """Return the first run of `stage` in the plan of `experiment(**changes)`."""
-    return next(run for run in make_plan(experiment(**changes), digits(), NO_WEIGHTS).runs if run.stage == stage)
+    return next(run for run in plan_of(experiment(**changes)).runs if run.stage == stage)
 
 
 def teacher_of(run: Run) -> Teacher:
@@ -86,3 +91,8 @@ def train(run: Run, folder: RunFolder, teacher: Teacher | None = None, **hooks: 
     reports: list[EpochReport] = []
     fit(run, digits(), folder, CPU, teacher or teacher_of(run), Hooks(reports.append, **hooks))
     return reports
+
+
+def curve(folder: RunFolder) -> list[dict[str, Any]]:
+    """Return the history without the columns that depend on the clock."""
+    return [{name: value for name, value in row.items() if name not in TIMINGS} for row in folder.history()]

@@ -5,13 +5,13 @@ finished(folder)      a teacher, two baselines and two distilled students, which
 
 from pathlib import Path
 
-from small_runs import NO_WEIGHTS, digits, experiment
+from small_runs import experiment, plan_of
 from written_records import record_of
 
 from raykd.config.codec import write_record
 from raykd.provenance import file_sha256
 from raykd.spec.experiment import Experiment
-from raykd.spec.plan import Plan, Run, make_plan
+from raykd.spec.plan import Plan, Run
 from raykd.store.records import CacheRecord, Metrics
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
@@ -19,10 +19,6 @@ from raykd.store.run_store import RunStore
 ENDED = "2020-01-02T03:04:05+00:00"
 CHECKPOINT = b"c" * 30_000
 WEIGHTS = b"w" * 10_000
-
-
-def plan_of(made: Experiment) -> Plan:
-    return make_plan(made, digits(), NO_WEIGHTS)
 
 
 def finished(results: Path, made: Experiment | None = None) -> Plan:

@@ -4,15 +4,15 @@ import io
 import json
 import os
 import struct
-import zlib
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
+from small_images import encoded, png_chunk
 
 from bad_inputs.case import BadInput, experiment_file
 
@@ -23,18 +23,7 @@ LABELS = [0, 1, 2, 0, 1, 2]
 Change = Callable[[Path], object]
 
 
-@cache
-def encoded_image(seed: int, size: tuple[int, int] = (SIDE, SIDE), kind: str = "PNG") -> bytes:
-    """Return an image of random pixels. size: width and height."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, kind)
-    return stream.getvalue()
-
-
-def chunk(name: bytes, data: bytes) -> bytes:
-    """Return a chunk of a PNG."""
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+encoded_image = cache(partial(encoded, size=(SIDE, SIDE)))
 
 
 def deep(maximum: int) -> bytes:
@@ -144,8 +133,8 @@ def twelve_bits(place: Path) -> None:
 TEST = table(seed=50)
 A, B = "b42a6d1f21f14bd7", "77aa6d1f21f14bd7"
 PNG_HEAD = encoded_image(0)[:8]
-HUGE = PNG_HEAD + chunk(b"IHDR", struct.pack(">IIBBBBB", 20_000, 20_000, 8, 0, 0, 0, 0)) + encoded_image(0)[33:]
-BAD_ROWS = PNG_HEAD + encoded_image(0)[8:33] + chunk(b"IDAT", b"no zlib") + chunk(b"IEND", b"")
+HUGE = PNG_HEAD + png_chunk(b"IHDR", struct.pack(">IIBBBBB", 20_000, 20_000, 8, 0, 0, 0, 0)) + encoded_image(0)[33:]
+BAD_ROWS = PNG_HEAD + encoded_image(0)[8:33] + png_chunk(b"IDAT", b"no zlib") + png_chunk(b"IEND", b"")
 
 FOLDERS = [
     folders("no such folder", move("", "../gone"), ["insects: no such folder", "absolute path, with train/<class>"]),
@@ -201,7 +190,7 @@ FOLDERS = [
     ),
 ]
 IMAGES = [
-    bad_image("another size", encoded_image(1, (9, 9)), ["is 9x9 pixels; the first is 8x8", "--set data.image_size=8"]),
+    bad_image("another size", encoded(1, (9, 9)), ["is 9x9 pixels; the first is 8x8", "--set data.image_size=8"]),
     bad_image("an empty file", b"", ["is no PNG or JPEG; it is empty or all zeros; copy or download it again"]),
     bad_image("a file of zeros", bytes(900), ["it is empty or all zeros; copy or download it again"]),
     bad_image("text", b"a image", ["is no PNG or JPEG; store one of these"]),

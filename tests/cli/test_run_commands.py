@@ -10,9 +10,9 @@ from pathlib import Path
 import children
 import pytest
 from search_folders import make_search, outcome_with_asha
-from small_runs import CPU, NO_WEIGHTS, digits, experiment, recipe
+from small_runs import CPU, NO_WEIGHTS, digits, experiment, plan_of, recipe
 from written_records import search_record
-from written_results import finish, finished, interrupt, plan_of, write_cache
+from written_results import finish, finished, interrupt, write_cache
 
 from raykd.bench.without_ray import train_plan
 from raykd.cli import parser

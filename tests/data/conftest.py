@@ -11,6 +11,8 @@ import pytest
 from small_cifar10 import IMAGES_PER_BATCH, png, random_pixels, write_parquet
 from torchvision.datasets import CIFAR10
 
+from raykd.data import sources
+
 
 @pytest.fixture
 def parquet_folder(tmp_path: Path) -> Path:
@@ -55,6 +57,11 @@ def python_archive(python_batches: Path, tmp_path: Path, monkeypatch: pytest.Mon
     stored = (root / CIFAR10.filename).read_bytes()
     monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(stored).hexdigest())
     return root
+
+
+@pytest.fixture
+def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "MAX_UNIT_IMAGES", 4)
 
 
 @pytest.fixture

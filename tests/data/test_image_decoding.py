@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from exif_variants import PIXELS, TURN, jpeg, png
 from PIL import Image, ImageFile, ImageOps, PngImagePlugin
+from small_images import png_chunk
 
 from raykd.data import image_decoding
 from raykd.errors import DataError
@@ -77,10 +78,6 @@ def test_orientation_is_read_from_xmp_and_from_exif_stored_as_text() -> None:
     plain = jpeg(b"")
     encoded = plain[:20] + b"\xff\xe1" + struct.pack(">H", len(packet) + 2) + packet + plain[20:]
     assert np.array_equal(decode(encoded), TURN[3](upright(plain)))
-
-
-def png_chunk(name: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
 @pytest.mark.parametrize(

@@ -34,12 +34,8 @@ from raykd.data.pack_writer import PackPlan, finish_pack, pack
 from raykd.data.shard_writer import read_written, write_shard
 from raykd.errors import COMMAND, ConfigError, DataError
 
+pytestmark = pytest.mark.usefixtures("small_units")
 FORK = multiprocessing.get_context("fork")
-
-
-@pytest.fixture(autouse=True)
-def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "MAX_UNIT_IMAGES", 4)
 
 
 # ---- Kills and side by side ----

@@ -15,7 +15,7 @@ import pytest
 from packed_layouts import IN_THIS_PROCESS, bytes_of, make_folder, pack_small, plan_of
 
 from raykd.cli import parser
-from raykd.data import shard_writer, sources
+from raykd.data import shard_writer
 from raykd.data.image_packing import PackOptions
 from raykd.data.load import load_dataset
 from raykd.data.pack import Pack
@@ -24,14 +24,10 @@ from raykd.data.pack_writer import pack
 from raykd.data.shard_writer import ShardTask, WrittenShard, write_shard
 from raykd.errors import DataError
 
+pytestmark = pytest.mark.usefixtures("small_units")
 FORK = multiprocessing.get_context("fork")
 RESIZED = PackOptions(shorter_side=12)
 DEADLINE_S = 30
-
-
-@pytest.fixture(autouse=True)
-def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "MAX_UNIT_IMAGES", 4)
 
 
 class Command:

@@ -20,11 +20,6 @@ from raykd.data.types import Dataset
 from raykd.errors import ConfigError, DataError
 
 
-@pytest.fixture
-def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "MAX_UNIT_IMAGES", 4)
-
-
 def assert_equal_images(one: Dataset, other: Dataset) -> None:
     for split, other_split in ((one.train, other.train), (one.test, other.test)):
         assert np.array_equal(split.images, other_split.images) and split.labels.equal(other_split.labels)

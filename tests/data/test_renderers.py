@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from pack_of_images import raw_square, write_pack
+from pack_of_images import all_end, loader_threads, raw_square, write_pack
 from small_images import encoded
 from torch import Tensor
 
@@ -215,16 +215,6 @@ def test_closing_the_iterator_cancels_what_was_started(folder: Path, monkeypatch
     views.close()
     images.threads._pool.shutdown(wait=True)
     assert time.monotonic() - start < 1.5, "only parts that a thread had begun were finished"
-
-
-def loader_threads() -> set[threading.Thread]:
-    return {thread for thread in threading.enumerate() if thread.name.startswith("raykd-loader")}
-
-
-def all_end(threads: set[threading.Thread]) -> bool:
-    for thread in threads:
-        thread.join(timeout=5)
-    return not any(thread.is_alive() for thread in threads)
 
 
 def test_threads_end_with_their_object(folder: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from nightly import QUICK_METHODS, nightly_except, nightly_unless
 from safetensors.torch import load_file
-from small_runs import WIDTH, digits, experiment, recipe, run_of, teacher_of, train
+from small_runs import WIDTH, curve, digits, experiment, recipe, run_of, teacher_of, train
 
 from raykd.config import kinds
 from raykd.errors import Interrupted
@@ -28,7 +28,6 @@ MAPS = {"fitnets", "at", "sp", "nst", "vid"}
 NAMES = sorted(LOGITS_ONLY | EMBEDDING | MAPS)
 QUICK = nightly_unless(lambda name: name in QUICK_METHODS, NAMES)
 STOP_AFTER = 6  # steps, of 8
-TIMINGS = ("seconds", "images_per_s")
 
 
 def chosen(name: str) -> Method:
@@ -42,8 +41,7 @@ def run_with(name: str, **changes: Any) -> Run:
 
 
 def ended(folder: RunFolder) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
-    history = [{name: value for name, value in row.items() if name not in TIMINGS} for row in folder.history()]
-    return load_file(folder.checkpoint), history
+    return load_file(folder.checkpoint), curve(folder)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from small_runs import digits, trained_teacher_of
+from small_runs import curve, digits, trained_teacher_of
 
 from raykd.cli.parser import run_reporting_errors
 from raykd.orchestration.options import Options
@@ -31,7 +31,6 @@ DIGITS = ROOT / "experiments" / "digits.py"
 NO_DATA = Path("no-data-here")
 CPU = torch.device("cpu")
 TIMEOUT_S = 150.0
-CLOCKED = ("images_per_s", "seconds")  # columns of a history that differ between equal runs
 
 
 def environment(cpus: int) -> dict[str, str]:
@@ -125,11 +124,6 @@ def train_directly(
     torch.set_num_threads(threads)
     fit(run, digits(), folder, CPU, teacher, hooks)
     return folder
-
-
-def curve(folder: RunFolder) -> list[dict[str, Any]]:
-    """Return the history without the columns that depend on the clock."""
-    return [{name: value for name, value in row.items() if name not in CLOCKED} for row in folder.history()]
 
 
 def assert_same_bits(actual: RunFolder, expected: RunFolder) -> None:

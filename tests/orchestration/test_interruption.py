@@ -23,13 +23,12 @@ from experiment_runs import (
     Ended,
     assert_same_bits,
     command,
-    curve,
     environment,
     run_here,
     train_directly,
     wait_until,
 )
-from small_runs import experiment
+from small_runs import curve, experiment
 
 from raykd.errors import Interrupted
 from raykd.orchestration.stop_signals import SAME_SIGNAL_S

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from experiment_runs import curve
 from search_runs import (
     SPACE,
     TRIALS,
@@ -16,6 +15,7 @@ from search_runs import (
     trained_without_ray,
     trials_in,
 )
+from small_runs import curve
 
 from raykd.spec.search import loguniform
 from raykd.store.run_folder import RunFolder

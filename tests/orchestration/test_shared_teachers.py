@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from experiment_runs import run_here
 from rich.console import Console
-from small_runs import CPU, NO_WEIGHTS, digits, experiment
+from small_runs import CPU, digits, experiment, plan_of
 
 from raykd.bench.without_ray import train_plan
 from raykd.errors import Interrupted
@@ -18,7 +18,7 @@ from raykd.orchestration.reporting import evaluate_and_report
 from raykd.orchestration.run_experiments import run_experiments
 from raykd.orchestration.run_queue import Job, plan_jobs
 from raykd.spec.experiment import Experiment, Workers
-from raykd.spec.plan import Plan, Run, make_plan
+from raykd.spec.plan import Run
 from raykd.spec.stages import TEACHERS
 from raykd.store.records import read_plan
 from raykd.store.run_store import RunStore
@@ -28,10 +28,6 @@ from raykd.training.teacher.choose import PlannedCache
 ONE = experiment(family="one", workers=Workers(cpus=1))
 OTHER = experiment(family="other", method=FitNets(), seeds=(1,), workers=Workers(cpus=1))
 NO_DATA = Path("no-data-here")
-
-
-def plan_of(family: Experiment) -> Plan:
-    return make_plan(family, digits(), NO_WEIGHTS)
 
 
 def teacher_of(family: Experiment) -> Run:

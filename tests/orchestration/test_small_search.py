@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from experiment_runs import curve, train_directly
+from experiment_runs import train_directly
 from search_runs import EXPERIMENT, SPACE, folder_in, run_search, trained_without_ray, trials_in
-from small_runs import CPU, NO_WEIGHTS, digits, recipe
+from small_runs import CPU, NO_WEIGHTS, curve, digits, recipe
 from wandb_files import contents
 
 from raykd.spec.experiment import Workers

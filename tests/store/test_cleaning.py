@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 
 import pytest
-from small_runs import experiment, recipe
+from small_runs import experiment, plan_of, recipe
 from written_records import search_record
-from written_results import CHECKPOINT, finish, finished, interrupt, plan_of, write_cache
+from written_results import CHECKPOINT, finish, finished, interrupt, write_cache
 
 from raykd.config import to_dict
 from raykd.spec.search import Search, uniform

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from small_runs import experiment, recipe
+from small_runs import experiment, plan_of, recipe
 from written_records import search_record
-from written_results import finish, finished, interrupt, plan_of
+from written_results import finish, finished, interrupt
 
 from raykd.methods import DKD, KD
 from raykd.store.run_catalog import read_catalog

@@ -2,7 +2,6 @@
 
 import os
 import tempfile
-import time
 from pathlib import Path
 
 import children
@@ -25,13 +24,6 @@ UNPRIVILEGED_USER = 65_534
 def folders_of(results: Path, stage: str) -> list[RunFolder]:
     store = RunStore(results)
     return [store.folder(run) for run in finished(results).runs if run.stage == stage]
-
-
-def hold_lock(path: Path, locked: Path) -> None:
-    """Train, as far as others see: hold the run's lock until killed. Runs in a child process."""
-    with RunFolder(path).lock():
-        locked.touch()
-        time.sleep(children.TIMEOUT_S)
 
 
 def test_runs_are_removed_whole_and_others_are_kept(tmp_path):
@@ -59,9 +51,7 @@ def test_runs_are_removed_on_nfs_where_an_open_file_is_renamed_instead_of_remove
 def test_a_run_that_another_process_locks_is_refused_and_nothing_is_removed(tmp_path):
     free, held = folders_of(tmp_path, "baseline")
     allowed = removable_runs(tmp_path, [free, held])
-    process = children.start(hold_lock, held.path, tmp_path / "locked")
-    while not (tmp_path / "locked").exists() and process.is_alive():
-        time.sleep(0.01)
+    process = children.hold_lock(held.path)
     try:
         for attempt in (lambda: removable_runs(tmp_path, [free, held]), lambda: remove_runs(tmp_path, allowed, True)):
             with pytest.raises(ConfigError, match=rf"run '{held.path.name}' is locked by .*; wait for it to end"):

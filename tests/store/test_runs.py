@@ -6,7 +6,6 @@ import json
 import os
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,21 +25,6 @@ from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 
 UNPRIVILEGED_USER = 65_534
-
-
-def hold_lock(path: Path, locked: Path) -> None:
-    """Acquire the run's lock and hold it until killed. Runs in a child process."""
-    with RunFolder(path).lock():
-        locked.touch()
-        time.sleep(children.TIMEOUT_S)
-
-
-def hold_lock_in_child(path: Path) -> children.ForkServerProcess:
-    locked = path.parent / "locked"
-    process = children.start(hold_lock, path, locked)
-    while not locked.exists() and process.is_alive():
-        time.sleep(0.01)
-    return process
 
 
 def test_folder_lies_below_its_family(tmp_path: Path) -> None:
@@ -79,7 +63,7 @@ def test_failed_run_is_failed_until_it_is_locked_again(run_folder: RunFolder) ->
 
 
 def test_second_process_cannot_lock_a_run(run_folder: RunFolder) -> None:
-    child = hold_lock_in_child(run_folder.path)
+    child = children.hold_lock(run_folder.path)
     try:
         run_folder.write_record(run_record(status="running", writer=f"process {child.pid}"))
         with pytest.raises(RunFailed, match=rf"run is locked by process {child.pid}; wait for it to end, or stop it"):
@@ -93,7 +77,7 @@ def test_second_process_cannot_lock_a_run(run_folder: RunFolder) -> None:
 
 
 def test_lock_of_a_killed_process_is_released(run_folder: RunFolder) -> None:
-    child = hold_lock_in_child(run_folder.path)
+    child = children.hold_lock(run_folder.path)
     run_folder.write_record(run_record(status="running"))
     child.kill()
     assert children.wait(child) == -9
@@ -103,7 +87,7 @@ def test_lock_of_a_killed_process_is_released(run_folder: RunFolder) -> None:
 
 
 def test_waiting_writer_acquires_the_lock_once_it_is_released(run_folder: RunFolder) -> None:
-    child = hold_lock_in_child(run_folder.path)
+    child = children.hold_lock(run_folder.path)
     child.kill()
     with run_folder.lock(wait_s=30):
         assert children.wait(child) == -9

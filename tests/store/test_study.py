@@ -8,14 +8,14 @@ from typing import Any
 
 import optuna
 import pytest
+from search_folders import DEFAULT_CONFIGURATION, SPACE
 
 from raykd.errors import RunFailed
-from raykd.spec.search import Search, choice, integer, loguniform, uniform
+from raykd.spec.search import Search, choice, integer
 from raykd.store.records import END_STATES
 from raykd.store.study import STATES, SearchFolder, SearchStudy, SearchTrial, best_first
 
-SEARCH = Search({"method.alpha": uniform(0, 1), "method.temperature": loguniform(1, 20)}, trials=20)
-DEFAULT_CONFIGURATION = {"method.alpha": 0.5, "method.temperature": 4.0}
+SEARCH = Search(SPACE, trials=20)
 NO_INTERRUPTION: Callable[[SearchFolder, int], bool] = lambda folder, number: False  # noqa: E731
 
 

@@ -13,7 +13,7 @@ import torch
 from hugging_face import CONFIGS
 from safetensors import safe_open
 from safetensors.torch import load_file
-from small_runs import CPU, digits, recipe, run_of, teacher_of
+from small_runs import CPU, curve, digits, recipe, run_of, teacher_of
 
 import raykd.atomic
 from raykd.data.augmentation import Augmentation
@@ -29,7 +29,6 @@ from raykd.training import loop, training_step
 from raykd.training.hooks import CHECKPOINT_EVERY_S, Hooks
 from raykd.training.loop import fit
 
-TIMINGS = ("seconds", "images_per_s")
 _HF_VIT = CONFIGS["vit"] | {"hidden_dropout_prob": 0.2, "image_size": 8, "patch_size": 2}
 _SMALL_VIT = ViT(depth=2, width=24, heads=2, patch=2, dropout=0.2)
 
@@ -196,7 +195,6 @@ def outcome(folder: Path) -> dict[str, Any]:
     tensors = load_file(run.checkpoint)
     with safe_open(run.checkpoint, framework="pt") as file:
         assert "progress" in file.metadata()
-    history = [{name: value for name, value in row.items() if name not in TIMINGS} for row in run.history()]
     return {
         "status": run.status(),
         "best": record.best,
@@ -206,5 +204,5 @@ def outcome(folder: Path) -> dict[str, Any]:
             name: hashlib.sha256(tensor.view(-1).view(torch.uint8).numpy().tobytes()).hexdigest()[:16]
             for name, tensor in tensors.items()
         },
-        "history": history,
+        "history": curve(run),
     }

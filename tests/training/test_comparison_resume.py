@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_runs import CPU, NO_WEIGHTS, digits, experiment, recipe, train
+from small_runs import CPU, digits, experiment, plan_of, recipe, train
 
 from raykd.errors import ConfigError, Interrupted, RunFailed
 from raykd.methods import KD, VID, FeatureKD
@@ -15,9 +15,8 @@ from raykd.orchestration.options import Options
 from raykd.orchestration.run_experiments import teacher_choice_of
 from raykd.orchestration.run_queue import Job, plan_jobs
 from raykd.orchestration.run_states import RunStates
-from raykd.spec.experiment import Experiment
 from raykd.spec.overrides import override
-from raykd.spec.plan import Plan, Run, make_plan
+from raykd.spec.plan import Plan, Run
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.training.teacher.choose import TeacherChoice
@@ -27,10 +26,6 @@ SINGLE_WORKER = experiment(
     method=FeatureKD(), teacher_source="cache", student=recipe(epochs=6), teacher=recipe(epochs=1), seeds=(0, 1)
 )
 COMPARED = replace(SINGLE_WORKER, teacher_source="auto", compare=(KD(), VID()))
-
-
-def plan_of(made: Experiment) -> Plan:
-    return make_plan(made, digits(), NO_WEIGHTS)
 
 
 def named(plan: Plan, method: type, seed: int = 0) -> Run:

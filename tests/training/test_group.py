@@ -10,10 +10,9 @@ import group_stories
 import pytest
 import torch
 from group_stories import RUNS, train
-from resume_cases import TIMINGS
 from safetensors.torch import load_file
 from several_processes import end, start
-from small_runs import CPU, digits, run_of
+from small_runs import CPU, curve, digits, run_of
 from torch import Tensor
 
 from raykd.errors import ConfigError, RunFailed
@@ -98,10 +97,6 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
     end(start(Path(group_stories.__file__), folder))
     return folder
-
-
-def curve(folder: RunFolder) -> list[dict[str, Any]]:
-    return [{name: value for name, value in row.items() if name not in TIMINGS} for row in folder.history()]
 
 
 def reports(folder: Path, name: str, rank: int) -> list[Any]:

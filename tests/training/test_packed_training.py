@@ -1,12 +1,12 @@
 """Runs on images on disk: resumed to the same bits, equal to runs in memory, and with the time that they waited."""
 
-import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import children
 import pytest
+from pack_of_images import all_end, loader_threads
 from packed_runs import CASES, NUM_TRAIN, in_memory, make_pack, on_disk, run_of_case, train
 from resume_cases import Kill, arm, outcome
 from small_runs import CPU, recipe
@@ -151,14 +151,9 @@ def test_a_damaged_row_fails_the_run_and_names_the_row(tmp_path: Path) -> None:
 
 
 def test_an_ended_run_leaves_no_thread(pack: Path, tmp_path: Path) -> None:
-    def loaders() -> set[threading.Thread]:
-        return {thread for thread in threading.enumerate() if thread.name.startswith("raykd-loader")}
-
-    before, dataset = loaders(), on_disk(pack, "endless crops", loaders=3)
+    before, dataset = loader_threads(), on_disk(pack, "endless crops", loaders=3)
     train("endless crops", dataset, tmp_path)
-    mine = loaders() - before
+    mine = loader_threads() - before
     assert len(mine) == 3
     del dataset
-    for thread in mine:
-        thread.join(timeout=10)
-    assert not any(thread.is_alive() for thread in mine)
+    assert all_end(mine)

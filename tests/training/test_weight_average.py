@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from resume_cases import TIMINGS
 from safetensors.torch import load_file
-from small_runs import CPU, digits, recipe, run_of, teacher_of, train
+from small_runs import CPU, curve, digits, recipe, run_of, teacher_of, train
 from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
@@ -78,10 +77,7 @@ def test_averaging_does_not_change_the_training(tmp_path: Path) -> None:
     for name, tensor in states[0].items():
         if not name.startswith("best."):
             assert torch.equal(states[1][name], tensor) and torch.equal(states[2][name], tensor), name
-    rows = [
-        [{key: value for key, value in row.items() if key not in TIMINGS} for row in folder.history()]
-        for folder in folders
-    ]
+    rows = [curve(folder) for folder in folders]
     assert rows[0] == rows[1] and folders[0].best.read_bytes()[-1000:] == folders[1].best.read_bytes()[-1000:]
     changed = {key for key in rows[0][0] if rows[0][0][key] != rows[2][0][key]}
     assert changed == {"val_top1", "val_loss"}
