@@ -30,6 +30,7 @@ from raykd.cluster.driver import Signals, exit_code, run_driver
 from raykd.cluster.job_details import JobDetails, differences, read_details
 from raykd.cluster.job_folder import job_folder
 from raykd.cluster.mps import is_requested as is_mps_requested
+from raykd.cluster.node_address import head_address
 from raykd.cluster.ports import find_ports
 from raykd.cluster.preemption import StepWatch, preempt_mode, save_time_s
 from raykd.cluster.progress_record import MAX_STALLED, ProgressRecord, progress_digest
@@ -75,6 +76,7 @@ def _boot(experiment: Sequence[str], environ: Mapping[str, str], log: JobLog, si
     staging = planned_staging(allocation, environ, with_code=bool(experiment))
     driver = experiment_command(experiment, allocation.submit_dir) if experiment else []
     _require_programs(environ)
+    address = head_address([node.name for node in allocation.workers], environ)
     _log_start(allocation, details, environ, log)
     end, record, is_requeued = _JobEnd(), ProgressRecord(allocation.submit_dir, allocation.job_id), False
     try:
@@ -86,7 +88,7 @@ def _boot(experiment: Sequence[str], environ: Mapping[str, str], log: JobLog, si
                 root = staging.code_path or root
             environment = ray_environment(environ, folder, root, bool(allocation.workers), staging)
             ports, timeout_s = find_ports(allocation.job_id), start_timeout_s(environ)
-            config = ClusterConfig(allocation, ports, folder, environment, timeout_s, staging)
+            config = ClusterConfig(allocation, ports, folder, environment, timeout_s, address, staging)
             with StepWatch(allocation.head, environ) as watch:
                 signals.is_warned = watch.is_terminated
                 _run_on_cluster(driver, config, log, signals, end)

@@ -64,8 +64,11 @@ def free_shared_memory() -> int:
         ) from None
 
 
-def start_head(node: Node, ports: Ports, folder: JobFolder, free_shm_bytes: int) -> list[str]:
-    """Return the command that starts Ray's head. free_shm_bytes: limits the object store, which is in /dev/shm."""
+def start_head(node: Node, ports: Ports, folder: JobFolder, free_shm_bytes: int, address: str = "") -> list[str]:
+    """Return the command that starts Ray's head.
+
+    free_shm_bytes: limits the object store, which is in /dev/shm. address: IPv4, or '' if Ray has to choose it.
+    """
     return [
         *("ray", "start", "--head"),
         f"--port={ports.gcs}",
@@ -73,6 +76,7 @@ def start_head(node: Node, ports: Ports, folder: JobFolder, free_shm_bytes: int)
         f"--dashboard-port={ports.dashboard}",
         "--dashboard-host=127.0.0.1",
         "--include-dashboard=true",  # explicit, so that the head fails if the dashboard cannot start
+        *([f"--node-ip-address={address}"] if address else []),
         *_shared_options(node, ports, folder, free_shm_bytes),
     ]
 

@@ -19,12 +19,14 @@ from raykd.cluster import subreaper
 from raykd.cluster.allocation import Node
 from raykd.cluster.job_folder import job_folder
 from raykd.cluster.mps import after_mps
-from raykd.cluster.ports import accepts_connections, find_ports
+from raykd.cluster.node_address import VARIABLE as INTERFACE
+from raykd.cluster.ports import accepts_connections, connection_error, find_ports
 from raykd.cluster.ray_start import WORKER_SETTINGS, free_shared_memory, module_command, srun, start_worker
 from raykd.cluster.ray_token import private_environment
 from raykd.cluster.staging import Staging
-from raykd.errors import RaykdError
+from raykd.errors import RaykdError, RayNotStarted
 
+CONNECT_S = 20.0  # the head is up before the other nodes start
 ANSWER_S = 3.0  # time for a running head to accept a connection; one that is gone refuses it immediately
 
 
@@ -46,6 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     token = sys.stdin.read()
     staged = Staging.from_json(staging_json).filled() if staging_json else nullcontext()
     try:
+        _require_connection(node.name, address)
         with job_folder(int(job_id), os.environ, token, int(node_number)) as folder, staged:
             os.environ |= WORKER_SETTINGS | private_environment(folder.path)
             command = start_worker(address, node, find_ports(int(job_id)), folder, free_shared_memory())
@@ -54,6 +57,15 @@ def main(arguments: Sequence[str]) -> int:
     except RaykdError as error:
         print(f"raykd: {error}", file=sys.stderr, flush=True)
         return error.exit_code
+
+
+def _require_connection(node: str, address: str) -> None:
+    """Raise RayNotStarted if this node cannot reach the head at `address`, for which Ray would try for minutes."""
+    if error := connection_error(address, CONNECT_S):
+        raise RayNotStarted(
+            f"{node} cannot connect to Ray's head at {address} ({error}); set {INTERFACE} in slurm/site.sh to the "
+            "network interface that connects the nodes, such as ib0"
+        )
 
 
 if __name__ == "__main__":

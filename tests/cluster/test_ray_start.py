@@ -72,6 +72,12 @@ def test_the_head_has_the_jobs_ports_and_folder_and_a_local_dashboard() -> None:
     assert option(arguments, "dashboard-host") == "127.0.0.1"
 
 
+def test_the_head_has_the_address_that_other_nodes_reach() -> None:
+    arguments = start_head(Node("cn1", 8, 2, None), PORTS, FOLDER, GIBIBYTE, "10.0.0.2")
+    assert option(arguments, "node-ip-address") == "10.0.0.2"
+    assert not [argument for argument in command() if "node-ip" in argument]
+
+
 def test_memory_and_object_store_together_are_the_jobs_memory() -> None:
     arguments = command(memory_bytes=10 * GIBIBYTE)
     object_store_bytes = int(option(arguments, "object-store-memory"))
