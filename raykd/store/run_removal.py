@@ -6,9 +6,10 @@ or none, and a removal that is interrupted leaves a folder that `raykd clean` re
 
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from raykd.errors import COMMAND, ConfigError, RunFailed
 from raykd.file_lock import holding, lock_at
@@ -21,6 +22,7 @@ from raykd.store.run_references import References
 
 REMOVED = ".removed-"  # prefix of a folder that is being removed
 MAX_NAMED = 3  # runs in a message
+Entry = TypeVar("Entry", CatalogRun, CatalogSearch)
 
 
 def removable_runs(
@@ -41,7 +43,7 @@ def removable_runs(
 
 def remove_runs(results: Path, runs: Sequence[CatalogRun], force: bool = False) -> None:
     """Remove `runs`, after the checks of `removable_runs` with all locks held. If one fails, no run is removed."""
-    with holding(lock_at(results / PLAN_LOCK), PLAN_WAIT_S), _all_locked(runs):
+    with holding(lock_at(results / PLAN_LOCK), PLAN_WAIT_S), all_locked(runs, _locked):
         _not_needed(results, [run.folder for run in runs], force)
         renamed = renamed_for_removal(run.folder.path for run in runs)
     for path in renamed:  # NFS keeps an open lock file under another name, so that its folder could not be removed
@@ -65,7 +67,7 @@ def _not_needed(
         if path not in entries:
             raise _not_a_run(path, catalog)
     runs = [entries[path] for path in chosen]
-    names = {f"{run.family}/{run.name}" for run in runs} | {search.full_name for search in searches}
+    names = {entry.full_name for entry in (*runs, *searches)}
     for run in runs:
         for folder in (run.folder.path.parent, run.folder.path):
             require_writable(folder, results)
@@ -102,13 +104,14 @@ def _require_not_needed(run: CatalogRun, references: References, removed: set[st
 
 
 @contextmanager
-def _all_locked(runs: Sequence[CatalogRun]) -> Iterator[None]:
+def all_locked(entries: Sequence[Entry], refused: Callable[[Entry], ConfigError]) -> Iterator[None]:
+    """Hold the locks of runs or searches. Raises what `refused` returns for one that another process has locked."""
     with ExitStack() as stack:
-        for run in runs:
+        for entry in entries:
             try:
-                stack.enter_context(run.folder.lock())
+                stack.enter_context(entry.folder.lock())
             except RunFailed:
-                raise _locked(run) from None
+                raise refused(entry) from None
         yield
 
 
