@@ -3,7 +3,7 @@
 The report shows the published accuracy beside that of these runs. The first command trains the default pair.
 
     sbatch slurm/ray_cluster.slurm experiments/benchmark_cifar100.py
-    sbatch slurm/ray_cluster.slurm experiments/benchmark_cifar100.py --pair vgg13:vgg8 --set compare=dkd,crd
+    sbatch slurm/ray_cluster.slurm experiments/benchmark_cifar100.py --pair vgg13:vgg8 --set compare=fitnets,crd
     python experiments/benchmark_cifar100.py --pair all --teachers published_teachers --plan
 """
 

@@ -11,6 +11,13 @@ is_loaded() { # MODULE BEFORE: whether 'module load MODULE' succeeded; BEFORE: L
     [[ ":${LOADEDMODULES:-}:" == *":$1:"* || ":${LOADEDMODULES:-}:" == *":${1%/}/"* || ${LOADEDMODULES:-} != "$2" ]]
 }
 
+define_module() { # if the login shell is not bash, or sbatch had --export=NONE, bash has no `module` command yet
+    local init
+    for init in "${LMOD_PKG:+$LMOD_PKG/init/bash}" "${MODULESHOME:+$MODULESHOME/init/bash}" /etc/profile.d/*{lmod,modules}*.sh; do
+        if ! type module &>/dev/null && [[ -r $init ]]; then source "$init"; fi
+    done
+}
+
 load_modules() {
     local name before
     for name in "${RAYKD_MODULES[@]}"; do
@@ -22,10 +29,17 @@ load_modules() {
     done
 }
 
+require_start() { # end here if the environment's Python lacks a library, such as that of a module which is not loaded
+    local error
+    error=$("$venv/bin/python" -I -S -c '' 2>&1) ||
+        fail "$venv/bin/python does not start on $HOSTNAME (${error##*$'\n'}); add the module that it was made with to RAYKD_MODULES in slurm/site.sh"
+}
+
 # The site's code may read unset variables and run commands that fail.
 bash -n slurm/site.sh || fail "slurm/site.sh is not valid bash; correct the lines listed above"
 strict=$- pipefail=$(shopt -po pipefail || true)
 set +euo pipefail
+define_module
 source slurm/site.sh
 if type module &>/dev/null && ((${#RAYKD_MODULES[@]})); then load_modules; fi
 eval "$pipefail"
@@ -37,6 +51,9 @@ if [[ ! -x $venv/bin/python && -z ${RAYKD_VENV:-} && -x .venv/bin/python ]]; the
     echo "raykd: no virtual environment at $venv; using $PWD/.venv"
     venv=$PWD/.venv
 fi
+[[ -e $venv/bin/python || ! -L $venv/bin/python ]] ||
+    fail "$venv/bin/python is a link to $(readlink -m "$venv/bin/python"), which $HOSTNAME does not have; make the environment from a Python that all nodes have"
 [[ -x $venv/bin/python ]] || fail "no Python at $venv/bin/python; run 'make env VENV=$venv' in a clone of raykd, or export RAYKD_VENV"
 export VIRTUAL_ENV=$venv PATH="$venv/bin:$PATH"
 unset PYTHONHOME PYTHONPLATLIBDIR PYTHONSAFEPATH # set for another Python; this one would not find its library or raykd
+require_start

@@ -25,6 +25,9 @@ export RAYKD_TMP=${RAYKD_TMP:-/tmp}
 # go there. Slurm sets TMPDIR in jobs, by default to /tmp. The TMPDIR of the login node is not used.
 [[ -z ${SLURM_JOB_ID:-} ]] || export RAYKD_SCRATCH=${RAYKD_SCRATCH-${TMPDIR:-}}
 
+# The network interface that connects the nodes of a job, such as ib0. '' is the one of the route to the second node.
+export RAYKD_INTERFACE=${RAYKD_INTERFACE:-}
+
 # How long Ray may take to start on a node, in seconds: minutes if many nodes read from one slow filesystem.
 export RAYKD_START_TIMEOUT_S=${RAYKD_START_TIMEOUT_S:-180}
 

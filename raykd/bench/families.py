@@ -14,6 +14,7 @@ from raykd.models.timm_model import Timm
 from raykd.spec.experiment import Data
 from raykd.spec.plan import Run
 from raykd.spec.recipe import SGD, AdamW, Cosine, MultiStep, Recipe
+from raykd.training.teacher.choose import PlannedCache
 from raykd.training.training_step import make_model
 
 NUM_CLASSES, IMAGE_SIZE = 10, 32
@@ -60,6 +61,10 @@ class Family:
 
     def distilled(self) -> Run:
         return replace(self.baseline(), stage="distilled", method=KD(), teacher=self.teacher_run())
+
+    def cache(self, num_parts: int = 1) -> PlannedCache:
+        """Return the logit cache of all views, which the family's distilled runs read."""
+        return PlannedCache((self.teacher_run(),), self.data, self.student.precision, (), True, num_parts)
 
     def teacher_model(self, channels_last: bool) -> ImageModel:
         """Return the teacher's network with random weights."""

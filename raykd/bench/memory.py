@@ -15,7 +15,6 @@ from raykd.training.hooks import Hooks
 from raykd.training.loop import fit
 from raykd.training.memory import peak_bytes
 from raykd.training.teacher.cache import LogitCache
-from raykd.training.teacher.choose import PlannedCache
 from raykd.training.teacher.sources import CachedTeacher
 
 NUM_IMAGES = 50_000
@@ -49,8 +48,7 @@ def _send_peak(name: str, device_name: str, threads: int, sender: Any) -> None:
     device, family = torch.device(device_name), FAMILIES[name]()
     before, dataset = peak_bytes(device) or 0, noise(NUM_IMAGES)
     with tempfile.TemporaryDirectory() as folder:
-        planned = PlannedCache((family.teacher_run(),), family.data, family.student.precision, (), True, 1)
-        cache = LogitCache(Path(folder), planned.key(dataset, "benchmark-memory"))
+        cache = LogitCache(Path(folder), family.cache().key(dataset, "benchmark-memory"))
         logits = cache.logits().to(device)
         logits[::ROWS_IN_HALF_A_PAGE].sum()  # read every page, as a long run does
         steps = iter(range(STEPS))

@@ -18,7 +18,7 @@ from raykd.bench.standard_pipeline import NUM_WORKERS, StandardPipeline
 from raykd.data.types import Dataset
 from raykd.training.compute import Compute, choose_compute, configure_process
 from raykd.training.teacher.cache import LogitCache
-from raykd.training.teacher.choose import PlannedCache, num_visited
+from raykd.training.teacher.choose import num_visited
 from raykd.training.teacher.fill import BATCH_SIZE, Filler
 from raykd.training.teacher.sources import CachedTeacher, LiveTeacher, Teacher, no_teacher
 
@@ -153,7 +153,7 @@ def make_fill_function(
     views = family.num_views
     passes = family.steps * family.student.batch_size * views
     num_parts = max(num_fills, passes // PASSES_PER_ROUND[compute.device.type])
-    planned = PlannedCache((family.teacher_run(),), family.data, family.student.precision, (), True, num_parts)
+    planned = family.cache(num_parts)
     cache = LogitCache(folder, planned.key(dataset, "benchmark-fill"))
     filler = Filler(planned, dataset, cache, family.teacher_model(channels_last=True).to(compute.device), compute)
     parts = count()
@@ -167,8 +167,7 @@ def make_fill_function(
 
 def _random_cache(family: Family, dataset: Dataset, folder: Path) -> LogitCache:
     """Return a full logit cache of random logits."""
-    planned = PlannedCache((family.teacher_run(),), family.data, family.student.precision, (), True, 1)
-    cache = LogitCache(folder, planned.key(dataset, "benchmark-runs"))
+    cache = LogitCache(folder, family.cache().key(dataset, "benchmark-runs"))
     shape = (cache.key.num_images, cache.key.num_views)
     cache.write(0, torch.randn(*shape, cache.key.num_classes).half(), torch.ones(shape, dtype=torch.bool))
     return cache

@@ -147,11 +147,7 @@ def report(arguments: Namespace) -> None:
     check_paper_flags(arguments)
     options = _options(arguments)
     if arguments.models_dir:
-        files = arguments.file or DEFAULT_EXPERIMENTS
-        experiments = apply_settings(
-            [experiment for file in files for experiment in load_experiments(file)], arguments.settings
-        )
-        report_models(Path(arguments.models_dir), experiments, options.data_folder, Console())
+        report_models(Path(arguments.models_dir), _experiments_of(arguments), options.data_folder, Console())
     elif given := [*arguments.file, *(f"--set {setting}" for setting in arguments.settings)]:
         raise ConfigError(f"{given[0]}: a report on runs reads their plans; leave it out, or add --models-dir DIR")
     else:
@@ -164,10 +160,8 @@ def report(arguments: Namespace) -> None:
 def prefetch(arguments: Namespace) -> None:
     from raykd.cli.prefetch import fetch
 
-    files = arguments.file or DEFAULT_EXPERIMENTS
-    experiments = [experiment for file in files for experiment in load_experiments(file)]
-    options = _options(arguments)
-    fetch(apply_settings(experiments, arguments.settings), options.data_folder, options.weights_folder, Console())
+    experiments, options = _experiments_of(arguments), _options(arguments)
+    fetch(experiments, options.data_folder, options.weights_folder, Console())
 
 
 def pack(arguments: Namespace) -> None:
@@ -291,6 +285,13 @@ def _options(arguments: Namespace, stages: Sequence[Stage] = STAGES) -> Any:
     from raykd.orchestration.options import Options
 
     return Options(Path(arguments.results), find_folder(arguments.data_dir, os.environ), tuple(stages))
+
+
+def _experiments_of(arguments: Namespace) -> Sequence[Experiment]:
+    """Return the experiments of all files that a command names, or of the default ones."""
+    files = arguments.file or DEFAULT_EXPERIMENTS
+    experiments = [experiment for file in files for experiment in load_experiments(file)]
+    return apply_settings(experiments, arguments.settings)
 
 
 def _experiment_of(arguments: Namespace, model: str | None) -> Experiment:

@@ -97,7 +97,7 @@ def remove(arguments: Namespace) -> None:
 
 def _find_named(results: Path, names: Sequence[str]) -> tuple[list[RunFolder], list[SearchFolder]]:
     """Return the runs and the searches that `names` name. Raises ConfigError for a name of neither."""
-    by_name = {f"{path.parent.name}/{path.name}": SearchFolder(path) for path in search_paths(results)}
+    by_name = {folder.full_name: folder for folder in map(SearchFolder, search_paths(results))}
     runs, searches = [], []
     for name in names:
         if name in by_name:

@@ -1,6 +1,7 @@
 """The text of `raykd runs`, `raykd runs show`, `raykd runs rm` and `raykd clean`."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from raykd.cli.run_list import Row, search_row
 from raykd.config.codec import read_record
 from raykd.errors import COMMAND, ConfigError, flattened, plural
 from raykd.spec.stages import TRIALS
-from raykd.store.cleaning import KINDS, Cleaning, Removable
+from raykd.store.cleaning import KINDS, Cleaning
 from raykd.store.records import Costs, Metrics
 from raykd.store.results_folder import LOGIT_CACHES, disk_bytes
 from raykd.store.run_catalog import Catalog, CatalogRun, CatalogSearch
@@ -102,34 +103,30 @@ def run_facts(run: CatalogRun, catalog: Catalog) -> dict[str, Any]:
         "record": asdict(run.record) if run.record else None,
         "changes": dict(run.changes),
         "tags": list(run.tags),
-        "val": _numbers(Metrics, folder.val),
-        "test": _numbers(Metrics, folder.test),
+        "val": _numbers(folder.val),
+        "test": _numbers(folder.test),
         "costs": _costs(folder.costs),
         "files": {str(path.relative_to(folder.path)): disk_bytes(path) for path in files},
         "size_bytes": run.size_bytes,
         "plans": references.plans_of(run),
-        "students": [f"{one.family}/{one.name}" for one in references.students_of(run)] if is_teacher else [],
+        "students": [one.full_name for one in references.students_of(run)] if is_teacher else [],
         "needed_by": references.needing_teacher(run) if is_teacher else [],
         "logit_caches": {str(path): disk_bytes(path) for path in caches},
     }
 
 
-def _numbers(kind: type[Metrics], path: Path) -> dict[str, float] | None:
-    try:
-        metrics = read_record(kind, path)
-    except ConfigError:
-        return None
-    return dict(metrics.numbers) if metrics else None
+def _numbers(path: Path) -> dict[str, float] | None:
+    with suppress(ConfigError):
+        if metrics := read_record(Metrics, path):
+            return dict(metrics.numbers)
+    return None
 
 
 def _costs(path: Path) -> dict[str, float] | None:
-    try:
-        costs = read_record(Costs, path)
-    except ConfigError:
-        return None
-    return (
-        {"parameters": costs.parameters, "flops": costs.flops, "latency_ms": costs.latency_ms.median} if costs else None
-    )
+    with suppress(ConfigError):
+        if costs := read_record(Costs, path):
+            return {"parameters": costs.parameters, "flops": costs.flops, "latency_ms": costs.latency_ms.median}
+    return None
 
 
 def show_text(facts: dict[str, Any]) -> str:
@@ -184,7 +181,7 @@ def removal_text(runs: Sequence[CatalogRun]) -> str:
     for run in runs:
         top1 = "" if run.test_top1 is None else f", test top-1 {run.test_top1:.2f}"
         planned = ", in the family's plan" if run.is_planned else ""
-        lines.append(f"{run.family}/{run.name}: {run.status}{top1}{planned}, {size_text(run.size_bytes)}")
+        lines.append(f"{run.full_name}: {run.status}{top1}{planned}, {size_text(run.size_bytes)}")
     total = size_text(sum(run.size_bytes for run in runs))
     return "\n".join([*lines, f"{plural(len(runs), 'run')}, {total}"])
 
@@ -197,7 +194,7 @@ def cleaning_text(found: Cleaning, results: Path) -> str:
         if not entries:
             continue
         lines.append(f"{kind:<13} {size_text(found.size_of(kind)):>9}  {plural(len(entries), 'entry', 'entries')}")
-        lines += [f"  {_where(item, results)} ({size_text(item.size_bytes)})" for item in entries[:MAX_LISTED]]
+        lines += [f"  {item.path.relative_to(results)} ({size_text(item.size_bytes)})" for item in entries[:MAX_LISTED]]
         lines += [f"  and {len(entries) - MAX_LISTED} more"] if len(entries) > MAX_LISTED else []
     for path, names in found.kept:
         first, *others = names
@@ -207,7 +204,3 @@ def cleaning_text(found: Cleaning, results: Path) -> str:
         lines.append("kept: caches, decoded data and leftovers, because a command trains in this folder now")
     total = size_text(sum(item.size_bytes for item in found.removable))
     return "\n".join([*lines, f"{'total':<13} {total:>9}" if found.removable else "nothing to remove"])
-
-
-def _where(item: Removable, results: Path) -> str:
-    return str(item.path.relative_to(results))

@@ -34,7 +34,7 @@ def serve_dashboard(results: Path, name: str) -> None:
     folder = find_search(results, name)
     num_trials = len(folder.trials())
     if not num_trials:
-        raise ConfigError(f"search '{_name(folder)}' has no trials yet; '{COMMAND} tune show' prints its progress")
+        raise ConfigError(f"search '{folder.full_name}' has no trials yet; '{COMMAND} tune show' prints its progress")
     with make_server(HOST, 0, _application(folder), _Server, _QuietHandler) as server:  # port 0: any free port
         print(_instructions(folder, num_trials, server.server_port), flush=True)
         try:
@@ -48,7 +48,7 @@ def find_search(results: Path, name: str) -> SearchFolder:
 
     Raises ConfigError, with the names to choose from, unless exactly one search matches.
     """
-    folders = {_name(folder): folder for folder in map(SearchFolder, search_paths(results))}
+    folders = {folder.full_name: folder for folder in map(SearchFolder, search_paths(results))}
     known = shortened(", ".join(folders), 500)
     if not folders:
         raise ConfigError(f"no search under '{results}'; start one with {COMMAND} tune experiments/tune_cnn.py")
@@ -62,10 +62,6 @@ def find_search(results: Path, name: str) -> SearchFolder:
         raise ConfigError(f"search '{shortened(name)}' is ambiguous: it may be {shortened(', '.join(found), 500)}")
     names = [*folders, *(folder.path.name for folder in folders.values())]
     raise ConfigError(f"unknown search '{shortened(name)}': known are {known}{did_you_mean(name, names)}")
-
-
-def _name(folder: SearchFolder) -> str:
-    return f"{folder.path.parent.name}/{folder.path.name}"
 
 
 def _application(folder: SearchFolder) -> Application:
@@ -98,9 +94,10 @@ class _QuietHandler(WSGIRequestHandler):
 
 def _instructions(folder: SearchFolder, num_trials: int, port: int) -> str:
     study = open_storage(folder.journal, is_read_only=True).get_study_id_from_name(STUDY_NAME)
+    trials = plural(num_trials, "trial")
     return "\n".join(
         [
-            f"{_name(folder)}: {plural(num_trials, 'trial')}, for reading only; the page follows a search in progress",
+            f"{folder.full_name}: {trials}, for reading only; the page follows a search in progress",
             f"open http://{HOST}:{port}/dashboard/studies/{study} in a browser on this machine",
             "on another machine, run this and leave it running, then open the same address there:",
             f"    ssh -N -L {port}:{HOST}:{port} {getpass.getuser()}@{socket.getfqdn()}",

@@ -14,11 +14,12 @@ MIN_MEMORY_BYTES = 2048 * MEBIBYTE  # Ray's processes use about 1.2 GiB before a
 CPUS = re.compile(r"(\d+)(?:\(x(\d+)\))?")  # '8', or '8(x2)' for two consecutive nodes
 # srun reads these variables as requests, in addition to its options. In a job they are the requests of the job, or of
 # another job in whose shell sbatch was called. With the CPU_BIND of another job, srun starts nothing and
-# reports "CPU binding outside of job step allocation".
+# reports "CPU binding outside of job step allocation". The last ones would change the output of a step, or its input,
+# which has the token.
 STEP_REQUESTS = re.compile(
     r"S(LURM|RUN)_(GPUS(_PER_\w+)?|GPU_(BIND|FREQ)|(CPU|MEM)_BIND(_\w+)?|GRES(_FLAGS)?|CPUS_PER_(GPU|TASK)|MEM_PER_\w+|"
     r"NTASKS(_PER_\w+)?|NPROCS|TRES_(PER_TASK|BIND)|CONSTRAINT|CORE_SPEC|DISTRIBUTION|EXACT|EXCLUSIVE|HINT|SPREAD_JOB|"
-    r"THREADS_PER_CORE|THREAD_SPEC)"
+    r"THREADS_PER_CORE|THREAD_SPEC|TIMELIMIT|LABELIO|STD(IN|OUT|ERR)MODE)"
 )
 
 
@@ -43,6 +44,7 @@ class Allocation:
     nodes: tuple[Node, ...]
     submit_dir: Path
     restart_count: int  # 0 in the first run, 1 after the first requeue
+    slurm_id: str  # see `slurm_id_in`
 
     @property
     def head(self) -> Node:
@@ -68,6 +70,11 @@ def read_allocation(
     expand: turns a list of nodes into names. details: Slurm's record of the job. If it is None, GPUs, memory and
     restarts are read from `environ`.
     """
+    if environ.get("SLURM_JOB_ID_HET_GROUP_0", "") == _text(environ, "SLURM_JOB_ID"):
+        raise ConfigError(
+            f"SLURM_HET_SIZE = {environ.get('SLURM_HET_SIZE')}: a heterogeneous job has several allocations, of which "
+            "Ray could use only the first; submit without ':' between options"
+        )
     num_nodes = _number(environ, "SLURM_JOB_NUM_NODES")
     nodelist = _text(environ, "SLURM_JOB_NODELIST")
     names = [nodelist] if num_nodes == 1 else expand(nodelist)
@@ -83,7 +90,19 @@ def read_allocation(
         nodes=_nodes(environ, dict(zip(names, cpus, strict=True)), details),
         submit_dir=Path(_text(environ, "SLURM_SUBMIT_DIR")),
         restart_count=_number(environ, "SLURM_RESTART_COUNT", default=0) if restarts is None else restarts,
+        slurm_id=slurm_id_in(environ),
     )
+
+
+def slurm_id_in(environ: Mapping[str, str]) -> str:
+    """Return the id that names this job alone in Slurm's commands: '4711', or '4711_2' in a job array.
+
+    One task of an array has the id of the array, with which `scontrol requeue` would requeue all tasks.
+    """
+    job_id = _text(environ, "SLURM_JOB_ID")
+    if environ.get("SLURM_ARRAY_JOB_ID") != job_id:  # no array, or variables of another job
+        return job_id
+    return f"{job_id}_{_number(environ, 'SLURM_ARRAY_TASK_ID')}"
 
 
 def _nodes(environ: Mapping[str, str], cpus: Mapping[str, int], details: JobDetails | None) -> tuple[Node, ...]:

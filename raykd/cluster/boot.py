@@ -25,11 +25,13 @@ from functools import partial
 from pathlib import Path
 
 from raykd.cluster import progress_record
-from raykd.cluster.allocation import Allocation, read_allocation
+from raykd.cluster.allocation import Allocation, read_allocation, slurm_id_in
 from raykd.cluster.driver import Signals, exit_code, run_driver
 from raykd.cluster.job_details import JobDetails, differences, read_details
 from raykd.cluster.job_folder import job_folder
+from raykd.cluster.limits import raise_limits
 from raykd.cluster.mps import is_requested as is_mps_requested
+from raykd.cluster.node_address import head_address
 from raykd.cluster.ports import find_ports
 from raykd.cluster.preemption import StepWatch, preempt_mode, save_time_s
 from raykd.cluster.progress_record import MAX_STALLED, ProgressRecord, progress_digest
@@ -61,6 +63,7 @@ class JobLog:
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run the experiment and its arguments and return the job's exit code. Print an error as one line."""
     experiment = arguments[1:] if arguments[:1] == ["--"] else arguments
+    raise_limits()
     try:
         with Signals() as signals:
             return _boot(experiment, environ, JobLog(environ), signals)
@@ -70,11 +73,12 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def _boot(experiment: Sequence[str], environ: Mapping[str, str], log: JobLog, signals: Signals) -> int:
-    details = read_details(environ.get("SLURM_JOB_ID", ""))
+    details = read_details(slurm_id_in(environ))
     allocation, limit = read_allocation(environ, details=details), max_requeues(environ)
     staging = planned_staging(allocation, environ, with_code=bool(experiment))
     driver = experiment_command(experiment, allocation.submit_dir) if experiment else []
     _require_programs(environ)
+    address = head_address([node.name for node in allocation.workers], environ)
     _log_start(allocation, details, environ, log)
     end, record, is_requeued = _JobEnd(), ProgressRecord(allocation.submit_dir, allocation.job_id), False
     try:
@@ -86,7 +90,7 @@ def _boot(experiment: Sequence[str], environ: Mapping[str, str], log: JobLog, si
                 root = staging.code_path or root
             environment = ray_environment(environ, folder, root, bool(allocation.workers), staging)
             ports, timeout_s = find_ports(allocation.job_id), start_timeout_s(environ)
-            config = ClusterConfig(allocation, ports, folder, environment, timeout_s, staging)
+            config = ClusterConfig(allocation, ports, folder, environment, timeout_s, address, staging)
             with StepWatch(allocation.head, environ) as watch:
                 signals.is_warned = watch.is_terminated
                 _run_on_cluster(driver, config, log, signals, end)
@@ -131,7 +135,7 @@ class _JobEnd:
 
 def _cause(allocation: Allocation, signals: Signals, end: _JobEnd) -> str:
     """Return 'preempted: MODE', 'time limit' or 'nodes lost' if Slurm interrupted the job, '' if the user did."""
-    if signals.received and (mode := preempt_mode(allocation.job_id, MODE_TIMEOUT_S)):
+    if signals.received and (mode := preempt_mode(allocation.slurm_id, MODE_TIMEOUT_S)):
         return f"preempted: {mode}"
     if signal.SIGUSR2 in signals.received and not signals.has_been_warned:
         return "time limit"
@@ -164,7 +168,7 @@ def _run_on_cluster(driver: Sequence[str], config: ClusterConfig, log: JobLog, s
             command = driver or _serve_command(allocation)
             _announce(config, command, log)
             try:
-                time_s = partial(save_time_s, allocation.job_id)
+                time_s = partial(save_time_s, allocation.slurm_id)
                 code = run_driver(command, environment, allocation.submit_dir, signals, cluster.failure, time_s)
             except RaykdError as error:
                 if not restarts_left or signals.received or not cluster.was_ended_by_agent():

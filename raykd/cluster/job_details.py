@@ -39,12 +39,12 @@ class JobDetails:
     restarts: int | None
 
 
-def read_details(job_id: str) -> JobDetails | None:
+def read_details(slurm_id: str) -> JobDetails | None:
     """Return the details of a job, or None if scontrol fails or prints an unknown format."""
-    if not job_id.isdecimal():  # scontrol would show all jobs
+    if not re.fullmatch(r"\d+(_\d+)?", slurm_id):  # scontrol would show all jobs
         return None
     try:
-        return parse_details(slurm_output(["scontrol", "show", "job", "--details", "--oneliner", job_id]))
+        return parse_details(slurm_output(["scontrol", "show", "job", "--details", "--oneliner", slurm_id]))
     except SlurmError:
         return None
 

@@ -40,12 +40,17 @@ def find_ports(job_id: int) -> Ports:
 
 def accepts_connections(address: str, timeout_s: float) -> bool:
     """Return whether a process accepts TCP connections at `address`, HOST:PORT."""
+    return not connection_error(address, timeout_s)
+
+
+def connection_error(address: str, timeout_s: float) -> str:
+    """Return why a TCP connection to `address`, HOST:PORT, fails, or '' if it succeeds."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout_s).close()
-    except OSError:
-        return False
-    return True
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 def _is_free(port: int) -> bool:

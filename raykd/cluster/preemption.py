@@ -41,10 +41,10 @@ class StepWatch:
         return self._step.poll() == TERMINATED
 
 
-def preempt_mode(job_id: int, timeout_s: float = ANSWER_S) -> str:
+def preempt_mode(slurm_id: str, timeout_s: float = ANSWER_S) -> str:
     """Return 'REQUEUE' or 'CANCEL' if the job is running and being preempted, otherwise ''."""
     try:
-        job = show_job(job_id, timeout_s)
+        job = show_job(slurm_id, timeout_s)
         if job.get("JobState") != "RUNNING" or job.get("PreemptTime", "None") in ("None", "N/A", ""):
             return ""
         return "CANCEL" if "CANCEL" in _configured_mode(job) else "REQUEUE"
@@ -62,9 +62,9 @@ def _configured_mode(job: Mapping[str, str]) -> str:
     return field_in(partition, "PreemptMode").upper()
 
 
-def save_time_s(job_id: int) -> float:
+def save_time_s(slurm_id: str) -> float:
     """Return how long the driver may save after SIGTERM: the grace time of a preemption, otherwise Slurm's KillWait."""
-    if preempt_mode(job_id):
+    if preempt_mode(slurm_id):
         return float("inf")  # Slurm sends SIGTERM again at the end of the grace time
     try:
         wait = re.match(r"\d+", field_in(_configuration(), "KillWait"))

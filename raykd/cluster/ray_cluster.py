@@ -1,20 +1,20 @@
 """The Ray cluster on all nodes of a job: start the head, then the workers, compare Ray with the allocation, end it."""
 
 import json
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
+from raykd.cluster import node_address
 from raykd.cluster.allocation import Allocation
 from raykd.cluster.job_folder import JobFolder
 from raykd.cluster.mps import after_mps
 from raykd.cluster.nodes import RayNode, mismatch
 from raykd.cluster.ports import Ports
 from raykd.cluster.ray_process import STOP_TIMEOUT_S, RayProcess, stop
-from raykd.cluster.ray_start import module_command, start_head
+from raykd.cluster.ray_start import free_shared_memory, module_command, start_head
 from raykd.cluster.slurm_commands import SlurmError, slurm_output
 from raykd.cluster.staging import Staging
 from raykd.cluster.subreaper import END_SIGNAL
@@ -28,13 +28,14 @@ AGENT_FAILED = "one Ray agent failed"  # a text in the raylet's log
 
 @dataclass(frozen=True)
 class ClusterConfig:
-    """The inputs of a cluster's start. environment: the variables of Ray's processes."""
+    """The inputs of a cluster's start. environment: of Ray's processes. head_address: IPv4, '' if Ray chooses it."""
 
     allocation: Allocation
     ports: Ports
     folder: JobFolder
     environment: Mapping[str, str]
     start_timeout_s: float  # limit for the head, and then for all workers together
+    head_address: str = ""
     staging: Staging | None = None  # each node stages code and data
 
 
@@ -48,7 +49,7 @@ class RayCluster:
         self.lost: set[str] = set()  # names of nodes that had joined
         self._nodes_path = config.folder.path / "nodes.jsonl"
         node, folder = config.allocation.head, config.folder
-        start = start_head(node, config.ports, folder, shutil.disk_usage("/dev/shm").free)
+        start = start_head(node, config.ports, folder, free_shared_memory(), config.head_address)
         start = after_mps(start, node, folder.path, config.environment)
         command = [*module_command("subreaper"), f"--timeout={config.start_timeout_s}", *start]
         self._head = RayProcess("Ray's head", command, config.environment, folder.log_path(node.name))
@@ -78,6 +79,12 @@ class RayCluster:
         """
         config, allocation = self._config, self._config.allocation
         address = f"{self._wait_for_head(check).address}:{config.ports.gcs}"
+        if allocation.workers and address.startswith(node_address.LOOPBACK):
+            raise RayNotStarted(
+                f"{allocation.head.name} resolves its name to {address.partition(':')[0]}, which other nodes cannot "
+                f"reach; set {node_address.VARIABLE} in slurm/site.sh to the interface that connects the nodes, such "
+                "as ib0 ('ip -4 addr' lists them)"
+            )
         for number, node in enumerate(allocation.workers, 1):
             command = worker_command(node, number, allocation.job_id, address, config.staging, config.start_timeout_s)
             log_path, token = config.folder.log_path(node.name), config.folder.token()
@@ -86,7 +93,7 @@ class RayCluster:
         if difference := mismatch(self.nodes(), allocation.nodes):
             raise RaykdError(f"the Ray cluster differs from the job's allocation: {difference}; submit the job again")
         steps = (worker.detach() for worker in self._workers.values())
-        self._detached = [f"{allocation.job_id}.{step}" for step in steps if step]
+        self._detached = [f"{allocation.slurm_id}.{step}" for step in steps if step]
         return address
 
     def nodes(self) -> list[RayNode]:

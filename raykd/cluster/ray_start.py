@@ -6,6 +6,8 @@ if the head fails to start, and ends with a `ray stop` that ends the Ray cluster
 """
 
 import os
+import shutil
+import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +19,9 @@ from raykd.cluster.ray_token import private_environment
 from raykd.cluster.ray_variables import without_ray
 from raykd.cluster.staging import Staging
 from raykd.data import node_copy
+from raykd.errors import ConfigError
 
+SHARED_MEMORY = "/dev/shm"  # Ray's object store
 OBJECT_STORE_SHARE = 0.3  # fraction of the job's memory; Ray's default
 MIN_OBJECT_STORE_BYTES = 80 * MEBIBYTE  # Ray refuses less than 75
 
@@ -44,13 +48,27 @@ def srun(node: Node, job_name: str, whole: bool = True) -> list[str]:
     no_gpu = [] if whole else ["--gres=none"]
     return [
         *("srun", "--overlap", "--quiet", "--no-kill", "--export=ALL", f"--job-name={job_name}"),
-        *("--nodes=1", f"--nodelist={node.name}", "--ntasks=1", f"--cpus-per-task={num_cpus}", "--mem=0"),
+        *("--nodes=1", f"--nodelist={node.name}", "--ntasks=1", f"--cpus-per-task={num_cpus}", "--mem=0", "--mpi=none"),
         *([f"--gres=gpu:{num_gpus}"] if num_gpus else no_gpu),
     ]
 
 
-def start_head(node: Node, ports: Ports, folder: JobFolder, free_shm_bytes: int) -> list[str]:
-    """Return the command that starts Ray's head. free_shm_bytes: limits the object store, which is in /dev/shm."""
+def free_shared_memory() -> int:
+    """Return the free bytes of /dev/shm. Raises ConfigError if this node has none, without which Ray does not start."""
+    try:
+        return shutil.disk_usage(SHARED_MEMORY).free
+    except OSError as error:
+        raise ConfigError(
+            f"{SHARED_MEMORY} cannot be read on {socket.gethostname()} ({error.strerror}), and Ray requires it; ask "
+            "the administrators to mount it, or bind it into your container"
+        ) from None
+
+
+def start_head(node: Node, ports: Ports, folder: JobFolder, free_shm_bytes: int, address: str = "") -> list[str]:
+    """Return the command that starts Ray's head.
+
+    free_shm_bytes: limits the object store, which is in /dev/shm. address: IPv4, or '' if Ray has to choose it.
+    """
     return [
         *("ray", "start", "--head"),
         f"--port={ports.gcs}",
@@ -58,6 +76,7 @@ def start_head(node: Node, ports: Ports, folder: JobFolder, free_shm_bytes: int)
         f"--dashboard-port={ports.dashboard}",
         "--dashboard-host=127.0.0.1",
         "--include-dashboard=true",  # explicit, so that the head fails if the dashboard cannot start
+        *([f"--node-ip-address={address}"] if address else []),
         *_shared_options(node, ports, folder, free_shm_bytes),
     ]
 

@@ -1,5 +1,6 @@
 """Requeueing: an interrupted job returns to Slurm's queue under the same id and resumes from its files."""
 
+import re
 import shlex
 import signal
 import time
@@ -11,6 +12,11 @@ from raykd.errors import ConfigError, plural
 
 MAX_REQUEUES = "100"  # 100 days for jobs of one day; a job without progress must end eventually
 SIGTERM_WAIT_S = 60  # how long to wait for Slurm's SIGTERM after the requeue
+BUSY_S = 60  # how long a request is repeated while slurmctld is busy, as when the time limits of many jobs are near
+BUSY = re.compile(
+    r"timed out|contact slurm controller|connect failure|zero bytes|temporarily unavailable", re.IGNORECASE
+)
+RETRY_S = 5
 LINGER_S = 2  # a node refuses to start a job again within the second in which it ended the job
 
 
@@ -30,16 +36,16 @@ def requeue(
     experiment: its file and arguments, as submitted. limit: how often a job may be requeued. refusal: why the job
     must not be requeued, or ''. Return whether the job is requeued.
     """
-    job_id, reason = str(allocation.job_id), refusal
+    job_id, reason = allocation.slurm_id, refusal
     if not reason and allocation.restart_count >= limit:
         reason = f"it was requeued {plural(allocation.restart_count, 'time')} (RAYKD_MAX_REQUEUES)"
     try:
-        if not reason and "Requeue=1" not in slurm_output(["scontrol", "show", "job", "--oneliner", job_id]).split():
+        if not reason and "Requeue=1" not in _answer("show", "job", "--oneliner", job_id).split():
             reason = "requeueing is disabled for this job or on this cluster (sbatch --requeue enables it)"
         if not reason:
             log(f"interrupted: requeueing job {job_id}, which resumes by itself; follow it with: squeue -j {job_id}")
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # Slurm ends this script; everything is saved
-            slurm_output(["scontrol", "requeue", job_id])
+            _answer("requeue", job_id)
             signal.sigtimedwait([signal.SIGTERM], SIGTERM_WAIT_S)
             time.sleep(LINGER_S)
             return True
@@ -48,3 +54,20 @@ def requeue(
     command = f"cd {shlex.quote(str(allocation.submit_dir))} && {shlex.join(['sbatch', SCRIPT, *experiment])}"
     log(f"interrupted and not requeued: {reason}; to resume: {command}")
     return False
+
+
+def _answer(*arguments: str) -> str:
+    """Return the output of scontrol, repeated for BUSY_S while slurmctld is busy. Raises SlurmError.
+
+    A request that is repeated may have been carried out although its answer was late. If SIGTERM comes, it was.
+    """
+    deadline = time.monotonic() + BUSY_S
+    while True:
+        try:
+            return slurm_output(["scontrol", *arguments])
+        except SlurmError as error:
+            if not BUSY.search(str(error)) or time.monotonic() > deadline:
+                raise
+        if signal.SIGTERM in signal.sigpending():
+            return ""
+        time.sleep(RETRY_S)

@@ -60,7 +60,7 @@ class RunningJob:
 
 def running_job(job_id: int) -> RunningJob:
     """Return where a job runs. Raises ConfigError if there is no such job, or it is not running."""
-    fields = show_job(job_id)
+    fields = show_job(str(job_id))
     if (state := fields.get("JobState", "unknown")) != "RUNNING":
         raise ConfigError(f"job {job_id} is {state.lower()}: its Ray cluster is up only while the job is running")
     if missing := [name for name in ("BatchHost", "WorkDir", "StdOut") if name not in fields]:
@@ -86,16 +86,16 @@ def only_job() -> int:
     return int(job_ids[0])
 
 
-def show_job(job_id: int, timeout_s: float = TIMEOUT_S) -> dict[str, str]:
+def show_job(slurm_id: str, timeout_s: float = TIMEOUT_S) -> dict[str, str]:
     """Return all fields that `scontrol show job` prints; values may contain spaces.
 
     Raises ConfigError if Slurm returns no record of the job.
     """
     try:
-        text = slurm_output(["scontrol", "show", "job", "--oneliner", str(job_id)], timeout_s)
+        text = slurm_output(["scontrol", "show", "job", "--oneliner", slurm_id], timeout_s)
     except SlurmError as error:
         raise ConfigError(
-            f"job {job_id}: Slurm returned no record of it ({error}); run this on a machine of the cluster, with the "
+            f"job {slurm_id}: Slurm returned no record of it ({error}); run this on a machine of the cluster, with the "
             "id of a job of yours"
         ) from None
     return dict(re.findall(r"(\S+?)=(.*?)(?=\s+[A-Za-z][\w/:]*=|\s*$)", text.strip()))

@@ -10,7 +10,6 @@ the head is gone: until then a run may still be saved. Exit code: Ray's, or 128 
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -19,13 +18,16 @@ from dataclasses import asdict
 from raykd.cluster import subreaper
 from raykd.cluster.allocation import Node
 from raykd.cluster.job_folder import job_folder
+from raykd.cluster.limits import raise_limits
 from raykd.cluster.mps import after_mps
-from raykd.cluster.ports import accepts_connections, find_ports
-from raykd.cluster.ray_start import WORKER_SETTINGS, module_command, srun, start_worker
+from raykd.cluster.node_address import VARIABLE as INTERFACE
+from raykd.cluster.ports import accepts_connections, connection_error, find_ports
+from raykd.cluster.ray_start import WORKER_SETTINGS, free_shared_memory, module_command, srun, start_worker
 from raykd.cluster.ray_token import private_environment
 from raykd.cluster.staging import Staging
-from raykd.errors import RaykdError
+from raykd.errors import RaykdError, RayNotStarted
 
+CONNECT_S = 20.0  # the head is up before the other nodes start
 ANSWER_S = 3.0  # time for a running head to accept a connection; one that is gone refuses it immediately
 
 
@@ -43,19 +45,29 @@ def main(arguments: Sequence[str]) -> int:
     node_json, node_number, job_id, address, timeout_s, staging_json = arguments
     node = Node(**json.loads(node_json))
     subreaper.hold_signals()
+    raise_limits()
     print(f"step={os.environ.get('SLURM_STEP_ID', '')}", flush=True)
     token = sys.stdin.read()
     staged = Staging.from_json(staging_json).filled() if staging_json else nullcontext()
     try:
+        _require_connection(node.name, address)
         with job_folder(int(job_id), os.environ, token, int(node_number)) as folder, staged:
             os.environ |= WORKER_SETTINGS | private_environment(folder.path)
-            free_shm_bytes = shutil.disk_usage("/dev/shm").free
-            command = start_worker(address, node, find_ports(int(job_id)), folder, free_shm_bytes)
+            command = start_worker(address, node, find_ports(int(job_id)), folder, free_shared_memory())
             command = after_mps(command, node, folder.path, os.environ)
             return subreaper.main(command, float(timeout_s), lambda: not accepts_connections(address, ANSWER_S))
     except RaykdError as error:
         print(f"raykd: {error}", file=sys.stderr, flush=True)
         return error.exit_code
+
+
+def _require_connection(node: str, address: str) -> None:
+    """Raise RayNotStarted if this node cannot reach the head at `address`, for which Ray would try for minutes."""
+    if error := connection_error(address, CONNECT_S):
+        raise RayNotStarted(
+            f"{node} cannot connect to Ray's head at {address} ({error}); set {INTERFACE} in slurm/site.sh to the "
+            "network interface that connects the nodes, such as ib0"
+        )
 
 
 if __name__ == "__main__":

@@ -14,14 +14,14 @@ under functools.cache, a lock or a handle would fail, and copies of dataclass fi
 import ast
 import hashlib
 import sys
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from raykd.errors import ConfigError, did_you_mean, reading, require_file
+from raykd.errors import ConfigError, did_you_mean, errors_of, reading, require_file
 
 _EXPERIMENTS = ("__main__", "<run_path>")  # modules in which an experiment file runs
 
@@ -83,6 +83,14 @@ def source_of(cls: type) -> Source | None:
     return _sources.get(cls)
 
 
+def reduced(value: Any) -> tuple[Any, ...] | None:
+    """Return what pickle stores of a dataclass object whose class is in a single file; None for another object."""
+    source = source_of(type(value))
+    if source is None or not source.is_single_file:
+        return None
+    return restore, (source, {item.name: getattr(value, item.name) for item in fields(value)})
+
+
 def restore(source: Source, values: dict[str, Any]) -> Any:
     """Return an object of the class in `source` with these fields; this is how pickle loads it."""
     return restore_class(source)(**values)
@@ -117,7 +125,7 @@ def installed_class(module: str, name: str, sha256: str, noun: str) -> Any:
 
 
 def find_class(stored: dict[str, str]) -> Any:
-    """Return the class of an entry that `Source.stored` wrote; None if this process has not loaded it.
+    """Return the class of an entry of `Source.to_entry`; None if this process has not loaded it.
 
     It executes no code. `restore_class` does, for callers that trust the code in a results folder.
     """
@@ -158,6 +166,22 @@ def load_class(location: str, noun: str, example: str) -> Any:
         classes = [node.name for node in ast.parse(text).body if isinstance(node, ast.ClassDef)]
         raise ConfigError(f"{noun} file '{file}' has no class '{name}'{did_you_mean(name, classes)}")
     return cls
+
+
+def create(cls: Any, text: str, noun: str) -> Any:
+    """Return an object of the class that `text` names, with the defaults of its fields. Raises ConfigError."""
+    if required := [item.name for item in fields(cls) if item.default is MISSING is item.default_factory]:
+        raise ConfigError(f"{text} cannot be created: its field '{required[0]}' has no default; give it one")
+    source = source_of(cls)
+    with errors_of(f"{noun} {text}", source.path if source else ""):
+        return cls()
+
+
+def require_dataclass(cls: type, where: str) -> None:
+    """Raise ConfigError if the class has typed fields and no @dataclass. where: names the class in the message."""
+    typed = [name for name, hint in vars(cls).get("__annotations__", {}).items() if "ClassVar" not in str(hint)]
+    if typed and "__dataclass_fields__" not in vars(cls):
+        raise ConfigError(f"{where}: {', '.join(typed)} cannot be set; put @dataclass(frozen=True) above the class")
 
 
 def _run(path: str, text: str, noun: str) -> ModuleType:

@@ -103,9 +103,6 @@ class ShardTask:
         """A hex digest that differs if the shard would have other bytes, or if its source files have changed."""
         return hashlib.sha256(f"{self.unit.key} {self.options.key}".encode()).hexdigest()
 
-    def is_within_limit(self, damaged: tuple[DamagedImage, ...]) -> bool:
-        return len(damaged) <= self.options.skip_damaged
-
 
 def write_shard(task: ShardTask) -> WrittenShard:
     """Write a shard, unless it is there already, and return what is in it.
@@ -198,7 +195,7 @@ class _Rows:
             prepared = prepare(image, self._task.options)
         except DataError as error:
             self.damaged.append(DamagedImage(image.where, str(error)))
-            if not self._task.is_within_limit(tuple(self.damaged)):
+            if len(self.damaged) > self._task.options.skip_damaged:
                 raise too_many_damaged(self.damaged, self._task.options.skip_damaged) from error
             return
         self._add_sums(image.where, prepared)

@@ -5,14 +5,13 @@ The files are written to a temporary folder beside it, .<12 hex digits>-<name>, 
 
 import errno
 import glob
-import re
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from raykd.atomic import replacing_folder
+from raykd.atomic import is_leftover, replacing_folder
 from raykd.errors import ConfigError
 from raykd.file_lock import is_locked, lock_at
 
@@ -63,7 +62,7 @@ def writing_folder(output: Path) -> Iterator[Path]:
 def _remove_leftovers(output: Path) -> None:
     """Remove the temporary folders of killed exports to `output`."""
     for folder in output.parent.glob(f".*-{glob.escape(output.name)}"):
-        if re.fullmatch(r"\.[0-9a-f]{12}-.+", folder.name) and _is_abandoned(folder):
+        if is_leftover(folder.name) and _is_abandoned(folder):
             shutil.rmtree(folder, ignore_errors=True)  # a concurrent export may remove it too
 
 

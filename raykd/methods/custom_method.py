@@ -4,7 +4,7 @@ import re
 from dataclasses import fields
 from typing import Any
 
-from raykd.config.custom_file import require_no_local_imports, source_of
+from raykd.config.custom_file import require_dataclass, require_no_local_imports, source_of
 from raykd.errors import ConfigError, did_you_mean, shown
 
 _RESERVED_FIELDS = ("kind", "source")  # keys of run.json beside a method's fields
@@ -29,9 +29,7 @@ def require_valid_class(cls: Any, methods: list[Any], needs: tuple[str, ...]) ->
     if not is_valid:
         remedy = 'add kind: ClassVar[str] = "my_method" with a-z, 0-9 and _, at most 100 characters'
         raise ConfigError(f"{where} defines no valid kind, which names its runs; {remedy}")
-    typed = [name for name, hint in vars(cls).get("__annotations__", {}).items() if "ClassVar" not in str(hint)]
-    if typed and "__dataclass_fields__" not in vars(cls):
-        raise ConfigError(f"{where}: {', '.join(typed)} cannot be set; put @dataclass(frozen=True) above the class")
+    require_dataclass(cls, where)
     if reserved := [item.name for item in fields(cls) if item.name in _RESERVED_FIELDS]:
         raise ConfigError(f"{where} has a field '{reserved[0]}', a name that run.json reserves; rename it")
     _require_known_needs(cls, where, needs)

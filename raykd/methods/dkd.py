@@ -7,9 +7,8 @@
 
 Shapes: logits [B, C], labels [B]. p = softmax(logits / T). Defaults are the authors' for CIFAR-100 in mdistiller: CE
 weight 1, alpha 1, beta 8, T 4, 20 epochs of warm-up. Their configuration files set another beta for some pairs of
-networks: 2 for ResNet-56 -> ResNet-20, 6 for VGG-13 -> VGG-8 and WRN-40-2 -> WRN-16-2. The method requires the
-teacher's logits. Here the label's logit is removed from q. Public code instead subtracts 1000 from it and computes
-log(softmax). Both fail for large logits.
+networks, see spec/published_cifar100.json. The method requires the teacher's logits. Here the label's logit is removed
+from q. Public code instead subtracts 1000 from it and computes log(softmax). Both fail for large logits.
 """
 
 from dataclasses import dataclass

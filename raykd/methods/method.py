@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, fields
 from numbers import Real
 from sys import float_info
 from typing import Any, ClassVar, Literal, Self, get_args
@@ -85,11 +85,7 @@ class Method(Config):
                 f"'{name}' in method file '{file}' is no method; derive it from raykd.Method, or from one of raykd's "
                 "methods"
             )
-        if required := [item.name for item in fields(method) if item.default is MISSING is item.default_factory]:
-            raise ConfigError(f"{text} cannot be created: its field '{required[0]}' has no default; give it one")
-        source = custom_file.source_of(method)
-        with errors_of(f"method {text}", source.path if source else ""):
-            return method()
+        return custom_file.create(method, text, "method")
 
     def stored(self, results_only: bool) -> dict[str, Any]:
         """Return the values behind `to_dict`, with the hash of a custom method's file."""
@@ -97,10 +93,7 @@ class Method(Config):
         return super().stored(results_only) | ({"source": source.to_entry(results_only)} if source else {})
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        source = self.custom_source()
-        if source is None or not source.is_single_file:
-            return super().__reduce_ex__(protocol)
-        return custom_file.restore, (source, {item.name: getattr(self, item.name) for item in fields(self)})
+        return custom_file.reduced(self) or super().__reduce_ex__(protocol)
 
     def weights(self, epoch: int) -> dict[str, float]:
         """Return the weights of 'ce' and of each term in `epoch`, counted from 0. Implement a warm-up here."""

@@ -82,7 +82,7 @@ def read_torch_file(path: Path) -> Any:
     """Return the content of `path`, with placeholders for everything but tensors and plain Python values.
 
     Raises pickle.UnpicklingError for TorchScript and for functions of the standard library, and any error of torch's
-        reader for damaged bytes.
+    reader for damaged bytes.
     """
     error: pickle.UnpicklingError | None = None
     for placeholder in (None, _Placeholder, _MappingPlaceholder):

@@ -41,10 +41,7 @@ def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str,
     fields["__metadata__"] = dict(sorted(fields["__metadata__"].items()))
     header = json.dumps(fields, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)  # tensors start at a multiple of 8 bytes
-    with (
-        replacing(path) as temporary,
-        temporary.open("wb") as file,
-    ):  # in parts, to copy a checkpoint once and not twice
+    with replacing(path) as temporary, temporary.open("wb") as file:  # in parts, to copy a checkpoint once, not twice
         file.writelines((len(header).to_bytes(8, "little"), header, memoryview(content)[8 + size :]))
 
 

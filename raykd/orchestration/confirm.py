@@ -221,7 +221,7 @@ def is_confirmed(command: SearchCommand) -> bool:
 def winner_of(folder: SearchFolder) -> dict[str, Any]:
     """Return the winning configuration from confirmed.json. Raises DamagedFile."""
     record = require_record(ConfirmationRecord, folder.confirmed)
-    return dict(record.candidates[record.winner].configuration)
+    return dict(record.best_candidate.configuration)
 
 
 def metric_of(search: Search) -> Literal["val_top1", "val_loss"]:
@@ -238,5 +238,5 @@ def value_of(folder: RunFolder, metric: str) -> float:
         return best.val_top1
     value = next((row.get("val_loss") for row in folder.history() if row.get("epoch") == best.epoch), None)
     if not is_number(value):
-        raise damaged(folder.path / "history.parquet", f"it has no val_loss of epoch {best.epoch}")
+        raise damaged(folder.history_path, f"it has no val_loss of epoch {best.epoch}")
     return value

@@ -5,10 +5,7 @@ write keys without a secret. Here a single worker starts no process group, and s
 folder. Only the connections of gloo and NCCL remain, on the interface that leads to the other workers.
 """
 
-import fcntl
 import os
-import socket
-import struct
 import uuid
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,9 +17,8 @@ import torch.distributed as dist
 from ray.train.torch import TorchConfig
 from ray.train.torch.config import _set_torch_distributed_env_vars, _TorchBackend
 
+from raykd.cluster.node_address import interface_of
 from raykd.training.group import STUCK
-
-SIOCGIFADDR = 0x8915  # ioctl(2) for the IPv4 address of an interface, at byte 20 of the answer
 
 
 @dataclass
@@ -77,16 +73,3 @@ def _join(rank: int, size: int, config: GroupConfig, store: str, is_one_node: bo
         world_size=size,
         timeout=timedelta(seconds=config.timeout_s),
     )
-
-
-def interface_of(address: str) -> str | None:
-    """Return the interface with the IPv4 `address`, or None."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as descriptor:
-        for _, name in socket.if_nameindex():
-            try:
-                answer = fcntl.ioctl(descriptor, SIOCGIFADDR, struct.pack("256s", name.encode()))
-            except OSError:  # it has no IPv4 address
-                continue
-            if socket.inet_ntoa(answer[20:24]) == address:
-                return name
-    return None

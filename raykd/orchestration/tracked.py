@@ -12,6 +12,7 @@ from raykd.orchestration.options import Options
 from raykd.orchestration.progress import log
 from raykd.orchestration.search_identity import SearchCommand
 from raykd.spec.plan import Plan, Run
+from raykd.spec.stages import TRIALS
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.trackers.copier import Parent
@@ -44,10 +45,10 @@ def watch_search(tracking: Tracking, command: SearchCommand) -> Parent:
     family, folder = command.experiment.family, command.folder.path.absolute()
     space = {f"search.space.{path}": str(to_dict(space)) for path, space in command.search.space.items()}
     above = Parent(folder.parent, family)
-    parent = Parent(folder, f"{family}/{command.search.name}", "search", space, above)
+    parent = Parent(folder, command.folder.full_name, "search", space, above)
 
     def trials() -> Sequence[RunFolder]:
-        return [RunFolder(path) for path in sorted(folder.glob("trials/*"))]
+        return [RunFolder(path) for path in sorted(folder.glob(f"{TRIALS}/*"))]
 
     tracking.watch(parent, trials, are_trials=True)
     return parent

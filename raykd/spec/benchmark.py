@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from raykd.errors import ConfigError
+from raykd.methods import Method
 from raykd.spec.experiment import Experiment
 from raykd.spec.published import PublishedPair, published_pairs
 from raykd.spec.recipe import Recipe
@@ -13,6 +14,8 @@ LIGHT_NETWORKS = ("mobilenet_v2", "shufflenet_v1", "shufflenet_v2")
 
 def benchmark_experiments(base: Experiment, light_network_lr: float) -> tuple[Experiment, ...]:
     """Return `base` for each published pair, with its family and networks; the pair of `base` comes first.
+
+    Methods with default fields have the hyperparameters that their authors set for the pair, such as DKD's beta.
 
     light_network_lr: the learning rate of MobileNets and ShuffleNets. Raises ConfigError if `base`
     names no published pair.
@@ -30,7 +33,14 @@ def _with_pair(base: Experiment, pair: PublishedPair, light_network_lr: float) -
         published=pair.name,
         teacher=_with_model(base.teacher, pair.teacher_model, light_network_lr),
         student=_with_model(base.student, pair.student_model, light_network_lr),
+        method=_with_pair_settings(base.method, pair),
+        compare=tuple(_with_pair_settings(method, pair) for method in base.compare),
     )
+
+
+def _with_pair_settings(method: Method, pair: PublishedPair) -> Method:
+    settings = pair.pair_settings.get(method.kind)
+    return replace(method, **settings) if settings and method == type(method)() else method
 
 
 def _with_model(recipe: Recipe, model: str, light_network_lr: float) -> Recipe:

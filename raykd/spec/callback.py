@@ -9,7 +9,7 @@ the run (config/custom_file.py). Callbacks do not affect results, so no fingerpr
 import inspect
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -74,17 +74,10 @@ class Callback(Config):
         if not (isinstance(loaded, type) and issubclass(loaded, Callback)):
             file, _, name = text.rpartition(":")
             raise ConfigError(f"'{name}' in callback file '{file}' is no callback; derive it from raykd.Callback")
-        if required := [item.name for item in fields(loaded) if item.default is MISSING is item.default_factory]:
-            raise ConfigError(f"{text} cannot be created: its field '{required[0]}' has no default; give it one")
-        source = custom_file.source_of(loaded)
-        with errors_of(f"callback {text}", source.path if source else ""):
-            return loaded()  # type: ignore[return-value]
+        return custom_file.create(loaded, text, "callback")
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        source = custom_file.source_of(type(self))
-        if source is None or not source.is_single_file:
-            return super().__reduce_ex__(protocol)
-        return custom_file.restore, (source, {item.name: getattr(self, item.name) for item in fields(self)})
+        return custom_file.reduced(self) or super().__reduce_ex__(protocol)
 
     @property
     def state(self) -> dict[str, Any]:
@@ -127,9 +120,7 @@ def _require_valid_class(cls: type[Callback]) -> None:
             f"{EXAMPLE.partition(':')[0]}, and import it: the workers receive the text of that file"
         )
     where = f"callback {title} in '{source.path}'"
-    typed = [name for name, hint in vars(cls).get("__annotations__", {}).items() if "ClassVar" not in str(hint)]
-    if typed and "__dataclass_fields__" not in vars(cls):
-        raise ConfigError(f"{where}: {', '.join(typed)} cannot be set; put @dataclass(frozen=True) above the class")
+    custom_file.require_dataclass(cls, where)
     for name in (name for name in dir(cls) if name.startswith("on_")):
         _require_callable(getattr(cls, name), name, where)
     if source.is_single_file:
@@ -148,5 +139,5 @@ def _require_callable(method: Any, name: str, where: str) -> None:
     try:
         inspect.signature(method).bind(*range(1 + _CALLED[name]))
     except TypeError:
-        expected = ", ".join(list(inspect.signature(getattr(Callback, name)).parameters))
+        expected = ", ".join(inspect.signature(getattr(Callback, name)).parameters)
         raise ConfigError(f"{where}: {name}{inspect.signature(method)} must accept ({expected})") from None

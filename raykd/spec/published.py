@@ -1,7 +1,8 @@
 """Published accuracies of distillation on CIFAR-100, for 13 pairs of networks, to show beside those of the report.
 
-published_cifar100.json has the numbers and their sources. Methods are named by their kinds here, such as 'fitnets'; a
-few that raykd does not have are in the file too. Imports no torch: the report reads it.
+published_cifar100.json has the numbers, the hyperparameters of the methods, and the sources of both. Methods are named
+by their kinds here, such as 'fitnets'; a few that raykd does not have are in the file too. Imports no torch: the report
+reads it.
 """
 
 import json
@@ -9,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 PROTOCOL = (
     "published numbers are test accuracies of the last or best epoch after training on all 50,000 images; here, "
@@ -20,13 +23,16 @@ PROTOCOL = (
 class PublishedPair:
     """A pair 'resnet32x4:resnet8x4' by its published names, raykd's names of both networks, and the accuracies.
 
-    top1: test top-1 in percent, by method, 'teacher' and 'baseline'.
+    top1: test top-1 in percent, by method, 'teacher' and 'baseline'. settings: the hyperparameters of these results, by
+    method and field. pair_settings: those that the authors set for this pair alone, such as DKD's beta.
     """
 
     name: str
     teacher_model: str
     student_model: str
     top1: Mapping[str, float]
+    settings: Mapping[str, Mapping[str, float]]
+    pair_settings: Mapping[str, Mapping[str, float]]
 
     @property
     def family(self) -> str:
@@ -38,4 +44,15 @@ class PublishedPair:
 def published_pairs() -> dict[str, PublishedPair]:
     """Return all pairs by their names."""
     content = json.loads(Path(__file__).with_name("published_cifar100.json").read_text(encoding="utf-8"))
-    return {name: PublishedPair(name, **pair) for name, pair in content["pairs"].items()}
+    return {name: _pair(name, content["settings"], **pair) for name, pair in content["pairs"].items()}
+
+
+def _pair(
+    name: str,
+    common: Mapping[str, Mapping[str, float]],
+    settings: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
+    **pair: Any,
+) -> PublishedPair:
+    """Return a pair. common, settings: hyperparameters by method and field, of all pairs and of this one."""
+    every = {method: {**fields, **settings.get(method, {})} for method, fields in common.items()}
+    return PublishedPair(name, settings=every, pair_settings=settings, **pair)

@@ -130,9 +130,8 @@ class Recipe(Config):
         self.require(self.patience is None or self.patience >= 1, "patience", "must be at least 1, or none")
         total = plural(self.epochs, "epoch")
         self.require(self.patience is None or self.patience < self.epochs, "patience", f"must be below the {total}")
-        mixes = self.augmentation.mixup > 0 or self.augmentation.cutmix > 0
         uniform = "cannot be combined with mixup or cutmix, whose partners are drawn from all images; use shuffle"
-        self.require(self.sampling != "balanced" or not mixes, "sampling", uniform)
+        self.require(self.sampling != "balanced" or not self.augmentation.mixes, "sampling", uniform)
         if isinstance(self.schedule, MultiStep):
             is_late = any(m >= self.epochs and m >= 1 for m in self.schedule.milestones)
             remedy = "give fractions of the epochs below 1, such as 0.5,0.75"

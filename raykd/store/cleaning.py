@@ -12,7 +12,6 @@ trains in the results folder, since they are not locked one by one.
 
 import shutil
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +36,7 @@ from raykd.store.results_folder import (
 from raykd.store.run_catalog import Catalog, CatalogRun, read_catalog
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_references import References
-from raykd.store.run_removal import REMOVED
+from raykd.store.run_removal import REMOVED, renamed_for_removal
 
 Kind = Literal["checkpoints", "logit caches", "decoded data", "leftovers"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -89,15 +88,13 @@ def remove_unneeded(results: Path, found: Cleaning) -> list[Removable]:
     """Remove what `found` has and what is still not needed, and return it."""
     removed = [item for item in found.removable if item.run is not None and _remove_in_run(item, item.run)]
     others = {item.path: item for item in found.removable if item.run is None}
-    renamed = []
     with unused(results) as is_free, holding(lock_at(results / PLAN_LOCK), PLAN_WAIT_S):
-        for item in _unguarded(read_catalog(results))[0] if is_free and others else ():
-            if item.path in others:
-                renamed.append(item.path.rename(item.path.with_name(f"{REMOVED}{uuid.uuid4().hex[:12]}")))
-                removed.append(item)
+        unguarded = _unguarded(read_catalog(results))[0] if is_free and others else ()
+        unneeded = [item for item in unguarded if item.path in others]
+        renamed = renamed_for_removal(item.path for item in unneeded)
     for path in renamed:  # after the locks are released, since a command that starts waits for them
         _delete(path)
-    return removed
+    return removed + unneeded
 
 
 def _remove_in_run(item: Removable, folder: RunFolder) -> bool:

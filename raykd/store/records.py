@@ -5,7 +5,7 @@
     test.json       Metrics              confirmed.json   ConfirmationRecord
     costs.json      Costs                cache.json       CacheRecord
     usage/N.json    UsageFile            sampled.json     RestoredSample
-    tracking.json   TrackingRecord   tags.json        TagsRecord
+    tracking.json   TrackingRecord       tags.json        TagsRecord
 
 Accuracies are in percent, times in seconds, epochs count from 0. `problem()` returns why the values of a file are
 inconsistent, or ''. Imports no torch.

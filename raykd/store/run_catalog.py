@@ -54,6 +54,10 @@ class CatalogRun:
         return f"{self.search}/{name}" if self.search else name
 
     @property
+    def full_name(self) -> str:
+        return f"{self.family}/{self.name}"
+
+    @property
     def stage(self) -> Stage | None:
         return self.record.stage if self.record else None
 
@@ -118,8 +122,7 @@ class CatalogSearch:
 
     @property
     def full_name(self) -> str:
-        """The name of the search in commands, '<family>/<name>'."""
-        return f"{self.family}/{self.name}"
+        return self.folder.full_name
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from raykd.errors import ConfigError, did_you_mean, one_line, plural, shortened
+from raykd.spec.stages import TRIALS
 from raykd.store.run_folder import RunFolder
 
 MAX_CANDIDATES = 5  # named in a message
@@ -63,7 +64,7 @@ def _names_of_runs(results: Path) -> Mapping[Path, tuple[str, ...]]:
     names: dict[Path, tuple[str, ...]] = {}
     for path in sorted(record.parent for record in results.glob(f"*/*/{_RECORD}")):
         names[path] = (path.name, f"{path.parent.name}/{path.name}")
-    for path in sorted(record.parent for record in results.glob(f"*/*/trials/*/{_RECORD}")):
+    for path in sorted(record.parent for record in results.glob(f"*/*/{TRIALS}/*/{_RECORD}")):
         search = path.parents[1]
         names[path] = (f"{search.parent.name}/{search.name}/{path.name}",)
     return {path: known for path, known in names.items() if not _is_hidden(path.relative_to(results))}

@@ -26,9 +26,7 @@ class References:
 
     def needing_teacher(self, teacher: CatalogRun) -> list[str]:
         """Return the names of the runs and searches that still need `teacher`, with their families."""
-        needing = {
-            f"{run.family}/{run.name}": None for run in self.students_of(teacher) if not run.search and _is_left(run)
-        }
+        needing = {run.full_name: None for run in self.students_of(teacher) if not run.search and _is_left(run)}
         for family, plan in self.catalog.plans.items():
             if teacher.name in plan.stages.get("teacher", ()):
                 needing |= dict.fromkeys(f"{family}/{name}" for name in self._students_left(family))
@@ -51,10 +49,10 @@ class References:
                 needing += [f"{family}/{name}" for name in left]
         for search in self.catalog.searches:
             if search.is_unfinished and search.cache == cache.name:
-                needing.append(f"{search.family}/{search.name}")
+                needing.append(search.full_name)
         for run in self.catalog.runs:
             if _is_left(run) and teacher and run.record and run.record.teacher_sha256 == teacher:
-                needing.append(f"{run.family}/{run.name}")
+                needing.append(run.full_name)
         return list(dict.fromkeys(needing))
 
     def caches_of(self, teacher: CatalogRun, caches: Path) -> list[Path]:

@@ -1,14 +1,15 @@
 """Remove whole runs, and nothing that another process trains or an unfinished run needs. Imports no torch.
 
-A run is renamed within its family while its lock is held, and then removed. So another process sees the whole run or
-none, and a removal that is interrupted leaves a folder that `raykd clean` removes.
+A run is renamed within its family while its lock is held, and removed after that. So another process sees the whole run
+or none, and a removal that is interrupted leaves a folder that `raykd clean` removes.
 """
 
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from raykd.errors import COMMAND, ConfigError, RunFailed
 from raykd.file_lock import holding, lock_at
@@ -21,6 +22,7 @@ from raykd.store.run_references import References
 
 REMOVED = ".removed-"  # prefix of a folder that is being removed
 MAX_NAMED = 3  # runs in a message
+Entry = TypeVar("Entry", CatalogRun, CatalogSearch)
 
 
 def removable_runs(
@@ -41,15 +43,16 @@ def removable_runs(
 
 def remove_runs(results: Path, runs: Sequence[CatalogRun], force: bool = False) -> None:
     """Remove `runs`, after the checks of `removable_runs` with all locks held. If one fails, no run is removed."""
-    with holding(lock_at(results / PLAN_LOCK), PLAN_WAIT_S), _all_locked(runs):
+    with holding(lock_at(results / PLAN_LOCK), PLAN_WAIT_S), all_locked(runs, _locked):
         _not_needed(results, [run.folder for run in runs], force)
-        for path in renamed_for_removal(run.folder.path for run in runs):
-            shutil.rmtree(path)
+        renamed = renamed_for_removal(run.folder.path for run in runs)
+    for path in renamed:  # NFS keeps an open lock file under another name, so that its folder could not be removed
+        shutil.rmtree(path)
 
 
-def renamed_for_removal(folders: Iterable[Path]) -> list[Path]:
-    """Rename folders whose locks are held, so that no process finds them, and return their new paths."""
-    return [path.rename(path.with_name(f"{REMOVED}{uuid.uuid4().hex[:12]}")) for path in folders]
+def renamed_for_removal(paths: Iterable[Path]) -> list[Path]:
+    """Rename folders or files so that no process finds them, and return their new paths. The caller holds a lock."""
+    return [path.rename(path.with_name(f"{REMOVED}{uuid.uuid4().hex[:12]}")) for path in paths]
 
 
 def _not_needed(
@@ -64,7 +67,7 @@ def _not_needed(
         if path not in entries:
             raise _not_a_run(path, catalog)
     runs = [entries[path] for path in chosen]
-    names = {f"{run.family}/{run.name}" for run in runs} | {search.full_name for search in searches}
+    names = {entry.full_name for entry in (*runs, *searches)}
     for run in runs:
         for folder in (run.folder.path.parent, run.folder.path):
             require_writable(folder, results)
@@ -101,13 +104,14 @@ def _require_not_needed(run: CatalogRun, references: References, removed: set[st
 
 
 @contextmanager
-def _all_locked(runs: Sequence[CatalogRun]) -> Iterator[None]:
+def all_locked(entries: Sequence[Entry], refused: Callable[[Entry], ConfigError]) -> Iterator[None]:
+    """Hold the locks of runs or searches. Raises what `refused` returns for one that another process has locked."""
     with ExitStack() as stack:
-        for run in runs:
+        for entry in entries:
             try:
-                stack.enter_context(run.folder.lock())
+                stack.enter_context(entry.folder.lock())
             except RunFailed:
-                raise _locked(run) from None
+                raise refused(entry) from None
         yield
 
 

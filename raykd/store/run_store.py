@@ -6,8 +6,7 @@ ray_results/teachers/<run>/    the teachers of all families
 
 import os
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -77,15 +76,13 @@ class RunStore:
             with suppress(OSError):  # the folder may not exist
                 path.unlink(missing_ok=True)
 
-    @contextmanager
-    def planning(self) -> Iterator[None]:
+    def planning(self) -> AbstractContextManager[None]:
         """Keep runs from being removed inside the block, in which a command finds done runs and writes its plan.
 
         Afterward the plan protects them. The lock is reentrant for this object. Raises RunFailed if another process
         holds the lock for PLAN_WAIT_S.
         """
-        with holding(self._plan_lock, PLAN_WAIT_S):
-            yield
+        return holding(self._plan_lock, PLAN_WAIT_S)
 
     @cached_property
     def _plan_lock(self) -> FileLock:

@@ -6,17 +6,16 @@ is renamed within its family while its lock is held, and then removed.
 """
 
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
-from raykd.errors import ConfigError, RunFailed
+from raykd.errors import ConfigError
 from raykd.file_lock import holding, lock_at
 from raykd.spec.stages import TRIALS
 from raykd.store.migration import require_migrated
 from raykd.store.results_folder import PLAN_LOCK, PLAN_WAIT_S, is_in_use, require_writable
 from raykd.store.run_catalog import CatalogSearch, read_catalog
-from raykd.store.run_removal import renamed_for_removal
+from raykd.store.run_removal import all_locked, renamed_for_removal
 from raykd.store.study import SearchFolder
 
 
@@ -54,7 +53,9 @@ def remove_searches(results: Path, searches: Sequence[CatalogSearch], force: boo
     """Remove `searches`, after the checks of `removable_searches`. If one fails, no search is removed."""
     with holding(lock_at(results / PLAN_LOCK), PLAN_WAIT_S):
         removable_searches(results, [search.folder for search in searches], force)
-        with _all_locked(searches):
+        with all_locked(searches, _locked):  # no command starts a trial
+            for search in searches:
+                _require_no_locked_trial(search)
             pages = pages_of(searches)
             renamed = renamed_for_removal(search.folder.path for search in searches)
     for path in (*renamed, *pages):
@@ -66,26 +67,12 @@ def pages_of(searches: Sequence[CatalogSearch]) -> list[Path]:
     return [search.folder.page_folder for search in searches if search.folder.page_folder.is_dir()]
 
 
-@contextmanager
-def _all_locked(searches: Sequence[CatalogSearch]) -> Iterator[None]:
-    """Hold the locks of `searches`, so that no command starts a trial, and check that no worker trains one."""
-    with ExitStack() as stack:
-        for search in searches:
-            try:
-                stack.enter_context(search.folder.lock())
-            except RunFailed:
-                raise _locked(search) from None
-            _require_no_locked_trial(search)
-        yield
-
-
 def _require_no_locked_trial(search: CatalogSearch) -> None:
     """Raise ConfigError if a worker trains a trial. Workers may outlive a killed command for some seconds."""
     for trial in search.trials:
         if trial.folder.is_held():
             raise ConfigError(
-                f"trial '{search.family}/{trial.name}' is locked by {trial.folder.last_writer}; wait for it to end, "
-                "or stop it"
+                f"trial '{trial.full_name}' is locked by {trial.folder.last_writer}; wait for it to end, or stop it"
             )
 
 

@@ -123,6 +123,11 @@ class SearchFolder(LockedFolder[SearchRecord]):
     journal = FileIn("study.journal")
     confirmed = FileIn("confirmed.json")  # ConfirmationRecord: the best configurations, trained with several seeds
 
+    @property
+    def full_name(self) -> str:
+        """The name of the search in commands, '<family>/<name>'."""
+        return f"{self.path.parent.name}/{self.path.name}"
+
     def run(self, number: int) -> RunFolder:
         """Return the run folder of trial `number`."""
         return RunFolder(self.path / TRIALS / f"{number:04d}")

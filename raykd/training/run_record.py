@@ -169,7 +169,6 @@ def finish_run(
     header: the header for imported weights; None for weights that `run` trained.
     """
     save_model(folder.best, weights, header or header_of(run, dataset))
-    history = folder.path / "history.parquet"
     folder.update(
         status="done",
         ended=now(),
@@ -177,5 +176,5 @@ def finish_run(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         best=best,
         weights_sha256=file_sha256(folder.best),
-        history_sha256=file_sha256(history) if history.is_file() else None,
+        history_sha256=file_sha256(folder.history_path) if folder.history_path.is_file() else None,
     )

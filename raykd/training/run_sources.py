@@ -55,7 +55,7 @@ def load_method_class(folder: RunFolder) -> type[Method] | None:
 
 
 def _load_class(folder: RunFolder, entry: dict[str, str], noun: str) -> Any:
-    """Return the class of an entry that `Source.stored` returned. noun: 'network' or 'method'."""
+    """Return the class of an entry of `Source.to_entry`. noun: 'network' or 'method'."""
     if (found := custom_file.find_class(entry)) is not None:
         return found
     if "module" in entry:
@@ -64,7 +64,7 @@ def _load_class(folder: RunFolder, entry: dict[str, str], noun: str) -> Any:
 
 
 def _network_entries(config: Any) -> Iterator[dict[str, str]]:
-    """Yield the entry that `Source.stored` returned for each custom network in a run's configuration."""
+    """Yield the entry of `Source.to_entry` of each custom network in a run's configuration."""
     if isinstance(config, dict):
         if config.get("kind") == Network.kind and isinstance(config.get("source"), dict):
             yield config["source"]

@@ -20,7 +20,20 @@ ENVIRON = {
 
 def test_a_job_of_one_node_is_read() -> None:
     node = Node("cn1", num_cpus=8, num_gpus=2, memory_bytes=32768 * MEBIBYTE)
-    assert read_allocation(ENVIRON) == Allocation(4711, (node,), Path("/home/ada/raykd"), restart_count=0)
+    assert read_allocation(ENVIRON) == Allocation(4711, (node,), Path("/home/ada/raykd"), 0, "4711")
+
+
+def test_a_task_of_a_job_array_that_has_the_id_of_the_array_is_named_by_its_index() -> None:
+    task = {"SLURM_ARRAY_JOB_ID": "4711", "SLURM_ARRAY_TASK_ID": "2"}
+    assert read_allocation(ENVIRON | task).slurm_id == "4711_2"
+    assert read_allocation(ENVIRON | task | {"SLURM_JOB_ID": "4713"}).slurm_id == "4713", "also in a job of its shell"
+
+
+def test_a_heterogeneous_job_is_refused_and_one_submitted_in_its_shell_is_not() -> None:
+    heterogeneous = {"SLURM_HET_SIZE": "2", "SLURM_JOB_ID_HET_GROUP_0": "4711", "SLURM_JOB_ID_HET_GROUP_1": "4712"}
+    with pytest.raises(ConfigError, match=r"^SLURM_HET_SIZE = 2: .*; submit without ':' between options$"):
+        read_allocation(ENVIRON | heterogeneous)
+    assert read_allocation(ENVIRON | heterogeneous | {"SLURM_JOB_ID": "4800"}).job_id == 4800
 
 
 def test_restarts_are_counted() -> None:

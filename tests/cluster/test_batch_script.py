@@ -87,12 +87,38 @@ def test_modules_are_loaded_if_the_command_exists(copy: Path) -> None:
     assert "module load Python/3.11.3-GCCcore-12.3.0\nmodule load CUDA/12.1.1\n" in done.stdout
 
 
+@pytest.mark.parametrize("variable", ["MODULESHOME", "LMOD_PKG"])
+def test_modules_are_loaded_if_the_login_shell_is_not_bash(copy: Path, variable: str) -> None:
+    """zsh, tcsh and fish export no function to bash; nor does sbatch --export=NONE."""
+    (copy / "init").mkdir()
+    (copy / "init/bash").write_text(MODULE.format(action=LOADS))
+    done = run(copy, **{variable: str(copy)})
+    assert done.returncode == 0, done.stderr
+    assert "module load Python/3.11.3-GCCcore-12.3.0\nmodule load CUDA/12.1.1\n" in done.stdout
+
+
 @pytest.mark.parametrize("action", ["return 1", "return 0"])  # old Tcl modules return 0 after a failure
 def test_a_module_that_does_not_load_ends_the_job(copy: Path, action: str) -> None:
     done = run(copy, before=MODULE.format(action=action))
     assert done.returncode == 2
     assert "Python/3.11.3-GCCcore-12.3.0" in done.stderr.splitlines()[0]
     assert "['--']" not in done.stdout
+
+
+def test_an_environment_whose_python_the_node_lacks_is_named_in_one_line(copy: Path) -> None:
+    (copy / "home/.venvs/edl/bin").mkdir(parents=True)
+    (copy / "home/.venvs/edl/bin/python").symlink_to("/apps/python/bin/python3")
+    done = run(copy, RAYKD_VENV=f"{copy}/home/.venvs/edl")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "/bin/python is a link to /apps/python/bin/python3, which " in done.stderr
+
+
+def test_a_python_without_the_library_of_its_module_is_named_in_one_line(copy: Path) -> None:
+    reason = "error while loading shared libraries: libpython3.11.so.1.0: cannot open shared object file"
+    (copy / ".venv/bin/python").write_text(f"#!/bin/sh\necho 'python: {reason}' >&2\nexit 127\n")
+    done = run(copy)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert reason in done.stderr and "RAYKD_MODULES in slurm/site.sh" in done.stderr
 
 
 def test_submitting_from_another_directory_is_refused(copy: Path) -> None:

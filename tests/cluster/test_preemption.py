@@ -17,6 +17,8 @@ REQUESTS = {
     "SLURM_GPUS_PER_TASK": "1",
     "SLURM_CPUS_PER_TASK": "4",
     "SRUN_CPUS_PER_TASK": "4",
+    "SLURM_LABELIO": "1",
+    "SLURM_STDINMODE": "none",
 }
 
 

@@ -3,14 +3,25 @@
 import os
 from pathlib import Path
 
+import pytest
+
+from raykd.cluster import ray_start
 from raykd.cluster.allocation import Node
 from raykd.cluster.job_folder import JobFolder
 from raykd.cluster.ports import Ports
 from raykd.cluster.private_ray import MAX_TEMP_DIR_CHARACTERS
-from raykd.cluster.ray_start import driver_environment, ray_environment, srun, start_head, start_worker
+from raykd.cluster.ray_start import (
+    driver_environment,
+    free_shared_memory,
+    ray_environment,
+    srun,
+    start_head,
+    start_worker,
+)
 from raykd.cluster.staging import Staging
 from raykd.cluster.worker_node import worker_command
 from raykd.data import node_copy
+from raykd.errors import ConfigError
 
 GIBIBYTE = 1024**3
 FOLDER = JobFolder(Path("/tmp/rk-1000-4711"))
@@ -37,6 +48,7 @@ def test_a_step_has_all_resources_of_the_job_on_its_node() -> None:
     assert arguments[:2] == ["srun", "--overlap"]
     assert [option(arguments, name) for name in ("nodelist", "cpus-per-task", "gres")] == ["cn2", "8", "gpu:2"]
     assert not [argument for argument in srun(Node("cn2", 8, 0, None), "ray-cn2") if "gres" in argument]
+    assert option(arguments, "mpi") == "none", "the site's default may be a PMI that fails without MPI"
 
 
 def test_a_worker_joins_the_head_with_the_resources_of_the_job_on_its_node() -> None:
@@ -60,6 +72,12 @@ def test_the_head_has_the_jobs_ports_and_folder_and_a_local_dashboard() -> None:
     assert option(arguments, "dashboard-host") == "127.0.0.1"
 
 
+def test_the_head_has_the_address_that_other_nodes_reach() -> None:
+    arguments = start_head(Node("cn1", 8, 2, None), PORTS, FOLDER, GIBIBYTE, "10.0.0.2")
+    assert option(arguments, "node-ip-address") == "10.0.0.2"
+    assert not [argument for argument in command() if "node-ip" in argument]
+
+
 def test_memory_and_object_store_together_are_the_jobs_memory() -> None:
     arguments = command(memory_bytes=10 * GIBIBYTE)
     object_store_bytes = int(option(arguments, "object-store-memory"))
@@ -71,6 +89,14 @@ def test_the_object_store_fits_into_shared_memory() -> None:
     arguments = command(memory_bytes=10 * GIBIBYTE, free_shm_bytes=GIBIBYTE)
     assert int(option(arguments, "object-store-memory")) == int(0.9 * GIBIBYTE)
     assert int(option(arguments, "memory")) == 10 * GIBIBYTE - int(0.9 * GIBIBYTE)
+
+
+def test_a_node_without_shared_memory_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_start, "SHARED_MEMORY", "/nowhere/shm")
+    with pytest.raises(
+        ConfigError, match=r"^/nowhere/shm cannot be read on \S+ \(No such file or directory\), and Ray"
+    ):
+        free_shared_memory()
 
 
 def test_ray_reads_the_memory_of_a_whole_node() -> None:

@@ -14,7 +14,7 @@ from raykd.provenance import git_revision
 
 
 def allocation(repository: Path, restarts: int = 0) -> Allocation:
-    return Allocation(7, (Node("cn1", 1, 0, None),), repository, restarts)
+    return Allocation(7, (Node("cn1", 1, 0, None),), repository, restarts, "7")
 
 
 @pytest.fixture

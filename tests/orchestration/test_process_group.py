@@ -3,7 +3,6 @@
 import io
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -159,10 +158,3 @@ def test_another_process_can_write_to_a_tcp_store() -> None:
 @pytest.mark.nightly
 def test_workers_share_a_folder_that_only_this_user_can_enter(observed_with: Callable[[int], Observed]) -> None:
     assert observed_with(2).folder_modes == [0o700]
-
-
-def test_interface_of_an_address_is_found(cluster: str) -> None:
-    from raykd.orchestration.process_group import interface_of  # imports ray, which `cluster` must do first
-
-    assert interface_of("127.0.0.1") == socket.if_indextoname(1) == "lo"
-    assert interface_of("192.0.2.1") is None, "an address for documentation, RFC 5737"

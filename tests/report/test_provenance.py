@@ -1,6 +1,7 @@
 """Configurations side by side, and warnings about comparisons."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from finished_results import copy_to
@@ -12,6 +13,7 @@ from raykd.report.read.collect import collect
 from raykd.report.read.provenance import configurations_of, flatten, origins_of, warnings_of
 from raykd.report.stats.summary import summarize
 from raykd.spec.overrides import override_all
+from raykd.spec.published import published_pairs
 
 
 def family_of(results, baseline=None, distilled=None):
@@ -48,6 +50,18 @@ def test_methods_compared_differ_by_design(results):
     methods = {name: {"config": {"method": {name: 1}, "recipe": {"epochs": 3}}} for name in ("dkd", "crd")}
     family = comparison_family(results, kd={"config": {"method": {"alpha": 0.5}, "recipe": {"epochs": 3}}}, **methods)
     assert not [line for line in warnings_of(family) if "method." in line]
+
+
+def test_hyperparameters_that_are_not_those_of_the_published_result_are_a_warning(results):
+    kd, dkd = {"kind": "kd", "alpha": 0.1, "temperature": 4.0}, {"kind": "dkd", "beta": 8.0, "temperature": 4.0}
+    family = comparison_family(results, kd={"config": {"method": kd}}, dkd={"config": {"method": dkd}})
+    assert not [line for line in warnings_of(family) if "published" in line]
+    vgg = replace(family, published=published_pairs()["vgg13:vgg8"])  # mdistiller's vgg13_vgg8.yaml has BETA 6
+    assert [line for line in warnings_of(vgg) if "published" in line] == [
+        "the published accuracy of dkd was reached with beta 6, and the runs here have 8"
+    ]
+    resnet = replace(family, published=published_pairs()["resnet32x4:resnet8x4"])  # beta 8
+    assert not [line for line in warnings_of(resnet) if "published" in line]
 
 
 def test_different_machines_and_code_of_compared_runs_are_a_warning(results):

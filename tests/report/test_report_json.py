@@ -68,6 +68,30 @@ def test_the_share_of_the_gap_requires_a_distinguishable_gain(results):
     assert vit.share_of_gap is None
 
 
+def test_the_share_of_the_gap_is_that_of_the_paired_seeds(results):
+    teacher = [results.run("cnn", "teacher", 0, 80.0)]
+    baseline = [results.run("cnn", "baseline", seed, top1) for seed, top1 in enumerate((70.0, 71.0, 60.0))]
+    distilled = [results.run("cnn", "distilled", seed, top1) for seed, top1 in enumerate((72.0, 73.2))]
+    results.plan("cnn", teacher=teacher, baseline=baseline, distilled=distilled)
+    # The mean gain of seeds 0 and 1 is 2.1 points, and their baselines are 70.5 % on average.
+    assert load(results.root).summaries[0].share_of_gap == pytest.approx(100 * 2.1 / (80 - 70.5))
+
+
+def test_several_teachers_have_no_share_of_the_gap(results):
+    """The students learn from the mean of the logits, whose accuracy is not that of the teachers on average."""
+    results.family("cnn", [95.0, 93.0], [85.0, 85.0, 85.0], [87.0, 87.5, 88.0])
+    assert load(results.root).summaries[0].share_of_gap is None
+
+
+def test_a_teacher_with_a_linear_probe_has_no_share_of_the_gap(results):
+    results.family("cnn", [], [85.0, 85.0, 85.0], [87.0, 87.5, 88.0])
+    probed = results.run("cnn", "teacher", 0, 95.0, metrics={"probe_penalty": 0.1, "knn_top1": 90.0})
+    summary = load(results.root).summaries[0]
+    names = {stage: [run.name for run in summary.family.stage(stage)] for stage in ("baseline", "distilled")}
+    results.plan("cnn", teacher=[probed], **names)
+    assert load(results.root).summaries[0].share_of_gap is None
+
+
 def test_summary_json_has_spreads_gain_and_missing_runs(results):
     results.family("cnn", [95.0], [87.0, 88.0, 89.0], [88.5, 89.0, 90.0])
     results.plan("vit", baseline=["baseline-net-s0-ab12"])

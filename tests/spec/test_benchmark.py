@@ -15,9 +15,11 @@ from raykd.cli.benchmark import MEAN, STD, selected_pairs, with_published_teache
 from raykd.cli.experiment_file import apply_settings, load_experiments
 from raykd.data.load import load_dataset
 from raykd.errors import ConfigError
+from raykd.methods import DKD
 from raykd.models import ImageSpec, Model
 from raykd.report.build import build
 from raykd.report.render.terminal import render_text
+from raykd.spec.benchmark import benchmark_experiments
 from raykd.spec.bundled import EXPERIMENTS
 from raykd.spec.experiment import Experiment
 from raykd.spec.plan import Run, make_plan
@@ -79,6 +81,37 @@ def test_published_numbers_are_those_of_the_papers() -> None:
     values = {"teacher": 79.42, "baseline": 72.5, "kd": 73.33, "fitnets": 73.5, "crd": 75.51, "dkd": 76.32}
     assert values.items() <= pair.top1.items()
     assert published_pairs()["wrn_40_2:ShuffleV1"].top1["nst"] == 74.89
+
+
+# BETA of mdistiller's configs/cifar100/dkd/*.yaml, else 8 (mdistiller/engine/cfg.py).
+DKD_BETAS = {
+    "wrn_40_2:wrn_16_2": 6.0,
+    "wrn_40_2:wrn_40_1": 6.0,
+    "resnet56:resnet20": 2.0,
+    "resnet110:resnet32": 2.0,
+    "vgg13:vgg8": 6.0,
+    "vgg13:MobileNetV2": 6.0,
+}
+
+
+def test_each_pair_has_the_dkd_beta_of_its_published_result() -> None:
+    for one in load_experiments(FILE):
+        assert [method.beta for method in one.methods if isinstance(method, DKD)] == [DKD_BETAS.get(one.published, 8.0)]
+
+
+def test_only_methods_with_default_fields_get_the_settings_of_a_pair() -> None:
+    base = load_experiments(FILE)[0]
+    changed = benchmark_experiments(replace(base, method=DKD(temperature=2.0), compare=(DKD(),)), light_network_lr=0.01)
+    pair = next(one for one in changed if one.published == "vgg13:vgg8")
+    assert (pair.method, pair.compare) == (DKD(temperature=2.0), (DKD(beta=6.0),))
+
+
+def test_every_method_has_the_hyperparameters_of_its_published_result() -> None:
+    for one in load_experiments(FILE):
+        pair = published_pairs()[one.published]
+        methods = {method.kind: method for method in one.methods if method.kind in pair.top1}
+        fields = {kind: {name: getattr(methods[kind], name) for name in pair.settings[kind]} for kind in methods}
+        assert fields == {kind: pair.settings[kind] for kind in methods} and len(methods) >= 10
 
 
 def test_pairs_are_selected_by_flag_and_the_first_is_the_default() -> None:

@@ -42,6 +42,20 @@ def test_runs_are_removed_whole_and_others_are_kept(tmp_path):
     assert not list(tmp_path.glob("*/.removed-*"))
 
 
+def test_runs_are_removed_on_nfs_where_an_open_file_is_renamed_instead_of_removed(tmp_path, monkeypatch):
+    def unlink(path, *, dir_fd=None):  # NFS clients: .nfs* until the last process of this machine closes the file
+        status = os.stat(path, dir_fd=dir_fd, follow_symlinks=False)
+        opened = [file for file in Path("/proc/self/fd").iterdir() if file.exists()]
+        if any(os.path.samestat(file.stat(), status) for file in opened):
+            return os.rename(path, f".nfs-{path}", src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+        return remove(path, dir_fd=dir_fd)
+
+    baselines, remove = folders_of(tmp_path, "baseline"), os.unlink
+    monkeypatch.setattr(os, "unlink", unlink)
+    remove_runs(tmp_path, removable_runs(tmp_path, baselines))
+    assert not list(tmp_path.glob("*/.removed-*"))
+
+
 def test_a_run_that_another_process_locks_is_refused_and_nothing_is_removed(tmp_path):
     free, held = folders_of(tmp_path, "baseline")
     allowed = removable_runs(tmp_path, [free, held])

@@ -61,16 +61,16 @@ def _read_run(folder: RunFolder, stage: Stage) -> RunResult:
         return RunResult(path.name, stage)
     for name, expected in {"name": path.name, "family": path.parent.name, "stage": stage}.items():
         if (recorded := getattr(record, name)) != expected:
-            raise damaged(path / "run.json", f"{name} is '{recorded}', the plan has '{expected}' there")
-    history, usage = _read_history(path), _read_usage(path / "usage")
+            raise damaged(folder.record_path, f"{name} is '{recorded}', the plan has '{expected}' there")
+    history, usage = _read_history(folder), _read_usage(path / "usage")
     if record.status != "done":
         is_running = record.status == "running" and folder.is_held()
         return RunResult(path.name, stage, record, history, usage=usage, is_running=is_running)
     warnings: list[str] = []
     if damage := folder.weights_damage():
-        warnings.append(str(damaged(path / "best.safetensors", damage)))
-    test, val = (_read_metrics(path / name, record, warnings) for name in ("test.json", "val.json"))
-    costs = _read_costs(path / "costs.json", record, warnings)
+        warnings.append(str(damaged(folder.best, damage)))
+    test, val = (_read_metrics(file, record, warnings) for file in (folder.test, folder.val))
+    costs = _read_costs(folder.costs, record, warnings)
     return RunResult(path.name, stage, record, history, test, val, costs, usage, tuple(warnings))
 
 
@@ -93,8 +93,8 @@ def _read_costs(path: Path, record: RunRecord, warnings: list[str]) -> Costs | N
     return None
 
 
-def _read_history(folder: Path) -> History | None:
-    path, table = folder / "history.parquet", RunFolder(folder).history_table()
+def _read_history(folder: RunFolder) -> History | None:
+    path, table = folder.history_path, folder.history_table()
     if table is None:
         return None
     try:

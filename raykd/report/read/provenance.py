@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from raykd.config import dotted
+from raykd.config.codec import is_number
 from raykd.errors import flattened
 from raykd.provenance import teacher_digest
 from raykd.report.read.records import Family, RunResult
@@ -65,7 +66,7 @@ def warnings_of(family: Family) -> tuple[str, ...]:
     imports = [run.record.imported for run in family.stage("teacher") if run.record and run.record.imported]
     by_import = [flattened(warning, 600) for findings in imports for warning in findings.warnings]
     others = (*_warnings_of_workers(family), *_warning_of_teacher(family), *_warning_of_top_classes(family))
-    return (*by_field, *by_origin, *by_import, *others)
+    return (*by_field, *by_origin, *by_import, *others, *_warnings_of_published(family))
 
 
 def distilled_runs(family: Family) -> dict[str, tuple[RunResult, ...]]:
@@ -83,9 +84,8 @@ def _warnings_of_field(path: str, values_of: Mapping[str, tuple[str, ...]]) -> l
         return []
     if path == "cached_classes":  # of distilled runs only, see `_warning_of_top_classes`
         return []
-    if (
-        path == "recipe.model.classifier"
-    ):  # False for students whose loss would not train a classifier; the report names their linear probe
+    # False for students whose loss would not train a classifier; the report names their linear probe.
+    if path == "recipe.model.classifier":
         return []
     in_students = set_path(path, "baseline")[1]
     warnings = [
@@ -162,6 +162,23 @@ def _warning_of_top_classes(family: Family) -> list[str]:
         return []
     described = "; ".join(f"{classes} ({', '.join(names)})" for classes, names in by_classes.items())
     return [f"the distilled runs learn from different logits of the teacher: {described}"]
+
+
+def _warnings_of_published(family: Family) -> list[str]:
+    """Return a warning for each method whose hyperparameters are not those of the published accuracy beside it."""
+    pair, warnings = family.published, []
+    for method, runs in family.compared.items():
+        if pair is None or method not in pair.top1:
+            continue
+        configs = [run.record.config.get("method", {}) for run in runs if run.record]
+        for field, published in pair.settings.get(method, {}).items():
+            values = dict.fromkeys(value for config in configs if is_number(value := config.get(field)))
+            if different := [value for value in values if value != published]:
+                warnings.append(
+                    f"the published accuracy of {method} was reached with {field} {published:g}, "
+                    f"and the runs here have {', '.join(f'{value:g}' for value in different)}"
+                )
+    return warnings
 
 
 def flatten(nested: Mapping[str, Any]) -> dict[str, str]:

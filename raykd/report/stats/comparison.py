@@ -26,7 +26,7 @@ TOP1 = on_test("top1")
 class MethodSummary:
     """One method over its evaluated runs. top1 is in percent on the test split.
 
-    published: the accuracy in published.py of the family's pair of networks, in percent; None if there is none.
+    published: the accuracy in spec/published.py of the family's pair of networks, in percent; None if there is none.
     rank: '1' or '1-3', None without a result. p_holm: None where the gain has no test, see PairedGain.t_test_p.
     time, memory: relative to the baseline; None if not known.
     """

@@ -7,8 +7,9 @@ or two configurations of a search). The interval is that of the mean difference:
     d = value - reference, or reference - value if lower is better
 
 m is 1, or the number of configurations from which the better one was selected with these same pairs; then all m
-intervals hold together in 95 % of such searches (Bonferroni). Intervals hold for other seeds, not for other images: all
-runs are evaluated on the same ones. The exact tests of significance.py do not account for a selection.
+intervals hold together in 95 % of such searches (Bonferroni). Intervals hold for other seeds. They do not hold for
+other images or other teachers, because all runs are evaluated on the same images, and all students have one teacher.
+The exact tests of significance.py do not account for a selection.
 
 A bootstrap would be too narrow: resampled means stay in the range of the n differences, so at n = 3 the percentile
 interval is that range and covers 75 % instead of 95 % (Hesterberg 2015, The American Statistician 69, 371-386). Equal

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import TypeVar
 
 from raykd.report.read.provenance import warnings_of
@@ -84,15 +85,18 @@ class FamilySummary:
 
     @property
     def share_of_gap(self) -> float | None:
-        """The gain in percent of the distance from baseline to teacher.
+        """The gain in percent of the distance from the baselines of its seeds to the teacher.
 
-        None unless the gain is distinguishable and the teacher is better than the baseline.
+        None unless the gain is distinguishable and the teacher is better. Also None for several teachers, because the
+        accuracy of their mean logits is not measured, and between a linear probe (teacher) and a classifier (baseline).
         """
-        teacher, baseline = self.stage("teacher").top1, self.stage("baseline").top1
-        if teacher is None or baseline is None or self.gain is None or not self.gain.is_distinguishable:
+        teacher, gain = self.stage("teacher"), self.gain
+        if teacher.top1 is None or teacher.num_planned != 1 or gain is None or not gain.is_distinguishable:
             return None
-        distance = teacher.mean - baseline.mean
-        return 100 * self.gain.spread.mean / distance if distance > 0 else None
+        if not pooled.are_evaluated_alike(self.family.stage("teacher"), self.family.stage("baseline")):
+            return None
+        distance = teacher.top1.mean - mean(pair.reference for pair in gain.pairs)
+        return 100 * gain.spread.mean / distance if distance > 0 else None
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ so that one write changes both. An image with a wrong checksum counts as not fil
 import os
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from math import log
 from pathlib import Path
@@ -252,10 +252,8 @@ class LogitCache:
                     file.truncate(size)
             write_record(self.folder / "cache.json", CacheRecord(**asdict(self.key), computed_in=precision))
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        with holding(lock_at(self.folder / ".lock"), LOCK_WAIT_S):
-            yield
+    def _locked(self) -> AbstractContextManager[None]:
+        return holding(lock_at(self.folder / ".lock"), LOCK_WAIT_S)
 
     def _read_record(self) -> str:
         """Compare cache.json and the files' sizes with the key, and return the precision that fillers compute in."""

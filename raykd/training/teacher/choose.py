@@ -29,9 +29,7 @@ from raykd.training.model_file import images_of
 from raykd.training.teacher.cache import CacheKey, LogitCache
 
 WORTH_IT = 0.9  # a cache that needs more than this share of the live passes is not worth filling
-NEARLY_ALL = (
-    0.95  # if this fraction of the views is needed, all are filled: the rest costs little and serves other runs
-)
+NEARLY_ALL = 0.95  # if this fraction of the views is needed, all are filled: the rest is cheap and serves other runs
 MAX_CACHE_BYTES = 4 << 30  # each process that reads the cache may hold all of it in memory; a GPU always does
 USUAL_TEMPERATURES = (1.0, 2.0, 4.0, 8.0)  # later runs may read a cache at another temperature than the first ones
 PASSES_PER_PART = 50_000  # one job fills one part: a minute of two CPU cores with a ResNet-18

@@ -18,7 +18,7 @@ class Teacher(Protocol):
 
     @property
     def identity(self) -> str:
-        """Digest of the weights (`provenance.identity_of`), '' without a teacher. A run keeps it when it resumes."""
+        """Digest of the weights (`provenance.teacher_digest`), '' without a teacher. A run keeps it when it resumes."""
         ...
 
     @property

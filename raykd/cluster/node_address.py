@@ -1,0 +1,65 @@
+"""The address of the job's head, to which the other nodes connect.
+
+    RAYKD_INTERFACE=ib0      the network interface that connects the nodes; by default that of the route to another node
+
+Ray would choose the interface that leads to the internet. A compute node may have no such route. Ray then takes the
+address to which the node resolves its own name, and many systems resolve it to 127.0.1.1.
+"""
+
+import fcntl
+import socket
+import struct
+from collections.abc import Mapping, Sequence
+
+from raykd.errors import ConfigError, shown
+
+VARIABLE = "RAYKD_INTERFACE"
+SIOCGIFADDR = 0x8915  # ioctl(2) for the IPv4 address of an interface, at byte 20 of the answer
+LOOPBACK = "127."
+ANY_PORT = 9
+
+
+def head_address(other_nodes: Sequence[str], environ: Mapping[str, str]) -> str:
+    """Return the head's IPv4 address, or '' if Ray has to choose it. other_nodes: names of the job's other nodes.
+
+    Raises ConfigError if this node has no interface RAYKD_INTERFACE with an address.
+    """
+    if name := environ.get(VARIABLE):
+        addresses = interface_addresses()
+        if name not in addresses:
+            known = ", ".join(f"{interface} ({address})" for interface, address in addresses.items())
+            raise ConfigError(
+                f"{VARIABLE} = {shown(name)}: {socket.gethostname()} has no such interface with an IPv4 address; it "
+                f"has {known or 'none'}"
+            )
+        return addresses[name]
+    return _address_towards(other_nodes[0]) if other_nodes else ""
+
+
+def interface_addresses() -> dict[str, str]:
+    """Return the IPv4 address of each interface of this node that has one."""
+    addresses = {}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as descriptor:
+        for _, name in socket.if_nameindex():
+            try:
+                answer = fcntl.ioctl(descriptor, SIOCGIFADDR, struct.pack("256s", name.encode()))
+            except OSError:  # it has no IPv4 address
+                continue
+            addresses[name] = socket.inet_ntoa(answer[20:24])
+    return addresses
+
+
+def interface_of(address: str) -> str | None:
+    """Return the interface of this node with the IPv4 `address`, or None."""
+    return next((name for name, other in interface_addresses().items() if other == address), None)
+
+
+def _address_towards(node: str) -> str:
+    """Return this node's address on the route to `node`; '' if its name is unknown or leads back to this node."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((node, ANY_PORT))  # sends nothing
+            address = probe.getsockname()[0]
+        except OSError:
+            return ""
+    return "" if address.startswith(LOOPBACK) else address

@@ -1,0 +1,66 @@
+"""The address of the job's head, chosen by the user or by the route to another node. No Slurm, no Ray."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from raykd.cluster import worker_node
+from raykd.cluster.node_address import head_address, interface_addresses, interface_of
+from raykd.errors import ConfigError, RayNotStarted
+
+DOCUMENTATION = "192.0.2.1"  # an address that no machine has, RFC 5737
+# A node in a network of its own, without a route to the internet, that resolves its name to 127.0.1.1. Ray would take
+# that address.
+NODE = """
+ip link set lo up; ip link add eth9 type veth peer name peer9; ip addr add 10.77.0.5/24 dev eth9
+ip link set eth9 up; ip link set peer9 up
+exec "$@"
+"""
+
+
+def test_the_head_has_the_address_on_the_route_to_another_node_without_a_route_to_the_internet() -> None:
+    program = "from raykd.cluster.node_address import head_address; print(head_address(['10.77.0.9'], {}))"
+    isolated = ["unshare", "--user", "--map-root-user", "--net", "bash", "-e", "-c", NODE, "node"]
+    environ = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [*isolated, sys.executable, "-c", program], env=environ, capture_output=True, text=True, timeout=30, check=False
+    )
+    if done.returncode and "unshare" in done.stderr:
+        pytest.skip(done.stderr.strip())
+    assert (done.stdout, done.stderr) == ("10.77.0.5\n", "")
+
+
+def test_an_interface_that_the_user_names_has_priority() -> None:
+    assert head_address([DOCUMENTATION], {"RAYKD_INTERFACE": "lo"}) == "127.0.0.1"
+
+
+def test_an_interface_that_the_node_lacks_is_refused_with_those_that_it_has() -> None:
+    with pytest.raises(ConfigError, match=r"^RAYKD_INTERFACE = 'ib7': \S+ has no such interface .*lo \(127\.0\.0\.1\)"):
+        head_address([], {"RAYKD_INTERFACE": "ib7"})
+
+
+@pytest.mark.parametrize("node", ["no-such-node.invalid", "127.0.0.1"])
+def test_ray_chooses_the_address_if_the_other_nodes_name_leads_nowhere(node: str) -> None:
+    assert head_address([node], {}) == ""
+
+
+def test_ray_chooses_the_address_on_one_node() -> None:
+    assert head_address([], {}) == ""
+
+
+def test_the_interface_of_an_address_is_found() -> None:
+    assert interface_of("127.0.0.1") == socket.if_indextoname(1) == "lo"
+    assert interface_of(DOCUMENTATION) is None
+    assert interface_addresses()["lo"] == "127.0.0.1"
+
+
+def test_a_node_that_cannot_reach_the_head_names_the_address_and_the_remedy() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # does not listen
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        with pytest.raises(RayNotStarted, match=rf"^cn2 cannot connect to Ray's head at {address} \(.*set RAYKD_INTER"):
+            worker_node._require_connection("cn2", address)
