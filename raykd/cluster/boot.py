@@ -29,6 +29,7 @@ from raykd.cluster.allocation import Allocation, read_allocation, slurm_id_in
 from raykd.cluster.driver import Signals, exit_code, run_driver
 from raykd.cluster.job_details import JobDetails, differences, read_details
 from raykd.cluster.job_folder import job_folder
+from raykd.cluster.limits import raise_limits
 from raykd.cluster.mps import is_requested as is_mps_requested
 from raykd.cluster.node_address import head_address
 from raykd.cluster.ports import find_ports
@@ -62,6 +63,7 @@ class JobLog:
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run the experiment and its arguments and return the job's exit code. Print an error as one line."""
     experiment = arguments[1:] if arguments[:1] == ["--"] else arguments
+    raise_limits()
     try:
         with Signals() as signals:
             return _boot(experiment, environ, JobLog(environ), signals)

@@ -180,6 +180,16 @@ def _private_ray() -> Iterator[dict[str, Any]]:
     with private_folder(folder, _token()):
         os.environ |= private_environment(folder)
         try:
-            yield {"include_dashboard": True, "dashboard_host": "127.0.0.1", "_temp_dir": str(commands / "ray")}
+            dashboard = {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
+            yield dashboard | {"_temp_dir": str(commands / "ray")} | _usable_cpus()
         finally:
             os.environ["TMPDIR"] = temporary
+
+
+def _usable_cpus() -> dict[str, int]:
+    """Return the number of CPUs for `ray.init` if this process may use only some, as in the shell of `srun --pty`.
+
+    Ray would count all CPUs of the machine, and runs would share the few that they may use.
+    """
+    num_cpus = len(os.sched_getaffinity(0))
+    return {"num_cpus": num_cpus} if num_cpus < (os.cpu_count() or 1) else {}
