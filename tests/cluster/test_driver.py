@@ -141,7 +141,7 @@ def test_a_missing_experiment_is_named_with_the_command_to_submit(tmp_path: Path
 
 def test_boot_outside_a_job_prints_how_to_submit(capsys: pytest.CaptureFixture[str]) -> None:
     assert boot.main(["--", "experiments/digits.py"], {}) == ConfigError.exit_code
-    assert capsys.readouterr().err.startswith("raykd: SLURM_JOB_NUM_NODES is not set: ")
+    assert capsys.readouterr().err.startswith("raykd: SLURM_JOB_ID is not set: ")
 
 
 def test_boot_imports_neither_ray_nor_torch() -> None:
