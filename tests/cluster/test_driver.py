@@ -92,6 +92,13 @@ def test_a_warning_to_the_steps_reaches_the_driver_as_sigusr2(tmp_path: Path) ->
         assert signals.has_been_warned
 
 
+def test_a_job_submitted_with_sigusr1_as_its_warning_saves(tmp_path: Path) -> None:
+    with Signals() as signals:
+        send_soon(signal.SIGUSR1)
+        assert run(SAVES.format(number=int(signal.SIGUSR2), code=3), tmp_path, signals) == 3
+        assert signals.received == [signal.SIGUSR2]
+
+
 def test_a_repeated_warning_is_forwarded_once(tmp_path: Path) -> None:
     """A second SIGUSR2 would end a driver that is still saving; Slurm also sends it before a grace time ends."""
     with Signals() as signals:
@@ -134,7 +141,7 @@ def test_a_missing_experiment_is_named_with_the_command_to_submit(tmp_path: Path
 
 def test_boot_outside_a_job_prints_how_to_submit(capsys: pytest.CaptureFixture[str]) -> None:
     assert boot.main(["--", "experiments/digits.py"], {}) == ConfigError.exit_code
-    assert capsys.readouterr().err.startswith("raykd: SLURM_JOB_NUM_NODES is not set: ")
+    assert capsys.readouterr().err.startswith("raykd: SLURM_JOB_ID is not set: ")
 
 
 def test_boot_imports_neither_ray_nor_torch() -> None:
