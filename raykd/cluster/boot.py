@@ -42,7 +42,7 @@ from raykd.cluster.requeue import max_requeues, requeue
 from raykd.cluster.slurm_commands import running_job
 from raykd.cluster.staging import planned_staging
 from raykd.cluster.submissions import experiment_command
-from raykd.errors import ConfigError, Interrupted, RaykdError
+from raykd.errors import ConfigError, Interrupted, RaykdError, RayNotStarted, is_environment_error
 
 MAX_RAY_RESTARTS = 3  # per job, after the loss of a Ray agent
 MODE_TIMEOUT_S = 60
@@ -70,6 +70,11 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     except RaykdError as error:
         print(f"raykd: {error}", file=sys.stderr, flush=True)
         return error.exit_code
+    except OSError as error:  # such as a full RAYKD_TMP, or too many processes
+        if not is_environment_error(error):
+            raise
+        print(f"raykd: {error}; remove the cause, and submit again to resume", file=sys.stderr, flush=True)
+        return RayNotStarted.exit_code
 
 
 def _boot(experiment: Sequence[str], environ: Mapping[str, str], log: JobLog, signals: Signals) -> int:
