@@ -36,7 +36,13 @@ from raykd.cluster.ports import find_ports
 from raykd.cluster.preemption import StepWatch, preempt_mode, save_time_s
 from raykd.cluster.progress_record import MAX_STALLED, ProgressRecord, progress_digest
 from raykd.cluster.ray_cluster import ClusterConfig, RayCluster
-from raykd.cluster.ray_start import driver_environment, module_command, ray_environment
+from raykd.cluster.ray_start import (
+    driver_environment,
+    is_shared,
+    module_command,
+    physical_memory_bytes,
+    ray_environment,
+)
 from raykd.cluster.ray_variables import start_timeout_s
 from raykd.cluster.requeue import max_requeues, requeue
 from raykd.cluster.slurm_commands import running_job
@@ -93,7 +99,8 @@ def _boot(experiment: Sequence[str], environ: Mapping[str, str], log: JobLog, si
             if staging:
                 log.write(f"{staging} ({megabytes:.1f} MB) staged to {staging.folder} {{after}}")
                 root = staging.code_path or root
-            environment = ray_environment(environ, folder, root, bool(allocation.workers), staging)
+            shares_memory = is_shared(allocation.head, physical_memory_bytes())
+            environment = ray_environment(environ, folder, root, bool(allocation.workers), staging, shares_memory)
             ports, timeout_s = find_ports(allocation.job_id), start_timeout_s(environ)
             config = ClusterConfig(allocation, ports, folder, environment, timeout_s, address, staging)
             with StepWatch(allocation.head, environ) as watch:
