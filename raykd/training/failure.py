@@ -54,11 +54,8 @@ def loses_gpu(error: BaseException) -> bool:
 
 def out_of_memory_message(run: Run, error: BaseException) -> str:
     """Return one line for an out-of-memory error in the training of `run`, with fields that reduce memory."""
-    role, recipe = run.role, run.recipe
-    detail, use_bf16 = (
-        memory_detail(error),
-        "" if recipe.precision in ("bf16", "fp16") else f", set {role}.precision=bf16",
-    )
+    role, recipe, detail = run.role, run.recipe, memory_detail(error)
+    use_bf16 = "" if recipe.precision in ("bf16", "fp16") else f", set {role}.precision=bf16"
     return (
         f"out of memory with {role}.batch_size = {recipe.batch_size}: lower it{use_bf16}, raise "
         f"{role}.gradient_accumulation from {recipe.gradient_accumulation}, or use a GPU with more memory ({detail})"
