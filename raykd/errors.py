@@ -150,12 +150,12 @@ def did_you_mean(name: str, known: Iterable[str], numbered: bool = False) -> str
 
 # ---- Errors of the environment ----
 
-# Errors that the machine, a disk, a quota or a network causes in a correct program. All other OSErrors, such as a
-# missing file that the code expected, are mistakes in the code, and keep their traceback.
+# Errors that the machine, a disk, a quota, a limit or a network causes in a correct program. All other OSErrors, such
+# as a missing file that the code expected, are mistakes in the code, and keep their traceback.
 _ENVIRONMENT_NAMES = """
     ENOSPC EDQUOT EFBIG EIO EROFS EACCES EPERM ESTALE ENOMEM EMFILE ENFILE ENOLCK EBUSY ENODEV ENXIO EREMOTEIO
     ENAMETOOLONG ELOOP ENOTCONN ESHUTDOWN ETIMEDOUT ECONNREFUSED ECONNRESET EHOSTDOWN EHOSTUNREACH ENETDOWN
-    ENETUNREACH EADDRINUSE EADDRNOTAVAIL ENOTSUP ENOSYS
+    ENETUNREACH EADDRINUSE EADDRNOTAVAIL ENOTSUP ENOSYS EAGAIN
 """
 _ENVIRONMENT = frozenset(getattr(errno, name) for name in _ENVIRONMENT_NAMES.split())
 

@@ -13,6 +13,7 @@ from typing import IO
 
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
+from raykd.atomic import naming
 from raykd.config.damage import DamagedFile
 from raykd.errors import RunFailed
 
@@ -23,9 +24,13 @@ def lock_at(path: Path) -> FileLock:
 
 
 def acquire(lock: FileLock, wait_s: float) -> AcquireReturnProxy:
-    """Acquire `lock`. Raises Timeout after `wait_s` seconds, and DamagedFile if a folder has the name of its file."""
+    """Acquire `lock`. Raises Timeout after `wait_s` seconds, and DamagedFile if a folder has the name of its file.
+
+    Raises OSError with the lock's file name if the filesystem has no locks, such as Lustre without `-o flock`.
+    """
     try:
-        return lock.acquire(timeout=wait_s)
+        with naming(Path(lock.lock_file)):
+            return lock.acquire(timeout=wait_s)
     except IsADirectoryError:
         raise DamagedFile(
             f"'{lock.lock_file}' is damaged: it is not a file; remove it and rerun the same command"

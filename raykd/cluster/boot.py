@@ -29,19 +29,26 @@ from raykd.cluster.allocation import Allocation, read_allocation, slurm_id_in
 from raykd.cluster.driver import Signals, exit_code, run_driver
 from raykd.cluster.job_details import JobDetails, differences, read_details
 from raykd.cluster.job_folder import job_folder
+from raykd.cluster.limits import raise_limits
 from raykd.cluster.mps import is_requested as is_mps_requested
 from raykd.cluster.node_address import head_address
 from raykd.cluster.ports import find_ports
 from raykd.cluster.preemption import StepWatch, preempt_mode, save_time_s
 from raykd.cluster.progress_record import MAX_STALLED, ProgressRecord, progress_digest
 from raykd.cluster.ray_cluster import ClusterConfig, RayCluster
-from raykd.cluster.ray_start import driver_environment, module_command, ray_environment
+from raykd.cluster.ray_start import (
+    driver_environment,
+    is_shared,
+    module_command,
+    physical_memory_bytes,
+    ray_environment,
+)
 from raykd.cluster.ray_variables import start_timeout_s
 from raykd.cluster.requeue import max_requeues, requeue
 from raykd.cluster.slurm_commands import running_job
 from raykd.cluster.staging import planned_staging
 from raykd.cluster.submissions import experiment_command
-from raykd.errors import ConfigError, Interrupted, RaykdError
+from raykd.errors import ConfigError, Interrupted, RaykdError, RayNotStarted, is_environment_error
 
 MAX_RAY_RESTARTS = 3  # per job, after the loss of a Ray agent
 MODE_TIMEOUT_S = 60
@@ -62,12 +69,18 @@ class JobLog:
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run the experiment and its arguments and return the job's exit code. Print an error as one line."""
     experiment = arguments[1:] if arguments[:1] == ["--"] else arguments
+    raise_limits()
     try:
         with Signals() as signals:
             return _boot(experiment, environ, JobLog(environ), signals)
     except RaykdError as error:
         print(f"raykd: {error}", file=sys.stderr, flush=True)
         return error.exit_code
+    except OSError as error:  # such as a full RAYKD_TMP, or too many processes
+        if not is_environment_error(error):
+            raise
+        print(f"raykd: {error}; remove the cause, and submit again to resume", file=sys.stderr, flush=True)
+        return RayNotStarted.exit_code
 
 
 def _boot(experiment: Sequence[str], environ: Mapping[str, str], log: JobLog, signals: Signals) -> int:
@@ -86,7 +99,8 @@ def _boot(experiment: Sequence[str], environ: Mapping[str, str], log: JobLog, si
             if staging:
                 log.write(f"{staging} ({megabytes:.1f} MB) staged to {staging.folder} {{after}}")
                 root = staging.code_path or root
-            environment = ray_environment(environ, folder, root, bool(allocation.workers), staging)
+            shares_memory = is_shared(allocation.head, physical_memory_bytes())
+            environment = ray_environment(environ, folder, root, bool(allocation.workers), staging, shares_memory)
             ports, timeout_s = find_ports(allocation.job_id), start_timeout_s(environ)
             config = ClusterConfig(allocation, ports, folder, environment, timeout_s, address, staging)
             with StepWatch(allocation.head, environ) as watch:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from raykd.cluster.job_folder import job_folder
+from raykd.cluster.limits import low_limits
 from raykd.cluster.ports import find_ports
 from raykd.cluster.private_ray import base_folder
 from raykd.cluster.slurm_commands import SlurmError, slurm_output
@@ -64,6 +65,7 @@ def examine(
     yield _checked("ports", _find_ports)
     yield _checked("tmp", _make_private_folder)
     yield _shared_memory()
+    yield _limits()
     yield from _results(results)
     yield _checked("data", lambda: f"{', '.join(list_datasets(data))} in {data}")
     yield _weights(weights)
@@ -188,6 +190,14 @@ def _shared_memory() -> Finding:
     if free < 0.1:
         return Finding("bad", "shm", f"{free:.2f} GB free in /dev/shm", "remove files that earlier programs left there")
     return Finding("ok", "shm", f"{free:.1f} GB free in /dev/shm")
+
+
+def _limits() -> Finding:
+    if not (low := list(low_limits())):
+        return Finding("ok", "limits", "enough threads, files and address space (ulimit)")
+    if _has_slurm() and "SLURM_JOB_ID" not in os.environ:
+        return Finding("-", "limits", f"{', '.join(low)} here; a job has its node's limits (run this inside a job too)")
+    return Finding("bad", "limits", ", ".join(low), "ask the administrators for a higher hard limit on compute nodes")
 
 
 def _results(results: Path) -> Iterator[Finding]:

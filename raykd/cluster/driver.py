@@ -9,14 +9,14 @@ from pathlib import Path
 from raykd.cluster.ray_process import stop
 from raykd.errors import Interrupted, RaykdError
 
-FORWARDED = (signal.SIGTERM, signal.SIGUSR2)
+WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)  # users may submit with --signal=B:USR1@120; a driver handles SIGUSR2
 # SIGUSR2 (--signal=B:USR2@120) starts no timer here: Slurm sends SIGTERM at the time limit.
 TERM_GRACE_S = 20  # time to save after SIGTERM, if the caller passes no other
 POLL_S = 0.05
 
 
 class Signals:
-    """Record SIGTERM and SIGUSR2 within the block, instead of ending this process.
+    """Record SIGTERM, and SIGUSR1 and SIGUSR2 as SIGUSR2, within the block, instead of ending this process.
 
     is_warned: whether Slurm has signaled the job's steps instead of this process; recorded as SIGUSR2.
     """
@@ -28,7 +28,7 @@ class Signals:
         self._num_returned = 0
 
     def __enter__(self) -> "Signals":
-        self._previous = {number: signal.signal(number, self._record) for number in FORWARDED}
+        self._previous = {number: signal.signal(number, self._record) for number in (signal.SIGTERM, *WARNINGS)}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -36,7 +36,7 @@ class Signals:
             signal.signal(number, handler)
 
     def _record(self, number: int, _frame: object) -> None:
-        self.received.append(signal.Signals(number))
+        self.received.append(signal.SIGUSR2 if number in WARNINGS else signal.Signals(number))
 
     def new_signals(self) -> list[signal.Signals]:
         """Return the signals since the last call, SIGUSR2 only once: a second one would end the driver."""

@@ -38,6 +38,10 @@ _QUICK_HEALTH_CHECKS = {
     "RAY_health_check_timeout_ms": "5000",
     "RAY_health_check_failure_threshold": "3",
 }
+# Ray kills workers when 95 % of the node's memory is in use, by whichever job: it reads no control group below the root
+# (github.com/ray-project/ray/issues/59796). Slurm limits the memory of the job.
+_WITHOUT_MEMORY_MONITOR = {"RAY_memory_monitor_refresh_ms": "0"}
+_WHOLE_NODE = 0.9  # fraction of a node's memory from which on no other job can fill it
 # A node ends when its head is lost; by default it would wait for a minute.
 WORKER_SETTINGS = {"RAY_gcs_rpc_server_reconnect_timeout_s": "10"}
 
@@ -113,10 +117,11 @@ def ray_environment(
     root: Path,
     several_nodes: bool = False,
     staging: Staging | None = None,
+    shares_memory: bool = False,
 ) -> dict[str, str]:
     """Return the environment of Ray's processes and the driver: the job's, without other clusters' and jobs' variables.
 
-    root: the folder from which raykd is imported.
+    root: the folder from which raykd is imported. shares_memory: whether other jobs may run on the nodes.
     """
     shared = without_ray(without_step_requests(environ))
     search_path = [str(root), *filter(None, [environ.get("PYTHONPATH")])]
@@ -124,7 +129,18 @@ def ray_environment(
     if staging and staging.data_path:
         staged["RAYKD_DATA"] = str(staging.data_path)
     private = private_environment(folder.path) | {"PYTHONPATH": os.pathsep.join(search_path)}
-    return _SETTINGS | (_QUICK_HEALTH_CHECKS if several_nodes else {}) | shared | private | staged
+    settings = _SETTINGS | (_QUICK_HEALTH_CHECKS if several_nodes else {})
+    return settings | (_WITHOUT_MEMORY_MONITOR if shares_memory else {}) | shared | private | staged
+
+
+def is_shared(node: Node, node_bytes: int) -> bool:
+    """Return whether the job has only a part of the memory of `node`, which has `node_bytes`."""
+    return node.memory_bytes is not None and node.memory_bytes < _WHOLE_NODE * node_bytes
+
+
+def physical_memory_bytes() -> int:
+    """Return the memory of this node."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def driver_environment(shared: Mapping[str, str], address: str) -> dict[str, str]:

@@ -18,6 +18,7 @@ from dataclasses import asdict
 from raykd.cluster import subreaper
 from raykd.cluster.allocation import Node
 from raykd.cluster.job_folder import job_folder
+from raykd.cluster.limits import raise_limits
 from raykd.cluster.mps import after_mps
 from raykd.cluster.node_address import VARIABLE as INTERFACE
 from raykd.cluster.ports import accepts_connections, connection_error, find_ports
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     node_json, node_number, job_id, address, timeout_s, staging_json = arguments
     node = Node(**json.loads(node_json))
     subreaper.hold_signals()
+    raise_limits()
     print(f"step={os.environ.get('SLURM_STEP_ID', '')}", flush=True)
     token = sys.stdin.read()
     staged = Staging.from_json(staging_json).filled() if staging_json else nullcontext()

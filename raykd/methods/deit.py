@@ -9,7 +9,8 @@ A distillation token passes through the student's layers beside the class token,
 teacher's prediction. At test time the logits are the mean of both heads', as in the authors' code (their text adds the
 two softmax outputs). The recipe's label smoothing applies to the labels, not to the teacher's prediction.
 Shapes: heads and teacher's logits [B, C]. Defaults are the authors': alpha 1/2 and hard labels. Their soft variant uses
-alpha 0.9 and temperature 3.
+alpha 0.9 and temperature 3. The soft term is a mean over the batch, as in their text; their code divides the sum by
+B * C.
 """
 
 from dataclasses import dataclass

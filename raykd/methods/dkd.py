@@ -43,8 +43,12 @@ class DKD(Method):
         self.require(self.temperature > 0, "temperature", "must be greater than 0; 1 to 8 are usual")
 
     def weights(self, epoch: int) -> dict[str, float]:
-        warm = min(epoch / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0
+        warm = self.warmup(epoch)
         return {"ce": self.ce_weight, "tckd": warm * self.alpha, "nckd": warm * self.beta}
+
+    def warmup(self, epoch: int) -> float:
+        """Return the fraction of alpha and beta in `epoch`, counted from 0."""
+        return min(epoch / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0
 
     def terms(self, student: Outputs, teacher: Outputs, targets: Targets, adapter: Adapter) -> dict[str, Tensor]:
         inputs = student.logits, teacher.logits, targets.labels, self.temperature

@@ -7,7 +7,7 @@ the student, brings the student's map to the teacher's size. Like RepDistiller's
 size, 4x4 transposed from half of it, and else (1 + H_s - H_t) x (1 + W_s - W_t) as in the paper's section 2.2.
 RepDistiller has no regressor for a teacher's map of another larger size, such as a ViT's 14x14 for a student's 8x8.
 Here such maps are average-pooled to the student's size. The regressor ends in a ReLU if the teacher's map has no
-negative values.
+negative values; RepDistiller's always does.
 
 Defaults: weight 100, as in RepDistiller and mdistiller on CIFAR-100, on the second stage, about the middle of both
 networks, with CE weight 1. Hint and labels are trained together, as there; the paper trains the hint first. The method

@@ -3,8 +3,8 @@
     report = raykd.run(experiment, results="ray_results")
     report.runs                                          a pandas DataFrame, see raykd/report/report.py
 
-Importing raykd changes nothing in the process. While `run` trains, SIGINT, SIGTERM and SIGUSR2 save all runs and end
-the call with `Interrupted`; the previous handlers are restored at its end.
+Importing raykd changes nothing in the process. While `run` trains, SIGINT, SIGTERM, SIGHUP and SIGUSR2 save all runs
+and end the call with `Interrupted`; the previous handlers are restored at its end.
 """
 
 import os

@@ -15,6 +15,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from threading import Thread
 
+from raykd.cluster.group_signals import GROUP_SIGNALS, blocked_in_children
 from raykd.data.pack_errors import pack_command
 from raykd.data.shard_writer import ShardTask, WrittenShard, write_shard
 from raykd.errors import RunFailed
@@ -48,8 +49,8 @@ def write_in_processes(
     context = multiprocessing.get_context("forkserver")  # a fork of this process would copy its threads' locks
     before = set(multiprocessing.active_children())
     context.set_forkserver_preload([write_shard.__module__])  # imported once, and not by each process
+    _start_forkserver()
     with ProcessPoolExecutor(min(num_processes, len(tasks)), context, _end_with_parent) as pool:
-        _start_forkserver()
         try:
             left = {pool.submit(write_shard, task) for task in tasks}
             while left and not should_stop():
@@ -65,16 +66,15 @@ def write_in_processes(
 
 
 def _start_forkserver() -> None:
-    """Start the server that forks the processes. Ctrl-C, which a terminal sends to it too, must not end it.
+    """Start the server that forks the processes, and the tracker of their semaphores.
 
-    A process inherits which signals are blocked. For this process, Ctrl-C is only delayed.
+    A signal to all processes of the command must not end them. The tracker, which ignores SIGINT and SIGTERM, unblocks
+    these in this process too. So it is started first, in a separate block.
     """
-    resource_tracker.ensure_running()  # which the server would start, and unblock Ctrl-C then
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
+    with blocked_in_children():
+        resource_tracker.ensure_running()
+    with blocked_in_children(GROUP_SIGNALS | {signal.SIGINT}):
         forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_with_parent() -> None:

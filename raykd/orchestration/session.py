@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from raykd.cluster import ray_variables
+from raykd.cluster.group_signals import blocked_in_children, quick_end
 from raykd.cluster.private_folders import remove_abandoned_below, remove_old_sessions
 from raykd.cluster.private_ray import commands_folder, private_folder
 from raykd.cluster.ray_token import make_token, private_environment
@@ -76,7 +77,7 @@ def ray_session() -> Iterator[str | None]:
 
         try:
             # Ray's workers import modules from the driver's folder, which a user may edit meanwhile.
-            with _kept_handlers(), chdir(CODE):
+            with _kept_handlers(), chdir(CODE), blocked_in_children():
                 context = _connect(address or "local", settings, timeout_s)
         except Exception as error:  # errors have many types; the message may contain pages of Ray's log
             reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
@@ -93,7 +94,8 @@ def ray_session() -> Iterator[str | None]:
             raise
         finally:
             _open.pop()
-            ray.shutdown()
+            with quick_end():
+                ray.shutdown()
             if session_folder is not None:
                 shutil.rmtree(session_folder, ignore_errors=True)
 
@@ -180,6 +182,16 @@ def _private_ray() -> Iterator[dict[str, Any]]:
     with private_folder(folder, _token()):
         os.environ |= private_environment(folder)
         try:
-            yield {"include_dashboard": True, "dashboard_host": "127.0.0.1", "_temp_dir": str(commands / "ray")}
+            dashboard = {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
+            yield dashboard | {"_temp_dir": str(commands / "ray")} | _usable_cpus()
         finally:
             os.environ["TMPDIR"] = temporary
+
+
+def _usable_cpus() -> dict[str, int]:
+    """Return the number of CPUs for `ray.init` if this process may use only some, as in the shell of `srun --pty`.
+
+    Ray would count all CPUs of the machine, and runs would share the few that they may use.
+    """
+    num_cpus = len(os.sched_getaffinity(0))
+    return {"num_cpus": num_cpus} if num_cpus < (os.cpu_count() or 1) else {}

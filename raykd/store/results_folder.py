@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from raykd.atomic import naming
 from raykd.errors import ConfigError, RunFailed
 
 LOGIT_CACHES, DECODED, RAY = ".logit_caches", ".data", ".ray"
@@ -37,7 +38,7 @@ def in_use(results: Path) -> Iterator[None]:
         return
     try:
         deadline = time.monotonic() + CLEAN_WAIT_S
-        while not _try_lock(descriptor, fcntl.LOCK_SH):
+        while not _try_lock(results, descriptor, fcntl.LOCK_SH):
             if time.monotonic() > deadline:
                 raise RunFailed(f"'{results}' was locked by `raykd clean` for {CLEAN_WAIT_S:g} s; end that command")
             time.sleep(POLL_S)
@@ -51,7 +52,7 @@ def unused(results: Path) -> Iterator[bool]:
     """Yield whether no process is inside `in_use(results)`. If so, none enters until the block ends."""
     descriptor = _open(results)
     try:
-        yield descriptor is not None and _try_lock(descriptor, fcntl.LOCK_EX)
+        yield descriptor is not None and _try_lock(results, descriptor, fcntl.LOCK_EX)
     finally:
         if descriptor is not None:
             os.close(descriptor)
@@ -105,9 +106,11 @@ def _open(results: Path) -> int | None:
         raise
 
 
-def _try_lock(descriptor: int, mode: int) -> bool:
+def _try_lock(results: Path, descriptor: int, mode: int) -> bool:
+    """Lock the lock file of `results`, open as `descriptor`. Return False if another process holds its lock."""
     try:
-        fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
+        with naming(results / IN_USE_LOCK):
+            fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EAGAIN, errno.EACCES):
             return False

@@ -90,8 +90,18 @@ def test_killing_the_command_ends_its_processes_and_the_same_command_resumes(tmp
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("moment", ["while its processes start", "after the first shard"])
-def test_ctrl_c_ends_the_command_and_its_processes_and_the_same_command_resumes(tmp_path: Path, moment: str) -> None:
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [
+        ("while its processes start", signal.SIGINT),
+        ("after the first shard", signal.SIGINT),
+        ("after the first shard", signal.SIGTERM),
+        ("after the first shard", signal.SIGHUP),
+    ],
+)
+def test_signal_ends_the_command_and_its_processes_and_the_same_command_resumes(
+    tmp_path: Path, moment: str, number: signal.Signals
+) -> None:
     write_slow_parquet(tmp_path / "trees", num_files=8, images_per_file=6)
     command = [sys.executable, "-m", "raykd", "pack", "parquet:trees", "--data-dir", str(tmp_path), "--jobs", "2"]
     with _ctrl_c_not_ignored():
@@ -108,7 +118,7 @@ def test_ctrl_c_ends_the_command_and_its_processes_and_the_same_command_resumes(
         "after the first shard": lambda: any((tmp_path / "pack").glob("t*.json")),
     }[moment]
     _wait_until(is_due, "the command packs nothing")
-    os.killpg(first.pid, signal.SIGINT)
+    os.killpg(first.pid, number)
     _, errors = first.communicate(timeout=60)
     assert (first.returncode, errors.count("\n")) == (75, 1), errors
     assert errors == "raykd: stopped while packing; complete shards are kept; rerun the same command to resume\n"

@@ -80,6 +80,17 @@ def test_a_full_disk_is_bad(tmp_path: Path, monkeypatch) -> None:
     assert finding.verdict == "bad" and "free at least" in finding.remedy
 
 
+@pytest.mark.parametrize(("job_id", "verdict"), [("7", "bad"), ("", "-")])
+def test_a_low_limit_is_bad_in_a_job_and_not_on_a_login_node(monkeypatch, job_id: str, verdict: str) -> None:
+    monkeypatch.setattr(doctor, "low_limits", lambda: iter(["ulimit -u is 512, below 4,096"]))
+    monkeypatch.setattr(doctor, "_has_slurm", lambda: True)
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    if job_id:
+        monkeypatch.setenv("SLURM_JOB_ID", job_id)
+    finding = doctor._limits()
+    assert finding.verdict == verdict and "ulimit -u is 512, below 4,096" in finding.text
+
+
 def test_results_of_an_earlier_version_are_bad(tmp_path: Path) -> None:
     record = tmp_path / "results" / "cnn" / "teacher-resnet18-s0-0123456789ab" / "run.json"
     record.parent.mkdir(parents=True)

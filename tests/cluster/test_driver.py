@@ -1,5 +1,6 @@
 """The driver's exit code, signals that are forwarded to it, and the loss of the head. No Slurm, no Ray."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 from raykd.cluster import boot, driver
 from raykd.cluster.driver import Signals, exit_code, run_driver
 from raykd.cluster.submissions import experiment_command
-from raykd.errors import ConfigError, Interrupted, RaykdError
+from raykd.errors import ConfigError, Interrupted, RaykdError, RayNotStarted
 from raykd.spec.bundled import EXPERIMENTS
 
 WAITS = "import time; time.sleep(300)"
@@ -92,6 +93,13 @@ def test_a_warning_to_the_steps_reaches_the_driver_as_sigusr2(tmp_path: Path) ->
         assert signals.has_been_warned
 
 
+def test_a_job_submitted_with_sigusr1_as_its_warning_saves(tmp_path: Path) -> None:
+    with Signals() as signals:
+        send_soon(signal.SIGUSR1)
+        assert run(SAVES.format(number=int(signal.SIGUSR2), code=3), tmp_path, signals) == 3
+        assert signals.received == [signal.SIGUSR2]
+
+
 def test_a_repeated_warning_is_forwarded_once(tmp_path: Path) -> None:
     """A second SIGUSR2 would end a driver that is still saving; Slurm also sends it before a grace time ends."""
     with Signals() as signals:
@@ -134,7 +142,18 @@ def test_a_missing_experiment_is_named_with_the_command_to_submit(tmp_path: Path
 
 def test_boot_outside_a_job_prints_how_to_submit(capsys: pytest.CaptureFixture[str]) -> None:
     assert boot.main(["--", "experiments/digits.py"], {}) == ConfigError.exit_code
-    assert capsys.readouterr().err.startswith("raykd: SLURM_JOB_NUM_NODES is not set: ")
+    assert capsys.readouterr().err.startswith("raykd: SLURM_JOB_ID is not set: ")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EAGAIN])  # the last: ulimit -u
+def test_an_error_of_the_machine_ends_boot_in_one_line(capsys, monkeypatch, number: int) -> None:
+    def fails(*_: object) -> int:
+        raise OSError(number, os.strerror(number), "/tmp/rk-1000-7/nodes.jsonl")
+
+    monkeypatch.setattr(boot, "_boot", fails)
+    assert boot.main(["--", "experiments/digits.py"], {}) == RayNotStarted.exit_code
+    errors = capsys.readouterr().err
+    assert errors.count("\n") == 1 and os.strerror(number) in errors and "submit again to resume" in errors
 
 
 def test_boot_imports_neither_ray_nor_torch() -> None:

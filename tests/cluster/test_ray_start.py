@@ -13,6 +13,8 @@ from raykd.cluster.private_ray import MAX_TEMP_DIR_CHARACTERS
 from raykd.cluster.ray_start import (
     driver_environment,
     free_shared_memory,
+    is_shared,
+    physical_memory_bytes,
     ray_environment,
     srun,
     start_head,
@@ -132,6 +134,17 @@ def test_processes_read_staged_data_and_copy_packed_data_beside_it() -> None:
     code_only = ray_environment({"RAYKD_DATA": "data"}, FOLDER, Path("/"), staging=Staging(Path("/local/x"), Path("/")))
     assert (code_only["RAYKD_DATA"], code_only[node_copy.NODE_DATA]) == ("data", "/local/x/packs")
     assert node_copy.NODE_DATA not in ray_environment({}, FOLDER, Path("/"))
+
+
+def test_rays_memory_monitor_is_off_where_other_jobs_may_fill_the_node() -> None:
+    monitor, node_bytes = "RAY_memory_monitor_refresh_ms", 512 * GIBIBYTE
+    memory = [Node("cn1", 8, 1, size) for size in (32 * GIBIBYTE, 500 * GIBIBYTE, None)]
+    assert [is_shared(node, node_bytes) for node in memory] == [True, False, False]
+    assert not is_shared(Node("cn1", 8, 1, physical_memory_bytes()), physical_memory_bytes())
+    assert ray_environment({}, FOLDER, Path("/"), shares_memory=True)[monitor] == "0"
+    assert monitor not in ray_environment({}, FOLDER, Path("/"))
+    chosen = {"RAYKD_RAY_memory_monitor_refresh_ms": "250"}
+    assert ray_environment(chosen, FOLDER, Path("/"), shares_memory=True)[monitor] == "250", "the user decides"
 
 
 def test_health_checks_are_shorter_on_several_nodes() -> None:

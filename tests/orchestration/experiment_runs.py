@@ -61,13 +61,13 @@ def run_here(
 
 
 class Command:
-    """`python experiments/digits.py ...`, or another experiment file, as a child process."""
+    """`python experiments/digits.py ...`, or another experiment file, as a child process that leads a process group."""
 
     def __init__(self, words: Sequence[str], environ: dict[str, str], output: Path, file: Path = DIGITS) -> None:
         self.stdout, self.stderr = output.with_suffix(".out"), output.with_suffix(".err")
         with self.stdout.open("w") as out, self.stderr.open("w") as err:
             line = [sys.executable, str(file), *words]
-            self.process = subprocess.Popen(line, cwd=ROOT, env=environ, stdout=out, stderr=err)
+            self.process = subprocess.Popen(line, cwd=ROOT, env=environ, stdout=out, stderr=err, process_group=0)
 
     def wait_for(self, part: str) -> str:
         """Wait for a line of the output with `part` in it, and return it."""

@@ -195,6 +195,22 @@ def test_signal_while_trainers_start_ends_the_command_cleanly(cluster: str, tmp_
     assert not any("epoch" in line for line in ended.lines)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_signal_to_the_whole_process_group_saves_and_ends_ray(number: signal.Signals, tmp_path: Path) -> None:
+    words = [word for setting in SETTINGS for word in ("--set", setting)]
+    results = tmp_path / "results"
+    with command(["--results", str(results), *words], environment(cpus=1), tmp_path / "first") as first:
+        first.wait_for(f"{planned()['teacher'].name}  epoch")
+        processes = psutil.Process(first.process.pid).children(recursive=True)
+        os.killpg(first.process.pid, number)
+        ended = first.end()
+    assert ended.exit_code == Interrupted.exit_code
+    assert ended.errors == ["raykd: stopped; every run is saved; rerun the same command to resume"]
+    teacher = RunStore(results).folder(planned()["teacher"])
+    assert (teacher.status(), teacher.checkpoint.is_file()) == ("interrupted", True)
+    assert [process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE] == []
+
+
 @pytest.mark.nightly
 def test_second_ctrl_c_ends_a_starting_command_with_one_line_of_raykd(tmp_path: Path) -> None:
     environ = environment(cpus=1)

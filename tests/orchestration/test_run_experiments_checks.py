@@ -2,7 +2,9 @@
 
 import io
 import os
+import pty
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -32,7 +34,7 @@ from raykd.orchestration.run_experiments import (
 )
 from raykd.orchestration.run_queue import Job, JobStatus, RunQueue, State, plan_jobs
 from raykd.orchestration.run_states import RunStates
-from raykd.orchestration.stop_signals import STOP_SIGNALS, stop_signals
+from raykd.orchestration.stop_signals import STOP_SIGNALS, delayed_signals, stop_signals
 from raykd.spec.experiment import Data, Workers
 from raykd.spec.plan import make_plan
 from raykd.store.run_store import RunStore
@@ -113,12 +115,58 @@ def test_first_signal_requests_a_stop_and_its_duplicate_does_nothing(number: sig
     assert signal.getsignal(number) is before
 
 
-@pytest.mark.parametrize("number", STOP_SIGNALS, ids=lambda number: number.name)
+@pytest.mark.parametrize("number", set(STOP_SIGNALS) - {signal.SIGHUP}, ids=lambda number: number.name)
 def test_later_signal_ends_the_command(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("raykd.orchestration.stop_signals.SAME_SIGNAL_S", 0.0)
     with pytest.raises(KeyboardInterrupt), stop_signals(Console(file=io.StringIO())):
         os.kill(os.getpid(), signal.SIGUSR2)
         os.kill(os.getpid(), number)
+
+
+def test_hangup_never_ends_the_command_without_saving(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raykd.orchestration.stop_signals.SAME_SIGNAL_S", 0.0)
+    with stop_signals(Console(file=io.StringIO())) as stopped:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert stopped.is_set()
+
+
+def test_hangup_that_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_signals(Console(file=io.StringIO())) as stopped:
+            os.kill(os.getpid(), signal.SIGHUP)
+            with delayed_signals():
+                os.kill(os.getpid(), signal.SIGHUP)
+            assert not stopped.is_set()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+PRINTS_AFTER_HANGUP = """
+import sys
+from pathlib import Path
+from rich.console import Console
+from raykd.orchestration.stop_signals import stop_signals
+console = Console()
+with stop_signals(console) as stopped:
+    console.print("ready")
+    stopped.wait(60)
+    for _ in range(100):
+        console.print("after")
+        print("after", file=sys.stderr, flush=True)
+Path(sys.argv[1]).write_text("saved")
+"""
+
+
+def test_command_whose_terminal_closes_goes_on_until_it_has_saved(tmp_path: Path) -> None:
+    words, end = [sys.executable, "-c", PRINTS_AFTER_HANGUP, str(tmp_path / "end")], tmp_path / "end"
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(words[0], words)
+    assert b"ready" in os.read(terminal, 100)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0 and end.read_text() == "saved"
 
 
 @pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])

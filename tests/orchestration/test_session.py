@@ -165,3 +165,15 @@ def test_command_whose_ray_does_not_start_ends_with_the_exit_code_of_an_interrup
             pytest.fail("the session began without a Ray cluster")
     assert ray.calls == ["init"]
     assert caught.value.exit_code == Interrupted.exit_code
+
+
+@pytest.mark.parametrize(("num_cpus", "settings"), [(8, {"num_cpus": 8}), (128, {})])
+def test_ray_has_the_cpus_that_the_command_may_use(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, num_cpus: int, settings: dict[str, int]
+) -> None:
+    """In the shell of `srun --cpus-per-task=8 --pty`, Ray would count all CPUs of the node."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 128)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(num_cpus)))
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
+    with mock.patch.dict(os.environ, {"RAYKD_TMP": str(folder)}), session._private_ray() as started_with:
+        assert settings == {name: value for name, value in started_with.items() if name.startswith("num_")}

@@ -1,5 +1,7 @@
 """What the folders of runs and searches share: a record and a lock."""
 
+import errno
+import fcntl
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +22,8 @@ from raykd.store.run_store import RunStore
 from raykd.store.search_removal import remove_searches
 from raykd.store.study import SearchFolder
 
+NOTHING = Cleaning((), (), is_used=False)
+
 
 @pytest.fixture(params=[RunFolder, SearchFolder])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> LockedFolder:
@@ -30,6 +34,17 @@ def test_a_lock_that_is_a_folder_is_a_damaged_file_with_the_remedy(folder: Locke
     (folder.path / ".lock").mkdir(parents=True)
     for access in (folder.lock, folder.is_held):
         with pytest.raises(DamagedFile, match=r"\.lock' is damaged: it is not a file; remove it and rerun"):
+            access()
+
+
+def test_a_filesystem_without_locks_is_reported_with_the_lock_file(folder: LockedFolder, monkeypatch) -> None:
+    def flock(*_: object) -> None:  # Lustre without -o flock
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    folder.path.mkdir()
+    monkeypatch.setattr(fcntl, "flock", flock)
+    for access in (folder.lock, folder.is_held, lambda: remove_unneeded(folder.path, NOTHING)):
+        with pytest.raises(OSError, match=rf"Function not implemented: '{folder.path}/\.\w+(\.lock)?'"):
             access()
 
 

@@ -19,6 +19,7 @@ from raykd.spec.set_paths import set_path
 from raykd.spec.stages import STAGES, Stage
 from raykd.store.records import RunRecord
 
+_METHODS_WITH_WARMUP = ("dkd", "standardized_dkd")
 _IDENTITY_FIELDS = ("kind", "family", "stage", "seed")  # they differ between runs by design
 
 # Dotted path of a field -> name of a group of runs -> distinct values of the field in the group, () without any.
@@ -66,7 +67,8 @@ def warnings_of(family: Family) -> tuple[str, ...]:
     imports = [run.record.imported for run in family.stage("teacher") if run.record and run.record.imported]
     by_import = [flattened(warning, 600) for findings in imports for warning in findings.warnings]
     others = (*_warnings_of_workers(family), *_warning_of_teacher(family), *_warning_of_top_classes(family))
-    return (*by_field, *by_origin, *by_import, *others, *_warnings_of_published(family))
+    settings = (*_warning_of_equal_start(family), *_warnings_of_warmup(family), *_warnings_of_published(family))
+    return (*by_field, *by_origin, *by_import, *others, *settings)
 
 
 def distilled_runs(family: Family) -> dict[str, tuple[RunResult, ...]]:
@@ -164,21 +166,65 @@ def _warning_of_top_classes(family: Family) -> list[str]:
     return [f"the distilled runs learn from different logits of the teacher: {described}"]
 
 
+def _warning_of_equal_start(family: Family) -> list[str]:
+    """Return a warning about students that start from the initial weights of their teacher, by their seeds."""
+    records = [run.record for run in family.all_runs if run.stage == "distilled" and run.record]
+    seeds = sorted({record.seed for record in records if _starts_as_its_teacher(record)})
+    if not seeds:
+        return []
+    return [
+        f"distilled students of seed {', '.join(map(str, seeds))} started from the initial weights of their teacher, "
+        "which is the same network with the same seed, and stay closer to it than other students"
+    ]
+
+
+def _starts_as_its_teacher(record: RunRecord) -> bool:
+    """Return whether a teacher began with the same random weights, as `Run.starts_as_its_teacher` does for a run."""
+    values, seeds = flatten(record.config), record.config.get("teacher_seeds")
+    student, teacher = (
+        {path.removeprefix(section): value for path, value in values.items() if path.startswith(section)}
+        for section in ("recipe.model.", "teacher.recipe.model.")
+    )
+    is_random = all(values.get(path) == "null" for path in ("initial", "teacher.initial", "teacher.imported"))
+    teacher_seeds = map(str, seeds) if isinstance(seeds, list) and seeds else (values.get("teacher.seed"),)
+    return is_random and bool(student) and student == teacher and str(record.seed) in teacher_seeds
+
+
+def _warnings_of_warmup(family: Family) -> list[str]:
+    """Return a warning for each configuration of DKD whose warm-up does not end within the epochs of its runs."""
+    lines = []
+    for name, runs in distilled_runs(family).items():
+        for run in runs:
+            warmup, epochs = _recorded_number(run, "method", "warmup_epochs"), _recorded_number(run, "recipe", "epochs")
+            if run.record and run.record.method in _METHODS_WITH_WARMUP and warmup and epochs and epochs - 1 < warmup:
+                lines.append(
+                    f"the {name} runs have a warm-up of {warmup:g} epochs and train for {epochs:g}, so the terms of "
+                    f"{run.record.method} reach {100 * (epochs - 1) / warmup:.0f} % of their weights"
+                )
+    return list(dict.fromkeys(lines))  # one for all seeds
+
+
 def _warnings_of_published(family: Family) -> list[str]:
     """Return a warning for each method whose hyperparameters are not those of the published accuracy beside it."""
-    pair, warnings = family.published, []
+    pair, lines = family.published, []
     for method, runs in family.compared.items():
         if pair is None or method not in pair.top1:
             continue
-        configs = [run.record.config.get("method", {}) for run in runs if run.record]
         for field, published in pair.settings.get(method, {}).items():
-            values = dict.fromkeys(value for config in configs if is_number(value := config.get(field)))
-            if different := [value for value in values if value != published]:
-                warnings.append(
-                    f"the published accuracy of {method} was reached with {field} {published:g}, "
-                    f"and the runs here have {', '.join(f'{value:g}' for value in different)}"
-                )
-    return warnings
+            values = {value for run in runs if (value := _recorded_number(run, "method", field)) is not None}
+            lines += [
+                f"the published accuracy of {method} was reached with {field} {published:g}, and the runs here have "
+                f"{value:g}"
+                for value in sorted(values - {published})
+            ]
+    return lines
+
+
+def _recorded_number(run: RunResult, section: str, field: str) -> float | None:
+    """Return a number in a section of the run's recorded configuration; None if it is not there."""
+    values = run.record.config.get(section) if run.record else None
+    value = values.get(field) if isinstance(values, Mapping) else None
+    return value if is_number(value) else None
 
 
 def flatten(nested: Mapping[str, Any]) -> dict[str, str]:

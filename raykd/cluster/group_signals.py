@@ -1,0 +1,80 @@
+"""Protect a command's private Ray cluster from signals to all processes of the command.
+
+A closed terminal, `timeout`, `kill %1`, and the time limits of other batch systems than Slurm signal every process of a
+group. That would end Ray's processes while the runs save. So they start with these signals blocked, and only the
+command receives them. Ray also ends its processes by SIGTERM; `quick_end` ends those that block it.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator, Set
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+GROUP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGHUP})  # Ray itself blocks SIGINT in its processes
+POLL_S = 0.01
+
+
+@contextmanager
+def blocked_in_children(signals: Set[signal.Signals] = GROUP_SIGNALS) -> Iterator[None]:
+    """Block `signals` in the processes that the block starts, which inherit what this thread blocks.
+
+    For this process they are only delayed until the end of the block.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def quick_end() -> Iterator[None]:
+    """Kill each child of this process that gets a SIGTERM within the block and blocks it, with its descendants.
+
+    Ray would wait a second for each before it kills it. Children whose SIGTERM is older than the block are left to Ray.
+    On systems without /proc all of them are.
+    """
+    children = {process for process in _children(os.getpid()) if not _has_pending_sigterm(process)}
+    is_over = threading.Event()
+
+    def watch() -> None:
+        while not is_over.wait(POLL_S):
+            for process in [process for process in children if _has_pending_sigterm(process)]:
+                children.remove(process)
+                _kill_tree(process)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def _children(process: int) -> list[int]:
+    """Return the pids of a process's children; none if the process has ended."""
+    with suppress(OSError):
+        lists = [path.read_text() for path in Path(f"/proc/{process}/task").glob("*/children")]
+        return [int(word) for line in lists for word in line.split()]
+    return []
+
+
+def _kill_tree(process: int) -> None:
+    """Kill a process and then its descendants, which it could start again."""
+    children = _children(process)
+    with suppress(ProcessLookupError):
+        os.kill(process, signal.SIGKILL)
+    for child in children:
+        _kill_tree(child)
+
+
+def _has_pending_sigterm(process: int) -> bool:
+    """Return whether a process has received a SIGTERM that it blocks."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{process}/status").read_text().splitlines():
+            if line.startswith("ShdPnd:"):
+                return bool(int(line.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+    return False
