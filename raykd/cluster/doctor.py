@@ -81,7 +81,9 @@ def _gpus(drivers: list[str]) -> Finding:
     if not drivers:
         login_node = " (login nodes often have none; run this inside a job too)" if _has_slurm() else ""
         return Finding("-", "gpu", f"none on this machine{login_node}")
-    return Finding("ok", "gpu", "; ".join(drivers))
+    modes = set(_output(["nvidia-smi", "--query-gpu=compute_mode", "--format=csv,noheader"]).split()) - {"Default"}
+    only_mps = f"; in mode {modes.pop()}, runs can share a GPU only with RAYKD_MPS=1" if modes else ""
+    return Finding("ok", "gpu", "; ".join(drivers) + only_mps)
 
 
 def _packages(drivers: list[str]) -> Iterator[Finding]:
