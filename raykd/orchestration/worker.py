@@ -32,7 +32,7 @@ from raykd.orchestration.worker_link import ANSWER_S, QueueLink
 from raykd.spec.plan import Run
 from raykd.store.run_store import RunStore
 from raykd.training.compute import choose_compute, device_for, release_memory
-from raykd.training.failure import classify_failure, loses_gpu
+from raykd.training.failure import classify_failure, loses_gpu, memory_detail
 from raykd.training.final_evaluation import evaluate_on_test
 from raykd.training.group import Group, default_group
 from raykd.training.hooks import EpochReport, Hooks
@@ -128,7 +128,8 @@ def _do(job: Job, worker: WorkerConfig, all_workers: Group, link: QueueLink) -> 
         if group.size > 1 or (is_gpu_lost and classify_failure(error) == "outside"):
             link.note_error(job, reason)  # the error may only mean that another worker was lost
             raise
-        state = State.FAILED
+        is_again = group.size == 1 and is_retried(classify_failure(error), job.name, worker.gpus)
+        state = State.WAITING if is_again else State.FAILED
     finally:
         release_memory()
     if all_workers.is_first or state is State.FAILED:
@@ -138,9 +139,12 @@ def _do(job: Job, worker: WorkerConfig, all_workers: Group, link: QueueLink) -> 
 
 
 def failure_reason(error: Exception) -> str:
-    """Return why a job failed: in one line for a full disk or missing permissions, else with a traceback."""
+    """Return why a job failed: in one line for a full disk, missing permissions or memory, else with a traceback."""
     if is_environment_error(error):
         return f"{error}; {RESUME}"
+    if classify_failure(error) == "out of memory":
+        remedy = "use a GPU with more memory, or let fewer runs share it (workers.gpus)"
+        return f"out of memory ({memory_detail(error)}): {remedy}; then rerun the same command"
     return f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
 
 

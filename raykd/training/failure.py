@@ -54,13 +54,17 @@ def loses_gpu(error: BaseException) -> bool:
 
 def out_of_memory_message(run: Run, error: BaseException) -> str:
     """Return one line for an out-of-memory error in the training of `run`, with fields that reduce memory."""
-    role, recipe = run.role, run.recipe
+    role, recipe, detail = run.role, run.recipe, memory_detail(error)
     use_bf16 = "" if recipe.precision in ("bf16", "fp16") else f", set {role}.precision=bf16"
-    detail = ". ".join(one_line(str(error)).split(". ")[:2]).rstrip(".") or type(error).__name__
     return (
         f"out of memory with {role}.batch_size = {recipe.batch_size}: lower it{use_bf16}, raise "
         f"{role}.gradient_accumulation from {recipe.gradient_accumulation}, or use a GPU with more memory ({detail})"
     )
+
+
+def memory_detail(error: BaseException) -> str:
+    """Return the first two sentences of an out-of-memory error: what was tried, and how much memory there is."""
+    return ". ".join(one_line(str(error)).split(". ")[:2]).rstrip(".") or type(error).__name__
 
 
 def recompiles_too_often(error: BaseException) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from small_runs import digits, recipe, run_of, train
 from written_records import record_of
 
@@ -100,8 +101,13 @@ def test_error_in_the_code_keeps_its_traceback_after_the_first_line(fails) -> No
     assert fails(KeyError("fc"))[1].startswith("KeyError: 'fc'\n"), "the message alone would explain nothing"
 
 
-def test_full_gpu_fails_the_run_and_a_lost_gpu_ends_the_worker(fails) -> None:
-    assert fails(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))[0] is State.FAILED
+def test_full_gpu_fails_the_run_in_one_line_and_a_lost_gpu_ends_the_worker(fails) -> None:
+    state, reason = fails(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. GPU 0 has 4 GiB. More"))
+    assert (state, reason) == (
+        State.FAILED,
+        "out of memory (CUDA out of memory. Tried to allocate 2 GiB): use a GPU with more memory, or let fewer runs "
+        "share it (workers.gpus); then rerun the same command",
+    )
     with pytest.raises(RuntimeError, match="CUDA error"):
         fails(RuntimeError("CUDA error: an illegal memory access was encountered"))
 
@@ -130,15 +136,29 @@ def test_an_error_that_would_occur_again_fails_the_run_before_the_worker_ends(er
         (0.0, [State.FAILED, State.FAILED]),
     ],
 )
-def test_run_out_of_memory_on_a_shared_gpu_is_retried_once(
-    gpus: float, states: list[State], cluster: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        ("train", RunFailed("out of memory with student.batch_size = 512: lower it")),
+        ("evaluate", torch.OutOfMemoryError("CUDA out of memory")),
+    ],
+    ids=["train", "evaluate"],
+)
+def test_job_out_of_memory_on_a_shared_gpu_is_retried_once(
+    kind: str,
+    error: Exception,
+    gpus: float,
+    states: list[State],
+    cluster: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
-    def train(*_: object) -> None:
-        raise RunFailed("out of memory with student.batch_size = 512: lower it")
+    def run_out_of_memory(*_: object) -> None:
+        raise error
 
     monkeypatch.setattr("raykd.orchestration.retry._ran_out_of_memory", set())
-    monkeypatch.setattr("raykd.orchestration.worker._train", train)
-    assert [do("train", tmp_path, gpus=gpus)[0] for _ in states] == states
+    monkeypatch.setattr(f"raykd.orchestration.worker._{kind}", run_out_of_memory)
+    assert [do(kind, tmp_path, gpus=gpus)[0] for _ in states] == states
 
 
 def test_every_epoch_is_reported_to_the_queue_and_to_prometheus(
