@@ -22,7 +22,7 @@ from raykd.cluster.limits import low_limits
 from raykd.cluster.ports import find_ports
 from raykd.cluster.private_ray import base_folder
 from raykd.cluster.slurm_commands import SlurmError, slurm_output
-from raykd.errors import COMMAND, RaykdError, plural
+from raykd.errors import COMMAND, RaykdError, import_remedy, plural
 from raykd.file_lock import lock_at
 from raykd.spec.bundled import SLURM
 from raykd.spec.gpu_support import torch_for, unsupported_gpu
@@ -90,7 +90,8 @@ def _packages(drivers: list[str]) -> Iterator[Finding]:
     try:
         import torch
     except ImportError as error:
-        yield Finding("bad", "torch", f"cannot be imported: {error}", "run 'make env', and activate the environment")
+        remedy = import_remedy(error) or "run 'make env', and activate the environment"
+        yield Finding("bad", "torch", f"cannot be imported: {error}", remedy)
         return
     has_gpu = torch.cuda.is_available()
     unsupported = unsupported_gpu(torch.cuda.get_device_capability(), torch.cuda.get_arch_list()) if has_gpu else None
