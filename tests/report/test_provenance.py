@@ -64,6 +64,23 @@ def test_hyperparameters_that_are_not_those_of_the_published_result_are_a_warnin
     assert not [line for line in warnings_of(resnet) if "published" in line]
 
 
+def test_students_that_start_from_the_weights_of_their_teacher_are_a_warning(results):
+    def config(seed, width=8, **changes):
+        network = {"model": {"kind": "resnet", "width": width}}
+        teacher = {"seed": 1, "recipe": {"model": {"kind": "resnet", "width": 8}}, "initial": None, "imported": None}
+        values = {"seed": seed, "recipe": network, "initial": None, "teacher": teacher, "teacher_seeds": []} | changes
+        return {"config": values}
+
+    def warned(**changes):
+        distilled = [results.run("cnn", "distilled", seed, **config(seed, **changes)) for seed in (0, 1, 2)]
+        results.plan("cnn", distilled=distilled)
+        return [line.partition(" started")[0] for line in warnings_of(collect(results.root)[0]) if "initial w" in line]
+
+    assert warned() == ["distilled students of seed 1"]
+    assert warned(teacher_seeds=[0, 2, 3]) == ["distilled students of seed 0, 2"]
+    assert warned(width=16) == warned(initial={"sha256": "ab"}) == []
+
+
 @pytest.mark.parametrize(
     ("epochs", "warmup", "expected"),
     # Epochs count from 0, and the weight of epoch e is e / warmup: at most 14/20 in 15 epochs, 19/20 in 20, 1 in 21.
