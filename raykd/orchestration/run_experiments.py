@@ -186,7 +186,7 @@ def _run_planned(
     for _, dataset in plans:
         keep_decoded(dataset, options.decoded)  # the workers read it there
     log(console, f"{plural(len(runs), 'run')}, {len(states.trained)} of them done before; results in {options.results}")
-    for line in dict.fromkeys(line for plan, data in plans for line in (*data_lines(plan, data), *method_lines(plan))):
+    for line in dict.fromkeys(line for plan, data in plans for line in (*data_lines(plan, data), *warning_lines(plan))):
         log(console, line)
     for run in runs:
         if run.imported is not None and (check := read_import_check(store.folder(run))):
@@ -252,15 +252,22 @@ def data_lines(plan: Plan, dataset: Dataset) -> list[str]:
     return dataset.description(data.val_images, data.train_images, data.student_images)
 
 
-def method_lines(plan: Plan) -> list[str]:
-    """Return a warning for each method whose warm-up does not end within the students' epochs."""
-    epochs, is_distilled = plan.experiment.student.epochs, any(run.stage == "distilled" for run in plan.runs)
-    return [
+def warning_lines(plan: Plan) -> list[str]:
+    """Return a line for each fact that weakens the plan's results: warm-ups that do not end, equal initial weights."""
+    students = [run for run in plan.runs if run.stage == "distilled"]
+    epochs = plan.experiment.student.epochs
+    lines = [
         f"warning: {method.title()} has a warm-up of {method.warmup_epochs:g} epochs, and students train for {epochs}, "
         f"so its terms reach {100 * share:.0f} % of their weights; lower its warmup_epochs"
         for method in plan.experiment.methods
-        if is_distilled and isinstance(method, DKD) and (share := method.warmup(epochs - 1)) < 1
+        if students and isinstance(method, DKD) and (share := method.warmup(epochs - 1)) < 1
     ]
+    if seeds := sorted({run.seed for run in students if run.starts_as_its_teacher}):
+        lines.append(
+            f"warning: students of seed {', '.join(map(str, seeds))} start from the initial weights of their teacher, "
+            "which is the same network with the same seed, and stay closer to it; use other seeds for teachers"
+        )
+    return lines
 
 
 def run_to_completion(

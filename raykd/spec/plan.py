@@ -67,6 +67,15 @@ class Run(Config):
             return ()
         return tuple(replace(self.teacher, seed=seed) for seed in self.teacher_seeds) or (self.teacher,)
 
+    @property
+    def starts_as_its_teacher(self) -> bool:
+        """Whether a teacher began its training with the initial weights of this run: random ones of the same seed."""
+        is_random = self.initial is None and self.teacher is not None and self.teacher.initial is None
+        return is_random and any(
+            teacher.imported is None and (teacher.model, teacher.seed) == (self.model, self.seed)
+            for teacher in self.teachers
+        )
+
     @cached_property
     def fingerprint(self) -> str:
         """64 hex digits that identify everything that determines the result, including the teacher's configuration."""

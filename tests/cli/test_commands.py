@@ -60,6 +60,18 @@ def test_plan_warns_of_a_warmup_that_is_longer_than_the_training(tmp_path, capsy
     assert "warning:" not in capsys.readouterr().out
 
 
+def test_plan_warns_of_students_with_the_initial_weights_of_their_teacher(tmp_path, capsys):
+    same = [f"--set=teacher.{field}" for field in ("model.width=8", "model.blocks=1,1,1,1")]
+    for seed, expected in (
+        ("3", ["warning: students of seed 3 start from the initial weights of their teacher"]),
+        ("9", []),
+    ):
+        arguments = ["plan", DIGITS, *same, f"--set=teacher_seed={seed}", "--results", str(tmp_path / "r")]
+        assert parser.entry(arguments) == 0
+        lines = [line.strip().partition(",")[0] for line in capsys.readouterr().out.splitlines()]
+        assert [line for line in lines if "warning" in line] == expected
+
+
 def test_a_setting_changes_the_names_of_only_the_runs_that_it_affects(tmp_path, capsys):
     arguments = ["plan", DIGITS, "--results", str(tmp_path / "r")]
     before = planned_names(capsys, *arguments)

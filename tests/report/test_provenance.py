@@ -64,6 +64,23 @@ def test_hyperparameters_that_are_not_those_of_the_published_result_are_a_warnin
     assert not [line for line in warnings_of(resnet) if "published" in line]
 
 
+def test_students_that_start_from_the_weights_of_their_teacher_are_a_warning(results):
+    def config(seed, width=8, **changes):
+        network = {"model": {"kind": "resnet", "width": width}}
+        teacher = {"seed": 1, "recipe": {"model": {"kind": "resnet", "width": 8}}, "initial": None, "imported": None}
+        values = {"seed": seed, "recipe": network, "initial": None, "teacher": teacher, "teacher_seeds": []} | changes
+        return {"config": values}
+
+    def warned(**changes):
+        distilled = [results.run("cnn", "distilled", seed, **config(seed, **changes)) for seed in (0, 1, 2)]
+        results.plan("cnn", distilled=distilled)
+        return [line.partition(" started")[0] for line in warnings_of(collect(results.root)[0]) if "initial w" in line]
+
+    assert warned() == ["distilled students of seed 1"]
+    assert warned(teacher_seeds=[0, 2, 3]) == ["distilled students of seed 0, 2"]
+    assert warned(width=16) == warned(initial={"sha256": "ab"}) == []
+
+
 @pytest.mark.parametrize(
     ("epochs", "warmup", "expected"),
     # Epochs count from 0, and the weight of epoch e is e / warmup: at most 14/20 in 15 epochs, 19/20 in 20, 1 in 21.
@@ -229,6 +246,13 @@ def test_the_remedy_for_a_weak_teacher_depends_on_where_it_was_trained(results):
         results.plan("cnn", teacher=teacher, baseline=[results.run("cnn", "baseline", top1=94.0)])
         (warning,) = [line for line in summarize(collect(results.root)[0]).warnings if "is below the baseline" in line]
         assert remedy in warning and ("train it longer" in warning) is (imported is None)
+
+
+def test_several_weak_teachers_are_weak_on_average(results):
+    """Students learn from the mean of their logits, which may be more accurate."""
+    results.family("cnn", [80.0, 82.0], [90.0], [91.0])
+    warnings = summarize(collect(results.root)[0]).warnings
+    assert any("the teachers (81.00 % on average) are below the baseline (90.00 %)" in line for line in warnings)
 
 
 def test_a_damaged_list_of_warnings_names_its_file(results):

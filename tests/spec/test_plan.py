@@ -29,6 +29,7 @@ from raykd.spec.recipe import SGD, AdamW, Constant, Cosine, MultiStep
 from raykd.spec.search import Search, loguniform, uniform
 from raykd.spec.stages import STAGES, Stage
 from raykd.training.model_file import images_of
+from raykd.training.training_step import make_model
 
 # Run names of the experiment in small_runs.py. If they change, every run in every results folder is repeated. Update
 # them only on purpose, and note it in the commit; if results changed too, raise plan.RESULT_VERSION.
@@ -125,6 +126,22 @@ def test_several_teachers_are_separate_runs_and_each_distilled_run_uses_all() ->
     assert one.teachers == other.teachers == teachers and one.teacher == teachers[0]
     assert [run.teachers for run in runs[:5]] == 5 * [()]
     assert teachers[0].name == GOLDEN["teacher"], "a trained teacher is reused"
+
+
+def test_a_student_starts_as_its_teacher_if_their_initial_weights_are_equal() -> None:
+    same = experiment(seeds=(0, 1, 2), teacher=experiment().student)
+    cases = [same, replace(same, teacher_seed=9), replace(same, teacher_seeds=(1, 2)), experiment(seeds=(0, 1))]
+    for case in cases:
+        for run in runs_of(case):
+            weights = make_model(run, digits()).network.state_dict()
+            teachers = [make_model(teacher, digits()).network.state_dict() for teacher in run.teachers]
+            is_equal = any(
+                weights.keys() == other.keys() and all(torch.equal(weights[name], other[name]) for name in weights)
+                for other in teachers
+                if all(weights[name].shape == other[name].shape for name in weights.keys() & other.keys())
+            )
+            assert run.starts_as_its_teacher == is_equal
+    assert [sum(run.starts_as_its_teacher for run in runs_of(case)) for case in cases] == [1, 0, 2, 0]
 
 
 def test_order_of_the_teachers_seeds_does_not_matter() -> None:

@@ -67,7 +67,8 @@ def warnings_of(family: Family) -> tuple[str, ...]:
     imports = [run.record.imported for run in family.stage("teacher") if run.record and run.record.imported]
     by_import = [flattened(warning, 600) for findings in imports for warning in findings.warnings]
     others = (*_warnings_of_workers(family), *_warning_of_teacher(family), *_warning_of_top_classes(family))
-    return (*by_field, *by_origin, *by_import, *others, *_warnings_of_warmup(family), *_warnings_of_published(family))
+    settings = (*_warning_of_equal_start(family), *_warnings_of_warmup(family), *_warnings_of_published(family))
+    return (*by_field, *by_origin, *by_import, *others, *settings)
 
 
 def distilled_runs(family: Family) -> dict[str, tuple[RunResult, ...]]:
@@ -163,6 +164,30 @@ def _warning_of_top_classes(family: Family) -> list[str]:
         return []
     described = "; ".join(f"{classes} ({', '.join(names)})" for classes, names in by_classes.items())
     return [f"the distilled runs learn from different logits of the teacher: {described}"]
+
+
+def _warning_of_equal_start(family: Family) -> list[str]:
+    """Return a warning about students that start from the initial weights of their teacher, by their seeds."""
+    records = [run.record for run in family.all_runs if run.stage == "distilled" and run.record]
+    seeds = sorted({record.seed for record in records if _starts_as_its_teacher(record)})
+    if not seeds:
+        return []
+    return [
+        f"distilled students of seed {', '.join(map(str, seeds))} started from the initial weights of their teacher, "
+        "which is the same network with the same seed, and stay closer to it than other students"
+    ]
+
+
+def _starts_as_its_teacher(record: RunRecord) -> bool:
+    """Return whether a teacher began with the same random weights, as `Run.starts_as_its_teacher` does for a run."""
+    values, seeds = flatten(record.config), record.config.get("teacher_seeds")
+    student, teacher = (
+        {path.removeprefix(section): value for path, value in values.items() if path.startswith(section)}
+        for section in ("recipe.model.", "teacher.recipe.model.")
+    )
+    is_random = all(values.get(path) == "null" for path in ("initial", "teacher.initial", "teacher.imported"))
+    teacher_seeds = map(str, seeds) if isinstance(seeds, list) and seeds else (values.get("teacher.seed"),)
+    return is_random and bool(student) and student == teacher and str(record.seed) in teacher_seeds
 
 
 def _warnings_of_warmup(family: Family) -> list[str]:
