@@ -33,6 +33,13 @@ def send_soon(*numbers: signal.Signals) -> None:
         threading.Timer(0.5 * count, os.kill, (os.getpid(), number)).start()
 
 
+def send_when(path: Path, number: signal.Signals) -> None:
+    """Send a signal to this process once the file `path` exists."""
+    while not path.exists():
+        time.sleep(0.01)
+    os.kill(os.getpid(), number)
+
+
 @pytest.mark.parametrize(("program", "code"), [("pass", 0), ("import sys; sys.exit(7)", 7), ("1 / 0", 1)])
 def test_the_exit_code_is_that_of_the_driver(tmp_path: Path, program: str, code: int) -> None:
     with Signals() as signals:
@@ -113,11 +120,12 @@ def test_a_repeated_warning_is_forwarded_once(tmp_path: Path) -> None:
 
 def test_the_driver_has_the_save_time_that_slurm_grants(tmp_path: Path) -> None:
     slow = "import signal, sys, time\ndef save(*_):\n    time.sleep(1)\n    sys.exit(75)\n"
-    slow += f"signal.signal({int(signal.SIGTERM)}, save)\n"
+    slow += f"signal.signal({int(signal.SIGTERM)}, save)\nopen({str(tmp_path / 'ready')!r}, 'w').close()\n"
     command = [sys.executable, "-c", slow + "time.sleep(30)"]
     for time_s, code in ((0.1, -signal.SIGKILL), (20.0, 75)):
         with Signals() as signals:
-            send_soon(signal.SIGTERM)
+            (tmp_path / "ready").unlink(missing_ok=True)
+            threading.Thread(target=send_when, args=(tmp_path / "ready", signal.SIGTERM), daemon=True).start()
             end = run_driver(command, dict(os.environ), tmp_path, signals, lambda: "", lambda time_s=time_s: time_s)
         assert end == code
 
