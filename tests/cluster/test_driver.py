@@ -101,9 +101,13 @@ def test_a_warning_to_the_steps_reaches_the_driver_as_sigusr2(tmp_path: Path) ->
 
 
 def test_a_job_submitted_with_sigusr1_as_its_warning_saves(tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    program = SAVES.format(number=int(signal.SIGUSR2), code=3).replace(
+        "time.sleep", f"open({str(ready)!r}, 'w'); time.sleep"
+    )
     with Signals() as signals:
-        send_soon(signal.SIGUSR1)
-        assert run(SAVES.format(number=int(signal.SIGUSR2), code=3), tmp_path, signals) == 3
+        threading.Thread(target=send_when, args=(ready, signal.SIGUSR1), daemon=True).start()
+        assert run(program, tmp_path, signals) == 3
         assert signals.received == [signal.SIGUSR2]
 
 
