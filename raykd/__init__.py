@@ -95,7 +95,19 @@ def __getattr__(name: str) -> Any:
         return import_module("raykd.provenance").VERSION
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'raykd' has no name '{name}'")
-    module = import_module(_MODULE_OF[name])
+    try:
+        module = import_module(_MODULE_OF[name])
+    except ImportError as error:
+        _report_broken_environment(error)
+        raise
     if name == "main" and sys._getframe(1).f_globals.get("__name__") == "__main__":
         module.report_errors_in_one_line()  # `python FILE`: the file's lines run before it calls main()
     return getattr(module, name)
+
+
+def _report_broken_environment(error: ImportError) -> None:
+    """Raise ConfigError with the remedy if torch or Ray cannot be imported. Python then reports it in one line."""
+    errors = import_module("raykd.errors")
+    if remedy := errors.import_remedy(error):
+        import_module("raykd.cli.parser").report_errors_in_one_line()
+        raise errors.ConfigError(f"{error}; {remedy}") from error

@@ -19,7 +19,7 @@ from raykd.cli.benchmark import selected_pairs, with_published_teacher
 from raykd.cli.experiment_file import Flag, apply_settings, load_experiment, load_experiments
 from raykd.cli.options import parser_of
 from raykd.cli.paper_output import check_paper_flags, write_tables
-from raykd.errors import COMMAND, ConfigError, plural, shortened
+from raykd.errors import COMMAND, ConfigError, shortened
 from raykd.methods import KD, AlphaWeighted, FeatureKD
 from raykd.models.hf_files import PREFIX as HF_PREFIX
 from raykd.spec.experiment import Experiment
@@ -177,7 +177,7 @@ def bench(arguments: Namespace) -> None:
     from raykd.bench.families import pair
     from raykd.bench.run import benchmark, benchmark_data, benchmark_pair
     from raykd.bench.show import show
-    from raykd.data.load import find_folder
+    from raykd.data.dataset_names import find_folder
     from raykd.training.compute import device_for
 
     for name in ("threads", "rounds"):
@@ -226,18 +226,6 @@ def models(arguments: Namespace) -> None:
     print(models_text(arguments.part))
 
 
-def doctor(arguments: Namespace) -> None:
-    from raykd.cluster.doctor import examine
-    from raykd.data.load import list_datasets
-
-    options, num_bad = _options(arguments), 0
-    for finding in examine(options.results, options.data_folder, options.weights_folder, list_datasets):
-        print(finding, flush=True)
-        num_bad += finding.verdict == "bad"
-    if num_bad:
-        raise ConfigError(f"{plural(num_bad, 'finding')} marked bad above; follow the remedies there")
-
-
 COMMANDS: dict[str, Callable[[Namespace], None]] = {
     "run": run,
     "train-teacher": partial(train, "teacher", "teacher"),
@@ -253,7 +241,6 @@ COMMANDS: dict[str, Callable[[Namespace], None]] = {
     "export": export,
     "migrate": migrate,
     "models": models,
-    "doctor": doctor,
 }
 
 
@@ -281,7 +268,7 @@ def _show_searches(results: Path) -> None:
 
 
 def _options(arguments: Namespace, stages: Sequence[Stage] = STAGES) -> Any:
-    from raykd.data.load import find_folder
+    from raykd.data.dataset_names import find_folder
     from raykd.orchestration.options import Options
 
     return Options(Path(arguments.results), find_folder(arguments.data_dir, os.environ), tuple(stages))

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from raykd.data.dataset_names import PACKED_FOLDER, plain_name
+from raykd.data.dataset_names import PACKED_FOLDER, find_folder, plain_name
 from raykd.data.image_packing import PackOptions
-from raykd.data.load import find_folder, find_source
+from raykd.data.load import find_source
 from raykd.data.pack import PackRecord
 from raykd.data.pack_writer import SKIPPED, PackPlan, plan_pack
 from raykd.errors import ConfigError, plural

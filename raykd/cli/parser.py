@@ -28,7 +28,17 @@ from raykd.cli.options import (
 )
 from raykd.cli.project import PROJECT_COMMANDS
 from raykd.cli.run_parser import RUN, RUN_COMMANDS, add_run_commands
-from raykd.errors import COMMAND, RESUME, ConfigError, Interrupted, RaykdError, is_being_read, is_environment_error
+from raykd.errors import (
+    COMMAND,
+    RESUME,
+    ConfigError,
+    Interrupted,
+    RaykdError,
+    import_remedy,
+    is_being_read,
+    is_environment_error,
+    one_line,
+)
 
 if TYPE_CHECKING:
     from raykd.spec.experiment import Experiment
@@ -67,6 +77,11 @@ def entry(argv: Sequence[str] | None = None) -> int:
         if arguments.command in PROJECT_COMMANDS:
             PROJECT_COMMANDS[arguments.command](arguments)
             return
+        if arguments.command == "doctor":
+            from raykd.cli.doctor import doctor
+
+            doctor(arguments)
+            return
         if arguments.command in RUN_COMMANDS:
             from raykd.cli import runs
 
@@ -94,6 +109,11 @@ def run_reporting_errors(run: Callable[[], None]) -> int:
             raise
         print(f"raykd: {error}; {RESUME}", file=sys.stderr)
         return RaykdError.exit_code
+    except ImportError as error:
+        if not (remedy := import_remedy(error)):
+            raise
+        print(f"raykd: {one_line(str(error))}; {remedy}", file=sys.stderr)
+        return ConfigError.exit_code
     except KeyboardInterrupt:
         print("raykd: interrupted; what was saved is kept; rerun the same command to resume", file=sys.stderr)
         return Interrupted.exit_code

@@ -22,7 +22,7 @@ from raykd.cluster.limits import low_limits
 from raykd.cluster.ports import find_ports
 from raykd.cluster.private_ray import base_folder
 from raykd.cluster.slurm_commands import SlurmError, slurm_output
-from raykd.errors import COMMAND, RaykdError, plural
+from raykd.errors import COMMAND, RaykdError, import_remedy, plural
 from raykd.file_lock import lock_at
 from raykd.spec.bundled import SLURM
 from raykd.spec.gpu_support import torch_for, unsupported_gpu
@@ -81,14 +81,17 @@ def _gpus(drivers: list[str]) -> Finding:
     if not drivers:
         login_node = " (login nodes often have none; run this inside a job too)" if _has_slurm() else ""
         return Finding("-", "gpu", f"none on this machine{login_node}")
-    return Finding("ok", "gpu", "; ".join(drivers))
+    modes = set(_output(["nvidia-smi", "--query-gpu=compute_mode", "--format=csv,noheader"]).split()) - {"Default"}
+    only_mps = f"; in mode {modes.pop()}, runs can share a GPU only with RAYKD_MPS=1" if modes else ""
+    return Finding("ok", "gpu", "; ".join(drivers) + only_mps)
 
 
 def _packages(drivers: list[str]) -> Iterator[Finding]:
     try:
         import torch
     except ImportError as error:
-        yield Finding("bad", "torch", f"cannot be imported: {error}", "run 'make env', and activate the environment")
+        remedy = import_remedy(error) or "run 'make env', and activate the environment"
+        yield Finding("bad", "torch", f"cannot be imported: {error}", remedy)
         return
     has_gpu = torch.cuda.is_available()
     unsupported = unsupported_gpu(torch.cuda.get_device_capability(), torch.cuda.get_arch_list()) if has_gpu else None

@@ -12,7 +12,7 @@ from raykd.errors import ConfigError, plural
 
 MAX_REQUEUES = "100"  # 100 days for jobs of one day; a job without progress must end eventually
 SIGTERM_WAIT_S = 60  # how long to wait for Slurm's SIGTERM after the requeue
-BUSY_S = 60  # how long a request is repeated while slurmctld is busy, as when the time limits of many jobs are near
+BUSY_S = 30  # how long a request is repeated while slurmctld is busy, as when the time limits of many jobs are near
 BUSY = re.compile(
     r"timed out|contact slurm controller|connect failure|zero bytes|temporarily unavailable", re.IGNORECASE
 )

@@ -10,6 +10,7 @@
 PLACE is a folder below the data folder (--data-dir, RAYKD_DATA), or an absolute path. Packs are in packed/ there.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from raykd.errors import ConfigError, DataError, did_you_mean
@@ -19,6 +20,11 @@ CIFAR = ("cifar10", "cifar100", "cifar100-coarse")
 BUILT_IN = (*CIFAR, "digits", *FOLDERS)
 CUSTOM_KINDS = ("folder", "parquet", "webdataset", "packed")
 PACKED_FOLDER = "packed"
+
+
+def find_folder(option: str | None, environ: Mapping[str, str]) -> Path:
+    """Return the data folder: --data-dir, else RAYKD_DATA, else ./data. It is not required to exist."""
+    return Path(option or environ.get("RAYKD_DATA") or "data").expanduser()
 
 
 def require_known(name: str) -> None:

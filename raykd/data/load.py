@@ -1,7 +1,7 @@
 """Find and load the data set that a name and a folder stand for."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -108,11 +108,6 @@ def list_datasets(folder: Path) -> tuple[str, ...]:
     for name in built_in if built_in or custom else ("cifar10",):
         cifar.find(name, folder)
     return built_in + custom
-
-
-def find_folder(option: str | None, environ: Mapping[str, str]) -> Path:
-    """Return the data folder: --data-dir, else RAYKD_DATA, else ./data. It is not required to exist."""
-    return Path(option or environ.get("RAYKD_DATA") or "data").expanduser()
 
 
 def keep_decoded(dataset: Dataset, cache: Path) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from raykd.cluster.ray_variables import address_in, start_timeout_s
-from raykd.data.load import find_folder
+from raykd.data.dataset_names import find_folder
 from raykd.errors import ConfigError
 from raykd.orchestration.data_storage import with_packs
 from raykd.orchestration.options import Options

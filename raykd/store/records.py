@@ -80,7 +80,7 @@ class ImportCheck:
     num_images: int  # images in the validation split
     refused: str = ""  # reason for refusing the teacher, or ''
     warnings: tuple[str, ...] = ()  # one sentence each
-    is_probe: bool = False  # whether val_top1 is the accuracy of a linear probe, for a teacher without a classifier
+    has_votes: bool = False  # whether val_top1 is that of nearest neighbors, for a teacher without a classifier
 
 
 @dataclass(frozen=True)

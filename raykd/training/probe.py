@@ -7,7 +7,8 @@
                        exp(s / 0.07) (Wu et al. 2018, arXiv:1805.01978; Caron et al. 2021, arXiv:2104.14294).
 
 The probe is fitted once, when a run is evaluated. The neighbors need no fit, so they select the best epoch during
-training. Labels of training images are used here only, and never reach the network's weights.
+training, and check an imported teacher. Labels of training images are used here only, and never reach the network's
+weights.
 """
 
 from collections.abc import Iterator
@@ -212,11 +213,30 @@ def evaluate_neighbors(
     model: ImageModel, bank: Bank, split: Split, compute: Compute, group: Group = SINGLE_WORKER
 ) -> Evaluation:
     """Evaluate the vote of the nearest images in `bank`. split: this worker's; the result covers all workers."""
-    neighbors = Neighbors(F.normalize(embed(model, bank.images, compute)), bank.labels, bank.num_classes)
+    neighbors = _neighbors_in(bank, model, compute)
     correct, nll, num_images = count_votes(neighbors, embed(model, split.images, compute), split.labels)
     sums = torch.tensor([correct, nll, num_images], dtype=torch.float64, device=compute.device)
     correct, nll, num_images = group.gather(sums).sum(0).tolist()
     return Evaluation(100 * correct / num_images, nll / num_images, int(num_images))
+
+
+class VotingModel(nn.Module):
+    """An ImageModel whose logits are the logarithms of the votes of the nearest images in a bank, float32 [B, C]."""
+
+    def __init__(self, model: ImageModel, bank: Bank, compute: Compute) -> None:
+        super().__init__()
+        model.request({"embedding"})
+        self.model, self._neighbors = model, _neighbors_in(bank, model, compute)
+
+    def forward(self, images: Tensor) -> Outputs:
+        embedding = self.model(images).embedding
+        assert embedding is not None
+        with torch.autocast(embedding.device.type, enabled=False):
+            return Outputs(self._neighbors.probabilities(embedding).log())
+
+
+def _neighbors_in(bank: Bank, model: ImageModel, compute: Compute) -> Neighbors:
+    return Neighbors(F.normalize(embed(model, bank.images, compute)), bank.labels, bank.num_classes)
 
 
 def count_votes(neighbors: Neighbors, queries: Tensor, labels: Tensor) -> tuple[int, float, int]:

@@ -80,6 +80,14 @@ def test_a_full_disk_is_bad(tmp_path: Path, monkeypatch) -> None:
     assert finding.verdict == "bad" and "free at least" in finding.remedy
 
 
+@pytest.mark.parametrize(("mode", "names_mps"), [("Default", False), ("Exclusive_Process", True)])
+def test_a_gpu_for_one_process_is_named_with_the_remedy(monkeypatch, mode: str, names_mps: bool) -> None:
+    monkeypatch.setattr(doctor, "_output", lambda _: f"{mode}\n{mode}\n")
+    finding = doctor._gpus(["NVIDIA H100, 580.1, 81559 MiB", "NVIDIA H100, 580.1, 81559 MiB"])
+    assert finding.verdict == "ok"
+    assert (f"in mode {mode}, runs can share a GPU only with RAYKD_MPS=1" in finding.text) is names_mps
+
+
 @pytest.mark.parametrize(("job_id", "verdict"), [("7", "bad"), ("", "-")])
 def test_a_low_limit_is_bad_in_a_job_and_not_on_a_login_node(monkeypatch, job_id: str, verdict: str) -> None:
     monkeypatch.setattr(doctor, "low_limits", lambda: iter(["ulimit -u is 512, below 4,096"]))

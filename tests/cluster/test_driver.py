@@ -18,7 +18,9 @@ from raykd.errors import ConfigError, Interrupted, RaykdError, RayNotStarted
 from raykd.spec.bundled import EXPERIMENTS
 
 WAITS = "import time; time.sleep(300)"
-SAVES = "import signal, sys, time; signal.signal({number}, lambda *_: sys.exit({code})); time.sleep(300)"
+SAVES = (
+    "import signal, sys, time; signal.signal({number}, lambda *_: sys.exit(3)); open({ready!r}, 'w'); time.sleep(300)"
+)
 
 
 def run(program: str, tmp_path: Path, signals: Signals, head_failure: str = "") -> int:
@@ -31,6 +33,22 @@ def send_soon(*numbers: signal.Signals) -> None:
     """Send signals to this process after the driver has set its handlers."""
     for count, number in enumerate(numbers, start=1):
         threading.Timer(0.5 * count, os.kill, (os.getpid(), number)).start()
+
+
+def send_when(path: Path, number: signal.Signals) -> None:
+    """Send a signal to this process once the file `path` exists, which a driver makes after setting its handler."""
+
+    def send() -> None:
+        while not path.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=send, daemon=True).start()
+
+
+def saves(ready: Path, number: signal.Signals = signal.SIGUSR2) -> str:
+    """Return a driver that makes the file `ready`, and ends with exit code 3 at a signal."""
+    return SAVES.format(number=int(number), ready=str(ready))
 
 
 @pytest.mark.parametrize(("program", "code"), [("pass", 0), ("import sys; sys.exit(7)", 7), ("1 / 0", 1)])
@@ -47,8 +65,8 @@ def test_a_driver_killed_by_another_process_is_not_interrupted(tmp_path: Path) -
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
 def test_a_driver_that_saves_on_a_signal_keeps_its_exit_code(tmp_path: Path, number: signal.Signals) -> None:
     with Signals() as signals:
-        send_soon(number)
-        assert run(SAVES.format(number=int(number), code=3), tmp_path, signals) == 3
+        send_when(tmp_path / "ready", number)
+        assert run(saves(tmp_path / "ready", number), tmp_path, signals) == 3
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
@@ -84,19 +102,15 @@ def test_a_signal_while_ray_starts_interrupts_the_job() -> None:
 
 def test_a_warning_to_the_steps_reaches_the_driver_as_sigusr2(tmp_path: Path) -> None:
     with Signals() as signals:
-        is_up = tmp_path / "up"
-        signals.is_warned = is_up.exists
-        program = SAVES.format(number=int(signal.SIGUSR2), code=3).replace(
-            "time.sleep", f"open({str(is_up)!r}, 'w'); time.sleep"
-        )
-        assert run(program, tmp_path, signals) == 3
+        signals.is_warned = (tmp_path / "ready").exists
+        assert run(saves(tmp_path / "ready"), tmp_path, signals) == 3
         assert signals.has_been_warned
 
 
 def test_a_job_submitted_with_sigusr1_as_its_warning_saves(tmp_path: Path) -> None:
     with Signals() as signals:
-        send_soon(signal.SIGUSR1)
-        assert run(SAVES.format(number=int(signal.SIGUSR2), code=3), tmp_path, signals) == 3
+        send_when(tmp_path / "ready", signal.SIGUSR1)
+        assert run(saves(tmp_path / "ready"), tmp_path, signals) == 3
         assert signals.received == [signal.SIGUSR2]
 
 
@@ -113,11 +127,12 @@ def test_a_repeated_warning_is_forwarded_once(tmp_path: Path) -> None:
 
 def test_the_driver_has_the_save_time_that_slurm_grants(tmp_path: Path) -> None:
     slow = "import signal, sys, time\ndef save(*_):\n    time.sleep(1)\n    sys.exit(75)\n"
-    slow += f"signal.signal({int(signal.SIGTERM)}, save)\n"
+    slow += f"signal.signal({int(signal.SIGTERM)}, save)\nopen({str(tmp_path / 'ready')!r}, 'w').close()\n"
     command = [sys.executable, "-c", slow + "time.sleep(30)"]
     for time_s, code in ((0.1, -signal.SIGKILL), (20.0, 75)):
         with Signals() as signals:
-            send_soon(signal.SIGTERM)
+            (tmp_path / "ready").unlink(missing_ok=True)
+            send_when(tmp_path / "ready", signal.SIGTERM)
             end = run_driver(command, dict(os.environ), tmp_path, signals, lambda: "", lambda time_s=time_s: time_s)
         assert end == code
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from raykd.data.load import find_folder
+from raykd.data.dataset_names import find_folder
 from raykd.report.read.collect import collect
 from raykd.report.stats.summary import summarize
 from raykd.store.study import SearchFolder

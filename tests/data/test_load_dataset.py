@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from raykd.data.dataset_names import plain_name, without_path
-from raykd.data.load import find_folder, load_dataset
+from raykd.data.dataset_names import find_folder, plain_name, without_path
+from raykd.data.load import load_dataset
 from raykd.data.types import Dataset, Split
 from raykd.errors import ConfigError, DataError
 

@@ -14,7 +14,7 @@ from small_runs import NO_WEIGHTS, digits, experiment
 
 from raykd.config import from_dict
 from raykd.config.codec import read_checked_json, write_checked_json, write_record
-from raykd.data.load import find_folder
+from raykd.data.dataset_names import find_folder
 from raykd.errors import ConfigError
 from raykd.orchestration.reporting import evaluate_and_report, write_report
 from raykd.report.build import build

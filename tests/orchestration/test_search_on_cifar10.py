@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from experiment_runs import ROOT, command
 
-from raykd.data.load import find_folder
+from raykd.data.dataset_names import find_folder
 from raykd.store.study import SearchFolder
 
 SMALL = {

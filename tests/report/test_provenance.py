@@ -248,6 +248,13 @@ def test_the_remedy_for_a_weak_teacher_depends_on_where_it_was_trained(results):
         assert remedy in warning and ("train it longer" in warning) is (imported is None)
 
 
+def test_several_weak_teachers_are_weak_on_average(results):
+    """Students learn from the mean of their logits, which may be more accurate."""
+    results.family("cnn", [80.0, 82.0], [90.0], [91.0])
+    warnings = summarize(collect(results.root)[0]).warnings
+    assert any("the teachers (81.00 % on average) are below the baseline (90.00 %)" in line for line in warnings)
+
+
 def test_a_damaged_list_of_warnings_names_its_file(results):
     results.plan(
         "cnn", teacher=[results.run("cnn", "teacher", imported={"val_top1": 1.0, "num_images": 9, "warnings": [3]})]

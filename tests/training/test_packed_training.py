@@ -19,7 +19,7 @@ from raykd.training.compute import choose_compute, why_not_graph
 from raykd.training.final_evaluation import evaluate_on_test
 from raykd.training.group import SINGLE_WORKER
 from raykd.training.model_file import images_of
-from raykd.training.probe import bank_of, evaluate_neighbors, fit_probe
+from raykd.training.probe import VotingModel, bank_of, evaluate_neighbors, fit_probe
 from raykd.training.teacher.import_check import check_import
 from raykd.training.training_step import validation_of
 
@@ -116,7 +116,8 @@ def test_probe_neighbors_and_import_check_are_the_same_on_disk_and_in_memory(pac
         val = validation_of(data, dataset, CPU)
         neighbors = evaluate_neighbors(model, bank_of(data, dataset, CPU), val, compute)
         results.append([probe.penalty, probe.neighbors_top1(dataset.test, compute), neighbors])
-        results[-1].append(check_import(probe.model, data, dataset, compute, is_probe=True))
+        voting = VotingModel(model, bank_of(data, dataset, CPU), compute)
+        results[-1].append(check_import(voting, data, dataset, compute, has_votes=True))
     assert results[0] == results[1]
 
 

@@ -38,10 +38,11 @@ from raykd.training.final_evaluation import evaluate_on_test
 from raykd.training.loop import fit
 from raykd.training.model_file import images_of, load_model
 from raykd.training.networks import Networks
-from raykd.training.probe import PENALTIES, Neighbors, Standardized, _minimize, fit_probe
+from raykd.training.probe import PENALTIES, Neighbors, Standardized, _minimize, bank_of, evaluate_neighbors, fit_probe
+from raykd.training.teacher.import_check import describe_import
 from raykd.training.teacher.imported import load_imported_teacher
 from raykd.training.teacher.load import load_live_teacher
-from raykd.training.training_step import make_model, make_train_state
+from raykd.training.training_step import make_model, make_train_state, validation_of
 
 TOWER = ResNet((1, 1, 1, 1), 16, classifier=False)
 WITHOUT_LABELS = EmbeddingRegression(ce_weight=0.0)
@@ -233,6 +234,22 @@ def test_a_student_starts_from_weights_with_a_head_and_leaves_it_out(tower: Path
     baseline, distilled = (make_model(run, digits()).network.state_dict() for run in runs[1:])
     assert "head.weight" in baseline and "head.weight" not in distilled
     assert all(torch.equal(baseline[name], distilled[name]) for name in distilled)
+
+
+def test_an_imported_tower_is_checked_by_the_votes_of_a_bank_and_without_a_probe(
+    tower: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "fit_probe", lambda *_: pytest.fail("fitted a probe"))
+    monkeypatch.setattr(probe, "MAX_BANK", 150)
+    run = make_plan(embedding_teacher(tower), digits(), NO_WEIGHTS).runs[0]
+    fit(run, digits(), folder := RunFolder(tmp_path / "run"), CPU)
+    check = folder.require_record().imported
+    assert check is not None and check.has_votes and "of 100 images by nearest neighbors" in describe_import(check)
+    model, compute = load_model(folder.best), choose_compute(CPU, "fp32")
+    bank, val = bank_of(run.data, digits(), CPU), validation_of(run.data, digits(), CPU)
+    assert len(bank.labels) == 150 and len(val) == 100
+    model.request({"embedding"})
+    assert check.val_top1 == evaluate_neighbors(model, bank, val, compute).top1
 
 
 def test_a_tower_of_zeros_is_refused(tmp_path: Path) -> None:

@@ -139,7 +139,10 @@ def _warning_of_weak_teacher(stages: tuple[StageSummary, ...], family: Family) -
             "it was imported, so check that its network, its normalization and the order of its classes are those of "
             "its training, or import a better one"
         )
-    return [f"the teacher ({teacher.mean:.2f} %) is below the baseline ({baseline.mean:.2f} %): {remedy}"]
+    below = f"below the baseline ({baseline.mean:.2f} %): {remedy}"
+    if len(family.stage("teacher")) > 1:  # the accuracy of their mean logits, from which students learn, may be higher
+        return [f"the teachers ({teacher.mean:.2f} % on average) are {below}"]
+    return [f"the teacher ({teacher.mean:.2f} %) is {below}"]
 
 
 def _note_on_probes(stages: tuple[StageSummary, ...]) -> list[str]:

@@ -41,8 +41,8 @@ REASONS = (
 
 def describe_accuracy(result: ImportCheck) -> str:
     """Return text such as 'validation top-1 98.5 % of 200 images'."""
-    probe = " by a linear probe" if result.is_probe else ""
-    return f"validation top-1 {result.val_top1:.1f} % of {result.num_images} images{probe}"
+    how = " by nearest neighbors" if result.has_votes else ""
+    return f"validation top-1 {result.val_top1:.1f} % of {result.num_images} images{how}"
 
 
 def describe_import(result: ImportCheck) -> str:
@@ -51,17 +51,17 @@ def describe_import(result: ImportCheck) -> str:
 
 
 def check_import(
-    model: nn.Module, data: Data, dataset: Dataset, compute: Compute, is_probe: bool = False
+    model: nn.Module, data: Data, dataset: Dataset, compute: Compute, has_votes: bool = False
 ) -> ImportCheck:
     """Evaluate an imported teacher on the validation images and decide whether it fits the data.
 
-    model: the teacher, or the linear probe of one without a classifier (is_probe).
+    model: the teacher, or the VotingModel of one without a classifier (has_votes).
     """
     train, val = train_val_indices(data, dataset.train.labels)
     confusion = _confusion(model, dataset, val, compute)
     num_images, correct = int(confusion.sum()), int(confusion.diagonal().sum())
     top1 = 100 * correct / num_images
-    if num_images < ENOUGH_IMAGES and not is_probe:  # a probe has learned the labels of the training images
+    if num_images < ENOUGH_IMAGES and not has_votes:  # training images would vote for themselves
         more = train[:: max(1, len(train) // (ENOUGH_IMAGES - num_images))]
         confusion += _confusion(model, dataset, more, compute)
     accuracy = f"its accuracy on validation is {top1:.1f} % ({correct} of {num_images} images)"
@@ -69,7 +69,7 @@ def check_import(
         return ImportCheck(
             top1,
             num_images,
-            is_probe=is_probe,
+            has_votes=has_votes,
             refused=f"{accuracy}: {_describe_order(permutation, dataset.class_names)}",
         )
     if is_near_chance(confusion):
@@ -77,17 +77,17 @@ def check_import(
         return ImportCheck(
             top1,
             num_images,
-            is_probe=is_probe,
+            has_votes=has_votes,
             refused=f"{accuracy}, {chance}: its weights load but do not fit; {REASONS}",
         )
     num_simple = _nearest_mean_correct(dataset, train, val)
     if correct > num_simple:
-        return ImportCheck(top1, num_images, is_probe=is_probe)
+        return ImportCheck(top1, num_images, has_votes=has_votes)
     weak = (
         f"the imported teacher's validation accuracy ({top1:.1f} %) is not above that of the nearest class mean of raw "
         f"pixels ({100 * num_simple / num_images:.1f} %); {REASONS}"
     )
-    return ImportCheck(top1, num_images, warnings=(weak,), is_probe=is_probe)
+    return ImportCheck(top1, num_images, warnings=(weak,), has_votes=has_votes)
 
 
 def chance_accuracy(confusion: Tensor) -> float:

@@ -27,7 +27,7 @@ from raykd.store.records import Best, ImportCheck
 from raykd.store.run_folder import RunFolder
 from raykd.training.compute import Compute
 from raykd.training.model_file import Header, TrainingSplit, architecture, header_of, images_of, load_into, read_header
-from raykd.training.probe import fit_probe
+from raykd.training.probe import VotingModel, bank_of
 from raykd.training.run_record import finish_run
 from raykd.training.teacher.import_check import check_import
 
@@ -77,8 +77,9 @@ def import_teacher(run: Run, dataset: Dataset, folder: RunFolder, compute: Compu
         raise RunFailed(f"weights file '{run.imported.path}' has changed since this command started; rerun it")
     teacher = load_imported_teacher(run, dataset)
     model = teacher.image_model.to(compute.device)
-    evaluated = model if run.model.classifier else fit_probe(model, run.data, dataset, compute).model
-    result = check_import(evaluated, run.data, dataset, compute, is_probe=not run.model.classifier)
+    has_votes = not run.model.classifier
+    evaluated = VotingModel(model, bank_of(run.data, dataset, compute.device), compute) if has_votes else model
+    result = check_import(evaluated, run.data, dataset, compute, has_votes)
     warnings = (*teacher.warnings, *result.warnings)
     result = replace(result, warnings=warnings)
     best = Best(None, result.val_top1)

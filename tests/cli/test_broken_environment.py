@@ -1,0 +1,56 @@
+"""A torch that cannot be imported, as with libraries of another version in LD_LIBRARY_PATH, ends in one line."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from raykd.errors import import_remedy
+
+REASON = "libcusparse.so.12: undefined symbol: __nvJitLinkComplete_12_4, version libnvJitLink.so.12"
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    """Return an environment in which `import torch` fails as with the libraries of another CUDA."""
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch/__init__.py").write_text(f"raise ImportError({REASON!r})\n")
+    return {**os.environ, "PYTHONPATH": f"{tmp_path}:{REPOSITORY}", "LD_LIBRARY_PATH": "/sw/CUDA/12.1.1/lib64"}
+
+
+def run(arguments: list[str], environ: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *arguments, "--results", str(folder / "results")]
+    return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("arguments", [[str(REPOSITORY / "experiments/digits.py")], ["-m", "raykd", "plan", "digits"]])
+def test_an_experiment_ends_in_one_line(arguments: list[str], environ: dict[str, str], tmp_path: Path) -> None:
+    done = run(arguments, environ, tmp_path)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith(f"raykd: {REASON}; LD_LIBRARY_PATH may name libraries of other versions: ")
+    assert not (tmp_path / "results").exists()
+
+
+def test_doctor_reports_it_among_its_findings(environ: dict[str, str], tmp_path: Path) -> None:
+    done = run(["-m", "raykd", "doctor"], environ, tmp_path)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert f"bad  torch       cannot be imported: {REASON}\n        -> LD_LIBRARY_PATH may name" in done.stdout
+    assert "bad  data        data sets cannot be listed without torch\n" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (ImportError("/lib64/libc.so.6: version `GLIBC_2.28' not found"), "run 'make env' again on a machine with"),
+        (ModuleNotFoundError("No module named 'torch'", name="torch"), "lacks it: activate the environment that"),
+        (ModuleNotFoundError("No module named 'my_net'", name="my_net"), ""),
+        (ImportError("cannot import name 'KDD' from 'raykd'"), ""),
+    ],
+)
+def test_the_remedy_fits_the_error(error: ImportError, remedy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
+    found = import_remedy(error)
+    assert remedy in found and bool(found) is bool(remedy), "a mistake in code keeps its traceback"
