@@ -73,9 +73,9 @@ class Family:
         return model.to(memory_format=layout)  # type: ignore[call-overload]
 
 
-def noise(num_images: int, size: int = IMAGE_SIZE) -> Dataset:
+def noise(num_images: int) -> Dataset:
     """Return a data set of random uint8 images with an empty test split."""
-    images = torch.randint(0, 256, (num_images, 3, size, size), dtype=torch.uint8)
+    images = torch.randint(0, 256, (num_images, 3, IMAGE_SIZE, IMAGE_SIZE), dtype=torch.uint8)
     images = images.contiguous(memory_format=torch.channels_last)
     train = Split(images, torch.arange(num_images) % NUM_CLASSES)
     test, names = Split(images[:0], train.labels[:0]), tuple("0123456789")

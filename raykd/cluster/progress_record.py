@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,9 +20,9 @@ RESULTS_NOTE = "RAYKD_RESULTS_NOTE"  # environment variable: the path of a file 
 _TRAINING_FIELDS = {"intermediate_value", "datetime_complete"}  # in Optuna's lines about an epoch or a trial's end
 
 
-def note_results(results: Path, environ: Mapping[str, str] = os.environ) -> None:
+def note_results(results: Path) -> None:
     """Note the results folder for the batch script; outside a job, do nothing."""
-    if path := environ.get(RESULTS_NOTE):
+    if path := os.environ.get(RESULTS_NOTE):
         with suppress(OSError):  # it must not end the training
             Path(path).write_text(str(results.absolute()), encoding="utf-8")
 

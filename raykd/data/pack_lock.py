@@ -37,7 +37,7 @@ class Packing:
     process: str = ""
 
 
-def require_same_options(folder: Path, options: PackOptions, is_mine: bool = False) -> None:
+def require_same_options(folder: Path, options: PackOptions, is_mine: bool) -> None:
     """Raise PackError if an unfinished pack of other options lies in `folder`. is_mine: this process holds the lock."""
     found = read_record(Packing, folder / PACKING)
     if found is None or found.options.key == options.key:

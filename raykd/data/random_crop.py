@@ -56,7 +56,7 @@ def draw_boxes(
     fraction = min_area + (1 - min_area) * uniform(hash64(CROP, keys, attempt, 0))
     area = fraction * (full_height * full_width)
     aspect = ((2 * uniform(hash64(CROP, keys, attempt, 1)) - 1) * log(MAX_ASPECT)).exp()
-    height, width = ((area / aspect).sqrt().round().long(), (area * aspect).sqrt().round().long())
+    height, width = (area / aspect).sqrt().round().long(), (area * aspect).sqrt().round().long()
     fits = (height >= 1) & (height <= full_height) & (width >= 1) & (width <= full_width)
     first = fits.int().argmax(0, keepdim=True)
     has_fit = fits.any(0)

@@ -161,7 +161,7 @@ class Method(Config):
                         f"({', '.join(RESERVED_TERMS)}); rename the term"
                     )
 
-    def require_batch(self, size: int, passes: int = 1) -> None:
+    def require_batch(self, size: int, passes: int) -> None:
         """Raise ConfigError if a batch of `size` images, over all workers, is too small for the terms.
 
         passes: the number of equal parts into which the batch is divided.

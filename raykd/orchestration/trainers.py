@@ -59,7 +59,7 @@ def run_jobs(
     options: Options,
     show: Callable[[list[JobStatus]], None],
     should_stop: Callable[[], bool],
-    final_jobs: Callable[[Sequence[JobStatus]], list[Job]] | None = None,
+    final_jobs: Callable[[Sequence[JobStatus]], list[Job]] | None,
 ) -> list[JobStatus]:
     """Do `jobs` on `slots`, and return how each ended. `show` receives their statuses a few times a second.
 

@@ -221,7 +221,7 @@ class Experiment(Config):
         seeds = getattr(self, name)
         self.require(len(seeds) >= 1, name, "must have at least one seed")
         self.require(len(set(seeds)) == len(seeds), name, "repeats a seed")
-        self.require(min(seeds, default=0) >= 0, name, "must be 0 or more")
+        self.require(min(seeds) >= 0, name, "must be 0 or more")
 
     def _check_methods(self) -> None:
         for method in self.methods:

@@ -12,7 +12,7 @@ from raykd.errors import plural
 from raykd.models import Model
 from raykd.spec.optimizers import SGD, AdamW, Optimizer, find_optimizer
 
-__all__ = ["SGD", "AdamW", "Constant", "Cosine", "MultiStep", "Optimizer", "Recipe"]
+__all__ = ["SGD", "AdamW", "Constant", "Cosine", "MultiStep", "Recipe"]
 
 MAX_EPOCHS = 100_000  # some checks look at every epoch
 MAX_BATCH = 1_000_000  # images

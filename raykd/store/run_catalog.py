@@ -252,5 +252,5 @@ def _settings_of_experiment(experiment: Mapping[str, Any]) -> dict[str, str]:
     for stage, role in stages:
         if recipe := experiment.get(role):
             settings |= settings_of({"recipe": recipe}, stage)
-    others = {name: value for name, value in dict(experiment).items() if name in ("data", _METHOD)}
+    others = {name: value for name, value in experiment.items() if name in ("data", _METHOD)}
     return settings | settings_of(others, "distilled")

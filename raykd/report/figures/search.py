@@ -40,27 +40,25 @@ CURVES_FAR_OUT = 0.5  # quartile distances of the curves' last values
 BEYOND = 4.0  # an interval is drawn as far as this many times the range of the gains
 
 
-def draw_search(
-    summary: SearchSummary, importances: Importances | None, key: str = "search"
-) -> dict[str, Drawing | None]:
-    """Return the figures by their headings on the page. Their ids start with `key`."""
+def draw_search(summary: SearchSummary, importances: Importances | None) -> dict[str, Drawing | None]:
+    """Return the figures by their headings on the page. Their ids start with 'search'."""
     search = summary.search
     drawings: dict[str, Drawing | None] = {}
     with page_style():
         if len(search.space) > 1:
-            drawings["Configurations tried"] = draw_parallel(summary, f"{key}-parallel")
-        drawings["Field by field"] = draw_slices(summary, f"{key}-fields")
-        if contour := draw_contour(summary, importances, f"{key}-plane"):
+            drawings["Configurations tried"] = draw_parallel(summary, "search-parallel")
+        drawings["Field by field"] = draw_slices(summary, "search-fields")
+        if contour := draw_contour(summary, importances, "search-plane"):
             drawings["Two most important fields"] = contour
         if len(search.metrics) == 1:
-            drawings["Learning curves"] = _draw_curves(summary, f"{key}-curves")
+            drawings["Learning curves"] = _draw_curves(summary, "search-curves")
         else:
-            drawings["Trade-off"] = _draw_front(summary, f"{key}-front")
-        drawings["Trial by trial"] = _draw_history(summary, f"{key}-history")
+            drawings["Trade-off"] = _draw_front(summary, "search-front")
+        drawings["Trial by trial"] = _draw_history(summary, "search-history")
         if search.confirm or summary.confirmation is not None:
-            drawings["Confirmation with other seeds"] = _draw_confirmation(summary.confirmation, f"{key}-confirmation")
+            drawings["Confirmation with other seeds"] = _draw_confirmation(summary.confirmation, "search-confirmation")
         if len(search.space) > 1:
-            drawings["What matters"] = _draw_importances(summary, importances, f"{key}-importances")
+            drawings["What matters"] = _draw_importances(summary, importances, "search-importances")
     return drawings
 
 
