@@ -18,6 +18,8 @@ from raykd.errors import ConfigError
 PREFIX, PASSED_ON = "RAY_", "RAYKD_RAY_"
 ADDRESS = "RAY_ADDRESS"
 LOOPBACK = ("127.0.0.1", "localhost")
+# With each node Ray starts an idle Python worker per CPU, and all import Ray at once. raykd uses a few per run.
+FEWER_WORKERS = {"RAY_worker_maximum_startup_concurrency": "16"}
 START_TIMEOUT_S = "180"  # 4 s on a local disk; minutes in a cold environment on a busy shared filesystem
 # The variables with which a driver connects to RAY_ADDRESS. Ray sets the last one for a submitted experiment.
 _CONNECTION_PREFIXES = ("RAY_AUTH_", "RAY_TLS_")

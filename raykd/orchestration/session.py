@@ -43,6 +43,7 @@ _SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "1e9",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    **ray_variables.FEWER_WORKERS,
 }
 CODE = Path(__file__).parents[2]  # the folder that raykd is imported from
 ANSWER_S = 10.0

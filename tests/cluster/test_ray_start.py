@@ -147,6 +147,12 @@ def test_rays_memory_monitor_is_off_where_other_jobs_may_fill_the_node() -> None
     assert ray_environment(chosen, FOLDER, Path("/"), shares_memory=True)[monitor] == "250", "the user decides"
 
 
+def test_a_node_starts_with_a_limited_number_of_idle_workers_unless_the_user_sets_another() -> None:
+    name = "RAY_worker_maximum_startup_concurrency"
+    assert ray_environment({}, FOLDER, Path("/"))[name] == "16"
+    assert ray_environment({f"RAYKD_{name}": "2"}, FOLDER, Path("/"))[name] == "2"
+
+
 def test_health_checks_are_shorter_on_several_nodes() -> None:
     one, several = (ray_environment({}, FOLDER, Path("/"), several_nodes=several) for several in (False, True))
     names = {name for name in several if name.startswith("RAY_health_check")}

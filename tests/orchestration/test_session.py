@@ -177,3 +177,36 @@ def test_ray_has_the_cpus_that_the_command_may_use(
     monkeypatch.delitem(sys.modules, "ray", raising=False)
     with mock.patch.dict(os.environ, {"RAYKD_TMP": str(folder)}), session._private_ray() as started_with:
         assert settings == {name: value for name, value in started_with.items() if name.startswith("num_")}
+
+
+COUNT_WORKERS = """
+import multiprocessing, time
+import psutil
+multiprocessing.cpu_count = lambda: 24  # by which Ray limits how many workers it starts at once
+from raykd.orchestration.session import ray_session
+
+def workers():
+    commands = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True) if child.is_running()]
+    return sum("default_worker.py" in command or command.startswith("ray::IDLE") for command in commands)
+
+with ray_session():
+    counts = []
+    while len(counts) < 5 or len(set(counts[-5:])) > 1:
+        time.sleep(1)
+        counts.append(workers())
+    print("workers:", max(counts))
+"""
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(("limit", "expected"), [("", 16), ("5", 5)], ids=["default", "RAYKD_RAY_*"])
+def test_ray_starts_about_16_idle_workers_on_a_node_with_many_cpus(folder: Path, limit: str, expected: int) -> None:
+    environ = environment(cpus=24) | {"RAYKD_TMP": str(folder)}
+    if limit:
+        environ["RAYKD_RAY_worker_maximum_startup_concurrency"] = limit
+    counting = subprocess.run(
+        [sys.executable, "-c", COUNT_WORKERS], env=environ, capture_output=True, text=True, timeout=200, check=False
+    )
+    found = re.fullmatch(r"workers: (\d+)\n", counting.stdout)
+    assert found, counting.stdout + counting.stderr
+    assert int(found[1]) in (expected, expected + 1)  # another may start once the first ones are up
