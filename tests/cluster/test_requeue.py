@@ -1,16 +1,13 @@
 """Requeueing with a script in the place of scontrol; test_requeue_on_slurm.py has a real Slurm."""
 
 import os
-import signal
-from collections.abc import Iterator
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from raykd.cluster import requeue as module
-from raykd.cluster.allocation import Allocation, Node
-from raykd.cluster.requeue import requeue
-
+ROOT = Path(__file__).parents[2]
 BUSY = "slurm_load_jobs error: Socket timed out on send/recv operation"
 # Fails as often as there are lines in the file `failures`, with that line as its error.
 SCONTROL = """#!/bin/sh
@@ -21,25 +18,35 @@ case $1 in show) echo JobId=4711 Requeue=1;; requeue) kill -TERM $PPID;; esac
 """
 
 
+# In a process with one thread, as a job's script: a SIGTERM that one thread blocks reaches the process through others.
+REQUEUE = """
+import sys
+from pathlib import Path
+from raykd.cluster import requeue
+from raykd.cluster.allocation import Allocation, Node
+requeue.LINGER_S = requeue.RETRY_S = 0
+requeue.BUSY_S = float(sys.argv[2])
+allocation = Allocation(4711, (Node("cn1", 1, 0, None),), Path(sys.argv[3]), 0, sys.argv[1])
+sys.exit(0 if requeue.requeue(allocation, ["digits.py"], 100, "", print) else 3)
+"""
+
+
 @pytest.fixture
-def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Replace scontrol by a script that logs its arguments and sends SIGTERM for a requeue. Return its folder."""
     (tmp_path / "scontrol").write_text(SCONTROL)
     (tmp_path / "scontrol").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    for name in ("LINGER_S", "RETRY_S"):
-        monkeypatch.setattr(module, name, 0)
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
-    yield tmp_path
-    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    return tmp_path
 
 
-def is_requeued(scontrol: Path, *failures: str, slurm_id: str = "4711") -> tuple[bool, str]:
+def is_requeued(scontrol: Path, *failures: str, slurm_id: str = "4711", busy_s: float = 60) -> tuple[bool, str]:
     """Requeue a job whose first calls of scontrol fail with these errors. Return the result and the log."""
     (scontrol / "failures").write_text("".join(f"{failure}\n" for failure in failures))
-    lines: list[str] = []
-    allocation = Allocation(4711, (Node("cn1", 1, 0, None),), scontrol, 0, slurm_id)
-    return requeue(allocation, ["digits.py"], 100, "", lines.append), "\n".join(lines)
+    command = [sys.executable, "-c", REQUEUE, slurm_id, str(busy_s), str(scontrol)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode in (0, 3), done
+    return done.returncode == 0, done.stdout
 
 
 def calls(scontrol: Path) -> list[str]:
@@ -62,7 +69,6 @@ def test_a_refusal_is_final_and_the_command_that_resumes_is_logged(scontrol: Pat
     assert f"not requeued: Access/permission denied; to resume: cd {scontrol} && sbatch slurm/" in log
 
 
-def test_a_controller_that_stays_busy_is_reported(scontrol: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BUSY_S", 0)
-    is_done, log = is_requeued(scontrol, *[BUSY] * 9)
+def test_a_controller_that_stays_busy_is_reported(scontrol: Path) -> None:
+    is_done, log = is_requeued(scontrol, *[BUSY] * 9, busy_s=0)
     assert not is_done and f"not requeued: {BUSY}; to resume: " in log
