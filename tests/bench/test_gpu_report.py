@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import fake_mps
+import psutil
 import pytest
 
 from raykd.cluster import mps
@@ -186,11 +187,10 @@ def test_the_mps_of_a_process_that_is_killed_ends_too(tmp_path: Path) -> None:
 def have_ended(processes: list[int]) -> bool:
     """Return whether all `processes` end within some seconds; a zombie has ended."""
     until, states = time.monotonic() + 10, ["?"]
-    while set(states) - {"Z"} and time.monotonic() < until:
+    while set(states) - {psutil.STATUS_ZOMBIE} and time.monotonic() < until:
         time.sleep(0.02)
-        files = [Path(f"/proc/{process}/stat") for process in processes]
-        states = [file.read_text().rsplit(")", 1)[1].split()[0] for file in files if file.exists()]
-    return not set(states) - {"Z"}
+        states = [process.info["status"] for process in psutil.process_iter(["status"]) if process.pid in processes]
+    return not set(states) - {psutil.STATUS_ZOMBIE}
 
 
 def test_a_failing_figure_is_recorded_and_the_next_one_measured(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from testbed import HERE, Testbed, missing
 
@@ -15,9 +16,9 @@ pytestmark = [pytest.mark.slurm, pytest.mark.skipif(bool(missing()), reason=miss
 
 def traces(folder: Path) -> list[str]:
     """Return processes and mounts that contain the path of the testbed's folder."""
-    lines = [path.read_bytes().replace(b"\0", b" ") for path in Path("/proc").glob("[0-9]*/cmdline")]
-    mounts = Path("/proc/mounts").read_bytes().splitlines()
-    return [line.decode(errors="replace") for line in lines + mounts if bytes(folder) in line]
+    commands = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
+    mounts = Path("/proc/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
+    return [line for line in commands + mounts if str(folder) in line]
 
 
 def links() -> list[str]:

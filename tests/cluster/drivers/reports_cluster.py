@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import ray
 
 
 def command_lines() -> bytes:
-    return b"\n".join(path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline"))
+    commands = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
+    return os.fsencode("\n".join(commands))
 
 
 def stranger() -> int:
