@@ -17,7 +17,7 @@ from raykd.data.pack_writer import PackPlan, Runner, pack
 from raykd.data.shard_writer import ShardTask, WrittenShard, write_shard
 from raykd.errors import Interrupted, RunFailed
 from raykd.orchestration.process_pool import KILLED, POLL_S, write_in_processes
-from raykd.orchestration.session import ray_session
+from raykd.orchestration.session import num_usable_cpus, ray_session
 from raykd.orchestration.stop_signals import stop_signals
 from raykd.report.wording import duration
 
@@ -58,7 +58,7 @@ def _runner_of(tasks: Sequence[ShardTask], jobs: int | None, should_stop: Callab
         return partial(write_on_ray, should_stop=should_stop)
     if jobs is None:
         is_small = sum(task.unit.num_bytes for task in tasks) < MIN_BYTES
-        jobs = 1 if is_small else len(os.sched_getaffinity(0))
+        jobs = 1 if is_small else num_usable_cpus()
     if jobs == 1:
         return lambda tasks: map(write_shard, takewhile(lambda _: not should_stop(), tasks))
     return partial(write_in_processes, num_processes=jobs, should_stop=should_stop)

@@ -194,5 +194,10 @@ def _usable_cpus() -> dict[str, int]:
 
     Ray would count all CPUs of the machine, and runs would share the few that they may use.
     """
-    num_cpus = len(os.sched_getaffinity(0))
+    num_cpus = num_usable_cpus()
     return {"num_cpus": num_cpus} if num_cpus < (os.cpu_count() or 1) else {}
+
+
+def num_usable_cpus() -> int:
+    """Return the number of CPUs that this process may use; on macOS, which has no affinity, all of the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

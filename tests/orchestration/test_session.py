@@ -179,6 +179,12 @@ def test_ray_has_the_cpus_that_the_command_may_use(
         assert settings == {name: value for name, value in started_with.items() if name.startswith("num_")}
 
 
+def test_without_affinity_as_on_macos_all_cpus_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 10)
+    assert session.num_usable_cpus() == 10 and session._usable_cpus() == {}
+
+
 COUNT_WORKERS = """
 import multiprocessing, time
 import psutil
