@@ -1,6 +1,7 @@
 """Typed configuration: overrides by dotted path, refused values, conversion to and from JSON, fingerprints."""
 
 import json
+import re
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal
 
@@ -49,7 +50,7 @@ from raykd.models.vit_cifar import ViT
 from raykd.models.wide_resnet import WideResNet
 from raykd.spec.experiment import Data, Experiment, Workers
 from raykd.spec.optimizers import SGD, AdamW, Optimizer
-from raykd.spec.overrides import override, parse
+from raykd.spec.overrides import override, override_all, parse
 from raykd.spec.plan import Run, WeightsFile
 from raykd.spec.recipe import Constant, Cosine, MultiStep, Recipe
 from raykd.spec.search import Choice, Integer, Search, Uniform
@@ -220,6 +221,7 @@ def test_override_changes_no_other_field() -> None:
         ("inner.rl", "1", "unknown config field 'inner.rl': SGD has lr, momentum, weight_decay, nesterov"),
         ("number.more", "1", "unknown config field 'number.more': float has no fields"),
         ("nmber", "1", "did you mean 'number'?"),
+        ("inner.", "1", "unknown config field 'inner.': SGD has lr"),
     ],
 )
 def test_override_refuses_invalid_text_in_one_line(path: str, text: str, message: str) -> None:
@@ -227,6 +229,50 @@ def test_override_refuses_invalid_text_in_one_line(path: str, text: str, message
         override(Knobs(), path, text)
     assert message in str(caught.value) and path in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+COMPARED = replace(experiment(), compare=(DKD(), FitNets(), SimilarityPreserving(), SimilarityPreserving(weight=9.0)))
+
+
+def test_paths_with_a_kind_change_one_of_several_methods() -> None:
+    changed = override_all(COMPARED, [("compare.dkd.beta", "2"), ("compare.fitnets.stages", "2"), ("seeds", "1")])
+    assert changed == replace(
+        COMPARED, compare=(DKD(beta=2.0), FitNets(stages=(2,)), *COMPARED.compare[2:]), seeds=(1,)
+    )
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_methods_that_are_set_together_take_the_fields_that_are_set(order: int) -> None:
+    settings = [("compare", "dist,dkd"), ("compare.dkd.warmup_epochs", "3")][::order]
+    assert override_all(experiment(), settings).compare == (DIST(), DKD(warmup_epochs=3.0))
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (
+            "compare.dk.beta",
+            "unknown config field 'compare.dk.beta': compare has dkd, fitnets, sp, sp; did you mean 'dkd'",
+        ),
+        ("compare.dkd.bta", "unknown config field 'compare.dkd.bta': DKD has alpha, beta, "),
+        ("compare.dkd", "config field 'compare.dkd' takes no value; set its fields, or all of compare"),
+        (
+            "compare.sp.weight",
+            "config field 'compare.sp.weight': compare has 2 of sp; change their fields in the exper",
+        ),
+        ("compare.0.beta", "unknown config field 'compare.0.beta': compare has dkd, fitnets, sp, sp"),
+        ("compare.dkd.beta", "compare.dkd.beta=-1: beta = -1.0 in DKD: must be 0 or more"),
+    ],
+)
+def test_a_wrong_path_in_several_methods_is_one_line(path: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{re.escape(message)}[^\n]*$"):
+        override(COMPARED, path, "-1")
+
+
+def test_paths_below_values_without_fields_are_unknown() -> None:
+    for path, owner in (("compare.dkd.beta", "compare"), ("seeds.0", "seeds")):
+        with pytest.raises(ConfigError, match=f"unknown config field '{path}': {owner} has no fields"):
+            override(experiment(), path, "2")
 
 
 def test_unknown_field_of_a_method_names_the_nearest() -> None:

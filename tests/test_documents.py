@@ -12,7 +12,7 @@ import pytest
 import raykd.models as models
 from raykd.cli.options import make_experiment_parser
 from raykd.cli.parser import make_parser
-from raykd.config import Config
+from raykd.config import Config, kinds
 from raykd.methods import Method
 from raykd.spec.experiment import Experiment
 from raykd.spec.recipe import Recipe
@@ -144,6 +144,8 @@ def configs(hint: Any) -> Iterator[type[Config]]:
 def is_field(path: str) -> bool:
     """Return whether a dotted path names a field of an experiment, whatever its method, models and schedules."""
     owners: set[type[Config]] = {Experiment}
+    if selected := re.match(r"compare\.(\w+)\.", path):  # one of several methods, by its kind
+        owners, path = {kinds(Method)[selected[1]]}, path[selected.end() :]
     for name in path.split("."):
         hints = [get_type_hints(owner)[name] for owner in owners if name in get_type_hints(owner)]
         if not hints:
@@ -155,7 +157,7 @@ def is_field(path: str) -> bool:
 @parametrized
 def test_every_field_that_a_document_names_exists(document: Path) -> None:
     assert models.find("vit6") and Method.from_text("crd") and Recipe and Search  # load all subclasses
-    heads = "data|teacher|student|method|search|workers"
+    heads = "data|teacher|student|method|search|workers|compare"
     families = "(?:cnn|vit|digits)"
     inline = re.compile(rf"^(?:{families}\.)?((?:{heads})\.[a-z_.]*[a-z_])(?:=.*)?$")
     in_command = re.compile(rf"^(?:{families}\.)?([a-z_]+(?:\.[a-z_]+)*)=")

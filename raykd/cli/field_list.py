@@ -15,6 +15,7 @@ from raykd.methods import Method
 from raykd.models import Model
 from raykd.spec.experiment import Experiment
 from raykd.spec.optimizers import NamedOptimizer
+from raykd.spec.overrides import member_names
 from raykd.spec.search import SEARCHABLE
 
 MAX_VALUE = 40  # characters
@@ -56,8 +57,18 @@ def _lines(config: Config, path: str, prefix: str) -> Iterator[FieldLine]:
             text = texts.get(item.name) or f"argument of {config.title()}"
             text += _known_methods() if hints[item.name] is Method else ""
             yield FieldLine(name, type_text, _json(value), _json(default), is_searchable, text)
-        if isinstance(value, Config):
-            yield from _lines(value, f"{name}.", prefix)
+        for member_path, member in _members(name, value):
+            yield from _lines(member, f"{member_path}.", prefix)
+
+
+def _members(path: str, value: Any) -> Iterator[tuple[str, Config]]:
+    """Yield the objects in the field at `path` with their paths; none of those that share a kind."""
+    if isinstance(value, Config):
+        yield path, value
+    elif isinstance(value, tuple) and (names := member_names(value)):
+        for name, member in zip(names, value, strict=True):
+            if names.count(name) == 1:
+                yield f"{path}.{name}", member
 
 
 def _known_methods() -> str:

@@ -23,6 +23,7 @@ from raykd.orchestration.session import ray_session
 from raykd.orchestration.stop_signals import stop_signals
 from raykd.orchestration.tracked import attach_report, family_of, tracking_of, watch_runs
 from raykd.spec.experiment import Data, Experiment, Workers
+from raykd.spec.overrides import member_names
 from raykd.spec.plan import Plan, Run, make_plan
 from raykd.spec.trackers import require_installed
 from raykd.store.migration import require_migrated
@@ -256,10 +257,11 @@ def warning_lines(plan: Plan) -> list[str]:
     """Return a line for each fact that weakens the plan's results: warm-ups that do not end, equal initial weights."""
     students = [run for run in plan.runs if run.stage == "distilled"]
     epochs = plan.experiment.student.epochs
+    paths = ("method", *(f"compare.{name}" for name in member_names(plan.experiment.compare)))
     lines = [
         f"warning: {method.title()} has a warm-up of {method.warmup_epochs:g} epochs, and students train for {epochs}, "
-        f"so its terms reach {100 * share:.0f} % of their weights; lower its warmup_epochs"
-        for method in plan.experiment.methods
+        f"so its terms reach {100 * share:.0f} % of their weights; lower {path}.warmup_epochs"
+        for path, method in zip(paths, plan.experiment.methods, strict=True)
         if students and isinstance(method, DKD) and (share := method.warmup(epochs - 1)) < 1
     ]
     if seeds := sorted({run.seed for run in students if run.starts_as_its_teacher}):

@@ -2,6 +2,7 @@
 
     override(experiment, "method.alpha", "0.3")
     override_all(experiment, [("method.temperature", "2"), ("method", "dkd")])      DKD at temperature 2
+    override(experiment, "compare.dkd.beta", "2")                                   of DKD among several methods
 
 Whole objects are set before the fields in them, and the last setting of a path counts. Each object is checked once,
 with all its fields set. So the order of settings with different paths does not matter.
@@ -48,15 +49,14 @@ class _NoValue(ConfigError):
 
 def _changed(config: Any, settings: Mapping[str, Any], above: str = "") -> Any:
     """Return a copy of `config`, whose path is `above`, with `settings` by their paths relative to it."""
+    if isinstance(config, tuple):
+        return _changed_members(config, settings, above)
     known = {item.name: item for item in fields(config)} if is_dataclass(config) else {}
     changes: dict[str, Any] = {}
-    for name in dict.fromkeys(path.partition(".")[0] for path in settings):
-        deeper = {path[len(name) + 1 :]: value for path, value in settings.items() if path.startswith(f"{name}.")}
+    for name, deeper in _by_first_name(settings).items():
         if name not in known:
-            path = f"{above}{name}" + (f".{next(iter(deeper))}" if name not in settings else "")
             kind = config.title() if isinstance(config, Config) else "none" if config is None else type(config).__name__
-            fields_text = f"{kind} has {', '.join(known) or 'no fields'}"
-            raise _Unreadable(f"unknown config field '{path}': {fields_text}{did_you_mean(name, known)}")
+            raise _unknown(name, settings, above, kind, known)
         value = getattr(config, name)
         if name in settings:
             value = _read(settings[name], type_hints(type(config))[name], f"{above}{name}")
@@ -65,6 +65,47 @@ def _changed(config: Any, settings: Mapping[str, Any], above: str = "") -> Any:
             value = _changed(look_up(value), deeper, f"{above}{name}.")
         changes[name] = value
     return replace(config, **changes)  # pyright: ignore[reportArgumentType]
+
+
+def _changed_members(members: tuple[Any, ...], settings: Mapping[str, Any], above: str) -> tuple[Any, ...]:
+    """Return several methods or callbacks with `settings`, whose paths begin with the name of one of them.
+
+    Other values, such as seeds, have no names, so any path is unknown.
+    """
+    names = member_names(members)
+    for name, deeper in _by_first_name(settings).items():
+        if name not in names:
+            raise _unknown(name, settings, above, above[:-1], names)
+        if name in settings:
+            raise _Unreadable(f"config field '{above}{name}' takes no value; set its fields, or all of {above[:-1]}")
+        if names.count(name) > 1:
+            several = f"{above[:-1]} has {names.count(name)} of {name}; change their fields in the experiment file"
+            raise _Unreadable(f"config field '{above}{name}.{next(iter(deeper))}': {several}")
+        changed = _changed(members[names.index(name)], deeper, f"{above}{name}.")
+        members = tuple(changed if known == name else member for known, member in zip(names, members, strict=True))
+    return members
+
+
+def member_names(members: tuple[Any, ...]) -> tuple[str, ...]:
+    """Return the names of methods or callbacks in paths: the kind, or the class where it has no kind of its own."""
+    objects = [member for member in members if isinstance(member, Config)]
+    return tuple(member.kind if "kind" in vars(type(member)) else member.title() for member in objects)
+
+
+def _by_first_name(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the settings of deeper fields by the first name of their paths; {} for a name without any."""
+    grouped: dict[str, dict[str, Any]] = {}
+    for path, value in settings.items():
+        name, dot, rest = path.partition(".")
+        grouped.setdefault(name, {}).update({rest: value} if dot else {})
+    return grouped
+
+
+def _unknown(name: str, settings: Mapping[str, Any], above: str, owner: str, known: Iterable[str]) -> _Unreadable:
+    """Return the error for the first path that begins with `name`. owner: what has only the `known` names."""
+    path = name if name in settings else next(path for path in settings if path.startswith(f"{name}."))
+    known_text = f"{', '.join(known) or 'no fields'}{did_you_mean(name, known)}"
+    return _Unreadable(f"unknown config field '{above}{path}': {owner} has {known_text}")
 
 
 def _read(value: Any, hint: Any, path: str) -> Any:

@@ -1,6 +1,7 @@
 """A user's callbacks, named by file: what they receive, and that nothing they do fails a run."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,12 @@ def test_callbacks_are_named_as_text_as_objects_or_both(tmp_path: Path) -> None:
         assert experiment(callbacks=value).callbacks == expected
     assert override(experiment(), "callbacks", f"{text},{text}").callbacks == (default, default)
     assert override(experiment(callbacks=text), "callbacks", "()").callbacks == ()
+
+
+def test_a_path_with_the_class_changes_a_field_of_one_callback(tmp_path: Path) -> None:
+    _, callback = notes(tmp_path)
+    changed = override(experiment(callbacks=callback), "callbacks.Notes.prefix", "> ")
+    assert changed.callbacks == (replace(callback, prefix="> "),)  # type: ignore[call-arg]
 
 
 def test_a_callback_of_the_experiment_file_is_refused() -> None:
