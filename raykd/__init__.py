@@ -107,7 +107,6 @@ def __getattr__(name: str) -> Any:
 
 def _report_broken_environment(error: ImportError) -> None:
     """Raise ConfigError with the remedy if torch or Ray cannot be imported. Python then reports it in one line."""
-    errors = import_module("raykd.errors")
-    if remedy := errors.import_remedy(error):
+    if remedy := import_module("raykd.environment").import_remedy(error):
         import_module("raykd.cli.parser").report_errors_in_one_line()
-        raise errors.ConfigError(f"{error}; {remedy}") from error
+        raise import_module("raykd.errors").ConfigError(f"{error}; {remedy}") from error

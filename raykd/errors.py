@@ -7,7 +7,6 @@ Exit codes: 0 done, 1 a run failed, 2 an error of the user, 75 interrupted (reru
 """
 
 import errno
-import os
 import re
 import shutil
 import stat
@@ -169,25 +168,6 @@ def is_environment_error(error: BaseException) -> bool:
     if error.errno is None and isinstance(cause, OSError):
         return is_environment_error(cause)
     return isinstance(error, ConnectionError | TimeoutError) or (error.errno or 0) in _ENVIRONMENT
-
-
-_LIBRARY = re.compile(r"\.so\b|undefined symbol|GLIBC")  # in the error of a shared library that does not fit
-_PACKAGES = ("torch", "torchvision", "timm", "ray")
-
-
-def import_remedy(error: ImportError) -> str:
-    """Return how to repair an environment whose packages cannot be imported; '' if `error` is a mistake in code."""
-    if isinstance(error, ModuleNotFoundError):
-        is_missing = (error.name or "").partition(".")[0] in _PACKAGES
-        return f"{sys.executable} lacks it: activate the environment that 'make env' made" if is_missing else ""
-    if not _LIBRARY.search(str(error)):
-        return ""
-    if os.environ.get("LD_LIBRARY_PATH"):
-        return (
-            "LD_LIBRARY_PATH may name libraries of other versions: do not load modules such as CUDA (RAYKD_MODULES in "
-            "slurm/site.sh), because torch has its own libraries"
-        )
-    return "run 'make env' again on a machine with the operating system of the compute nodes"
 
 
 # ---- Errors in code and files of the user ----

@@ -16,7 +16,7 @@ EXPERIMENTS = PACKAGE.parent / "experiments"
 
 # Packages by level: each imports those of lower levels only. The modules beside the packages are level 0.
 LEVELS: tuple[frozenset[str], ...] = (
-    frozenset({"config", "errors", "outputs", "atomic", "file_lock", "provenance"}),  # a package and five modules
+    frozenset({"config", "errors", "outputs", "atomic", "file_lock", "provenance", "environment"}),
     frozenset({"data", "models", "methods"}),
     frozenset({"spec"}),
     frozenset({"store"}),
@@ -44,6 +44,7 @@ ENTRIES = {"raykd", "raykd.__main__"}  # the public names, imported lazily, and 
 LEAN = (
     "raykd.config",
     "raykd.errors",
+    "raykd.environment",
     "raykd.outputs",
     "raykd.atomic",
     "raykd.file_lock",

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from raykd.cluster.doctor import examine
 from raykd.data.dataset_names import find_folder
-from raykd.errors import ConfigError, import_remedy, plural
+from raykd.environment import import_remedy
+from raykd.errors import ConfigError, plural
 
 
 def doctor(arguments: Namespace) -> None:

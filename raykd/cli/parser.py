@@ -28,13 +28,13 @@ from raykd.cli.options import (
 )
 from raykd.cli.project import PROJECT_COMMANDS
 from raykd.cli.run_parser import RUN, RUN_COMMANDS, add_run_commands
+from raykd.environment import import_remedy
 from raykd.errors import (
     COMMAND,
     RESUME,
     ConfigError,
     Interrupted,
     RaykdError,
-    import_remedy,
     is_being_read,
     is_environment_error,
     one_line,

@@ -6,7 +6,6 @@ Run it on a login node, and on a compute node inside a job.
 import os
 import platform
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -22,7 +21,8 @@ from raykd.cluster.limits import low_limits
 from raykd.cluster.ports import find_ports
 from raykd.cluster.private_ray import base_folder
 from raykd.cluster.slurm_commands import SlurmError, slurm_output
-from raykd.errors import COMMAND, RaykdError, import_remedy, plural
+from raykd.environment import import_remedy, install_command
+from raykd.errors import COMMAND, RaykdError, plural
 from raykd.file_lock import lock_at
 from raykd.spec.bundled import SLURM
 from raykd.spec.gpu_support import torch_for, unsupported_gpu
@@ -90,7 +90,7 @@ def _packages(drivers: list[str]) -> Iterator[Finding]:
     try:
         import torch
     except ImportError as error:
-        remedy = import_remedy(error) or "run 'make env', and activate the environment"
+        remedy = import_remedy(error) or install_command("torch")
         yield Finding("bad", "torch", f"cannot be imported: {error}", remedy)
         return
     has_gpu = torch.cuda.is_available()
@@ -100,7 +100,7 @@ def _packages(drivers: list[str]) -> Iterator[Finding]:
         try:
             yield Finding("ok", name, __import__(name).__version__)
         except Exception as error:  # noqa: BLE001 - a package that was built for another torch may raise anything
-            remedy = "run 'make env', which installs versions that fit together"
+            remedy = f"{install_command('torch')} installs versions that fit together"
             yield Finding("bad", name, f"cannot be imported: {error}", remedy)
 
 
@@ -113,22 +113,17 @@ def torch_finding(
         return Finding("ok", "torch", f"{built}; there is no GPU to test")
     if unsupported:
         problem = f"{built}; it does not support this GPU ({unsupported})"
-        return Finding("bad", "torch", problem, _make_env(torch_for(unsupported)))
+        return Finding("bad", "torch", problem, install_command(torch_for(unsupported)))
     if has_gpu:
         return Finding("ok", "torch", f"{built}; it can use the GPU")
     driver = drivers[0].split(",")[1].strip()
     if cuda is None:
-        remedy = f"this torch supports CPUs only; install one from PyPI: {_make_env('torch')}"
+        remedy = f"this torch supports CPUs only; install one from PyPI: {install_command('torch', another_build=True)}"
     elif int(cuda.split(".")[0]) >= 13 and int(driver.split(".")[0]) < CUDA_13_DRIVER:
-        remedy = f"driver {driver} supports CUDA 12 only: {_make_env('torch<2.11')}"
+        remedy = f"driver {driver} supports CUDA 12 only: {install_command('torch<2.11')}"
     else:
         remedy = "unset CUDA_VISIBLE_DEVICES if it is empty; in a job, request a GPU: --gres=gpu:1"
     return Finding("bad", "torch", f"{built}; it cannot use the GPU", remedy)
-
-
-def _make_env(torch: str) -> str:
-    """Return the command that installs this torch in the current environment."""
-    return shlex.join(["make", "env", f"VENV={sys.prefix}", f"TORCH={torch}"])
 
 
 def _slurm() -> Finding:

@@ -25,7 +25,7 @@ def unsupported_gpu(capability: tuple[int, int], built_for: Sequence[str]) -> st
 
 
 def torch_for(architecture: str) -> str:
-    """Return the torch on PyPI for a GPU that the installed one has no code for, as a requirement for `make env`."""
+    """Return the torch on PyPI for a GPU that the installed one has no code for as a requirement."""
     generation = int(architecture.removeprefix("sm_"))
     if generation >= TURING:
         return "torch"  # the GPU is newer than the installed torch

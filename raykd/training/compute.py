@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import torch
 
+from raykd.environment import install_command
 from raykd.errors import ConfigError, plural
 from raykd.spec.gpu_support import torch_for, unsupported_gpu
 from raykd.spec.optimizers import NamedOptimizer
@@ -173,7 +174,7 @@ def device_for(gpus: float) -> torch.device:
     if gpus and (kind := unsupported_gpu(torch.cuda.get_device_capability(), torch.cuda.get_arch_list())):
         raise ConfigError(
             f"torch {torch.__version__} has no code for the {torch.cuda.get_device_name()} ({kind}) that this run was "
-            f"assigned; run make env with TORCH='{torch_for(kind)}' {remedy}"
+            f"assigned; {install_command(torch_for(kind))} {remedy}"
         )
     return torch.device("cuda" if gpus else "cpu")
 

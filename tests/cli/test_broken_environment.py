@@ -1,13 +1,15 @@
 """A torch that cannot be imported, as with libraries of another version in LD_LIBRARY_PATH, ends in one line."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from raykd.errors import import_remedy
+from raykd import environment
+from raykd.environment import import_remedy, install_command
 
 REASON = "libcusparse.so.12: undefined symbol: __nvJitLinkComplete_12_4, version libnvJitLink.so.12"
 REPOSITORY = Path(__file__).parents[2]
@@ -41,11 +43,22 @@ def test_doctor_reports_it_among_its_findings(environ: dict[str, str], tmp_path:
     assert "bad  data        data sets cannot be listed without torch\n" in done.stdout
 
 
+def test_another_torch_is_installed_by_what_the_environment_has(tmp_path: Path, monkeypatch) -> None:
+    prefix, python = shlex.quote(sys.prefix), shlex.quote(sys.executable)
+    make = f"make -C {shlex.quote(str(REPOSITORY))} env VENV={prefix} 'TORCH=torch<2.11'"
+    assert install_command("torch<2.11") == make
+    monkeypatch.setattr(environment, "_ROOT", tmp_path)  # installed without a clone
+    assert install_command("torch<2.11") == f"{python} -m pip install 'torch<2.11' torchvision"
+    monkeypatch.setattr(environment, "find_spec", {}.get)  # by uv, which installs no pip
+    remove, install = install_command("torch", another_build=True).split(" && ")
+    assert (remove, install) == tuple(f"uv pip {verb}install -p {prefix} torch torchvision" for verb in ("un", ""))
+
+
 @pytest.mark.parametrize(
     ("error", "remedy"),
     [
-        (ImportError("/lib64/libc.so.6: version `GLIBC_2.28' not found"), "run 'make env' again on a machine with"),
-        (ModuleNotFoundError("No module named 'torch'", name="torch"), "lacks it: activate the environment that"),
+        (ImportError("/lib64/libc.so.6: version `GLIBC_2.28' not found"), "make the environment again on"),
+        (ModuleNotFoundError("No module named 'torch'", name="torch"), "lacks it: activate the environment of raykd"),
         (ModuleNotFoundError("No module named 'my_net'", name="my_net"), ""),
         (ImportError("cannot import name 'KDD' from 'raykd'"), ""),
     ],

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from raykd.cluster import doctor
 from raykd.cluster.doctor import Finding, examine, torch_finding
 from raykd.data.load import list_datasets
 
+MAKE = shlex.join(["make", "-C", str(Path(__file__).parents[2]), "env", f"VENV={sys.prefix}"])
 H100 = ["NVIDIA H100, 535.104.05, 81559 MiB"]
 NEWER = ["NVIDIA H100, 580.65.06, 81559 MiB"]
 
@@ -27,11 +29,17 @@ NEWER = ["NVIDIA H100, 580.65.06, 81559 MiB"]
             False,
             H100,
             "bad",
-            f"535.104.05 supports CUDA 12 only: make env VENV={sys.prefix} 'TORCH=torch<2.11'",
+            f"535.104.05 supports CUDA 12 only: {MAKE} 'TORCH=torch<2.11'",
         ),
         ("13.2", False, NEWER, "bad", "CUDA_VISIBLE_DEVICES"),
         ("12.6", False, H100, "bad", "--gres=gpu:1"),
-        (None, False, H100, "bad", f"make env VENV={sys.prefix} TORCH=torch"),
+        (
+            None,
+            False,
+            H100,
+            "bad",
+            f"-y torch torchvision && {MAKE.replace('make', 'make -B', 1)} TORCH=torch",
+        ),
     ],
 )
 def test_if_torch_cannot_use_the_gpu_the_remedy_has_the_torch_to_install(cuda, has_gpu, drivers, verdict, part) -> None:

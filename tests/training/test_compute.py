@@ -54,7 +54,7 @@ def test_a_gpu_that_torch_has_no_code_for_is_one_line_with_the_remedy(monkeypatc
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 0))
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80", "compute_90"])
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla V100-SXM2-16GB")
-    with pytest.raises(ConfigError, match=r"has no code for the Tesla V100-SXM2-16GB \(sm_70\).*TORCH='torch<2.11'"):
+    with pytest.raises(ConfigError, match=r"the Tesla V100-SXM2-16GB \(sm_70\).* 'TORCH=torch<2.11' \(see README"):
         compute.device_for(1.0)
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_70", "sm_80"])
     assert compute.device_for(0.5) == torch.device("cuda")
