@@ -260,7 +260,7 @@ def warning_lines(plan: Plan) -> list[str]:
     paths = ("method", *(f"compare.{name}" for name in member_names(plan.experiment.compare)))
     lines = [
         f"warning: {method.title()} has a warm-up of {method.warmup_epochs:g} epochs, and students train for {epochs}, "
-        f"so its terms reach {100 * share:.0f} % of their weights; lower {path}.warmup_epochs"
+        f"so its terms reach {100 * share:.0f} % of their weights ({path}.warmup_epochs)"
         for path, method in zip(paths, plan.experiment.methods, strict=True)
         if students and isinstance(method, DKD) and (share := method.warmup(epochs - 1)) < 1
     ]

@@ -53,20 +53,15 @@ def test_plan_warns_of_a_warmup_that_is_longer_than_the_training(tmp_path, capsy
     assert parser.entry([*arguments, "--set", "student.epochs=16"]) == 0
     warnings = [line.strip() for line in capsys.readouterr().out.splitlines() if "warning:" in line]
     assert warnings == [
-        "warning: DKD has a warm-up of 20 epochs, and students train for 16, so its terms reach 75 % of their weights; "
-        "lower method.warmup_epochs"
+        "warning: DKD has a warm-up of 20 epochs, and students train for 16, so its terms reach 75 % of their weights "
+        "(method.warmup_epochs)"
     ]
     assert parser.entry([*arguments, "--set", "student.epochs=21"]) == 0
     assert "warning:" not in capsys.readouterr().out
     compared = ["plan", DIGITS, "--set", "compare=standardized_dkd", "--set", "student.epochs=16"]
     compared += ["--results", str(tmp_path / "r")]
     assert parser.entry(compared) == 0
-    assert "; lower compare.standardized_dkd.warmup_epochs\n" in capsys.readouterr().out
-    assert parser.entry([*compared, "--set", "compare.standardized_dkd.warmup_epochs=2"]) == 0
-    assert "warning:" not in capsys.readouterr().out
-    compared = ["plan", DIGITS, "--set", "compare=standardized_dkd", "--set", "student.epochs=16"]
-    assert parser.entry(compared) == 0
-    assert "; lower compare.standardized_dkd.warmup_epochs\n" in capsys.readouterr().out
+    assert " (compare.standardized_dkd.warmup_epochs)\n" in capsys.readouterr().out
     assert parser.entry([*compared, "--set", "compare.standardized_dkd.warmup_epochs=2"]) == 0
     assert "warning:" not in capsys.readouterr().out
 
