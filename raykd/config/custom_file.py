@@ -13,6 +13,7 @@ under functools.cache, a lock or a handle would fail, and copies of dataclass fi
 
 import ast
 import hashlib
+import inspect
 import sys
 from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
@@ -179,7 +180,7 @@ def create(cls: Any, text: str, noun: str) -> Any:
 
 def require_dataclass(cls: type, where: str) -> None:
     """Raise ConfigError if the class has typed fields and no @dataclass. where: names the class in the message."""
-    typed = [name for name, hint in vars(cls).get("__annotations__", {}).items() if "ClassVar" not in str(hint)]
+    typed = [name for name, hint in inspect.get_annotations(cls).items() if "ClassVar" not in str(hint)]
     if typed and "__dataclass_fields__" not in vars(cls):
         raise ConfigError(f"{where}: {', '.join(typed)} cannot be set; put @dataclass(frozen=True) above the class")
 
