@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from raykd.errors import ConfigError
+from raykd.on_disk import is_folder, is_there
 
 
 @contextmanager
@@ -25,7 +26,7 @@ def replacing(path: Path) -> Iterator[Path]:
     the place of its folder.
     """
     make_folder(path.parent)
-    if path.is_dir():
+    if is_folder(path):
         raise ConfigError(f"'{path}' is a folder, and a file has to be written there; move it away")
     temporary = _beside(path)
     try:
@@ -77,7 +78,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         _move_over(temporary, path, previous)
         _flush_folder(path.parent)
     finally:
-        if previous.is_dir() and not path.exists():
+        if is_folder(previous) and not is_there(path):
             previous.rename(path)
         for folder in (temporary, previous):
             shutil.rmtree(folder, ignore_errors=True)
@@ -90,7 +91,7 @@ def _move_over(temporary: Path, path: Path, previous: Path) -> None:
     """
     while True:
         with suppress(FileNotFoundError):  # the other process has moved it
-            if path.is_dir():
+            if is_folder(path):
                 path.rename(previous)
         try:
             temporary.rename(path)
@@ -103,7 +104,7 @@ def _move_over(temporary: Path, path: Path, previous: Path) -> None:
 
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files of killed writers from `folder`. The caller must be its only writer."""
-    for path in folder.glob(".*") if folder.is_dir() else ():
+    for path in folder.glob(".*") if is_folder(folder) else ():
         if is_leftover(path.name):
             path.unlink(missing_ok=True)
 

@@ -7,6 +7,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from raykd.on_disk import is_file
+
 _ROOT = Path(__file__).parents[1]  # of the clone from which raykd is imported, if it has a Makefile
 _LIBRARY = re.compile(r"\.so\b|undefined symbol|GLIBC")  # in the error of a shared library that does not fit
 _PACKAGES = ("torch", "torchvision", "timm", "ray")
@@ -23,7 +25,7 @@ def install_command(torch: str, another_build: bool = False) -> str:
         pip, environment = [sys.executable, "-m", "pip"], []
     remove = [*pip, "uninstall", *environment, *([] if environment else ["-y"]), "torch", "torchvision"]
     install = [*pip, "install", *environment, torch, "torchvision"]
-    if (_ROOT / "Makefile").is_file():
+    if is_file(_ROOT / "Makefile"):
         again = ["-B"] if another_build else []  # the environment was made with the same TORCH
         install = ["make", *again, "-C", str(_ROOT), "env", f"VENV={sys.prefix}", f"TORCH={torch}"]
     return f"{shlex.join(remove)} && {shlex.join(install)}" if another_build else shlex.join(install)

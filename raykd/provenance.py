@@ -17,6 +17,7 @@ from typing import Any
 
 from raykd.config import fingerprint
 from raykd.errors import flattened
+from raykd.on_disk import is_file
 
 VERSION = "0.1.0"  # of raykd, in pyproject.toml and raykd.__version__ too
 PACKAGES = ("torch", "torchvision", "timm", "ray", "optuna", "pyarrow", "numpy", "transformers")
@@ -76,7 +77,7 @@ def git_revision(git: Path) -> str | None:
         if not head.startswith("ref: "):
             return head
         name = head.removeprefix("ref: ")
-        if (git / name).is_file():
+        if is_file(git / name):
             return (git / name).read_text().strip()
         packed = (git / "packed-refs").read_text().splitlines()
         return next((line.split()[0] for line in packed if line.endswith(f" {name}")), None)

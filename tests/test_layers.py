@@ -16,7 +16,7 @@ EXPERIMENTS = PACKAGE.parent / "experiments"
 
 # Packages by level: each imports those of lower levels only. The modules beside the packages are level 0.
 LEVELS: tuple[frozenset[str], ...] = (
-    frozenset({"config", "errors", "outputs", "atomic", "file_lock", "provenance", "environment"}),
+    frozenset({"config", "errors", "outputs", "atomic", "file_lock", "provenance", "environment", "on_disk"}),
     frozenset({"data", "models", "methods"}),
     frozenset({"spec"}),
     frozenset({"store"}),
@@ -45,6 +45,7 @@ LEAN = (
     "raykd.config",
     "raykd.errors",
     "raykd.environment",
+    "raykd.on_disk",
     "raykd.outputs",
     "raykd.atomic",
     "raykd.file_lock",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from raykd.errors import ConfigError
 from raykd.models import Model
+from raykd.on_disk import is_file
 from raykd.spec.experiment import Experiment
 
 # The normalization of the CIFAR-100 loaders with which RepDistiller's and mdistiller's teachers were trained.
@@ -34,7 +35,7 @@ def with_published_teacher(experiment: Experiment, folder: Path) -> Experiment:
         raise ConfigError(f"--teachers {folder} and teacher_checkpoint = {file} both name a teacher; leave one out")
     name = experiment.published.partition(":")[0]
     places = [folder / place.format(name=name) for place in PLACES]
-    found = next((place for place in places if place.is_file()), None)
+    found = next((place for place in places if is_file(place)), None)
     if found is None:
         raise ConfigError(
             f"--teachers {folder}: no teacher '{name}' there; looked for {', '.join(map(str, places))}; {ORIGIN}"

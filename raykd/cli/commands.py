@@ -22,6 +22,7 @@ from raykd.cli.paper_output import check_paper_flags, write_tables
 from raykd.errors import COMMAND, ConfigError, shortened
 from raykd.methods import KD, AlphaWeighted, FeatureKD
 from raykd.models.hf_files import PREFIX as HF_PREFIX
+from raykd.on_disk import is_folder
 from raykd.spec.experiment import Experiment
 from raykd.spec.stages import STAGES, Stage
 
@@ -183,7 +184,7 @@ def bench(arguments: Namespace) -> None:
     for name in ("threads", "rounds"):
         if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
             raise ConfigError(f"--{name} {getattr(arguments, name)}: must be at least 1")
-    if arguments.json and not Path(arguments.json).absolute().parent.is_dir():
+    if arguments.json and not is_folder(Path(arguments.json).absolute().parent):
         raise ConfigError(f"--json {arguments.json}: the folder does not exist; make it, or name another one")
     if bool(arguments.student) != bool(arguments.teacher):
         raise ConfigError("bench: --student and --teacher name a pair of models; give both, or neither")

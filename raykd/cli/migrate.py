@@ -6,6 +6,7 @@ from filelock import Timeout
 
 from raykd.errors import COMMAND, ConfigError
 from raykd.file_lock import acquire, lock_at
+from raykd.on_disk import is_folder
 from raykd.store.run_store import RunStore
 from raykd.training.migration import apply_migration, describe_migration, plan_migration
 
@@ -15,7 +16,7 @@ def migrate_results(results: Path, dry_run: bool) -> None:
 
     Raises ConfigError if there is no such folder, if a process uses it, or if it cannot be written.
     """
-    if not results.is_dir():
+    if not is_folder(results):
         raise ConfigError(f"results folder '{results}' does not exist; name another with --results")
     if dry_run:
         _print(results, dry_run)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from raykd.atomic import write_bytes
 from raykd.errors import ConfigError, one_line
+from raykd.on_disk import is_folder
 
 if TYPE_CHECKING:
     from raykd.report.build import TableFormat
@@ -27,9 +28,9 @@ def check_paper_flags(arguments: Namespace) -> None:
     shown = one_line(output)
     if not table_format:
         raise ConfigError(f"--output {shown}: requires tables; add --format, such as --format latex")
-    if not output or Path(output).is_dir():
+    if not output or is_folder(Path(output)):
         raise ConfigError(f"--output '{shown}': must be a file; name one, such as tables.tex")
-    if not Path(output).absolute().parent.is_dir():
+    if not is_folder(Path(output).absolute().parent):
         raise ConfigError(f"--output {shown}: the folder does not exist; make it, or name another one")
 
 

@@ -14,6 +14,7 @@ from raykd.errors import ConfigError, DataError
 from raykd.models import Model, hf_files
 from raykd.models.hf_model import HuggingFace
 from raykd.models.weights import save_weights
+from raykd.on_disk import is_file
 from raykd.spec.experiment import PRETRAINED, Experiment
 
 
@@ -57,7 +58,7 @@ def _fetch_data(name: str, folder: Path, console: Console) -> None:
 
 def _fetch_weights(model: Model, folder: Path, console: Console) -> None:
     path = folder / f"{model.label}.safetensors"
-    if path.is_file():
+    if is_file(path):
         console.print(f"weights of {model.label} are in {path}", highlight=False)
         return
     console.print(f"downloading weights of {model.label} to {path}", highlight=False)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from raykd.errors import COMMAND, ConfigError, plural
+from raykd.on_disk import is_file, is_folder, is_there
 from raykd.spec.bundled import EXPERIMENTS, SLURM, experiment_files
 
 BUNDLED = (EXPERIMENTS, SLURM)
@@ -52,7 +53,7 @@ def make_project(folder: Path) -> str:
     """
     sources = {folder / source.name: source for source in BUNDLED}
     for target in sources:
-        if target.exists() or target.is_symlink():
+        if is_there(target) or target.is_symlink():
             raise ConfigError(f"init: '{target}' exists and is not replaced; name another folder: {COMMAND} init DIR")
     try:
         _copy_all(folder, sources)
@@ -61,13 +62,13 @@ def make_project(folder: Path) -> str:
         raise ConfigError(
             f"init: cannot write to '{folder}' ({reason}); name another folder: {COMMAND} init DIR"
         ) from None
-    made = [f"{target} ({plural(sum(path.is_file() for path in target.iterdir()), 'file')})" for target in sources]
+    made = [f"{target} ({plural(sum(is_file(path) for path in target.iterdir()), 'file')})" for target in sources]
     return "\n".join([f"made {' and '.join(made)}; next:", *_next_commands(folder)])
 
 
 def _copy_all(folder: Path, sources: dict[Path, Path]) -> None:
     """Copy each source to its target in `folder`. If that fails, remove what was made."""
-    created = [path for path in (folder, *folder.parents) if not path.exists()]
+    created = [path for path in (folder, *folder.parents) if not is_there(path)]
     moved: list[Path] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +83,7 @@ def _copy_all(folder: Path, sources: dict[Path, Path]) -> None:
         for target in moved:
             shutil.rmtree(target, ignore_errors=True)
         for path in created:
-            if path.is_dir():
+            if is_folder(path):
                 path.rmdir()
         raise
 

@@ -21,6 +21,7 @@ from raykd.cli.runs_text import (
 )
 from raykd.config.codec import write_record
 from raykd.errors import ConfigError, did_you_mean, one_line, plural, shortened
+from raykd.on_disk import is_file
 from raykd.report.read.search_summary import search_paths
 from raykd.store.cleaning import find_removable, remove_unneeded
 from raykd.store.records import TagsRecord
@@ -102,7 +103,7 @@ def _find_named(results: Path, names: Sequence[str]) -> tuple[list[RunFolder], l
     for name in names:
         if name in by_name:
             searches.append(by_name[name])
-        elif name and SearchFolder(Path(name)).record_path.is_file():
+        elif name and is_file(SearchFolder(Path(name)).record_path):
             searches.append(SearchFolder(Path(name)))
         else:
             try:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from raykd.cluster.sbatch_options import Option, script_defaults, split, translate, value_of
 from raykd.cluster.slurm_commands import SCRIPT, SlurmError, slurm_output
 from raykd.errors import ConfigError
+from raykd.on_disk import is_file
 from raykd.spec.bundled import find_experiment
 
 COLUMNS = ("NodeHost", "StateLong", "Gres", "GresUsed")
@@ -79,7 +80,7 @@ def _require_file(experiment: Sequence[str]) -> None:
         raise ConfigError(
             "no experiment file; usage: slurm/submit_best_gpu.sh [--dry-run] [--time=1:00:00] FILE [ARGS...]"
         )
-    if not find_experiment(experiment[0]).is_file():
+    if not is_file(find_experiment(experiment[0])):
         raise ConfigError(
             f"experiment file '{experiment[0]}' does not exist; write sbatch's options with '=', as in --time=1:00:00"
         )

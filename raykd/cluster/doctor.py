@@ -24,6 +24,7 @@ from raykd.cluster.slurm_commands import SlurmError, slurm_output
 from raykd.environment import import_remedy, install_command
 from raykd.errors import COMMAND, RaykdError, plural
 from raykd.file_lock import lock_at
+from raykd.on_disk import is_file, is_folder
 from raykd.spec.bundled import SLURM
 from raykd.spec.gpu_support import torch_for, unsupported_gpu
 from raykd.store.migration import old_teachers
@@ -152,7 +153,7 @@ def default_partition() -> str:
     if partition := os.environ.get("SBATCH_PARTITION"):
         return partition
     in_project = Path("slurm/site.sh")
-    site = in_project if in_project.is_file() else SLURM / "site.sh"
+    site = in_project if is_file(in_project) else SLURM / "site.sh"
     script = ["bash", "-c", 'source "$0" >&2; echo; echo $SBATCH_PARTITION', str(site)]
     done = subprocess.run(script, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     return done.stdout.strip().rpartition("\n")[2]
@@ -199,7 +200,7 @@ def _limits() -> Finding:
 
 
 def _results(results: Path) -> Iterator[Finding]:
-    folder = next(path for path in (results.absolute(), *results.absolute().parents) if path.is_dir())
+    folder = next(path for path in (results.absolute(), *results.absolute().parents) if is_folder(path))
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".raykd-doctor-") as file, lock_at(Path(file.name)):
             skew = abs(Path(file.name).stat().st_mtime - time.time())
@@ -223,7 +224,7 @@ def _results(results: Path) -> Iterator[Finding]:
 
 
 def _weights(folder: Path) -> Finding:
-    names = sorted(path.stem for path in folder.glob("*.safetensors")) if folder.is_dir() else []
+    names = sorted(path.stem for path in folder.glob("*.safetensors")) if is_folder(folder) else []
     if not names:
         return Finding("-", "weights", f"none in {folder}: the ViT teacher requires them ({COMMAND} prefetch)")
     return Finding("ok", "weights", ", ".join(names))

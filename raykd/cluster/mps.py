@@ -27,6 +27,7 @@ from typing import NoReturn
 from raykd.cluster.allocation import Node
 from raykd.cluster.ray_start import module_command
 from raykd.errors import ConfigError, RaykdError, RayNotStarted, shown
+from raykd.on_disk import is_there
 
 VARIABLE, PROGRAM = "RAYKD_MPS", "nvidia-cuda-mps-control"
 PIPES, LOGS, VISIBLE = "CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY", "CUDA_VISIBLE_DEVICES"
@@ -115,7 +116,7 @@ def start(folder: Path, num_gpus: int, environ: Mapping[str, str]) -> dict[str, 
             [PROGRAM, "-f"], env={**environ, **clients}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
         )
     deadline = time.monotonic() + START_S
-    while not (pipes / "control").exists():
+    while not is_there(pipes / "control"):
         if (code := daemon.poll()) is not None or time.monotonic() > deadline:
             ended = f"does not listen after {START_S:.0f} s" if code is None else f"ended with exit code {code}"
             lines = output.read_text(errors="replace").strip().splitlines()

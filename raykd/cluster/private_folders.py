@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from raykd.on_disk import is_there
+
 LOCK = ".owner"
 MAX_SESSION_S = 7 * 86_400.0  # how long the logs of a failed command's Ray cluster are kept
 MAX_UNLOCKED_S = 600.0  # a folder without a lock file is abandoned after this time; a new one has none for an instant
@@ -119,7 +121,7 @@ def remove_old_sessions(folder: Path) -> list[Path]:
     """
     removed = []
     for session in folder.glob("session_*_*"):
-        is_running = Path("/proc", session.name.rpartition("_")[2]).exists()
+        is_running = is_there(Path("/proc", session.name.rpartition("_")[2]))
         with suppress(OSError):
             if not is_running and time.time() - session.lstat().st_mtime > MAX_SESSION_S:
                 shutil.rmtree(session)

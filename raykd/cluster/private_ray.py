@@ -15,6 +15,7 @@ from pathlib import Path
 from raykd.cluster.private_folders import claimed
 from raykd.cluster.ray_token import make_token, write_token
 from raykd.errors import ConfigError
+from raykd.on_disk import is_folder
 
 MAX_TEMP_DIR_CHARACTERS = 43  # Ray appends up to 64 characters, and a Unix socket's path has at most 107
 
@@ -42,7 +43,7 @@ def private_folder(path: Path, token: str) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             # A link or another user's folder stays, and mkdir then fails.
-            if path.is_dir() and not path.is_symlink() and path.stat().st_uid == os.getuid():
+            if is_folder(path) and not path.is_symlink() and path.stat().st_uid == os.getuid():
                 shutil.rmtree(path)
             path.mkdir(mode=0o700)
             is_ours = stack.enter_context(claimed(path))

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from raykd.atomic import write_json
+from raykd.on_disk import is_folder
 
 MAX_STALLED = 2  # restarts without a new training step, after which the job stops
 MAX_HEADER_BYTES = 100_000_000  # the limit in the definition of the safetensors format
@@ -38,7 +39,7 @@ def read_results_note(path: Path) -> Path | None:
 
 def progress_digest(results: Path | None) -> str:
     """Return a digest that changes with each saved step of the work, and with nothing else; '' if there is none."""
-    if results is None or not results.is_dir():
+    if results is None or not is_folder(results):
         return ""
     lines = []
     for path in sorted(results.rglob("*")):

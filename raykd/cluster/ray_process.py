@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from raykd.cluster.subreaper import END_SIGNAL, NOTICE
+from raykd.on_disk import is_there
 
 STOP_TIMEOUT_S = 10
 LOG_LINES = 15
@@ -50,7 +51,7 @@ class RayProcess:
         self.name = name
         self._log_path = log_path
         self._started = time.monotonic()
-        self._num_notices = len(self._notices()) if log_path.exists() else 0  # notices of an earlier Ray of this job
+        self._num_notices = len(self._notices()) if is_there(log_path) else 0  # notices of an earlier Ray of this job
         with log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 command, env=environment, stdin=subprocess.PIPE, stdout=log, stderr=log, text=True

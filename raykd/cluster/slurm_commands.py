@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raykd.errors import ConfigError
+from raykd.on_disk import is_file
 
 TIMEOUT_S = 60
 SCRIPT = "slurm/ray_cluster.slurm"
@@ -67,7 +68,7 @@ def running_job(job_id: int) -> RunningJob:
         raise ConfigError(f"job {job_id} has no {missing[0]}: it was not submitted with sbatch {SCRIPT}")
     folder = Path(fields["WorkDir"])  # if sbatch had another --chdir, the script is in another folder
     root, is_script, _ = fields.get("Command", "").partition(f"/{SCRIPT}")
-    if is_script and not (folder / SCRIPT).is_file():
+    if is_script and not is_file(folder / SCRIPT):
         folder = Path(root)
     return RunningJob(job_id, fields["BatchHost"], folder, Path(fields["StdOut"]))
 

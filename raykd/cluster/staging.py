@@ -18,6 +18,7 @@ from pathlib import Path
 from raykd.cluster.allocation import Allocation
 from raykd.cluster.private_folders import claimed, remove_abandoned_below
 from raykd.errors import ConfigError
+from raykd.on_disk import is_file, is_folder
 from raykd.provenance import git_revision
 
 CODE = ("raykd", "experiments")  # of a checkout; a project of `init` has no raykd, and imports the installed one
@@ -147,7 +148,7 @@ class Staging:
 
 def _copy(source: Path, target: Path) -> None:
     """Copy a file or folder without hidden files, such as the locks of editors, which are broken links."""
-    if source.is_dir():
+    if is_folder(source):
         shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", ".*"))
     else:
         shutil.copy2(source, target)
@@ -163,7 +164,7 @@ def planned_staging(allocation: Allocation, environ: Mapping[str, str], with_cod
     name = f"rk-{os.getuid()}-{allocation.job_id}-files-{allocation.restart_count}"
     data: Path | None = allocation.submit_dir / (environ.get("RAYKD_DATA") or "data")
     data = data if _data_in(data) else None
-    has_code = (allocation.submit_dir / CODE[0]).is_dir()
+    has_code = is_folder(allocation.submit_dir / CODE[0])
     repository = allocation.submit_dir if with_code and has_code else None
     return Staging(Path(scratch) / name, repository, data) if repository or data else None
 
@@ -173,6 +174,6 @@ def _data_in(folder: Path | None) -> list[Path]:
 
 
 def _bytes(path: Path) -> int:
-    if path.is_file():
+    if is_file(path):
         return path.stat().st_size
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return sum(file.stat().st_size for file in path.rglob("*") if is_file(file))

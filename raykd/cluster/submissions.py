@@ -20,6 +20,7 @@ from raykd.cluster.jobs_api import JobsApi
 from raykd.cluster.ray_start import module_command
 from raykd.cluster.slurm_commands import SCRIPT
 from raykd.errors import COMMAND, ConfigError, Interrupted, RaykdError
+from raykd.on_disk import is_file
 from raykd.spec.bundled import find_experiment
 
 PACK = "pack"  # the command of raykd that runs in a job like an experiment, since it uses all nodes
@@ -37,7 +38,7 @@ def experiment_command(experiment: Sequence[str], folder: Path) -> list[str]:
     if experiment[0] == PACK:
         return [sys.executable, "-m", "raykd", *experiment]
     file = find_experiment(experiment[0], folder)
-    if not (folder / file).is_file():
+    if not is_file(folder / file):
         raise ConfigError(
             f"experiment file '{file}' does not exist in {folder}; submit with: sbatch {SCRIPT} "
             "experiments/distill_cnn.py [ARGS...]"
@@ -136,15 +137,15 @@ class Submissions:
     def copy_log(self, name: str, target: Path) -> None:
         """Copy all output until now to `target`. Raises OSError if it cannot be written."""
         source = self._log(name)
-        if source.is_file():
+        if is_file(source):
             shutil.copyfile(source, target)
 
     def output(self, name: str, follow: bool) -> Iterator[bytes]:
         """Yield an experiment's output, with `follow` until its end."""
         log = self._log(name)
-        while follow and not log.is_file() and not self.find(name).is_over:
+        while follow and not is_file(log) and not self.find(name).is_over:
             time.sleep(POLL_S)
-        if not log.is_file():
+        if not is_file(log):
             return
         with log.open("rb") as file:
             is_over = not follow

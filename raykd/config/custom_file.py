@@ -23,6 +23,7 @@ from types import ModuleType
 from typing import Any
 
 from raykd.errors import ConfigError, did_you_mean, errors_of, reading, require_file
+from raykd.on_disk import is_file
 
 _EXPERIMENTS = ("__main__", "<run_path>")  # modules in which an experiment file runs
 
@@ -213,7 +214,7 @@ def require_no_local_imports(path: str, text: str, noun: str) -> None:
             names = [node.module or ""]
         for name in (name.partition(".")[0] for name in names):
             beside = [Path(path).with_name(f"{name}.py"), Path(path).with_name(name) / "__init__.py"]
-            if name != "raykd" and name not in sys.stdlib_module_names and any(path.is_file() for path in beside):
+            if name != "raykd" and name not in sys.stdlib_module_names and any(is_file(path) for path in beside):
                 raise ConfigError(
                     f"{noun} file '{path}' imports '{name}' from its folder (line {getattr(node, 'lineno', 0)}), but "
                     f"only this file is sent to the workers: copy the code into it, or install {name} as a package"

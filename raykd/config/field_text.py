@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from raykd.config.typed import Config
+from raykd.on_disk import is_file
 
 
 def field_texts(cls: type[Config]) -> dict[str, str]:
@@ -31,7 +32,7 @@ def _texts_in_class(cls: type) -> Mapping[str, str]:
         path = inspect.getsourcefile(cls)
     except TypeError:  # a class of C, or of code that was executed as text
         return {}
-    return _texts_in_file(path).get(cls.__qualname__, {}) if path and Path(path).is_file() else {}
+    return _texts_in_file(path).get(cls.__qualname__, {}) if path and is_file(Path(path)) else {}
 
 
 @cache

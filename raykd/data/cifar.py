@@ -32,6 +32,7 @@ from raykd.data.regular_files import require_regular_file
 from raykd.data.sources import content_identity, hash_files
 from raykd.data.types import Channels, Split, StoredDataset
 from raykd.errors import COMMAND, DataError
+from raykd.on_disk import is_file, is_folder
 
 IMAGE_SIZE = 32  # pixels per side
 _CONFIGURATIONS = ("plain_text", "data")  # searched in the data folder itself, where there may be other data sets
@@ -121,7 +122,7 @@ def find(name: str, folder: Path, cache: Path | None = None) -> StoredDataset:
     Raises DataError if the folder holds none of the layouts, or if a checksum does not match.
     """
     variant = VARIANTS[name]
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise DataError(
             f"{folder}: no such folder; give --data-dir or RAYKD_DATA the folder with {variant.title}, "
             f"or run: {prefetch_command(name, folder)}"
@@ -209,12 +210,12 @@ def _identity_with_labels(variant: Cifar, identity: str) -> str:
 def _find_batches(variant: Cifar, folder: Path) -> Path | None:
     """Return the folder of the unpacked batches, or None."""
     batches = (root / variant.batches for root in (folder, folder / variant.folder))
-    return next((path for path in batches if path.is_dir()), None)
+    return next((path for path in batches if is_folder(path)), None)
 
 
 def _find_archive(variant: Cifar, folder: Path) -> Path | None:
     archives = (root / variant.archive for root in (folder, folder / variant.folder))
-    return next((path for path in archives if path.is_file()), None)
+    return next((path for path in archives if is_file(path)), None)
 
 
 def _find_parquet(variant: Cifar, folder: Path) -> tuple[Path, dict[str, parquet_folder.Files]] | None:
@@ -234,7 +235,7 @@ def _verify_batches(variant: Cifar, batches: Path, hashes: FileHashes, prefetch:
     dataset_class = _dataset_class(variant)
     meta = (dataset_class.meta["filename"], dataset_class.meta["md5"])
     for name, md5 in (*dataset_class.train_list, *dataset_class.test_list, meta):
-        if not (batches / name).is_file():
+        if not is_file(batches / name):
             raise DataError(f"{batches / name}: missing from the unpacked batches; run: {prefetch}")
         _verify(batches / name, md5, hashes, prefetch)
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from raykd.errors import ConfigError, DataError, did_you_mean
+from raykd.on_disk import is_folder
 
 FOLDERS = {"imagenet": ("imagenet", "imagenet-1k", "ILSVRC2012"), "tiny_imagenet": ("tiny-imagenet-200",)}
 CIFAR = ("cifar10", "cifar100", "cifar100-coarse")
@@ -82,5 +83,5 @@ def folder_of(name: str, data_folder: Path | None) -> Path:
         raise DataError(f"{name} is read from a folder: give --data-dir, or set RAYKD_DATA")
     if name in FOLDERS:
         places = [data_folder / folder for folder in FOLDERS[name]]
-        return next((folder for folder in places if folder.is_dir()), places[0])
+        return next((folder for folder in places if is_folder(folder)), places[0])
     return (data_folder / PACKED_FOLDER if kind_of(name) == "packed" else data_folder) / place

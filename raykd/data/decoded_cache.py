@@ -16,6 +16,7 @@ from torch import Tensor
 
 from raykd.atomic import write_bytes
 from raykd.data.types import Split
+from raykd.on_disk import is_there
 
 _log = logging.getLogger(__name__)
 _MAX_NAME = 60  # letters of the data set's name in the file's name
@@ -35,7 +36,7 @@ def read(path: Path, identity: str) -> tuple[Split, Split] | None:
     The checksum costs one pass over the bytes (0.04 s), which training reads anyway, and detects damage that
     safetensors' check of the length does not.
     """
-    if not path.exists():
+    if not is_there(path):
         return None
     try:
         return _map(path, identity)

@@ -23,6 +23,7 @@ import pyarrow as pa
 from raykd.atomic import write_bytes
 from raykd.data.regular_files import REDOWNLOAD
 from raykd.errors import DataError
+from raykd.on_disk import is_there
 from raykd.provenance import AT_REST_S
 
 _log = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ class FileHashes:
     def read(self, cache: Path) -> None:
         """Add the hashes that an earlier process has written to the folder `cache`."""
         path = self._path(cache)
-        if not path.exists():
+        if not is_there(path):
             return
         try:
             content = path.read_bytes()

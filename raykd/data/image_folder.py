@@ -23,6 +23,7 @@ from raykd.data.sources import EncodedImage, Source, key_of, split_by_size
 from raykd.data.splits import DATA_NAME_REMEDY, SPLIT_NAMES, TRAIN, choose_test_split, has_train_and_test
 from raykd.data.types import Channels, Split, StoredDataset
 from raykd.errors import DataError, did_you_mean, plural
+from raykd.on_disk import is_folder
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 LAYOUT = "train/<class>/*.png and test/<class>/*.png (or .jpg)"
@@ -112,7 +113,7 @@ def find(
     ignored: names of splits that are not read, such as one without labels. statistics: published mean and std.
     Raises DataError, with file or folder and remedy, for anything that differs from the layout.
     """
-    if not place.is_dir():
+    if not is_folder(place):
         raise DataError(f"{place}: no such folder; {DATA_NAME_REMEDY}, with {LAYOUT}")
     entries = [entry.name for entry in list_folder(place)]
     splits = [name for name in _splits_in(place) if name not in ignored]
@@ -132,7 +133,7 @@ def exists(place: Path) -> bool:
 
 
 def _splits_in(place: Path) -> list[str]:
-    return [name for name in SPLIT_NAMES if (place / name).is_dir()]
+    return [name for name in SPLIT_NAMES if is_folder(place / name)]
 
 
 def class_folders(split: Path) -> dict[str, Path]:
@@ -145,7 +146,7 @@ def class_folders(split: Path) -> dict[str, Path]:
         if entry.suffix.lower() in SUFFIXES:
             require_regular_file(entry)
             raise DataError(f"{entry}: is an image outside of the class folders; move it into one: {LAYOUT}")
-        if entry.is_dir():
+        if is_folder(entry):
             name = unicodedata.normalize("NFC", entry.name)
             if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
                 raise DataError(f"{entry}: a class's name must be plain text in UTF-8; rename the folder")

@@ -17,6 +17,7 @@ from raykd.data import image_folder, parquet_folder, webdataset
 from raykd.data.sources import Source
 from raykd.data.splits import TEST
 from raykd.errors import DataError
+from raykd.on_disk import is_folder
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _LAYOUTS = (
@@ -33,7 +34,7 @@ def exists(place: Path) -> bool:
 
 def find(place: Path) -> Source:
     """Find the images below `place` in the first layout that exists. Raises DataError if none does, or for a fault."""
-    if not place.is_dir():
+    if not is_folder(place):
         raise DataError(
             f"{place}: no such folder; raykd does not download ImageNet: get it from image-net.org or the Hugging Face "
             f"Hub, and put it there as {_LAYOUTS}"
@@ -41,6 +42,6 @@ def find(place: Path) -> Source:
     for layout in (parquet_folder, webdataset):
         if layout.find_files(place):
             return layout.find(place, ignored=(TEST,), statistics=(MEAN, STD))
-    if image_folder.exists(place) or (place / "train").is_dir():
+    if image_folder.exists(place) or is_folder(place / "train"):
         return image_folder.find(place, ignored=(TEST,), statistics=(MEAN, STD))
     raise DataError(f"{place}: holds no layout of ImageNet that raykd reads; it reads {_LAYOUTS}")

@@ -27,6 +27,7 @@ from raykd.data.sources import Source
 from raykd.data.splits import has_train_and_test
 from raykd.data.types import Dataset, Split, StoredDataset, channel_statistics, constant_channels
 from raykd.errors import ConfigError
+from raykd.on_disk import is_file, is_folder
 
 _SOURCES: dict[str, Callable[[Path], Source]] = {
     "folder": image_folder.find,
@@ -163,10 +164,10 @@ def _find_cifar(name: str, folder: Path, image_size: int | None, cache: Path | N
 
 
 def _list_custom_datasets(folder: Path) -> tuple[str, ...]:
-    places = [place for place in sorted(folder.iterdir()) if place.is_dir()] if folder.is_dir() else []
+    places = [place for place in sorted(folder.iterdir()) if is_folder(place)] if is_folder(folder) else []
     names = [name for place in places if (name := _name_of(place))]
     packs = folder / dataset_names.PACKED_FOLDER
-    packed = sorted(place.name for place in packs.iterdir() if (place / RECORD).is_file()) if packs.is_dir() else ()
+    packed = sorted(place.name for place in packs.iterdir() if is_file(place / RECORD)) if is_folder(packs) else ()
     return (*names, *(f"packed:{name}" for name in packed))
 
 

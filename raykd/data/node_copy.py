@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from raykd.file_lock import lock_at
+from raykd.on_disk import is_file, is_folder
 from raykd.provenance import file_sha256
 
 NODE_DATA = "RAYKD_NODE_DATA"
@@ -26,13 +27,13 @@ def copy_to_node(record: Path, environ: Mapping[str, str]) -> Path:
     fit or cannot be copied.
     """
     place, pack = environ.get(NODE_DATA), record.parent
-    if not place or not record.is_file():
+    if not place or not is_file(record):
         return pack
     copy = Path(place) / f"{pack.name}-{file_sha256(record)[:16]}"
     try:
         copy.parent.mkdir(parents=True, exist_ok=True)
         with lock_at(copy.with_name(f"{copy.name}.lock")):
-            return copy if copy.is_dir() or _copy(pack, copy) else pack
+            return copy if is_folder(copy) or _copy(pack, copy) else pack
     except OSError as error:
         _log.warning("%s is read in place: it cannot be copied to %s (%s)", pack, place, error.strerror or error)
         return pack

@@ -29,6 +29,7 @@ from torch import Tensor
 from raykd.config.codec import read_record
 from raykd.data.types import Channels, Resizing
 from raykd.errors import COMMAND, DataError, plural
+from raykd.on_disk import is_folder
 
 VERSION = 1
 ROWS_PER_BATCH = 256
@@ -231,7 +232,7 @@ class _Rows:
 
 def read_pack_record(folder: Path) -> PackRecord:
     """Return the record of the pack in `folder`. Raises DataError if there is no complete pack, or it is damaged."""
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise DataError(f"{folder}: no such folder; pack a data set with: {COMMAND} pack NAME")
     record = read_record(PackRecord, folder / RECORD)
     if record is None:

@@ -20,6 +20,7 @@ from raykd.config.codec import read_record, write_record
 from raykd.data.image_packing import PackOptions
 from raykd.data.pack_errors import TO_ANOTHER_FOLDER, PackError
 from raykd.file_lock import acquire, is_locked, lock_at
+from raykd.on_disk import is_there
 
 LOCK, PACKING = ".lock", "packing.json"
 _POLL_S = 0.2  # how often a waiting process tries to acquire the lock
@@ -43,7 +44,7 @@ def require_same_options(folder: Path, options: PackOptions, is_mine: bool) -> N
     if found is None or found.options.key == options.key:
         return
     path = folder / LOCK
-    if not is_mine and path.exists() and is_locked(lock_at(path)):
+    if not is_mine and is_there(path) and is_locked(lock_at(path)):
         raise _packed_by_another(folder, found)
     raise PackError(
         f"{folder}: holds an unfinished pack {found.options.described}",

@@ -13,6 +13,7 @@ from raykd.data.pack_errors import TO_ANOTHER_FOLDER, Alternative, PackError
 from raykd.data.shard_writer import ShardTask
 from raykd.data.sources import EncodedImage
 from raykd.errors import DataError
+from raykd.on_disk import is_folder
 
 _BYTES_PER_ROW = 100  # label, checksum, offset and the index's row, before and after the pack is complete
 _SAMPLED_UNITS, _SAMPLED_IMAGES = 16, 4  # the size of a sample: units, and images of each unit
@@ -28,7 +29,7 @@ def require_space(folder: Path, tasks: Sequence[ShardTask], options: PackOptions
     The required space is exact for original images, apart from Parquet's row groups, and for raw ones. It is estimated
     from a sample if images are encoded again.
     """
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    existing = next(path for path in (folder, *folder.absolute().parents) if is_folder(path))
     if not os.access(existing, os.W_OK | os.X_OK):
         raise PackError(f"{folder}: cannot be written, for lack of permission in {existing}", "", TO_ANOTHER_FOLDER)
     disk = shutil.disk_usage(existing)

@@ -34,6 +34,7 @@ from raykd.data.sources import Source, Unit, content_identity, notes_on_shared_f
 from raykd.data.splits import TEST, TRAIN
 from raykd.data.types import Channels, statistics_of_sums
 from raykd.errors import DataError, plural
+from raykd.on_disk import is_folder, is_there
 
 SKIPPED = "skipped.txt"
 Runner = Callable[[Sequence[ShardTask]], Iterator[WrittenShard]]  # calls write_shard on each; results in any order
@@ -100,12 +101,12 @@ def _require_place_for(plan: PackPlan, is_locked: bool = False) -> None:
     """Raise PackError if the folder of `plan` holds another pack, or anything else. is_locked: by this process."""
     folder = plan.folder
     existing = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
-    if not existing.is_dir():
+    if not is_folder(existing):
         where = "there" if existing == folder else "below it"
         raise PackError(f"{existing}: is no folder, and the pack has to be written {where}", "", TO_ANOTHER_FOLDER)
     # In this order, because another process writes packing.json before any shard, and removes it after pack.json.
-    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    is_begun = (folder / PACKING).exists()
+    names = sorted(path.name for path in folder.iterdir()) if is_folder(folder) else []
+    is_begun = is_there(folder / PACKING)
     record = read_record(PackRecord, folder / RECORD)
     if record is not None and record.source_key != plan.key:
         raise HoldsOtherPack(
@@ -148,7 +149,7 @@ def pack(
     record = _complete(plan)
     if record is not None:
         return record
-    if not plan.folder.exists():
+    if not is_there(plan.folder):
         require_space(plan.folder, plan.tasks, plan.options)  # before the folder is made
     with locked(plan.folder, plan.key, on_wait):
         _require_place_for(plan, is_locked=True)  # again, for what another process has written meanwhile
@@ -175,7 +176,7 @@ def _complete(plan: PackPlan) -> PackRecord | None:
 def _pack(plan: PackPlan, run_tasks: Runner, report: Callable[[WrittenShard, bool], None]) -> PackRecord:
     written = {task.file: found for task in plan.tasks if (found := read_written(task))}
     missing = [task for task in plan.tasks if task.file not in written]
-    if outdated := sum(task.path.exists() for task in missing):
+    if outdated := sum(is_there(task.path) for task in missing):
         _log.warning("%s: %s of changed files are packed again", plan.folder, plural(outdated, "shard"))
     require_space(plan.folder, missing, plan.options)
     num_damaged = 0
@@ -335,5 +336,5 @@ def _remove_unfinished(plan: PackPlan) -> None:
         if path.name not in kept and _belongs_to_pack(path.name) and not path.name.startswith("."):
             path.unlink(missing_ok=True)
     remove_leftovers(plan.folder)
-    if (plan.folder / LOCK).exists():  # a complete pack may be on a read-only disk, where even this would be an error
+    if is_there(plan.folder / LOCK):  # a complete pack may be on a read-only disk, where even this would be an error
         (plan.folder / LOCK).unlink(missing_ok=True)  # a process that still waits for it finds a complete pack

@@ -40,6 +40,7 @@ from raykd.data.sources import (
 from raykd.data.splits import DATA_NAME_REMEDY, SPLIT_NAMES, TRAIN, choose_test_split
 from raykd.data.types import Channels, Split, StoredDataset
 from raykd.errors import DataError, plural
+from raykd.on_disk import is_folder
 
 LAYOUT = "train.parquet and test.parquet, or several files each: train-00000-of-00002.parquet"
 FILE_NAMES = ("train.parquet", "train-00000-of-00002.parquet", "train/0000.parquet", "each in data/ too")
@@ -135,7 +136,7 @@ def find(
     ignored: names of splits that are not read, such as one without labels. statistics: published mean and std.
     Raises DataError, with file and remedy, for anything that differs from the layout.
     """
-    if not place.is_dir():
+    if not is_folder(place):
         raise DataError(f"{place}: no such folder; {DATA_NAME_REMEDY}, with {LAYOUT}")
     files = {split: files for split, files in find_files(place).items() if split not in ignored}
     test_name, notes = choose_test_split(place, files, LAYOUT, "Parquet of", list(files) or _list_entries(place))
@@ -161,9 +162,9 @@ def find_files(folder: Path, configurations: Collection[str] | None = None) -> d
 
     Raises DataError if files are missing or redundant, or if there are several data sets to choose from.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         return {}
-    subfolders = [entry for entry in list_folder(folder) if entry.is_dir() and entry.name not in SPLIT_NAMES]
+    subfolders = [entry for entry in list_folder(folder) if is_folder(entry) and entry.name not in SPLIT_NAMES]
     places = [folder, *(entry for entry in subfolders if configurations is None or entry.name in configurations)]
     splits_by_place = {place: splits for place in places if (splits := _splits_in(place))}
     if len(splits_by_place) > 1:
@@ -189,7 +190,7 @@ def _splits_in(place: Path) -> dict[str, Files]:
             layouts.setdefault(match[1], {}).setdefault(entry.name, []).append(entry)
         elif match := _SHARD.fullmatch(entry.name):
             layouts.setdefault(match[1], {}).setdefault(f"{match[1]}-*-of-*.parquet", []).append(entry)
-        elif entry.is_dir() and entry.name in SPLIT_NAMES:
+        elif is_folder(entry) and entry.name in SPLIT_NAMES:
             if files := [file for file in list_folder(entry) if file.suffix == ".parquet"]:
                 layouts.setdefault(entry.name, {})[f"{entry.name}/"] = files
         elif _SIMILAR.fullmatch(entry.name):

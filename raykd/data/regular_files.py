@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from raykd.errors import DataError
+from raykd.on_disk import is_folder
 
 REDOWNLOAD = "copy or download it again"
 _KINDS = {
@@ -71,8 +72,8 @@ def walk(folder: Path, suffixes: Collection[str], ancestors: tuple[tuple[int, in
     for entry in _entries(folder):
         path = folder / entry.name
         # DirEntry.is_dir raises for a link that cannot be followed. For other entries it makes no system call.
-        is_folder = path.is_dir() if entry.is_symlink() else entry.is_dir()
-        if is_folder and path.suffix.lower() not in suffixes:
+        descends = is_folder(path) if entry.is_symlink() else entry.is_dir()
+        if descends and path.suffix.lower() not in suffixes:
             yield from walk(path, suffixes, (*ancestors, key))
         else:
             yield path

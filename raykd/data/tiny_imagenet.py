@@ -18,6 +18,7 @@ from raykd.data import image_folder
 from raykd.data.image_folder import FolderSource, LabeledFiles
 from raykd.data.regular_files import FileVersion, list_folder, require_regular_file
 from raykd.errors import DataError, plural
+from raykd.on_disk import is_file, is_folder, is_there
 
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 _ANNOTATIONS, _WORDS, _IMAGES = "val_annotations.txt", "words.txt", "images"
@@ -26,15 +27,15 @@ _NOTE = "'val' is the test split, because the labels of 'test' are not published
 
 def exists(place: Path) -> bool:
     """Return whether `place` looks like this layout. `find` then checks the files."""
-    return (place / "train").is_dir() and (place / "val").is_dir()
+    return is_folder(place / "train") and is_folder(place / "val")
 
 
 def find(place: Path) -> FolderSource:
     """List the images below `place`. Raises DataError, with the file and the remedy, if something is missing."""
-    if not place.is_dir():
+    if not is_folder(place):
         raise DataError(f"{place}: no such folder; download {URL} and unpack it there")
     for name in ("train", "val", _WORDS):
-        if not (place / name).exists():
+        if not is_there(place / name):
             raise DataError(f"{place}: has no {name}; download {URL} again and unpack it there")
     folders = image_folder.class_folders(place / "train")
     wnids = tuple(sorted(folders))
@@ -48,13 +49,13 @@ def find(place: Path) -> FolderSource:
 
 
 def _images_of(folder: Path) -> Path:
-    return folder / _IMAGES if (folder / _IMAGES).is_dir() else folder
+    return folder / _IMAGES if is_folder(folder / _IMAGES) else folder
 
 
 def _list_val(val: Path, wnids: Sequence[str]) -> LabeledFiles:
     """Return the images of the validation split by class, and in the order of their names in each class."""
     by_label: list[list[FileVersion]] = [[] for _ in wnids]
-    if (val / _ANNOTATIONS).is_file():
+    if is_file(val / _ANNOTATIONS):
         for name, label in _read_annotations(val / _ANNOTATIONS, wnids).items():
             by_label[label].append(require_regular_file(val / _IMAGES / name))
         listed = {file.path.name for files in by_label for file in files}

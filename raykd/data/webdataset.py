@@ -41,6 +41,7 @@ from raykd.data.sources import (
 from raykd.data.splits import DATA_NAME_REMEDY, SPLIT_NAMES, TRAIN, choose_test_split
 from raykd.data.types import Channels, Split, StoredDataset
 from raykd.errors import DataError, plural, shown
+from raykd.on_disk import is_file, is_folder
 
 LAYOUT = "train-000000.tar and validation-000000.tar (or test-, and NAME- before it)"
 _NAME = re.compile(
@@ -137,7 +138,7 @@ def find(place: Path, ignored: Collection[str] = (), statistics: tuple[Channels,
     ignored: names of splits that are not read, such as one without labels. statistics: published mean and std.
     Raises DataError, with file and remedy, for anything that differs from the layout.
     """
-    if not place.is_dir():
+    if not is_folder(place):
         raise DataError(f"{place}: no such folder; {DATA_NAME_REMEDY}, with {LAYOUT}")
     files = {split: files for split, files in find_files(place).items() if split not in ignored}
     existing = list(files) or [entry.name for entry in list_folder(place)]
@@ -161,7 +162,7 @@ def find(place: Path, ignored: Collection[str] = (), statistics: tuple[Channels,
 def find_files(place: Path) -> dict[str, tuple[Path, ...]]:
     """Return the tar files of each split in `place`, in order. Raises DataError if some are missing or redundant."""
     by_split: dict[str, list[re.Match[str]]] = {}
-    for entry in list_folder(place) if place.is_dir() else []:
+    for entry in list_folder(place) if is_folder(place) else []:
         if entry.name.endswith((".tar.gz", ".tgz")) and _NAME.fullmatch(f"{entry.name.partition('.t')[0]}.tar"):
             raise DataError(f"{entry}: is compressed, and images cannot be found in it without reading all; run gunzip")
         if match := _NAME.fullmatch(entry.name):
@@ -272,7 +273,7 @@ def _paired(
 def _class_names(place: Path, train: LabeledTars) -> tuple[str, ...]:
     """Return the class names by label. Raises DataError if a label has no training image."""
     present = {image.label for _, images in train for image in images}
-    path = next((place / name for name in _CLASS_FILES if (place / name).is_file()), None)
+    path = next((place / name for name in _CLASS_FILES if is_file(place / name)), None)
     names = _read_names(path) if path else tuple(str(label) for label in range(max(present) + 1))
     if max(present) >= len(names):
         raise DataError(

@@ -14,6 +14,7 @@ from pathlib import Path
 from raykd.atomic import is_leftover, replacing_folder
 from raykd.errors import ConfigError
 from raykd.file_lock import is_locked, lock_at
+from raykd.on_disk import is_file, is_folder
 
 _LOCK = ".export.lock"  # in the temporary folder; locked by the process that writes there
 _MAX_UNLOCKED_S = 3600.0  # after this time, a temporary folder without a lock file is a leftover
@@ -72,8 +73,8 @@ def _is_abandoned(folder: Path) -> bool:
     An export makes its folder and then its lock file, so a folder without one may be an export that is just starting.
     """
     try:
-        if (folder / _LOCK).is_file():
+        if is_file(folder / _LOCK):
             return not is_locked(lock_at(folder / _LOCK))
-        return folder.is_dir() and time.time() - folder.stat().st_mtime > _MAX_UNLOCKED_S
+        return is_folder(folder) and time.time() - folder.stat().st_mtime > _MAX_UNLOCKED_S
     except FileNotFoundError:  # it was renamed or removed in the meantime
         return False

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from raykd.errors import COMMAND, ConfigError, require_file, shown
+from raykd.on_disk import is_file, is_folder
 
 PREFIX = "hf:"
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
@@ -68,8 +69,8 @@ def _absolute(name: str) -> str:
     """Return the absolute path of a folder, or a repository's name. Raises ConfigError if `name` is neither."""
     folder = Path(name).expanduser()
     try:
-        if name and folder.is_dir():
-            if not (folder / CONFIG).is_file():
+        if name and is_folder(folder):
+            if not is_file(folder / CONFIG):
                 raise ConfigError(f"model = {PREFIX}{name}: the folder has no {CONFIG}; name one of save_pretrained")
             return str(folder.resolve())
     except OSError as error:
@@ -86,7 +87,7 @@ def find_file(name: str, file: str) -> Path | None:
     """Return the path of a file in a folder or a cached repository; None if it is not there."""
     folder = Path(name)
     if folder.is_absolute():
-        return folder / file if (folder / file).is_file() else None
+        return folder / file if is_file(folder / file) else None
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(name, file)  # or a mark that the repository does not have the file
@@ -161,7 +162,7 @@ def class_names(weights: Path) -> tuple[str, ...]:
     Raises ConfigError if it is damaged.
     """
     path = weights.with_name(CONFIG)
-    labels = _read_json(path).get("id2label") if path.is_file() else None
+    labels = _read_json(path).get("id2label") if is_file(path) else None
     if not isinstance(labels, Mapping):
         return ()
     try:

@@ -25,6 +25,7 @@ from raykd.models.torch_file import (
     is_placeholder,
     read_torch_file,
 )
+from raykd.on_disk import is_file
 
 _MODEL_REMEDY = "name the model that these weights were trained with"
 _TORCH_MAGIC = (b"PK\x03\x04", b"\x80\x02\x8a\x0a")  # a zip file, and torch's older format
@@ -57,7 +58,7 @@ def require_file(path: Path) -> None:
     """Raise ConfigError unless `path` is a regular file; for a folder, the message lists the weights files in it."""
     if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
         suffixes = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar")
-        names = sorted(child.name for child in path.iterdir() if child.suffix in suffixes and child.is_file())
+        names = sorted(child.name for child in path.iterdir() if child.suffix in suffixes and is_file(child))
         remedy = f"name a file in it, such as {', '.join(names[:3])}" if names else "name a file of weights"
         raise ConfigError(f"weights file '{path}' is a folder; {remedy}")
     errors.require_file("weights file", path, "check the path, or leave it out to train")
@@ -72,7 +73,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def _metadata(path: Path) -> dict[str, str]:
-    if path.suffix != ".safetensors" and not path.is_file():
+    if path.suffix != ".safetensors" and not is_file(path):
         return {}
     require_file(path)
     if not _is_safetensors(path):

@@ -15,6 +15,7 @@ import torch
 from ray.util.metrics import Gauge
 
 from raykd.atomic import write_json
+from raykd.on_disk import find, is_there
 from raykd.spec.plan import Run
 from raykd.training.hooks import EpochReport
 
@@ -58,8 +59,8 @@ def scrape_targets(results: Path) -> Iterator[None]:
     Files that killed commands on this machine left are removed first.
     """
     folder, host = results / ".monitoring", socket.gethostname()
-    for path in folder.glob(f"{host}-*.json"):
-        if not Path(f"/proc/{path.stem.rpartition('-')[2]}").exists():
+    for path in find(folder, f"{host}-*.json"):
+        if not is_there(Path(f"/proc/{path.stem.rpartition('-')[2]}")):
             path.unlink(missing_ok=True)
     nodes = [node for node in ray.nodes() if node["Alive"]]
     targets = [f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}" for node in nodes]

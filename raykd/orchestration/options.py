@@ -16,6 +16,7 @@ from raykd.data.packed_dataset import open_packed
 from raykd.data.sources import Source
 from raykd.data.square_statistics import with_exact_statistics
 from raykd.data.types import Dataset
+from raykd.on_disk import is_folder
 from raykd.spec.callback import Callback
 from raykd.spec.experiment import Data, Experiment
 from raykd.spec.stages import STAGES, Stage
@@ -97,4 +98,4 @@ def _open_once(
 def _load_once(name: str, folder: Path, image_size: int | None, decoded: Path) -> Dataset:
     """Load the images, which depend on these fields of `Data` only."""
     source = _listed.pop((name, folder), None)
-    return load_dataset(name, folder, image_size, cache=decoded if decoded.is_dir() else None, source=source)
+    return load_dataset(name, folder, image_size, cache=decoded if is_folder(decoded) else None, source=source)

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from raykd.atomic import replacing
 from raykd.config.damage import damaged
+from raykd.on_disk import find, is_file
 from raykd.orchestration.data_storage import with_packs
 from raykd.orchestration.options import Options, dataset_of
 from raykd.orchestration.progress import log
@@ -59,7 +60,7 @@ def _evaluate(folder: RunFolder, options: Options, console: Console) -> None:
 def _planned_folders(results: Path) -> list[RunFolder]:
     """Return the folders of all planned runs, by family and name."""
     folders: dict[Path, RunFolder] = {}
-    for path in sorted(results.glob("*/plan.json")):
+    for path in find(results, "*/plan.json"):
         plan, family = read_plan(path), path.parent.name
         compared: tuple[Stage, tuple[str, ...]] = "distilled", tuple(chain(*plan.comparison.values()))
         for stage, names in (*plan.stages.items(), compared):
@@ -97,16 +98,16 @@ def _outdated_models(results: Path, best_runs: Collection[str]) -> list[Path]:
 
     They are kept, because they may be the only copies of runs that were removed. best_runs: '<family>_<role>' of each.
     """
-    families = [path.parent.name for path in sorted(results.glob("*/plan.json"))]
+    families = [path.parent.name for path in find(results, "*/plan.json")]
     names = [f"{family}_{role}" for family in families for role in ROLES.values()]
     paths = [results / SAVED_MODELS / f"{name}.safetensors" for name in names if name not in best_runs]
-    return [path for path in paths if path.is_file()]
+    return [path for path in paths if is_file(path)]
 
 
 def _best_of_each_role(results: Path) -> dict[str, RunFolder]:
     """Return the finished run with the best validation top-1 of each '<family>_<role>', without compared methods."""
     best: dict[str, tuple[float, RunFolder]] = {}
-    for path in sorted(results.glob("*/plan.json")):
+    for path in find(results, "*/plan.json"):
         for stage, names in read_plan(path).stages.items():
             for folder in (planned_folder(results, path.parent.name, stage, name) for name in names):
                 record, family_role = folder.record(), f"{path.parent.name}_{ROLES[stage]}"

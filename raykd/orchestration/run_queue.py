@@ -70,8 +70,9 @@ class JobStatus:
     """The progress of a job.
 
     report, first_report: of its last epoch, and of the first one in this command. locked_at: when a slot last found its
-    run locked by another command. times: seconds from the queue's start to 'started', 'first epoch', 'last epoch' and
-    'ended'. lines: what the worker adds to the command's log.
+    run locked by another command. blames_gpu: whether another GPU may do what the worker that died could not.
+    failed_on: the slot whose GPU could not do the job, so that another one tries it. times: seconds from the queue's
+    start to 'started', 'first epoch', 'last epoch' and 'ended'. lines: what the worker adds to the command's log.
     """
 
     job: Job
@@ -82,6 +83,8 @@ class JobStatus:
     report: EpochReport | None = None
     first_report: EpochReport | None = None
     locked_at: float | None = None
+    blames_gpu: bool = False
+    failed_on: int | None = None
     times: dict[str, float] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
 
@@ -162,25 +165,28 @@ class RunQueue:
         if current is not None and self._is_stopping:
             self.finish(slot, current.job.name, State.STOPPED, "its worker died; the last checkpoint is kept")
         elif current is not None and current.attempts >= MAX_ATTEMPTS:
-            self.finish(slot, current.job.name, State.FAILED, give_up_reason(current.attempts, current.reason))
+            reason = give_up_reason(current.attempts, current.reason)
+            self.finish(slot, current.job.name, State.FAILED, reason, current.blames_gpu)
             current = None
         if self._is_stopping:
             return None
         lost = self.lost_slots()  # they cannot restart while others use the nodes that are left
-        chosen = current or self._first_ready() or next((s for s in running if s.slot in lost), None)
+        chosen = current or self._first_ready(slot) or next((s for s in running if s.slot in lost), None)
         if chosen is None:
             return None
-        chosen.state, chosen.slot, chosen.reason = State.RUNNING, slot, ""
+        chosen.state, chosen.slot, chosen.reason, chosen.blames_gpu = State.RUNNING, slot, "", False
         chosen.attempts += 1
         chosen.times.setdefault("started", time.monotonic() - self._started)
         return chosen.job
 
-    def _first_ready(self) -> JobStatus | None:
-        """Return the first job that can start. Runs that another command has locked come last, after a pause."""
+    def _first_ready(self, slot: int) -> JobStatus | None:
+        """Return the first job that `slot` can start. Runs that another command has locked come last, after a pause."""
         due = time.monotonic() - LOCKED_RETRY_S
         done = {name for name, s in self._statuses.items() if s.state is State.DONE}
         waiting = (s for s in self._statuses.values() if s.state is State.WAITING and done.issuperset(s.job.needs))
         ready = (s for s in waiting if s.locked_at is None or s.locked_at <= due)
+        if self._has_other(slot):
+            ready = (s for s in ready if s.failed_on != slot)
         return min(ready, key=lambda s: s.locked_at or 0.0, default=None)
 
     def lost_slots(self) -> set[int]:
@@ -188,17 +194,27 @@ class RunQueue:
         oldest = time.monotonic() - LOST_AFTER_S
         return {slot for slot, at in self._last_heartbeat.items() if at < oldest}
 
-    def finish(self, slot: int, name: str, state: State, reason: str = "") -> None:
+    def _has_other(self, slot: int) -> bool:
+        """Return whether another slot than `slot` sends heartbeats."""
+        return bool(self._last_heartbeat.keys() - self.lost_slots() - {slot})
+
+    def finish(self, slot: int, name: str, state: State, reason: str = "", blames_gpu: bool = False) -> None:
         """Record how `slot` ended a job. Jobs that need a failed one are skipped, and so are those that need these.
 
-        WAITING returns the job untouched, because another command has its run locked. A call from a slot that was
-        counted as lost, and whose job another slot has by now, changes nothing.
+        WAITING returns the job untouched, because another command has its run locked. blames_gpu: another GPU may do
+        the job. Then another slot tries it once: one unusable GPU among several must not fail every run.
+
+        A call from a slot that was counted as lost, and whose job another slot has by now, changes nothing.
         """
         status = self._statuses[name]
         if status.slot != slot or status.state is not State.RUNNING:
             return
         status.state, status.reason = state, reason
         status.times["ended"] = time.monotonic() - self._started
+        if state is State.FAILED and blames_gpu and status.failed_on is None and self._has_other(slot):
+            status.state, status.slot, status.attempts, status.failed_on = State.WAITING, None, 0, slot
+            status.lines.append(f"failed on its GPU, and is tried on another one: {reason.splitlines()[0]}")
+            return
         if state is State.WAITING:
             status.slot, status.locked_at = None, time.monotonic()
             status.attempts -= 1
@@ -211,11 +227,11 @@ class RunQueue:
                 status.state, status.reason = State.SKIPPED, f"{name} failed"
                 self._skip_dependents(status.job.name)
 
-    def note_error(self, slot: int, name: str, reason: str) -> None:
+    def note_error(self, slot: int, name: str, reason: str, blames_gpu: bool = False) -> None:
         """Record why a worker of `slot` is about to end. The first reason is kept; later ones only report its loss."""
         status = self._statuses[name]
-        if status.slot == slot and status.state is State.RUNNING:
-            status.reason = status.reason or reason
+        if status.slot == slot and status.state is State.RUNNING and not status.reason:
+            status.reason, status.blames_gpu = reason, blames_gpu
 
     def report(self, report: EpochReport) -> None:
         """Record the last epoch of a run in training."""

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Self
 
+from raykd.on_disk import is_file
 from raykd.spec.plan import Run
 from raykd.store.run_folder import Status
 from raykd.store.run_store import RunStore
@@ -31,7 +32,7 @@ class RunStates:
 
     def without_removed(self, runs: Iterable[Run], store: RunStore) -> Self:
         """Return the states after some of the done `runs` may have been removed since the states were read."""
-        removed = {run.name for run in runs if run.name in self.trained and not store.folder(run).best.is_file()}
+        removed = {run.name for run in runs if run.name in self.trained and not is_file(store.folder(run).best)}
         return replace(self, statuses={**self.statuses, **dict.fromkeys(removed, "not started")})
 
     @property

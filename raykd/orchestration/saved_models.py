@@ -12,6 +12,7 @@ from raykd import models
 from raykd.atomic import write_json
 from raykd.data.types import Dataset
 from raykd.errors import ConfigError
+from raykd.on_disk import is_file
 from raykd.orchestration.data_storage import with_packs
 from raykd.orchestration.options import Options, dataset_of
 from raykd.orchestration.progress import log
@@ -53,7 +54,7 @@ def report_models(models_dir: Path, experiments: Sequence[Experiment], data_fold
 
 
 def _file(folder: Path, name: str) -> Path | None:
-    return next((path for suffix in SUFFIXES if (path := folder / f"{name}{suffix}").is_file()), None)
+    return next((path for suffix in SUFFIXES if is_file(path := folder / f"{name}{suffix}")), None)
 
 
 def _accuracy(file: Path, experiment: Experiment, stage: Stage, data_folder: Path, console: Console) -> float:

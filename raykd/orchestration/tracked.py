@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from raykd.config import to_dict
+from raykd.on_disk import find, is_file
 from raykd.orchestration.options import Options
 from raykd.orchestration.progress import log
 from raykd.orchestration.search_identity import SearchCommand
@@ -48,7 +49,7 @@ def watch_search(tracking: Tracking, command: SearchCommand) -> Parent:
     parent = Parent(folder, command.folder.full_name, "search", space, above)
 
     def trials() -> Sequence[RunFolder]:
-        return [RunFolder(path) for path in sorted(folder.glob(f"{TRIALS}/*"))]
+        return [RunFolder(path) for path in find(folder, f"{TRIALS}/*")]
 
     tracking.watch(parent, trials, are_trials=True)
     return parent
@@ -62,6 +63,6 @@ def attach_report(tracking: Tracking, plans: Iterable[Plan], results: Path) -> N
 
 def _report_of(family: str, results: Path) -> Attachment:
     """Return the files of the report, and the family's accuracies as fractions."""
-    files = [path for name in REPORT_FILES if (path := results / name).is_file()]
+    files = [path for name in REPORT_FILES if is_file(path := results / name)]
     accuracies = json.loads((results / "report.json").read_text(encoding="utf-8")).get(family, {})
     return files, {name: value for name, value in accuracies.items() if value is not None}

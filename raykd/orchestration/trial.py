@@ -54,7 +54,7 @@ from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.store.study import SearchFolder
 from raykd.training.best_epoch import best_row, num_epochs
-from raykd.training.compute import choose_compute, device_for, release_memory
+from raykd.training.compute import choose_compute, configure_process, device_for, release_memory
 from raykd.training.failure import classify_failure, loses_gpu
 from raykd.training.group import SINGLE_WORKER, Group, default_group
 from raykd.training.hooks import EpochReport, Hooks
@@ -102,7 +102,8 @@ def run_trial(config: Mapping[str, Any], shared: TrialContext) -> None:
     """Train the distilled student with the configuration in `config`, and report each new epoch to Tune.
 
     Tune replaces the process when this raises, and tries the trial again. So it raises if the GPU is lost for a reason
-    outside of the configuration, or if an earlier trial of the process lost it.
+    outside of the configuration, or if an earlier trial of the process lost it. It also raises if the trial is out of
+    memory on a GPU that it shares: other trials may have used that memory, and a failed trial would mislead the search.
     """
     os.environ.setdefault(*THREAD_TIMEOUT)
     if _lost_gpu:
@@ -120,6 +121,8 @@ def run_trial(config: Mapping[str, Any], shared: TrialContext) -> None:
             if classify_failure(error) == "outside":
                 raise
             _lost_gpu.append(reason_of(error))
+        if 0 < shared.gpus < 1 and classify_failure(error) == "out of memory":
+            raise
         last = _failed_result(error)
     finally:
         release_memory()
@@ -151,6 +154,7 @@ def train_trial(
     torch.set_num_threads(shared.threads)
     run, dataset = run_of(config, shared)
     folder, device = SearchFolder(shared.folder).run(config[NUMBER]), device_for(shared.gpus)
+    configure_process(device)  # before the latency of the process's first trial is measured
     fixed = group.on_first(lambda: model_metrics(run, dataset, shared.search.metrics, device))
     rows: list[Mapping[str, float]] = []
     lines: list[str] = []

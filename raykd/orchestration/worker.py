@@ -32,7 +32,7 @@ from raykd.orchestration.worker_link import ANSWER_S, QueueLink
 from raykd.spec.plan import Run
 from raykd.store.run_store import RunStore
 from raykd.training.compute import choose_compute, device_for, release_memory
-from raykd.training.failure import classify_failure, loses_gpu, memory_detail
+from raykd.training.failure import classify_failure, loses_gpu, may_pass_on_another_gpu, memory_detail
 from raykd.training.final_evaluation import evaluate_on_test
 from raykd.training.group import Group, default_group
 from raykd.training.hooks import EpochReport, Hooks
@@ -102,7 +102,7 @@ def _do(job: Job, worker: WorkerConfig, all_workers: Group, link: QueueLink) -> 
     workers.
     """
     torch.set_num_threads(worker.threads)  # the previous job may have resumed a run with another number
-    state, reason, group, is_gpu_lost = State.DONE, "", all_workers, False
+    state, reason, group, is_gpu_lost, blames_gpu = State.DONE, "", all_workers, False, False
     if job.kind != "fill":
         _filler.cache_clear()  # it holds a teacher and all images
     try:
@@ -121,19 +121,21 @@ def _do(job: Job, worker: WorkerConfig, all_workers: Group, link: QueueLink) -> 
         state, reason = State.STOPPED, str(error)
     except RaykdError as error:
         state, reason, is_gpu_lost = State.FAILED, str(error), loses_gpu(error)
+        blames_gpu = group.size == 1 and may_pass_on_another_gpu(error, worker.gpus)
         if group.size == 1 and is_retried(classify_failure(error), job.name, worker.gpus):
             state = State.WAITING
     except Exception as error:
         reason, is_gpu_lost = failure_reason(error), loses_gpu(error)
+        blames_gpu = group.size == 1 and may_pass_on_another_gpu(error, worker.gpus)
         if group.size > 1 or (is_gpu_lost and classify_failure(error) == "outside"):
-            link.note_error(job, reason)  # the error may only mean that another worker was lost
+            link.note_error(job, reason, blames_gpu)  # the error may only mean that another worker was lost
             raise
         is_again = group.size == 1 and is_retried(classify_failure(error), job.name, worker.gpus)
         state = State.WAITING if is_again else State.FAILED
     finally:
         release_memory()
     if all_workers.is_first or state is State.FAILED:
-        link.finish(job, state, reason)
+        link.finish(job, state, reason, blames_gpu)
     if state is State.FAILED and (group.size > 1 or is_gpu_lost):
         raise RunFailed(reason)
 
@@ -153,7 +155,8 @@ def _evaluate(run: Run, worker: WorkerConfig) -> None:
     require_same_data(run.name, run.data_identity, dataset)
     folder = RunStore(worker.results).folder(run)
     precision = folder.require_record().compute.precision
-    evaluate_on_test(run, folder, dataset, choose_compute(device_for(worker.gpus), precision))
+    compute = choose_compute(device_for(worker.gpus), precision)
+    evaluate_on_test(run, folder, dataset, compute, shares_gpu=0 < worker.gpus < 1)
     if not worker.keep_checkpoints:
         with suppress(RunLocked), locked(folder):  # a run that another process has locked keeps it
             folder.remove_checkpoint()

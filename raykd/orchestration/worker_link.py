@@ -67,12 +67,15 @@ class QueueLink(StopPoller):
         job: Job | None = ray.get(self._queue.next_job.remote(self._slot))
         return job, job is None and (self.is_stopping or ray.get(self._queue.is_over.remote()))
 
-    def finish(self, job: Job, state: State, reason: str) -> None:
-        """Report how a job ended. A job that stopped without the command's request waits, and is resumed."""
+    def finish(self, job: Job, state: State, reason: str, blames_gpu: bool) -> None:
+        """Report how a job ended. A job that stopped without the command's request waits, and is resumed.
+
+        blames_gpu: see `RunQueue.finish`.
+        """
         if state is State.STOPPED and not self.is_stopping:
             state, reason = State.WAITING, f"the queue was unreachable; {reason}"
-        ray.get(self._queue.finish.remote(self._slot, job.name, state, reason))
+        ray.get(self._queue.finish.remote(self._slot, job.name, state, reason, blames_gpu))
 
-    def note_error(self, job: Job, reason: str) -> None:
-        """Report why this worker is about to end."""
-        ray.get(self._queue.note_error.remote(self._slot, job.name, reason))
+    def note_error(self, job: Job, reason: str, blames_gpu: bool) -> None:
+        """Report why this worker is about to end. blames_gpu: see `RunQueue.finish`."""
+        ray.get(self._queue.note_error.remote(self._slot, job.name, reason, blames_gpu))

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from raykd.errors import COMMAND, ConfigError, did_you_mean, one_line, shortened
+from raykd.on_disk import is_file, is_folder
 
 _BUNDLED = Path(__file__).parents[1] / "bundled"
 EXPERIMENTS = (_BUNDLED / "experiments").resolve()
@@ -50,7 +51,7 @@ def experiment_files(folder: Path) -> list[Path]:
 
 
 def _experiment_files(folder: Path) -> list[Path]:
-    paths: Iterable[Path] = folder.glob("*.py") if folder.is_dir() else ()
+    paths: Iterable[Path] = folder.glob("*.py") if is_folder(folder) else ()
     named = (path for path in paths if _NAME.fullmatch(path.stem) and _is_file(path))
     return sorted(path for path in named if _may_define_experiment(path))
 
@@ -68,6 +69,6 @@ def _may_define_experiment(path: Path) -> bool:
 def _is_file(path: Path) -> bool:
     """Return whether `path` is a file. A name that is too long for the filesystem is none."""
     try:
-        return path.is_file()
+        return is_file(path)
     except OSError:
         return False

@@ -22,6 +22,7 @@ from raykd.models import Model
 from raykd.models.hf_files import PREFIX as HF_PREFIX
 from raykd.models.hf_model import HuggingFace
 from raykd.models.weights import require_file, split_key
+from raykd.on_disk import is_file
 from raykd.provenance import file_sha256
 from raykd.spec.experiment import CACHEABLE, MAX_CLASSES, PRETRAINED, Data, Experiment
 from raykd.spec.recipe import Recipe
@@ -267,7 +268,7 @@ def _initial(role: str, recipe: Recipe, weights_folder: Path) -> WeightsFile | N
 def _pretrained_weights(model: Model, weights_folder: Path, instead: str) -> WeightsFile:
     """Return the library's weights of `model`, which `prefetch` stores. instead: another remedy if they are missing."""
     path = model.pretrained_file(weights_folder)
-    if not path.is_file():
+    if not is_file(path):
         raise ConfigError(
             f"pretrained weights '{path}' do not exist: run `{COMMAND} prefetch FILE` with this experiment's file "
             f"and its --set options on a machine with internet access, or {instead}"

@@ -20,6 +20,7 @@ from typing import Literal, get_args
 from raykd.atomic import is_leftover
 from raykd.errors import RunFailed
 from raykd.file_lock import holding, is_locked, lock_at
+from raykd.on_disk import is_file, is_folder
 from raykd.spec.stages import TRIALS
 from raykd.store.migration import SET_ASIDE, require_migrated
 from raykd.store.results_folder import (
@@ -99,7 +100,7 @@ def remove_unneeded(results: Path, found: Cleaning) -> list[Removable]:
 
 def _remove_in_run(item: Removable, folder: RunFolder) -> bool:
     """Remove a checkpoint or temporary files of a run, and return whether it was still unneeded and not locked."""
-    if not folder.path.is_dir():  # the run was removed meanwhile, and its lock would make the folder again
+    if not is_folder(folder.path):  # the run was removed meanwhile, and its lock would make the folder again
         return False
     try:
         with folder.lock():
@@ -115,7 +116,7 @@ def _remove_in_run(item: Removable, folder: RunFolder) -> bool:
 
 
 def _delete(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
+    if is_folder(path) and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
@@ -131,7 +132,7 @@ def _checkpoints(catalog: Catalog) -> Iterator[Removable]:
     }
     for run in catalog.all_runs:
         folder = run.folder
-        if folder.checkpoint.is_file() and _is_over(run, ended):
+        if is_file(folder.checkpoint) and _is_over(run, ended):
             yield Removable("checkpoints", folder.checkpoint, disk_bytes(folder.checkpoint), folder)
         if run.status != "running":
             for path in _leftovers_in(folder.path, folder.checkpoint.parent):
@@ -147,7 +148,7 @@ def _is_over(run: CatalogRun, ended: set[Path]) -> bool:
 
 def _leftovers_in(*folders: Path) -> list[Path]:
     return [
-        path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir()) if is_leftover(path.name)
+        path for folder in folders if is_folder(folder) for path in sorted(folder.iterdir()) if is_leftover(path.name)
     ]
 
 
@@ -156,13 +157,13 @@ def _unguarded(catalog: Catalog) -> tuple[list[Removable], list[tuple[Path, tupl
     results, references = catalog.results, References(catalog)
     removable, kept = [], []
     for path in _entries(results / LOGIT_CACHES):
-        if path.is_dir() and not path.name.startswith("."):
+        if is_folder(path) and not path.name.startswith("."):
             if needing := references.needing_cache(path):
                 kept.append((path, tuple(needing)))
             else:
                 removable.append(Removable("logit caches", path, disk_bytes(path)))
     removable += [Removable("decoded data", path, disk_bytes(path)) for path in _decoded(results / DECODED, references)]
-    families = [path for path in _entries(results) if path.is_dir()]
+    families = [path for path in _entries(results) if is_folder(path)]
     left = [path for folder in (results, *families) for path in _entries(folder) if _is_left_behind(path)]
     left += [*_entries(results / RAY), *_entries(results / SET_ASIDE)]
     removable += [Removable("leftovers", path, disk_bytes(path)) for path in left]
@@ -175,7 +176,7 @@ def _decoded(folder: Path, references: References) -> list[Path]:
     for path in _entries(folder):
         digits = path.stem.rpartition("-")[2]
         if path.suffix == ".pack":
-            is_written = (path / PACK).is_file() and not is_locked(lock_at(path / PACK_LOCK))
+            is_written = is_file(path / PACK) and not is_locked(lock_at(path / PACK_LOCK))
             is_needed = needed is None or bool(needed) or not is_written
         elif path.suffix in (".safetensors", ".json") and len(digits) == IDENTITY_DIGITS:
             is_needed = needed is None or any(identity.startswith(digits) for identity in needed)
@@ -197,4 +198,4 @@ def _is_left_behind(path: Path) -> bool:
 
 
 def _entries(folder: Path) -> Sequence[Path]:
-    return sorted(folder.iterdir()) if folder.is_dir() else ()
+    return sorted(folder.iterdir()) if is_folder(folder) else ()

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from raykd.errors import COMMAND, ConfigError, plural
+from raykd.on_disk import find, is_file
 from raykd.spec.stages import TEACHERS
 
 JOURNAL = ".migration.json"
@@ -61,14 +62,14 @@ class MigrationRecord:
 
 def old_teachers(results: Path) -> list[Path]:
     """Return the folders of teachers that are in the folder of a family, by family and name."""
-    found = results.glob("*/teacher-*/run.json")
+    found = find(results, "*/teacher-*/run.json")
     return sorted(path.parent for path in found if path.parts[-3] != TEACHERS)
 
 
 def require_migrated(results: Path) -> None:
     """Raise ConfigError, with the command to run, if the results have the earlier layout or are partly migrated."""
     command = f"{COMMAND} migrate --results {results}"
-    if (results / JOURNAL).is_file():
+    if is_file(results / JOURNAL):
         raise ConfigError(f"the migration of '{results}' was interrupted; run {command} to complete it")
     if folders := old_teachers(results):
         teachers = plural(len(folders), "teacher")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from raykd.atomic import naming
 from raykd.errors import ConfigError, RunFailed
+from raykd.on_disk import is_file, is_folder
 
 LOGIT_CACHES, DECODED, RAY = ".logit_caches", ".data", ".ray"
 IN_USE_LOCK, PLAN_LOCK = ".in_use.lock", ".plan.lock"
@@ -60,7 +61,7 @@ def unused(results: Path) -> Iterator[bool]:
 
 def is_in_use(results: Path) -> bool:
     """Return whether a process is inside `in_use(results)` now. Makes no file."""
-    if not (results / IN_USE_LOCK).is_file():
+    if not is_file(results / IN_USE_LOCK):
         return False
     with unused(results) as is_free:
         return not is_free
@@ -68,7 +69,7 @@ def is_in_use(results: Path) -> bool:
 
 def require_readable(results: Path) -> None:
     """Raise ConfigError if `results` is not a folder that can be read."""
-    if not results.is_dir():
+    if not is_folder(results):
         state = "is not a folder" if os.path.lexists(results) else "does not exist"
         raise ConfigError(f"results folder '{results}' {state}; name another with --results")
     if not os.access(results, os.R_OK | os.X_OK):
@@ -77,7 +78,7 @@ def require_readable(results: Path) -> None:
 
 def require_writable(folder: Path, results: Path) -> None:
     """Raise ConfigError if no file can be made or removed in `folder` of `results`."""
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+    if not is_folder(folder) or not os.access(folder, os.W_OK | os.X_OK):
         raise ConfigError(
             f"results folder '{results}' cannot be written: '{folder}' is not a folder that you may write; "
             "name another with --results"
@@ -86,7 +87,7 @@ def require_writable(folder: Path, results: Path) -> None:
 
 def disk_bytes(path: Path) -> int:
     """Return the bytes that a file, or all files below a folder, occupy on disk. Holes in files occupy none."""
-    paths = [path, *path.rglob("*")] if path.is_dir() and not path.is_symlink() else [path]
+    paths = [path, *path.rglob("*")] if is_folder(path) and not path.is_symlink() else [path]
     total = 0
     for entry in paths:
         try:

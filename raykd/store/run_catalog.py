@@ -15,6 +15,7 @@ from typing import Any
 from raykd.config import from_dict
 from raykd.config.codec import read_record
 from raykd.errors import ConfigError
+from raykd.on_disk import find, is_folder, is_there
 from raykd.spec.search import Search
 from raykd.spec.set_paths import settings_of
 from raykd.spec.stages import TRIALS, Stage
@@ -95,7 +96,7 @@ class CatalogRun:
         if self.record and self.record.ended:
             return datetime.fromisoformat(self.record.ended).timestamp()
         files = (self.folder.record_path, self.folder.history_path, self.folder.checkpoint)
-        return max((path.stat().st_mtime for path in files if path.exists()), default=0.0)
+        return max((path.stat().st_mtime for path in files if is_there(path)), default=0.0)
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ class Catalog:
 def read_catalog(results: Path) -> Catalog:
     """Read all runs and searches below `results`. Raises ConfigError if it cannot be read, or a plan is damaged."""
     require_readable(results)
-    families = [path for path in sorted(results.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    families = [path for path in sorted(results.iterdir()) if is_folder(path) and not path.name.startswith(".")]
     plans = {family.name: read_plan(family / "plan.json") for family in families}
     planned = {name for plan in plans.values() for name in plan.names}
     folders = [folder for family in families for folder in _below(family)]
@@ -154,14 +155,14 @@ def read_catalog(results: Path) -> Catalog:
         record, is_planned = records[folder.path], folder.path.name in planned
         changes = changed_fields(record, plans, found) if record and not is_planned else {}
         runs.append(CatalogRun(folder, record, _status_of(folder), is_planned, changes))
-    found_searches = (path.parent for family in families for path in sorted(family.glob("*/search.json")))
+    found_searches = (path.parent for family in families for path in find(family, "*/search.json"))
     searches = [_read_search(path) for path in found_searches if not path.name.startswith(".")]
     return Catalog(results, tuple(runs), tuple(searches), plans)
 
 
 def _below(folder: Path) -> Iterator[RunFolder]:
     """Yield the run folders in `folder`, without those that are being removed."""
-    for path in sorted(folder.glob("*/run.json")):
+    for path in find(folder, "*/run.json"):
         if not path.parent.name.startswith("."):
             yield RunFolder(path.parent)
 
@@ -204,7 +205,7 @@ def _read_search(path: Path) -> CatalogSearch:
         return CatalogSearch(folder, (), tuple(trials), True)
     is_done = num_ended(states) >= search.num_trials and (not search.confirm or confirmed is not None)
     rows = (*confirmed.candidates, confirmed.baseline) if confirmed else ()
-    names = dict.fromkeys(name for row in rows for name in row.runs if (path.parent / name).is_dir())
+    names = dict.fromkeys(name for row in rows for name in row.runs if is_folder(path.parent / name))
     return CatalogSearch(folder, states, tuple(trials), not is_done, record.cache, tuple(names))
 
 

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from raykd.atomic import remove_leftovers, replacing
 from raykd.config.damage import damaged
+from raykd.on_disk import is_file
 from raykd.provenance import file_sha256
 from raykd.spec.stages import TEACHERS, Stage
 from raykd.store.locked_folder import FileIn, LockedFolder
@@ -48,7 +49,7 @@ class RunFolder(LockedFolder[RunRecord]):
     @property
     def teacher_source_at_start(self) -> str:
         """'live' or 'cache' if the run is partly trained with such a teacher, else ''."""
-        record = self.record() if self.checkpoint.is_file() else None
+        record = self.record() if is_file(self.checkpoint) else None
         return (record.compute.teacher or "") if record else ""
 
     def remove_leftovers(self) -> None:
@@ -74,7 +75,7 @@ class RunFolder(LockedFolder[RunRecord]):
         record = self.record()
         if record is None or record.weights_sha256 is None:
             return ""
-        if not self.best.is_file():
+        if not is_file(self.best):
             return "it is missing"
         if file_sha256(self.best) == record.weights_sha256:
             return ""
@@ -102,7 +103,7 @@ class RunFolder(LockedFolder[RunRecord]):
             reason = f"it belongs to another run, whose fingerprint starts with {record.fingerprint[:12]}"
             raise damaged(self.record_path, reason)
         if record.status == "done":
-            is_damaged = not self.best.is_file() or (reads_weights and bool(self.weights_damage()))
+            is_damaged = not is_file(self.best) or (reads_weights and bool(self.weights_damage()))
             return "damaged" if is_damaged else "done"
         if self.is_held():
             return "running"

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from raykd.errors import ConfigError, did_you_mean, one_line, plural, shortened
+from raykd.on_disk import find, is_file
 from raykd.spec.stages import TRIALS
 from raykd.store.run_folder import RunFolder
 
@@ -25,7 +26,7 @@ def find_run(results: Path, name: str) -> RunFolder:
     whole name comes before longer ones. Raises ConfigError with the candidates for several runs, and with the most
     similar name for none.
     """
-    if name and (Path(name) / _RECORD).is_file():
+    if name and is_file(Path(name) / _RECORD):
         return RunFolder(Path(name).resolve())  # so that '.' has a name, and its family beside it
     names = _names_of_runs(results)
     shown = one_line(shortened(name))
@@ -62,9 +63,9 @@ def short_names(results: Path) -> dict[Path, str]:
 def _names_of_runs(results: Path) -> Mapping[Path, tuple[str, ...]]:
     """Return the names of each run and trial below `results`, by its folder."""
     names: dict[Path, tuple[str, ...]] = {}
-    for path in sorted(record.parent for record in results.glob(f"*/*/{_RECORD}")):
+    for path in sorted(record.parent for record in find(results, f"*/*/{_RECORD}")):
         names[path] = (path.name, f"{path.parent.name}/{path.name}")
-    for path in sorted(record.parent for record in results.glob(f"*/*/{TRIALS}/*/{_RECORD}")):
+    for path in sorted(record.parent for record in find(results, f"*/*/{TRIALS}/*/{_RECORD}")):
         search = path.parents[1]
         names[path] = (f"{search.parent.name}/{search.name}/{path.name}",)
     return {path: known for path, known in names.items() if not _is_hidden(path.relative_to(results))}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from raykd.config.codec import read_record
 from raykd.errors import ConfigError
+from raykd.on_disk import find
 from raykd.provenance import teacher_digest
 from raykd.store.records import CacheRecord
 from raykd.store.run_catalog import Catalog, CatalogRun
@@ -58,7 +59,7 @@ class References:
     def caches_of(self, teacher: CatalogRun, caches: Path) -> list[Path]:
         """Return the logit caches in the folder `caches` with outputs of `teacher` alone."""
         weights = _sha256(teacher)
-        paths = sorted(caches.glob("*/cache.json")) if weights else []
+        paths = find(caches, "*/cache.json") if weights else []
         return [path.parent for path in paths if _teacher_of_cache(path) == weights]
 
     def needed_data(self) -> frozenset[str] | None:

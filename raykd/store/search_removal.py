@@ -11,6 +11,7 @@ from pathlib import Path
 
 from raykd.errors import ConfigError
 from raykd.file_lock import holding, lock_at
+from raykd.on_disk import find, is_folder
 from raykd.spec.stages import TRIALS
 from raykd.store.migration import require_migrated
 from raykd.store.results_folder import PLAN_LOCK, PLAN_WAIT_S, is_in_use, require_writable
@@ -36,7 +37,7 @@ def removable_searches(results: Path, folders: Sequence[SearchFolder], force: bo
     searches = [entries[path] for path in chosen]
     for search in searches:
         folder = search.folder.path
-        for path in (folder.parent, folder, *(path for path in folder.glob(TRIALS) if path.is_dir())):
+        for path in (folder.parent, folder, *(path for path in find(folder, TRIALS) if is_folder(path))):
             require_writable(path, results)
         if search.folder.is_held():
             raise _locked(search)
@@ -64,7 +65,7 @@ def remove_searches(results: Path, searches: Sequence[CatalogSearch], force: boo
 
 def pages_of(searches: Sequence[CatalogSearch]) -> list[Path]:
     """Return the folders with the pages of `searches` that exist."""
-    return [search.folder.page_folder for search in searches if search.folder.page_folder.is_dir()]
+    return [search.folder.page_folder for search in searches if is_folder(search.folder.page_folder)]
 
 
 def _require_no_locked_trial(search: CatalogSearch) -> None:

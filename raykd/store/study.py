@@ -24,6 +24,7 @@ from optuna.trial import FrozenTrial
 
 from raykd.config.damage import damaged
 from raykd.errors import ConfigError
+from raykd.on_disk import is_file, is_there
 from raykd.spec.search import Choice, Integer, Search, Space, Uniform
 from raykd.spec.stages import REPORT, TRIALS
 from raykd.store.journal import CheckedJournal, ReadOnlyJournal
@@ -144,7 +145,7 @@ class SearchFolder(LockedFolder[SearchRecord]):
 
     def trials(self) -> list[SearchTrial]:
         """Return all trials of the study, by number. Raises DamagedFile."""
-        if not self.journal.exists():
+        if not is_there(self.journal):
             return []
         try:
             study = optuna.load_study(study_name=STUDY_NAME, storage=open_storage(self.journal, is_read_only=True))
@@ -263,7 +264,7 @@ def open_storage(journal: Path, is_read_only: bool = False) -> JournalStorage:
 
 def _remove_incomplete_line(journal: Path) -> None:
     """Remove an incomplete last line, which a killed writer leaves and Optuna would refuse."""
-    if not journal.is_file():
+    if not is_file(journal):
         return
     with journal.open("rb+") as file:
         content = file.read()

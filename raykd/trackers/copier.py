@@ -14,6 +14,7 @@ from typing import Literal
 from raykd.config import fingerprint
 from raykd.config.codec import read_record, write_record
 from raykd.config.damage import DamagedFile
+from raykd.on_disk import is_file
 from raykd.provenance import file_sha256
 from raykd.store.records import TrackerEntry, TrackingRecord
 from raykd.store.run_folder import RunFolder
@@ -162,7 +163,7 @@ def _read(folder: RunFolder, watched: Watched, end: State | None) -> _Facts | No
         if watched.are_trials and state == "interrupted" and end == "done":
             state = "done"
         results = results_of(record, folder, bool(epochs)) if state == "done" else {}
-        is_complete = watched.are_trials or folder.test.is_file()
+        is_complete = watched.are_trials or is_file(folder.test)
         is_over = end is not None or state == "failed" or (state == "done" and is_complete)
         name = f"trial {folder.path.name}" if watched.are_trials else record.name
         kind = "trial" if watched.are_trials else record.stage

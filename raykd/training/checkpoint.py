@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from raykd.errors import ConfigError, RunFailed
 from raykd.models.tensor_checksum import CHECKSUM, require_intact
 from raykd.models.weights import save_weights
+from raykd.on_disk import is_file
 from raykd.training.optimizer_state import pack_state, unpack_state
 
 
@@ -88,7 +89,7 @@ def read_checkpoint(path: Path, run: str = "") -> Checkpoint | None:
 
     Raises RunFailed for a checkpoint that is damaged or belongs to another run.
     """
-    if not path.is_file():
+    if not is_file(path):
         return None
     groups: dict[str, dict[str, Tensor]] = {"objective": {}, "optimizer": {}, "best": {}}
     try:
@@ -111,7 +112,7 @@ def read_checkpoint(path: Path, run: str = "") -> Checkpoint | None:
 
 def set_run_of_checkpoint(path: Path, run: str) -> None:
     """Write the fingerprint `run` to the checkpoint `path`. A missing or damaged checkpoint stays as it is."""
-    if not path.is_file():
+    if not is_file(path):
         return
     try:
         tensors, metadata = _read_intact(path)

@@ -22,6 +22,7 @@ from raykd.spec.gpu_support import torch_for, unsupported_gpu
 from raykd.spec.optimizers import NamedOptimizer
 from raykd.spec.plan import Run
 from raykd.store.records import Precision
+from raykd.training.failure import UnusableGpu
 
 # For mallopt(3), in bytes. By default glibc returns a CNN's activations to the kernel after each step, and their pages
 # are cleared again: 6 % of a step in bf16, 10 to 20 % in fp32 (docs/performance.md).
@@ -163,16 +164,16 @@ def release_memory() -> None:
 def device_for(gpus: float) -> torch.device:
     """Return the device of a run with `gpus` GPUs, which may be a fraction.
 
-    Raises ConfigError if torch cannot use the GPU. The alternative would be a day of training on the CPU.
+    Raises UnusableGpu if torch cannot use the GPU. The alternative would be a day of training on the CPU.
     """
     remedy = "(see README.md, 'Which torch'), or train on the CPU with --set workers.gpus=0"
     if gpus and not torch.cuda.is_available():
-        raise ConfigError(
+        raise UnusableGpu(
             f"torch {torch.__version__} cannot use the GPU that this run was assigned; install a torch for the "
             f"driver's CUDA {remedy}"
         )
     if gpus and (kind := unsupported_gpu(torch.cuda.get_device_capability(), torch.cuda.get_arch_list())):
-        raise ConfigError(
+        raise UnusableGpu(
             f"torch {torch.__version__} has no code for the {torch.cuda.get_device_name()} ({kind}) that this run was "
             f"assigned; {install_command(torch_for(kind))} {remedy}"
         )

@@ -15,6 +15,7 @@ from raykd.config import fingerprint
 from raykd.config.codec import read_record
 from raykd.config.damage import DamagedFile
 from raykd.models import ImageModel, ImageSpec, Model
+from raykd.on_disk import find
 from raykd.provenance import hardware, versions
 from raykd.store.records import Costs
 from raykd.training.compute import Compute, gpu_name
@@ -22,11 +23,13 @@ from raykd.training.latency import latency, throughput
 from raykd.training.model_file import architecture
 
 
-def model_costs(family: Path, model: Model, network: ImageModel, images: ImageSpec, compute: Compute) -> Costs:
+def model_costs(
+    family: Path, model: Model, network: ImageModel, images: ImageSpec, compute: Compute, shares_gpu: bool = False
+) -> Costs:
     """Measure the costs of `model`, or read them from another run in the folder `family`.
 
     A run's costs are reused if its architecture, image size, classes, memory format, hardware, precision and torch are
-    the same.
+    the same. Costs that were measured while other runs used the GPU are reused by runs that share one too.
 
     network: the network of `model`, on any device, in the memory format of its training. It is moved to the device of
     `compute` and left in evaluation mode.
@@ -39,8 +42,9 @@ def model_costs(family: Path, model: Model, network: ImageModel, images: ImageSp
         "torch": versions()["torch"],
     }
     network_shape = {"num_classes": images.num_classes, "channels_last": _is_channels_last(network)}
-    shape = fingerprint({"model": architecture(model)} | network_shape | conditions)
-    for path in sorted(family.glob("*/costs.json")):
+    sharing = {"shares_gpu": True} if shares_gpu else {}
+    shape = fingerprint({"model": architecture(model)} | network_shape | conditions | sharing)
+    for path in find(family, "*/costs.json"):
         with suppress(DamagedFile):  # the report names the damaged file
             if (recorded := read_record(Costs, path)) and recorded.shape == shape:
                 return recorded

@@ -23,6 +23,10 @@ _NO_MEMORY = ("out of memory", "allocate memory")  # CUDA, torch's CPU allocator
 _IO_TEXT = ("os error", "no space left", "disk quota", "input/output error", "stale file handle", "unable to open file")
 
 
+class UnusableGpu(ConfigError):
+    """torch cannot use the GPU that Ray assigned to a run."""
+
+
 class CaptureFailed(RejectedConfiguration):
     """A training step that cannot be captured as a CUDA graph. It would fail again with the same configuration.
 
@@ -50,6 +54,15 @@ def classify_failure(error: BaseException) -> Failure:
 def loses_gpu(error: BaseException) -> bool:
     """Return whether this process cannot use its GPU after `error`."""
     return isinstance(error, CaptureFailed) or any(part in str(error) for part in LOST_GPU)
+
+
+def may_pass_on_another_gpu(error: BaseException, gpus: float) -> bool:
+    """Return whether a run with `gpus` GPUs may succeed on another one.
+
+    This GPU is not usable, is lost, or has no memory for the run, which another program may occupy.
+    """
+    is_lost = loses_gpu(error) and classify_failure(error) == "outside"
+    return gpus > 0 and (isinstance(error, UnusableGpu) or is_lost or classify_failure(error) == "out of memory")
 
 
 def out_of_memory_message(run: Run, error: BaseException) -> str:

@@ -13,6 +13,7 @@ import torch
 
 from raykd.config.codec import read_record, write_record
 from raykd.data.types import Dataset, Split
+from raykd.on_disk import is_file
 from raykd.provenance import file_sha256, teacher_digest
 from raykd.spec.plan import Run
 from raykd.store.records import Metrics
@@ -34,8 +35,10 @@ def is_tested(folder: RunFolder) -> bool:
     return tested is not None and record is not None and tested.weights_sha256 == record.weights_sha256
 
 
-def evaluate_on_test(run: Run, folder: RunFolder, dataset: Dataset, compute: Compute) -> None:
+def evaluate_on_test(run: Run, folder: RunFolder, dataset: Dataset, compute: Compute, shares_gpu: bool = False) -> None:
     """Write val.json, costs.json and test.json for the run's best weights, unless test.json exists for them.
+
+    shares_gpu: whether other runs may use the GPU meanwhile, see `model_costs`.
 
     Raises DamagedFile for weights that differ from those that the run saved, without reading the test split.
     """
@@ -61,7 +64,8 @@ def evaluate_on_test(run: Run, folder: RunFolder, dataset: Dataset, compute: Com
         )
 
     write_record(folder.val, metrics(validation_of(run.data, dataset, compute.device)))
-    write_record(folder.costs, model_costs(folder.path.parent, run.model, model, images_of(dataset), compute))
+    costs = model_costs(folder.path.parent, run.model, model, images_of(dataset), compute, shares_gpu)
+    write_record(folder.costs, costs)
     write_record(folder.test, metrics(dataset.test))
 
 
@@ -75,7 +79,7 @@ def _teacher_of(run: Run, folder: RunFolder, compute: Compute) -> LiveTeacher | 
     teacher_sha256 = folder.require_record().teacher_sha256
     store = RunStore.of(folder)
     folders = [store.folder(teacher) for teacher in run.teachers]
-    if not teacher_sha256 or not folders or not all(teacher.best.is_file() for teacher in folders):
+    if not teacher_sha256 or not folders or not all(is_file(teacher.best) for teacher in folders):
         return None
     if teacher_digest([file_sha256(teacher.best) for teacher in folders]) != teacher_sha256:
         return None

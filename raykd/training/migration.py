@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 from raykd.config.codec import read_checked_json, read_record, write_checked_json, write_record
 from raykd.errors import ConfigError, plural
 from raykd.file_lock import is_locked, lock_at
+from raykd.on_disk import find, is_file, is_folder, is_there
 from raykd.provenance import teacher_digest
 from raykd.spec.plan import Run
 from raykd.spec.stages import TEACHERS, TRIALS
@@ -75,16 +76,16 @@ def apply_migration(results: Path, migration: MigrationRecord) -> None:
     write_record(results / JOURNAL, migration)
     for move in migration.moves:
         _apply(results, move)
-    for path in results.glob("*/plan.json"):
+    for path in find(results, "*/plan.json"):
         _rename_in_plan(path, _names(migration, path.parent.name))
-    for path in results.glob("*/*/search.json"):
+    for path in find(results, "*/*/search.json"):
         _rename_in_search(path.parent, _names(migration, path.parts[-3]), migration.fingerprints)
     (results / JOURNAL).unlink()
 
 
 def _run_folders(results: Path) -> list[RunFolder]:
     """Return the folders of all runs and trials that have started, without those that were set aside."""
-    found = (*results.glob("*/*/run.json"), *results.glob("*/*/trials/*/run.json"))
+    found = (*find(results, "*/*/run.json"), *find(results, "*/*/trials/*/run.json"))
     return [RunFolder(path.parent) for path in sorted(found) if path.relative_to(results).parts[0] != SET_ASIDE]
 
 
@@ -96,7 +97,7 @@ def _require_unlocked(results: Path) -> None:
             raise ConfigError(
                 f"run '{folder.path}' is locked by {folder.last_writer}; migrate when no command uses these results"
             )
-    for path in sorted(results.glob("*/*/search.json")):
+    for path in find(results, "*/*/search.json"):
         if is_locked(lock_at(path.with_name(".lock"))):
             raise ConfigError(f"a process runs the search in '{path.parent}'; migrate when no command uses it")
 
@@ -139,7 +140,7 @@ def _kept_teachers(results: Path, old: Sequence[OldRun]) -> dict[str, RunFolder]
         (run.record.family, teacher.name) for run in students if run.before for teacher in run.before.teachers
     )
     copies: dict[str, list[RunFolder]] = {}
-    for path in sorted((results / TEACHERS).glob("*/run.json")):
+    for path in find(results / TEACHERS, "*/run.json"):
         copies[path.parent.name] = [RunFolder(path.parent)]
     for run in teachers:
         if run.after is not None:
@@ -147,7 +148,7 @@ def _kept_teachers(results: Path, old: Sequence[OldRun]) -> dict[str, RunFolder]
 
     def value(folder: RunFolder) -> tuple[bool, bool, int, int]:
         is_done, (family, name) = folder.status() == "done", folder.path.parts[-2:]
-        return is_done and folder.test.is_file(), is_done, len(folder.history()), used[family, name]
+        return is_done and is_file(folder.test), is_done, len(folder.history()), used[family, name]
 
     return {name: max(folders, key=value) for name, folders in copies.items()}
 
@@ -168,7 +169,7 @@ def _moves_of_teachers(
         elif kept[run.after.name] == run.folder:
             target = f"{TEACHERS}/{run.after.name}"
             moved.append(Move(source, target, run.after.name, run.after.fingerprint))
-            if (results / target).exists():  # a later version trained it, but less far than the kept copy
+            if is_there(results / target):  # a later version trained it, but less far than the kept copy
                 aside.append(Move(target, f"{SET_ASIDE}/{target}"))
         else:
             other = kept[run.after.name].path.relative_to(results)
@@ -190,7 +191,7 @@ def _move_of_student(results: Path, run: OldRun, kept: Mapping[str, RunFolder]) 
                 return None, "partly trained with other weights of its teacher; it stays, and is trained again"
     source = str(run.folder.path.relative_to(results))
     target = source if run.is_trial else f"{run.after.family}/{run.after.name}"
-    if target != source and (results / target).exists():
+    if target != source and is_there(results / target):
         return None, f"{target} exists already; this run is not moved, and no plan refers to it"
     return Move(source, target, run.after.name, run.after.fingerprint, sha256), note
 
@@ -218,7 +219,7 @@ def _teacher_sha256(results: Path, run: OldRun, kept: Mapping[str, RunFolder]) -
 
 
 def _have_same_weights(one: RunFolder, other: RunFolder) -> bool:
-    if not (one.best.is_file() and other.best.is_file()):
+    if not (is_file(one.best) and is_file(other.best)):
         return False
     first, second = load_file(one.best), load_file(other.best)
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
@@ -227,7 +228,7 @@ def _have_same_weights(one: RunFolder, other: RunFolder) -> bool:
 def _apply(results: Path, move: Move) -> None:
     """Rewrite the files of a run, and rename its folder unless it is a trial. Repeating this is safe."""
     source, target = results / move.source, results / move.target
-    if not source.is_dir():
+    if not is_folder(source):
         return
     folder = RunFolder(source)
     with folder.lock():
@@ -251,7 +252,7 @@ def _rewrite(folder: RunFolder, move: Move) -> None:
         values = read_checked_json(path)
         if values is not None and values.get("teacher_sha256") not in (None, move.teacher_sha256):
             write_checked_json(path, values | {"teacher_sha256": move.teacher_sha256})
-    for path in (folder.path / "usage").glob("*.json"):
+    for path in find(folder.path / "usage", "*.json"):
         if (usage := read_record(UsageFile, path)) is not None:
             write_record(path, replace(usage, run=Path(move.target).name))
     set_run_of_checkpoint(folder.checkpoint, move.fingerprint)

@@ -13,6 +13,7 @@ from raykd.data.types import Dataset
 from raykd.errors import ConfigError, RunFailed
 from raykd.methods import CrossEntropy
 from raykd.models import ImageModel
+from raykd.on_disk import is_file
 from raykd.provenance import file_sha256, hardware, source, versions
 from raykd.spec.plan import Run
 from raykd.store.records import Best, ComputeRecord, RunRecord, TopClasses
@@ -45,7 +46,7 @@ def start_run(
     folder.remove_leftovers()
     earlier = folder.record()
     # An attempt that failed before its first checkpoint has no state to resume, and may have run on other hardware.
-    resumed = earlier if folder.checkpoint.is_file() else None
+    resumed = earlier if is_file(folder.checkpoint) else None
     if resumed is not None:
         _require_same_teacher(run, folder, teacher, resumed)
     before = resumed.compute if resumed else None
@@ -176,5 +177,5 @@ def finish_run(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         best=best,
         weights_sha256=file_sha256(folder.best),
-        history_sha256=file_sha256(folder.history_path) if folder.history_path.is_file() else None,
+        history_sha256=file_sha256(folder.history_path) if is_file(folder.history_path) else None,
     )

@@ -16,6 +16,7 @@ from raykd.config.custom_file import Source, source_of
 from raykd.config.damage import damaged
 from raykd.methods import Method
 from raykd.models.custom_network import Network
+from raykd.on_disk import is_file, is_there
 from raykd.spec.plan import Run
 from raykd.store.run_folder import RunFolder
 
@@ -24,7 +25,7 @@ def save_sources(run: Run, folder: RunFolder) -> None:
     """Copy the user's files that `run` and its teachers execute. Classes of installed packages have no copy."""
     for source in sources_of(run):
         path = folder.code / _path_of_copy(source.sha256, source.path)
-        if source.is_single_file and not path.exists():
+        if source.is_single_file and not is_there(path):
             with replacing(path) as temporary:
                 temporary.write_text(source.text, encoding="utf-8", newline="")
 
@@ -75,7 +76,7 @@ def _network_entries(config: Any) -> Iterator[dict[str, str]]:
 def _stored_source(folder: RunFolder, entry: dict[str, str], noun: str) -> Source:
     """Return the copied source of a custom class. Raises DamagedFile if it is missing or was changed."""
     path = folder.code / _path_of_copy(entry["sha256"], entry["file"])
-    if not path.is_file():
+    if not is_file(path):
         raise damaged(path, f"the copy of the {noun}'s code is missing")
     text = path.read_bytes().decode("utf-8", errors="replace")
     source = Source(str(path), text, entry["class"], noun)

@@ -14,6 +14,7 @@ import torch
 
 from raykd.data.types import Dataset
 from raykd.errors import RaykdError, RejectedConfiguration, RunFailed, reason_of
+from raykd.on_disk import is_file
 from raykd.spec.callback import Callback
 from raykd.spec.plan import Run
 from raykd.store.records import Failure
@@ -90,7 +91,7 @@ def train_one(
             hooks.on_epoch(report)
 
         if logging.gpus is not None:
-            is_started = group.is_first and (folder.checkpoint.is_file() or folder.best.is_file())
+            is_started = group.is_first and (is_file(folder.checkpoint) or is_file(folder.best))
             stack.enter_context(record_usage(folder.usage(group.rank), device, logging.gpus, is_started))
         called = stack.enter_context(calling(logging.callbacks if group.is_first else (), run, folder, logging.log))
         with _explained(run, folder, group):
@@ -118,7 +119,9 @@ def _explained(run: Run, folder: RunFolder, group: Group) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise _recorded(RunFailed(out_of_memory_message(run, error)), "out of memory", folder, group) from error
+        # From Python 3.12 on, this traceback is part of a cycle through contextlib, which would keep all tensors.
+        message = out_of_memory_message(run, error.with_traceback(None))
+        raise _recorded(RunFailed(message), "out of memory", folder, group) from error
     except Exception as error:
         if not recompiles_too_often(error):
             raise

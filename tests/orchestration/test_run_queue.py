@@ -138,6 +138,52 @@ def test_run_that_kills_every_worker_fails_after_the_last_attempt_and_the_slot_g
     assert failed.state is State.FAILED and f"worker died {MAX_ATTEMPTS} times" in failed.reason
 
 
+def test_job_that_a_gpu_could_not_do_is_tried_once_on_another_one(clock: Clock) -> None:
+    queue = new_queue()
+    teacher = queue.next_job(0)
+    assert teacher is not None and stage(queue.next_job(1)) == "train baseline"
+    queue.finish(0, teacher.name, State.FAILED, "no code for this GPU\nmore", blames_gpu=True)
+    status = queue.statuses()[0]
+    assert (status.state, status.attempts) == (State.WAITING, 0)
+    assert status.lines == ["failed on its GPU, and is tried on another one: no code for this GPU"]
+    assert stage(queue.next_job(0)) == "train baseline", "the slot that failed does another job"
+    assert State.SKIPPED not in states(queue).values()
+    queue.finish(1, f"train {planned()[1].name}", State.DONE)
+    assert queue.next_job(1) == teacher
+    queue.finish(1, teacher.name, State.FAILED, "no code for this GPU either", blames_gpu=True)
+    assert status.state is State.FAILED and State.SKIPPED in states(queue).values()
+
+
+@pytest.mark.parametrize("blames_gpu", [True, False])
+def test_run_that_loses_its_gpu_every_time_is_tried_on_another_one(blames_gpu: bool, clock: Clock) -> None:
+    queue = new_queue()
+    queue.is_stopping(1)
+    for _ in range(MAX_ATTEMPTS):
+        job = queue.next_job(0)
+        assert job is not None
+        queue.note_error(0, job.name, "CUDA error: ECC", blames_gpu)
+    queue.next_job(0)
+    assert queue.statuses()[0].state is (State.WAITING if blames_gpu else State.FAILED)
+
+
+def test_without_another_slot_a_gpu_that_cannot_do_a_job_fails_it(clock: Clock) -> None:
+    queue = new_queue()
+    job = queue.next_job(0)
+    assert job is not None
+    queue.finish(0, job.name, State.FAILED, "out of memory", blames_gpu=True)
+    assert queue.statuses()[0].state is State.FAILED
+
+
+def test_job_goes_back_to_the_gpu_that_failed_it_if_the_others_are_lost(clock: Clock) -> None:
+    queue = new_queue()
+    job = queue.next_job(0)
+    assert job is not None
+    queue.is_stopping(1)
+    queue.finish(0, job.name, State.FAILED, "out of memory", blames_gpu=True)
+    clock.time += LOST_AFTER_S + 1
+    assert queue.next_job(0) == job
+
+
 def test_failure_skips_all_jobs_that_depend_on_it() -> None:
     queue = new_queue()
     job = queue.next_job(0)

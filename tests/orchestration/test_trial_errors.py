@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from raykd.errors import RunFailed
 from raykd.training.failure import CaptureFailed
@@ -23,9 +24,11 @@ def fails(cluster: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(trial, "_lost_gpu", [])
     monkeypatch.setattr(trial, "StopPoller", lambda _: nullcontext(SimpleNamespace(should_stop=lambda: False)))
     monkeypatch.setattr(trial.tune, "report", reported.append)
-    shared: Any = SimpleNamespace(workers=1, stop=SimpleNamespace(is_set=SimpleNamespace(remote=None)))
+    shared: Any = SimpleNamespace(workers=1, gpus=0.0, stop=SimpleNamespace(is_set=SimpleNamespace(remote=None)))
 
-    def fail(error: Exception) -> dict[str, Any]:
+    def fail(error: Exception, gpus: float = 0.0) -> dict[str, Any]:
+        shared.gpus = gpus
+
         def train_trial(*_: object) -> None:
             raise error
 
@@ -34,6 +37,13 @@ def fails(cluster: str, monkeypatch: pytest.MonkeyPatch):
         return reported.pop()
 
     return fail
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RunFailed("out of memory with batch")])
+def test_a_trial_out_of_memory_on_a_shared_gpu_is_tried_again_and_on_its_own_gpu_has_failed(error, fails) -> None:
+    with pytest.raises(type(error), match="out of memory"):
+        fails(error, gpus=0.25)
+    assert "out of memory" in fails(error, gpus=1.0)["failed"]
 
 
 @pytest.mark.parametrize("error", [CAPTURE, RuntimeError("CUDA error: device-side assert triggered")])

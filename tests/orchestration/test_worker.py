@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,10 +13,10 @@ import torch
 from small_runs import digits, recipe, run_of, train
 from written_records import record_of
 
-from raykd.errors import Interrupted, RunFailed
+from raykd.errors import Interrupted, RunDiverged, RunFailed
 from raykd.orchestration.run_queue import Job, State
 from raykd.store.run_store import RunStore
-from raykd.training.failure import CaptureFailed
+from raykd.training.failure import CaptureFailed, UnusableGpu
 from raykd.training.group import SINGLE_WORKER, Group
 from raykd.training.teacher.choose import PlannedCache
 
@@ -29,13 +30,16 @@ class FakeLink:
 
     def __init__(self) -> None:
         self.ended: list[tuple[State, str]] = []
+        self.blamed_gpu: list[bool] = []
         self.noted: list[str] = []
 
-    def finish(self, job: Job, state: State, reason: str) -> None:
+    def finish(self, job: Job, state: State, reason: str, blames_gpu: bool) -> None:
         self.ended.append((state, reason))
+        self.blamed_gpu.append(blames_gpu)
 
-    def note_error(self, job: Job, reason: str) -> None:
+    def note_error(self, job: Job, reason: str, blames_gpu: bool) -> None:
         self.noted.append(reason)
+        self.blamed_gpu.append(blames_gpu)
 
     def should_stop(self) -> bool:
         return False
@@ -79,7 +83,7 @@ def fails(cluster: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """Return a function that does a job which raises the given error."""
 
     def fail(error: Exception, link: FakeLink | None = None) -> tuple[State, str]:
-        def evaluate(*_: object) -> None:
+        def evaluate(*_: object, **__: object) -> None:
             raise error
 
         RunStore(tmp_path).folder(RUN).write_record(record_of(RUN))
@@ -206,6 +210,35 @@ def test_filled_part_of_top_classes_reports_the_error_of_the_cache(cluster: str,
     state, reason = do("fill", tmp_path, cache=planned)
     assert state is State.DONE and reason.startswith("the kept classes have ")
     assert do("fill", tmp_path, cache=replace(planned, cached_classes=None)) == (State.DONE, "")
+
+
+@pytest.mark.parametrize(
+    ("error", "blames"),
+    [
+        (UnusableGpu("torch has no code for this GPU"), True),
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (RunFailed("out of memory with student.batch_size = 512: lower it"), True),
+        (RuntimeError("CUDA error: uncorrectable ECC error encountered"), True),
+        (RuntimeError("CUDA error: device-side assert triggered"), False),
+        (CaptureFailed("its training step cannot be captured as a CUDA graph"), False),
+        (RunDiverged("loss is NaN"), False),
+        (OSError(28, "No space left on device"), False),
+        (ZeroDivisionError("division by zero"), False),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+@pytest.mark.parametrize("gpus", [1.0, 0.0])
+def test_another_gpu_tries_what_an_unusable_one_could_not(
+    error: Exception, blames: bool, gpus: float, cluster: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("raykd.orchestration.worker._train", fail)
+    link = FakeLink()
+    with suppress(RunFailed, RuntimeError):
+        do("train", tmp_path, link=link, gpus=gpus)
+    assert link.blamed_gpu == [blames and gpus > 0]
 
 
 def test_stop_is_not_a_failure(fails) -> None:

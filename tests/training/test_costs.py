@@ -143,6 +143,15 @@ def test_costs_of_another_memory_format_are_measured_again(tmp_path: Path) -> No
     assert model_costs(tmp_path, model, network, images_of(digits()), COMPUTE).shape != plain.shape
 
 
+def test_costs_that_were_measured_on_a_shared_gpu_are_not_used_for_one_that_is_not_shared(tmp_path: Path) -> None:
+    model, images = ResNet((1, 1, 1, 1), 8), images_of(digits())
+    network = models.build(model, images, 0)
+    shared = model_costs(tmp_path, model, network, images, COMPUTE, shares_gpu=True)
+    write_record(tmp_path / "run/costs.json", shared)
+    assert model_costs(tmp_path, model, network, images, COMPUTE, shares_gpu=True) == shared
+    assert model_costs(tmp_path, model, network, images, COMPUTE).shape != shared.shape
+
+
 def beside(family: Path, model: Model, precision: str = "fp32", **changes: object) -> Costs:
     images = replace(images_of(digits()), **changes)
     return model_costs(family, model, models.build(model, images, 0), images, choose_compute(CPU, precision))

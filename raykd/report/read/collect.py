@@ -14,6 +14,7 @@ import pyarrow as pa
 from raykd.config.codec import read_record
 from raykd.config.damage import damaged
 from raykd.errors import ConfigError, flattened
+from raykd.on_disk import find
 from raykd.report.read.records import Family, History, RunResult, Usage
 from raykd.spec.published import published_pairs
 from raykd.spec.stages import STAGES, Stage
@@ -26,7 +27,7 @@ def collect(results: Path) -> tuple[Family, ...]:
 
     Raises ConfigError if there is no plan, and DamagedFile for a damaged file.
     """
-    plans = sorted(results.glob("*/plan.json"))
+    plans = find(results, "*/plan.json")
     if not plans:
         raise ConfigError(
             f"no plan under '{results}' (expected {results}/<family>/plan.json); start an experiment "
@@ -124,7 +125,7 @@ def _refuse_mixed(path: Path, group: str, runs: Sequence[RunResult]) -> None:
 
 def _read_usage(folder: Path) -> Usage | None:
     """Return the usage of all workers; None if it is not recorded, or only from the middle of the run on."""
-    files = [file for path in sorted(folder.glob("*.json")) if (file := _read_usage_file(path)) is not None]
+    files = [file for path in find(folder, "*.json") if (file := _read_usage_file(path)) is not None]
     pieces = [piece for file in files for piece in file.pieces]
     if not pieces or any(file.since is not None for file in files):
         return None

@@ -11,6 +11,7 @@ from raykd.config import from_dict
 from raykd.config.codec import read_record
 from raykd.config.damage import damaged
 from raykd.errors import ConfigError
+from raykd.on_disk import find
 from raykd.report.read.search_cost import cost_of
 from raykd.report.read.search_records import SearchSummary
 from raykd.report.read.search_trials import summarize_trials
@@ -25,7 +26,7 @@ def summarize_searches(results: Path) -> tuple[SearchSummary, ...]:
 
 def search_paths(results: Path) -> list[Path]:
     """Return the folder of every search under `results`, by family and name, without those that are being removed."""
-    paths = sorted(results.glob("*/*/search.json"))
+    paths = find(results, "*/*/search.json")
     return [path.parent for path in paths if not any(part.startswith(".") for part in path.parts[-3:-1])]
 
 

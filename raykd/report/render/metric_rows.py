@@ -12,7 +12,10 @@ from raykd.spec.stages import STAGES, Stage
 from raykd.store.records import Costs
 
 COST_COLUMNS = ("parameters", "GFLOPs", "latency (ms)", "images/s", "GPU time", "energy")
-COST_EXPLANATION = "latency: median [p10, p90] for one image; images/s: in batches of 256; one multiply-add is 2 FLOPs"
+COST_EXPLANATION = (
+    "latency: median [p10, p90] for one image; images/s: in batches of 256; both while other runs may use the machine, "
+    "and the GPU if they share it; one multiply-add is 2 FLOPs"
+)
 
 Cells = dict[str, dict[str, str]]
 

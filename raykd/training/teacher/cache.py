@@ -41,6 +41,7 @@ from raykd.data.sampling import Balanced, Draw
 from raykd.data.views import Views
 from raykd.errors import ConfigError, RunFailed
 from raykd.file_lock import holding, lock_at, try_lock_range
+from raykd.on_disk import is_file, is_there
 from raykd.store.records import CACHE_CHECKSUM_BYTES, CacheRecord, RestoredSample, TopClasses
 from raykd.training.teacher.sparse_rows import RowLayout
 
@@ -125,7 +126,7 @@ class LogitCache:
     @staticmethod
     def exists(caches: Path, key: CacheKey) -> bool:
         """Return whether the cache has been created; it may still be empty."""
-        return (caches / key.name / "cache.json").exists()
+        return is_there(caches / key.name / "cache.json")
 
     def filled(self, first: int = 0, end: int | None = None) -> Tensor:
         """Return which rows of images first .. end - 1 are filled and intact, bool [end - first, V]."""
@@ -245,7 +246,7 @@ class LogitCache:
         """Create the files, cache.json last: where it exists, all others do."""
         make_folder(self.folder)
         with self._locked():
-            if (self.folder / "cache.json").is_file():  # another process created it first
+            if is_file(self.folder / "cache.json"):  # another process created it first
                 return
             for path, size in self._sizes.items():
                 with path.open("ab") as file:
@@ -265,7 +266,7 @@ class LogitCache:
                     "remove the folder to fill it again"
                 )
         for path, size in self._sizes.items():
-            if not path.is_file() or path.stat().st_size != size:
+            if not is_file(path) or path.stat().st_size != size:
                 raise ConfigError(
                     f"logit cache '{path}' is not {size} bytes long; remove '{self.folder}' to fill it again"
                 )

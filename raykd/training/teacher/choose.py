@@ -20,6 +20,7 @@ from raykd.data.sampling import expected_counts
 from raykd.data.types import Dataset
 from raykd.errors import plural
 from raykd.methods.method import Need
+from raykd.on_disk import is_there
 from raykd.provenance import teacher_digest
 from raykd.spec.experiment import ALL_CLASSES_UP_TO, CACHEABLE, Data, Experiment
 from raykd.spec.plan import Plan, Run, train_val_indices
@@ -366,7 +367,7 @@ def _format_size(size_bytes: int) -> str:
 
 
 def _free_bytes(folder: Path) -> int:
-    while not folder.exists():
+    while not is_there(folder):
         folder = folder.parent
     return shutil.disk_usage(folder).free
 
