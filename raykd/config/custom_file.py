@@ -181,9 +181,18 @@ def create(cls: Any, text: str, noun: str) -> Any:
 
 def require_dataclass(cls: type, where: str) -> None:
     """Raise ConfigError if the class has typed fields and no @dataclass. where: names the class in the message."""
-    typed = [name for name, hint in inspect.get_annotations(cls).items() if "ClassVar" not in str(hint)]
+    typed = [name for name, hint in _annotations(cls).items() if "ClassVar" not in str(hint)]
     if typed and "__dataclass_fields__" not in vars(cls):
         raise ConfigError(f"{where}: {', '.join(typed)} cannot be set; put @dataclass(frozen=True) above the class")
+
+
+def _annotations(cls: type) -> dict[str, Any]:
+    """Return the annotations of the class's own fields. Python 3.14 evaluates them only if asked to."""
+    if sys.version_info >= (3, 14):
+        from annotationlib import Format, get_annotations
+
+        return get_annotations(cls, format=Format.FORWARDREF)
+    return inspect.get_annotations(cls)
 
 
 def _run(path: str, text: str, noun: str) -> ModuleType:

@@ -1,6 +1,8 @@
 """Fields of a configuration class from the parameters of a constructor: of a custom network, or of an optimizer."""
 
 import inspect
+import sys
+from collections.abc import Callable
 from dataclasses import field
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -9,6 +11,18 @@ from raykd.config.typed import has_type
 from raykd.errors import ConfigError
 
 _SCALARS = (int, float, bool, str)
+
+
+def signature_of(function: Callable[..., Any]) -> inspect.Signature:
+    """Return the signature of `function` without evaluating its annotations.
+
+    Python 3.14 evaluates them by default, and those for type checkers only may name what is not imported.
+    """
+    if sys.version_info >= (3, 14):
+        from annotationlib import Format
+
+        return inspect.signature(function, annotation_format=Format.FORWARDREF)
+    return inspect.signature(function)
 
 
 def parameters_of(cls: Any) -> dict[str, inspect.Parameter]:
@@ -20,14 +34,14 @@ def parameters_of(cls: Any) -> dict[str, inspect.Parameter]:
         hints = {}
     return {
         name: parameter.replace(annotation=hints.get(name, inspect.Parameter.empty))
-        for name, parameter in inspect.signature(function).parameters.items()
+        for name, parameter in signature_of(function).parameters.items()
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) and name != "self"
     }
 
 
 def accepts_any(cls: Any) -> bool:
     """Return whether `__init__` has **kwargs."""
-    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(cls.__init__).parameters.values())
+    return any(p.kind is p.VAR_KEYWORD for p in signature_of(cls.__init__).parameters.values())
 
 
 def field_of(name: str, parameter: inspect.Parameter, where: str) -> tuple[str, Any, Any] | None:

@@ -166,4 +166,6 @@ def _config_class(cls: Any) -> type[Network]:
             is_list = list in (parameter.annotation, get_origin(parameter.annotation), type(parameter.default))
             lists += [name] if is_list else []
     namespace = {"network_class": cls, "source": source, "list_fields": frozenset(lists), "__module__": cls.__module__}
-    return make_dataclass(cls.__name__, items, bases=(Network,), namespace=namespace, frozen=True, kw_only=True)
+    made = make_dataclass(cls.__name__, items, bases=(Network,), namespace=namespace, frozen=True, kw_only=True)
+    made.__module__ = cls.__module__  # from Python 3.12 on, make_dataclass replaces that of the namespace
+    return made

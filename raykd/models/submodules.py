@@ -8,7 +8,6 @@ A network with the methods `forward_features` and `forward_head` of timm's netwo
 embedding, and `forward_intermediates` returns the feature maps.
 """
 
-import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from raykd.config.signature import signature_of
 from raykd.errors import ConfigError, did_you_mean, errors_of
 from raykd.models.model import ImageModel, ImageSpec, Model
 from raykd.models.timm_model import feature_stages
@@ -227,7 +227,7 @@ def _split_forward(network: Any, size: int, logits: Tensor, head: str) -> SplitF
     logits: of a black image of `size` pixels per side. head: the linear layer that computes them, or ''.
     """
     parts = [getattr(network, name, None) for name in ("forward_features", "forward_head")]
-    if not all(map(callable, parts)) or "pre_logits" not in inspect.signature(network.forward_head).parameters:
+    if not all(map(callable, parts)) or "pre_logits" not in signature_of(network.forward_head).parameters:
         return None
     pixels = torch.zeros(1, 3, size, size)
     with _observed(network):

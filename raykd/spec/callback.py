@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from raykd.config import Config, custom_file
+from raykd.config.signature import signature_of
 from raykd.errors import ConfigError, did_you_mean, errors_of, shown
 from raykd.spec.stages import Stage
 
@@ -137,7 +138,7 @@ def _require_callable(method: Any, name: str, where: str) -> None:
     if not callable(method) or inspect.iscoroutinefunction(method):
         raise ConfigError(f"{where}: {name} is {shown(method)}; it must be a plain function")
     try:
-        inspect.signature(method).bind(*range(1 + _CALLED[name]))
+        signature_of(method).bind(*range(1 + _CALLED[name]))
     except TypeError:
-        expected = ", ".join(inspect.signature(getattr(Callback, name)).parameters)
-        raise ConfigError(f"{where}: {name}{inspect.signature(method)} must accept ({expected})") from None
+        expected = ", ".join(signature_of(getattr(Callback, name)).parameters)
+        raise ConfigError(f"{where}: {name}{signature_of(method)} must accept ({expected})") from None

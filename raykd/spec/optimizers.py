@@ -207,7 +207,9 @@ def _config_class(name: str) -> type[NamedOptimizer]:
             names.add(parameter_name)
     tuned = {key: value for key, value in defaults.items() if key not in names}
     namespace = {"name": name, "optimizer_class": cls, "tuned": tuned, "__module__": cls.__module__}
-    return make_dataclass(cls.__name__, items, bases=(NamedOptimizer,), namespace=namespace, frozen=True, kw_only=True)
+    made = make_dataclass(cls.__name__, items, bases=(NamedOptimizer,), namespace=namespace, frozen=True, kw_only=True)
+    made.__module__ = cls.__module__  # from Python 3.12 on, make_dataclass replaces that of the namespace
+    return made
 
 
 def _find_in_torch(name: str) -> Any:
