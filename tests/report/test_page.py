@@ -136,6 +136,13 @@ def test_the_top_of_the_page_has_the_newest_run_the_commands_and_the_revisions(r
     )
 
 
+def test_of_runs_that_ended_in_the_same_second_a_teacher_is_not_the_newest(results):
+    teacher = results.run("cnn", "teacher", 0, 90.0)
+    baseline = results.run("cnn", "baseline", 0, 80.0)
+    results.plan("cnn", teacher=[teacher], baseline=[baseline])
+    assert f" UTC {baseline} " in origin_of(build(results.root).page)
+
+
 def test_a_time_that_is_no_time_is_shown_as_it_is(results):
     results.plan("cnn", baseline=[results.run("cnn", "baseline", ended="<b>noon</b>\n")])
     assert origin_of(build(results.root).page).startswith("newest run <b>noon</b> baseline-net-s0-ab12")

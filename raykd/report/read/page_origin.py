@@ -29,7 +29,8 @@ def page_origin(families: Sequence[Family]) -> PageOrigin:
     """Return the origin of a report on `families`."""
     runs = [run for family in families for run in family.all_runs]
     started = {(run.record.family, run.name): run for run in runs if run.record}  # families may share a teacher
-    newest = max(started, key=lambda name: (_time(started[name]), name), default=None)
+    # Times are in seconds. Of several runs of one second, a teacher cannot be the last.
+    newest = max(started, key=lambda key: (_time(started[key]), not _is_teacher(started[key]), key), default=None)
     revisions = Counter(_revision(run) for run in started.values())
     commands: dict[str, tuple[str, ...]] = {}
     for family in families:
@@ -38,6 +39,10 @@ def page_origin(families: Sequence[Family]) -> PageOrigin:
     if newest is None:
         return PageOrigin(None, "", revisions, commands)
     return PageOrigin(started[newest], _time(started[newest]), revisions, commands)
+
+
+def _is_teacher(run: RunResult) -> bool:
+    return run.record is not None and run.record.stage == "teacher"
 
 
 def _time(run: RunResult) -> str:
