@@ -397,7 +397,7 @@ PLACES: dict[str, tuple[Make, tuple[str, ...]]] = {
         lambda folder: ["plan", "distil_cnn"], ("unknown experiment 'distil_cnn'", "did you mean 'distill_cnn'?")
     ),
     "an experiment file with a null byte in its name": (
-        lambda folder: ["plan", "a\0.py"], ("experiment file 'a\\x00.py'", "null byte")
+        lambda folder: ["plan", "a\0.py"], ("experiment file 'a\\x00.py'", "null ")
     ),
     "weights with a name of 5,000 letters": (
         plan(f"teacher_checkpoint={'a' * 4000}"), ("weights file", "File name too long")

@@ -29,7 +29,10 @@ def test_help_equals_its_snapshot(monkeypatch):
     snapshot = Path(__file__).parent / "help.txt"
     if os.environ.get("UPDATE_SNAPSHOTS"):
         snapshot.write_text(texts)
-    assert texts == snapshot.read_text()
+    if sys.version_info >= (3, 13):  # indents the list of commands otherwise
+        assert texts.split() == snapshot.read_text().split()
+    else:
+        assert texts == snapshot.read_text()
 
 
 def test_help_imports_neither_torch_nor_ray_nor_numpy():
