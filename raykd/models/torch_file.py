@@ -97,6 +97,8 @@ def read_torch_file(path: Path) -> Any:
                 return torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as refused:
             error = refused
+        except TypeError as refused:  # of torch 2.7, which sets items of any placeholder
+            error = pickle.UnpicklingError(str(refused))
         except RuntimeError as refused:
             if "TorchScript" not in str(refused):
                 raise
