@@ -49,6 +49,7 @@ LOG_LINES = (
     r"3 runs, \d of them done before; results in \S+",
     r"digits: 200 of 1,000 train \(students train on 100\), 200 validation \(split from train\), "
     r"597 test images of 8x8 pixels; 10 classes: 0, 1, 2, 3, 4, \.\.\.",
+    r"warning: students of seed 0 start from the initial weights of their teacher, .*",
     r"teacher of digits: logit cache with .* 9 views per image instead of [\d,]+ teacher passes \(\d+ KiB\)",
     r"\[\d:\d\d:\d\d\] \S+  logit cache filled in \d+\.\d s",
     r"(1 run at a time|2 runs side by side, each) with 1 CPU; dashboard http://\S+, token in \S+",
