@@ -4,7 +4,7 @@ import os
 import re
 import shlex
 import sys
-from importlib.util import find_spec
+from importlib.metadata import distributions
 from pathlib import Path
 
 from raykd.on_disk import is_file
@@ -14,21 +14,28 @@ _LIBRARY = re.compile(r"\.so\b|undefined symbol|GLIBC")  # in the error of a sha
 _PACKAGES = ("torch", "torchvision", "timm", "ray")
 
 
-def install_command(torch: str, another_build: bool = False) -> str:
+def install_command(torch: str) -> str:
     """Return the command that installs `torch`, such as 'torch<2.11', with a torchvision that fits.
 
-    The environment may be that of `make env`, one of Conda, or one of pip or uv without a clone. another_build: the
-    installed torch has a version that `torch` allows, and is removed first.
+    The environment may be that of `make env`, one of Conda, or one of pip or uv without a clone.
     """
-    pip, environment = ["uv", "pip"], ["-p", sys.prefix]
-    if find_spec("pip"):
-        pip, environment = [sys.executable, "-m", "pip"], []
-    remove = [*pip, "uninstall", *environment, *([] if environment else ["-y"]), "torch", "torchvision"]
-    install = [*pip, "install", *environment, torch, "torchvision"]
     if is_file(_ROOT / "Makefile"):
-        again = ["-B"] if another_build else []  # the environment was made with the same TORCH
-        install = ["make", *again, "-C", str(_ROOT), "env", f"VENV={sys.prefix}", f"TORCH={torch}"]
-    return f"{shlex.join(remove)} && {shlex.join(install)}" if another_build else shlex.join(install)
+        return shlex.join(["make", "-C", str(_ROOT), "env", f"VENV={sys.prefix}", f"TORCH={torch}"])
+    return shlex.join([*_installer()[0], torch, "torchvision"])
+
+
+def reinstall_command(*packages: str) -> str:
+    """Return the command that replaces installed packages: a CPU build of torch, or versions that do not fit."""
+    command, flag = _installer()
+    return shlex.join([*command, flag, *packages])
+
+
+def _installer() -> tuple[list[str], str]:
+    """Return the command that installs packages, and its flag to replace what is installed. uv installs no pip."""
+    # Not find_spec("pip"): setuptools then disables its distutils in this process, which torch.compile requires.
+    if any(distributions(name="pip")):
+        return [sys.executable, "-m", "pip", "install"], "--force-reinstall"
+    return ["uv", "pip", "install", "-p", sys.prefix], "--reinstall"
 
 
 def import_remedy(error: ImportError) -> str:

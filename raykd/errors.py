@@ -151,7 +151,7 @@ def did_you_mean(name: str, known: Iterable[str], numbered: bool = False) -> str
 # ---- Errors of the environment ----
 
 # Errors that the machine, a disk, a quota, a limit or a network causes in a correct program. All other OSErrors, such
-# as that for a file that does not exist, come from mistakes in the code and are shown with their traceback.
+# as a file that does not exist, are mistakes in the code, and keep their traceback.
 _ENVIRONMENT_NAMES = """
     ENOSPC EDQUOT EFBIG EIO EROFS EACCES EPERM ESTALE ENOMEM EMFILE ENFILE ENOLCK EBUSY ENODEV ENXIO EREMOTEIO
     ENAMETOOLONG ELOOP ENOTCONN ESHUTDOWN ETIMEDOUT ECONNREFUSED ECONNRESET EHOSTDOWN EHOSTUNREACH ENETDOWN

@@ -21,7 +21,7 @@ from raykd.cluster.limits import low_limits
 from raykd.cluster.ports import find_ports
 from raykd.cluster.private_ray import base_folder
 from raykd.cluster.slurm_commands import SlurmError, slurm_output
-from raykd.environment import import_remedy, install_command
+from raykd.environment import import_remedy, install_command, reinstall_command
 from raykd.errors import COMMAND, RaykdError, plural
 from raykd.file_lock import lock_at
 from raykd.on_disk import is_file, is_folder
@@ -91,7 +91,7 @@ def _packages(drivers: list[str]) -> Iterator[Finding]:
     try:
         import torch
     except ImportError as error:
-        remedy = import_remedy(error) or install_command("torch")
+        remedy = import_remedy(error) or reinstall_command("torch", "torchvision")
         yield Finding("bad", "torch", f"cannot be imported: {error}", remedy)
         return
     has_gpu = torch.cuda.is_available()
@@ -101,8 +101,7 @@ def _packages(drivers: list[str]) -> Iterator[Finding]:
         try:
             yield Finding("ok", name, __import__(name).__version__)
         except Exception as error:  # noqa: BLE001 - a package that was built for another torch may raise anything
-            remedy = f"{install_command('torch')} installs versions that fit together"
-            yield Finding("bad", name, f"cannot be imported: {error}", remedy)
+            yield Finding("bad", name, f"cannot be imported: {error}", reinstall_command(name))
 
 
 def torch_finding(
@@ -119,7 +118,7 @@ def torch_finding(
         return Finding("ok", "torch", f"{built}; it can use the GPU")
     driver = drivers[0].split(",")[1].strip()
     if cuda is None:
-        remedy = f"this torch supports CPUs only; install one from PyPI: {install_command('torch', another_build=True)}"
+        remedy = f"this torch supports CPUs only; install one from PyPI: {reinstall_command('torch', 'torchvision')}"
     elif int(cuda.split(".")[0]) >= 13 and int(driver.split(".")[0]) < CUDA_13_DRIVER:
         remedy = f"driver {driver} supports CUDA 12 only: {install_command('torch<2.11')}"
     else:

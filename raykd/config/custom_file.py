@@ -13,7 +13,6 @@ under functools.cache, a lock or a handle would fail, and copies of dataclass fi
 
 import ast
 import hashlib
-import inspect
 import sys
 from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
@@ -22,6 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from raykd.config.signature import annotations_of
 from raykd.errors import ConfigError, did_you_mean, errors_of, reading, require_file
 from raykd.on_disk import is_file
 
@@ -181,18 +181,9 @@ def create(cls: Any, text: str, noun: str) -> Any:
 
 def require_dataclass(cls: type, where: str) -> None:
     """Raise ConfigError if the class has typed fields and no @dataclass. where: names the class in the message."""
-    typed = [name for name, hint in _annotations(cls).items() if "ClassVar" not in str(hint)]
+    typed = [name for name, hint in annotations_of(cls).items() if "ClassVar" not in str(hint)]
     if typed and "__dataclass_fields__" not in vars(cls):
         raise ConfigError(f"{where}: {', '.join(typed)} cannot be set; put @dataclass(frozen=True) above the class")
-
-
-def _annotations(cls: type) -> dict[str, Any]:
-    """Return the annotations of the class's own fields. Python 3.14 evaluates them only if asked to."""
-    if sys.version_info >= (3, 14):
-        from annotationlib import Format, get_annotations
-
-        return get_annotations(cls, format=Format.FORWARDREF)
-    return inspect.get_annotations(cls)
 
 
 def _run(path: str, text: str, noun: str) -> ModuleType:

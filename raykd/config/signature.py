@@ -25,6 +25,15 @@ def signature_of(function: Callable[..., Any]) -> inspect.Signature:
     return inspect.signature(function)
 
 
+def annotations_of(cls: type) -> dict[str, Any]:
+    """Return the annotations in the body of `cls`, which Python 3.14 evaluates only on request."""
+    if sys.version_info >= (3, 14):
+        from annotationlib import Format, get_annotations
+
+        return get_annotations(cls, format=Format.FORWARDREF)
+    return inspect.get_annotations(cls)
+
+
 def parameters_of(cls: Any) -> dict[str, inspect.Parameter]:
     """Return the parameters of `__init__` by name, with resolved annotations where that is possible."""
     function = cls.__init__

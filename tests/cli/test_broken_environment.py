@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from raykd import environment
-from raykd.environment import import_remedy, install_command
+from raykd.environment import import_remedy, install_command, reinstall_command
 
 REASON = "libcusparse.so.12: undefined symbol: __nvJitLinkComplete_12_4, version libnvJitLink.so.12"
 REPOSITORY = Path(__file__).parents[2]
@@ -49,9 +49,9 @@ def test_another_torch_is_installed_by_what_the_environment_has(tmp_path: Path, 
     assert install_command("torch<2.11") == make
     monkeypatch.setattr(environment, "_ROOT", tmp_path)  # installed without a clone
     assert install_command("torch<2.11") == f"{python} -m pip install 'torch<2.11' torchvision"
-    monkeypatch.setattr(environment, "find_spec", {}.get)  # by uv, which installs no pip
-    remove, install = install_command("torch", another_build=True).split(" && ")
-    assert (remove, install) == tuple(f"uv pip {verb}install -p {prefix} torch torchvision" for verb in ("un", ""))
+    monkeypatch.setattr(environment, "distributions", lambda name: [])  # by uv, which installs no pip
+    assert install_command("torch<2.11") == f"uv pip install -p {prefix} 'torch<2.11' torchvision"
+    assert reinstall_command("timm") == f"uv pip install -p {prefix} --reinstall timm"
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ NEWER = ["NVIDIA H100, 580.65.06, 81559 MiB"]
             False,
             H100,
             "bad",
-            f"-y torch torchvision && {MAKE.replace('make', 'make -B', 1)} TORCH=torch",
+            "-m pip install --force-reinstall torch torchvision",
         ),
     ],
 )
