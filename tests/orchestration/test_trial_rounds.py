@@ -137,6 +137,8 @@ def test_stop_ends_a_round_whose_trials_wait_for_their_workers(cluster: str, tmp
     remove_placement_group(others)
     assert time.monotonic() - started < 25 + 30
     assert made.states == ["running"]
+    made.log.seek(0)
+    assert "interrupted; its state is saved" in made.log.read(), "its trainer has ended"
     groups = {group["state"] for group in ray.util.placement_group_table().values()}
     assert groups <= {"REMOVED"}, "no group of workers waits for the CPUs"
     assert list((tmp_path / RAY).iterdir()) == []
