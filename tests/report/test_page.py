@@ -84,6 +84,8 @@ def test_the_page_has_numbers_interval_verdict_and_missing_runs(page):
         "+1.17 points",
         "95 % interval [+0.45, +1.88], standard deviation 0.29",
         "Distilled is better at n = 3.",
+        "Over 3 seeds, one teacher and one test split. It does not cover other teachers or images.",
+        "One test image is 1.00 points.",
         "3 of 3 seeds in favor of distillation.",
         "One seed: no interval.",
         "baseline-net-s1-ab12: not evaluated",
@@ -131,7 +133,7 @@ def test_the_top_of_the_page_has_the_newest_run_the_commands_and_the_revisions(r
     command = "python experiments/x.py --set 'data.name=<b>'"
     results.write("cnn/plan.json", {"family": "cnn", "stages": {"baseline": names}, "command": command})
     assert origin_of(build(results.root).page) == (
-        f"newest run 2026-02-28 22:59:59 UTC {names[1]} command {command} "
+        f"newest run of the plan 2026-02-28 22:59:59 UTC {names[1]} command {command} "
         "git revision 0123456789 (1 run), fedcba (1 run), not recorded (1 run)"
     )
 
@@ -145,7 +147,7 @@ def test_of_runs_that_ended_in_the_same_second_a_teacher_is_not_the_newest(resul
 
 def test_a_time_that_is_no_time_is_shown_as_it_is(results):
     results.plan("cnn", baseline=[results.run("cnn", "baseline", ended="<b>noon</b>\n")])
-    assert origin_of(build(results.root).page).startswith("newest run <b>noon</b> baseline-net-s0-ab12")
+    assert origin_of(build(results.root).page).startswith("newest run of the plan <b>noon</b> baseline-net-s0-ab12")
 
 
 def test_commands_of_several_families_name_their_families(results):

@@ -279,9 +279,10 @@ def test_a_gain_with_the_seeds_that_selected_its_configuration_is_a_warning(resu
     other, winner = (results.run("cnn", "distilled", 0, 88.0, name=name) for name in ("distilled-0", "distilled-3"))
     finished_search(results.root)
     results.plan("cnn", distilled=[other])
-    assert load(results.root).summaries[0].warnings == ()
+    unplanned = "1 evaluated run in this folder is not in the plan, and left out here: kd 1"
+    assert load(results.root).summaries[0].warnings == (unplanned,)
     results.plan("cnn", distilled=[winner])
-    (warning,) = load(results.root).summaries[0].warnings
+    _, warning = load(results.root).summaries[0].warnings
     assert (
         "the distilled configuration was selected from 3 by validation with these same seeds (search search)" in warning
     )
