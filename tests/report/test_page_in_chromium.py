@@ -31,7 +31,12 @@ document.querySelector("iframe").onload = event => {{
 
 CURVES = ("Test top-1", "Gain of each seed", "Validation top-1", "Loss terms")
 METRICS = ("Reliability diagram", "Top-1 of each class", "Confusion", "Accuracy and parameters", "Accuracy and latency")
-FIELDS = ("Configurations tried", "Field by field", "Two most important fields", "What matters")
+FIELDS = (
+    "Configurations tried",
+    "Field by field",
+    "Two most important fields after 1 epoch",
+    "Importance of each field (fANOVA)",
+)
 SEARCH = (*FIELDS, "Learning curves", "Trial by trial", "Confirmation with other seeds")
 FIGURES = {"report": (*CURVES, *CURVES, *METRICS), "cnn-search": SEARCH}  # two families, one of them with metrics
 

@@ -6,8 +6,10 @@ A search has one line here and its own page, see search_page.py.
 from typing import Any
 
 from raykd.report import search_wording, wording
+from raykd.report.figures.axes import Drawing
+from raykd.report.figures.comparison import draw_comparison
 from raykd.report.figures.metrics import draw_metrics
-from raykd.report.figures.stages import draw_comparison, draw_stages
+from raykd.report.figures.stages import draw_stages
 from raykd.report.figures.tradeoff import draw_tradeoffs
 from raykd.report.read.page_origin import page_origin
 from raykd.report.read.provenance import configurations_of, origins_of
@@ -38,6 +40,15 @@ def render_page(summaries: tuple[FamilySummary, ...], searches: tuple[SearchSumm
     return page.encode()
 
 
+def _comparison_figures(summary: FamilySummary, key: str) -> dict[str, Drawing]:
+    """Return the figure of the compared methods by its class on the page: for wide windows, and for others."""
+    if summary.comparison is None:
+        return {}
+    wide = draw_comparison(summary.comparison, f"{key}-methods-wide", "wide")
+    narrow = draw_comparison(summary.comparison, f"{key}-methods")
+    return {"on-wide": wide, "on-narrow": narrow} if wide and narrow else {}
+
+
 def _section(key: str, summary: FamilySummary) -> dict[str, Any]:
     """Return a family's part of the page. key: start of its ids, since a family's name may contain any characters."""
     return {
@@ -50,5 +61,5 @@ def _section(key: str, summary: FamilySummary) -> dict[str, Any]:
         "metric_figures": draw_metrics(summary, key),
         "costs": cost_rows(summary),
         "devices": numbered_devices(summary),
-        "comparison_figure": draw_comparison(summary.comparison, f"{key}-methods") if summary.comparison else None,
+        "comparison_figures": _comparison_figures(summary, key),
     }
