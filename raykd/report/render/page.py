@@ -1,4 +1,4 @@
-"""The report's page: one HTML file with all numbers and figures that opens offline; a script only sorts its tables.
+"""The report's page: one HTML file with all numbers and figures that opens offline; a script sorts and labels tables.
 
 A search has one line here and its own page, see search_page.py.
 """
@@ -14,9 +14,9 @@ from raykd.report.figures.tradeoff import draw_tradeoffs
 from raykd.report.read.page_origin import page_origin
 from raykd.report.read.provenance import configurations_of, origins_of
 from raykd.report.read.search_records import SearchSummary
+from raykd.report.render import templates
 from raykd.report.render.comparison_lines import lines_under
 from raykd.report.render.metric_rows import COST_COLUMNS, COST_EXPLANATION, cost_rows, metric_cells, numbered_devices
-from raykd.report.render.templates import template
 from raykd.report.stats.confirmation import winner_gains
 from raykd.report.stats.summary import FamilySummary
 from raykd.spec.stages import STAGES
@@ -24,7 +24,8 @@ from raykd.spec.stages import STAGES
 
 def render_page(summaries: tuple[FamilySummary, ...], searches: tuple[SearchSummary, ...] = ()) -> bytes:
     """Return index.html in UTF-8: the same bytes for the same run folders."""
-    page = template("page.html.j2").render(
+    return templates.page(
+        "page.html.j2",
         sections=[_section(f"family-{number}", summary) for number, summary in enumerate(summaries)],
         searches=searches,
         origin=page_origin([summary.family for summary in summaries]),
@@ -37,7 +38,6 @@ def render_page(summaries: tuple[FamilySummary, ...], searches: tuple[SearchSumm
         cost_headings=COST_COLUMNS,
         cost_explanation=COST_EXPLANATION,
     )
-    return page.encode()
 
 
 def _comparison_figures(summary: FamilySummary, key: str) -> dict[str, Drawing]:
