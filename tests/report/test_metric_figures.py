@@ -1,7 +1,7 @@
 """Figures of calibration, classes, confusion and costs: their data, read from their descriptions."""
 
 import pytest
-from evaluated_folders import COSTS, write_evaluated_run
+from evaluated_folders import COSTS, PARAMETERS, write_evaluated_run
 
 from raykd.report.figures.metrics import MAX_CLASSES, draw_metrics
 from raykd.report.figures.tradeoff import draw_tradeoffs
@@ -101,7 +101,8 @@ def test_accuracy_is_drawn_over_parameters_and_latency_of_all_families(results):
 
 def test_latencies_of_two_devices_never_share_a_figure(results):
     names = [write_evaluated_run(results, "cnn", stage, 0, 90.0) for stage in ("teacher", "baseline", "distilled")]
-    results.write(f"teachers/{names[0]}/costs.json", COSTS | {"shape": "cd", "device": "a slow processor"})
+    slow = {"parameters": PARAMETERS["teacher"], "shape": "cd", "device": "a slow processor"}
+    results.write(f"teachers/{names[0]}/costs.json", COSTS | slow)
     results.plan("cnn", teacher=names[:1], baseline=names[1:2], distilled=names[2:])
     drawing = draw_tradeoffs(summaries_of(results))["Accuracy and latency"]
     assert "teacher" not in drawing.svg and "cnn baseline 90.00 % at 2" in drawing.svg
