@@ -94,7 +94,7 @@ def test_reasons_and_values_with_markup_are_escaped(page, tmp_path):
     for text in (page, hostile):
         tags = Tags(text)
         names = [tag for tag, _ in tags.tags]
-        assert names.count("script") == 1, "the one that sorts tables"
+        assert names.count("script") == 1, "the one of the tables"
         assert set(names).isdisjoint({"img", "b" if text is hostile else "iframe"})
         assert not any(name.startswith("on") for _, attributes in tags.tags for name in attributes)
         assert "\x1b" not in text

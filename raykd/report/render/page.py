@@ -1,4 +1,4 @@
-"""The report's page: one HTML file with all numbers and figures that opens offline; a script only sorts its tables.
+"""The report's page: one HTML file with all numbers and figures that opens offline; a script sorts and labels tables.
 
 A search has one line here and its own page, see search_page.py.
 """
@@ -6,15 +6,17 @@ A search has one line here and its own page, see search_page.py.
 from typing import Any
 
 from raykd.report import search_wording, wording
+from raykd.report.figures.axes import Drawing
+from raykd.report.figures.comparison import draw_comparison
 from raykd.report.figures.metrics import draw_metrics
-from raykd.report.figures.stages import draw_comparison, draw_stages
+from raykd.report.figures.stages import draw_stages
 from raykd.report.figures.tradeoff import draw_tradeoffs
 from raykd.report.read.page_origin import page_origin
 from raykd.report.read.provenance import configurations_of, origins_of
 from raykd.report.read.search_records import SearchSummary
+from raykd.report.render import templates
 from raykd.report.render.comparison_lines import lines_under
 from raykd.report.render.metric_rows import COST_COLUMNS, COST_EXPLANATION, cost_rows, metric_cells, numbered_devices
-from raykd.report.render.templates import template
 from raykd.report.stats.confirmation import winner_gains
 from raykd.report.stats.summary import FamilySummary
 from raykd.spec.stages import STAGES
@@ -22,7 +24,8 @@ from raykd.spec.stages import STAGES
 
 def render_page(summaries: tuple[FamilySummary, ...], searches: tuple[SearchSummary, ...] = ()) -> bytes:
     """Return index.html in UTF-8: the same bytes for the same run folders."""
-    page = template("page.html.j2").render(
+    return templates.page(
+        "page.html.j2",
         sections=[_section(f"family-{number}", summary) for number, summary in enumerate(summaries)],
         searches=searches,
         origin=page_origin([summary.family for summary in summaries]),
@@ -35,7 +38,15 @@ def render_page(summaries: tuple[FamilySummary, ...], searches: tuple[SearchSumm
         cost_headings=COST_COLUMNS,
         cost_explanation=COST_EXPLANATION,
     )
-    return page.encode()
+
+
+def _comparison_figures(summary: FamilySummary, key: str) -> dict[str, Drawing]:
+    """Return the figure of the compared methods by its class on the page: for wide windows, and for others."""
+    if summary.comparison is None:
+        return {}
+    wide = draw_comparison(summary.comparison, f"{key}-methods-wide", "wide")
+    narrow = draw_comparison(summary.comparison, f"{key}-methods")
+    return {"on-wide": wide, "on-narrow": narrow} if wide and narrow else {}
 
 
 def _section(key: str, summary: FamilySummary) -> dict[str, Any]:
@@ -50,5 +61,5 @@ def _section(key: str, summary: FamilySummary) -> dict[str, Any]:
         "metric_figures": draw_metrics(summary, key),
         "costs": cost_rows(summary),
         "devices": numbered_devices(summary),
-        "comparison_figure": draw_comparison(summary.comparison, f"{key}-methods") if summary.comparison else None,
+        "comparison_figures": _comparison_figures(summary, key),
     }
