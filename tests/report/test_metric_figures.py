@@ -164,6 +164,18 @@ def test_a_latency_that_is_measured_once_for_both_students_is_no_second_measurem
     assert ("its latency is measured once for both" in caption) == is_same
 
 
+def test_a_share_that_rounds_to_0_has_no_number_in_the_confusion_matrix(results):
+    changes = {
+        "classes": ["cat", "dog"],
+        "confusion": [[199, 1], [3, 197]],
+        "class_top1": [99.5, 98.5],
+        "num_images": 400,
+    }
+    results.plan("cnn", distilled=[write_evaluated_run(results, "cnn", "distilled", 0, 99.0, **changes)])
+    axes = draw(results)["Confusion"].figure.axes[0]
+    assert sorted(text.get_text() for text in axes.texts) == ["100", "2", "98"]
+
+
 def test_numbers_of_the_confusion_matrix_are_as_large_as_labels(results):
     results.plan("cnn", distilled=[write_evaluated_run(results, "cnn", "distilled", 0, 88.0)])
     axes = draw(results)["Confusion"].figure.axes[0]
