@@ -1,7 +1,7 @@
 """Figures of calibration, classes, confusion and costs: their data, read from their descriptions."""
 
 import pytest
-from evaluated_folders import COSTS, write_evaluated_run
+from evaluated_folders import COSTS, PARAMETERS, write_evaluated_run
 
 from raykd.report.figures.metrics import MAX_CLASSES, draw_metrics
 from raykd.report.figures.svg import QUIET
@@ -128,7 +128,8 @@ def test_accuracy_is_drawn_over_parameters_and_latency_of_all_families(results):
 
 def test_latencies_of_two_devices_never_share_a_figure(results):
     names = [write_evaluated_run(results, "cnn", stage, 0, 90.0) for stage in ("teacher", "baseline", "distilled")]
-    results.write(f"teachers/{names[0]}/costs.json", COSTS | {"shape": "cd", "device": "a slow processor"})
+    slow = {"parameters": PARAMETERS["teacher"], "shape": "cd", "device": "a slow processor"}
+    results.write(f"teachers/{names[0]}/costs.json", COSTS | slow)
     results.plan("cnn", teacher=names[:1], baseline=names[1:2], distilled=names[2:])
     drawing = draw_tradeoffs(summaries_of(results))["Accuracy and latency"]
     assert "teacher" not in drawing.svg and "cnn baseline 90.00 % at 2 ms" in drawing.svg
@@ -161,6 +162,18 @@ def test_a_latency_that_is_measured_once_for_both_students_is_no_second_measurem
     results.plan("cnn", baseline=names[:1], distilled=names[1:])
     caption = draw_tradeoffs(summaries_of(results))["Accuracy and latency"].caption
     assert ("its latency is measured once for both" in caption) == is_same
+
+
+def test_a_share_that_rounds_to_0_has_no_number_in_the_confusion_matrix(results):
+    changes = {
+        "classes": ["cat", "dog"],
+        "confusion": [[199, 1], [3, 197]],
+        "class_top1": [99.5, 98.5],
+        "num_images": 400,
+    }
+    results.plan("cnn", distilled=[write_evaluated_run(results, "cnn", "distilled", 0, 99.0, **changes)])
+    axes = draw(results)["Confusion"].figure.axes[0]
+    assert sorted(text.get_text() for text in axes.texts) == ["100", "2", "98"]
 
 
 def test_numbers_of_the_confusion_matrix_are_as_large_as_labels(results):

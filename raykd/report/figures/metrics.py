@@ -160,7 +160,7 @@ def _add_cell(axes: Axes, column: int, row: int, share: float, is_right: bool) -
     color = STAGE_COLORS["distilled"] if is_right else BAD
     if share:
         axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=color, alpha=round(alpha, 3), linewidth=0))
-    if share >= 0.005:
+    if round(100 * share):
         axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=INK)
 
 

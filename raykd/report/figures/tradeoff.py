@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from matplotlib import rcParams
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from raykd.errors import flattened
 from raykd.report import wording
@@ -109,6 +110,7 @@ def _draw(points: list[_Point], cost: _Cost, caption: str) -> Drawing | None:
         use_log(axes, "x")
     else:
         axes.set_xlim(left=0)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
     axes.xaxis.set_major_formatter(lambda value, _: cost.tick(value))
     axes.margins(x=0.12, y=0.12)
     axes.set_xlabel(f"{cost.label}, log scale" if is_log else cost.label)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from raykd.errors import flattened
+from raykd.errors import flattened, one_line
 from raykd.report import search_wording, wording
 from raykd.report.read.search_records import SearchSummary, TrialSummary
 from raykd.report.render.comparison_lines import highest_mean, lines_under
@@ -66,7 +66,10 @@ def _parts(report: ReportContent, in_full: bool) -> Iterator[Table | str]:
 
 
 def _plain_text(parts: Iterable[Table | str]) -> str:
-    """Return tables of at most WIDTH columns, and lines unchanged. The text ends with a line break."""
+    """Return tables of at most WIDTH columns, and lines unchanged, without control characters.
+
+    The text ends with a line break.
+    """
     output = io.StringIO()
     console = Console(file=output, width=WIDTH, color_system=None, force_terminal=False, legacy_windows=False)
     for part in parts:
@@ -74,7 +77,7 @@ def _plain_text(parts: Iterable[Table | str]) -> str:
             console.print(Text(part), soft_wrap=True)
         else:
             console.print(part)
-    return "\n".join(line.rstrip() for line in output.getvalue().splitlines()) + "\n"
+    return "\n".join(one_line(line.rstrip()) for line in output.getvalue().splitlines()) + "\n"
 
 
 def _plain_table(title: str = "", names: Sequence[str] = (), numbers: Sequence[str] = ()) -> Table:
