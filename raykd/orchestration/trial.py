@@ -26,7 +26,6 @@ from ray import tune
 from ray.exceptions import RayError
 from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer
-from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
 from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.tune.integration.ray_train import TuneReportCallback
 
@@ -77,7 +76,8 @@ STOPPED = "stopped; rerun the same command to resume"
 TRAIN_VARIABLES = "RAY_TRAIN_"
 # Ray requires some resource for a trial's process, while the CPUs and GPUs belong to its workers.
 MIN_RESOURCES: dict[str, float] = {"memory": 2**20}
-DEAD = WorkerHealthCheckFailedError | WorkerHealthCheckTimeoutError  # a worker that was killed or is unreachable
+# Errors of a worker that was killed or is unreachable, by name, because their module is private to Ray.
+DEAD = ("WorkerHealthCheckFailedError", "WorkerHealthCheckTimeoutError")
 
 
 @dataclass(frozen=True)
@@ -395,7 +395,7 @@ def _workers_failure(folder: RunFolder, error: Exception) -> Exception | None:
     causes = _worker_errors(error)
     if rejected := [cause for cause in causes if isinstance(cause, RejectedConfiguration)]:
         return rejected[0]
-    if dead := [cause for cause in causes if isinstance(cause, DEAD)]:  # the errors of the others follow from it
+    if dead := [cause for cause in causes if type(cause).__name__ in DEAD]:  # the errors of the others follow from it
         return RunFailed(f"its workers died repeatedly: {reason_of(getattr(dead[0], 'health_check_failure', dead[0]))}")
     first_hand = [cause for cause in causes if "NCCL" not in str(cause)] or causes  # NCCL also fails if another fails
     outside = [cause for cause in first_hand if classify_failure(cause) == "outside"]

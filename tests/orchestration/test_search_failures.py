@@ -166,9 +166,15 @@ def test_workers_that_died_are_no_result_of_their_trial(tmp_path: Path) -> None:
     """The other workers fail because they lose the connection."""
     from ray.exceptions import ActorDiedError
     from ray.train import WorkerGroupError
-    from ray.train.v2._internal.exceptions import UserExceptionWithTraceback, WorkerHealthCheckFailedError
+    from ray.train.v2._internal.exceptions import (
+        UserExceptionWithTraceback,
+        WorkerHealthCheckFailedError,
+        WorkerHealthCheckTimeoutError,
+    )
 
-    from raykd.orchestration.trial import _failed_result, _workers_failure  # here: it imports ray, as above
+    from raykd.orchestration.trial import DEAD, _failed_result, _workers_failure  # here: it imports ray, as above
+
+    assert (WorkerHealthCheckFailedError.__name__, WorkerHealthCheckTimeoutError.__name__) == DEAD
 
     died = WorkerHealthCheckFailedError("A worker health check failed.\n...", ActorDiedError())
     closed = UserExceptionWithTraceback(RuntimeError("Connection closed by peer"), "...")

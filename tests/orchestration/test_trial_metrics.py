@@ -135,6 +135,7 @@ def test_workers_that_stopped_by_themselves_leave_the_trial_interrupted(
 def test_no_worker_starts_after_a_stop(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from raykd.orchestration import trial
 
+    assert trial.ControllerCallback.before_controller_execute_resize_decision, "Ray calls it before workers start"
     answers = [False, True]
     monkeypatch.setattr(trial.ray, "get", lambda reference, timeout: reference)
     stop = SimpleNamespace(is_set=SimpleNamespace(remote=lambda: answers.pop(0)))
