@@ -126,8 +126,8 @@ def in_favor(gain: PairedGain) -> str:
 
 
 def capital(text: str) -> str:
-    """Return `text` with its first letter in upper case and all others unchanged."""
-    return text[:1].upper() + text[1:]
+    """Return `text` with its first letter in upper case and all others unchanged; 'n = 3' keeps its small letter."""
+    return text if text.startswith("n = ") else text[:1].upper() + text[1:]
 
 
 def minus(text: str) -> str:
