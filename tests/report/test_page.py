@@ -103,6 +103,8 @@ def test_the_page_has_numbers_interval_verdict_and_missing_runs(page):
         "+1.17 points",
         "95 % interval [+0.45, +1.88], standard deviation 0.29",
         "Distilled is better at n = 3.",
+        "Over 3 seeds, one teacher and one test split. It does not cover other teachers or images.",
+        "One test image is 1.00 points.",
         "3 of 3 seeds in favor of distillation.",
         "One seed: no interval.",
         "baseline-net-s1-ab12: not evaluated",
@@ -150,8 +152,8 @@ def test_the_top_of_the_page_has_the_newest_run_the_commands_and_the_revisions(r
     command = "python experiments/x.py --set 'data.name=<b>'"
     results.write("cnn/plan.json", {"family": "cnn", "stages": {"baseline": names}, "command": command})
     assert origin_of(build(results.root).page) == (
-        "Newest run 2026-02-28 22:59:59 UTC, 3 git revisions "
-        f"newest run 2026-02-28 22:59:59 UTC {names[1]} command {command} "
+        "Newest run of the plan 2026-02-28 22:59:59 UTC, 3 git revisions "
+        f"newest run of the plan 2026-02-28 22:59:59 UTC {names[1]} command {command} "
         "git revision 0123456789 (1 run), fedcba (1 run), not recorded (1 run)"
     )
 
@@ -162,7 +164,7 @@ def test_the_numbers_are_above_their_origin_which_is_folded_with_a_short_revisio
     page = build(results.root).page.read_text(encoding="utf-8")
     assert page.index('aria-label="Headline"') < page.index('<details class="origin">')
     (summary,) = re.findall(r'<details class="origin">\s*<summary>(.*?)</summary>', page)
-    assert summary == "Newest run 2026-01-02 03:05:05 UTC, git revision accce2fd5a"
+    assert summary == "Newest run of the plan 2026-01-02 03:05:05 UTC, git revision accce2fd5a"
     assert page.count(revision) >= 1, "the whole revision is in the folded part"
 
 
@@ -175,7 +177,9 @@ def test_of_runs_that_ended_in_the_same_second_a_teacher_is_not_the_newest(resul
 
 def test_a_time_that_is_no_time_is_shown_as_it_is(results):
     results.plan("cnn", baseline=[results.run("cnn", "baseline", ended="<b>noon</b>\n")])
-    assert origin_of(build(results.root).page).startswith("Newest run <b>noon</b>, git revision 0123456789 ")
+    assert origin_of(build(results.root).page).startswith(
+        "Newest run of the plan <b>noon</b>, git revision 0123456789 "
+    )
 
 
 def test_commands_of_several_families_name_their_families(results):

@@ -33,7 +33,8 @@ document.querySelector("iframe").onload = event => {{
 
 
 CURVES = ("Test top-1", "Gain of each seed", "Validation top-1", "Loss terms")
-METRICS = ("Reliability diagram", "Top-1 of each class", "Confusion", "Accuracy and parameters", "Accuracy and latency")
+CONFUSION = "Confusion matrix: distilled with kd"
+METRICS = ("Reliability diagram", "Top-1 of each class", CONFUSION, "Accuracy and parameters", "Accuracy and latency")
 FIELDS = (
     "Configurations tried",
     "Field by field",

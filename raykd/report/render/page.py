@@ -5,6 +5,7 @@ A search has one line here and its own page, see search_page.py.
 
 from typing import Any
 
+from raykd.errors import flattened
 from raykd.report import search_wording, wording
 from raykd.report.figures.axes import Drawing
 from raykd.report.figures.comparison import draw_comparison
@@ -15,8 +16,17 @@ from raykd.report.read.page_origin import page_origin
 from raykd.report.read.provenance import configurations_of, origins_of
 from raykd.report.read.search_records import SearchSummary
 from raykd.report.render import templates
-from raykd.report.render.comparison_lines import lines_under
-from raykd.report.render.metric_rows import COST_COLUMNS, COST_EXPLANATION, cost_rows, metric_cells, numbered_devices
+from raykd.report.render.comparison_lines import about_tuning, highest_mean, lines_under
+from raykd.report.render.lead import lead_sentences
+from raykd.report.render.metric_rows import (
+    COST_COLUMNS,
+    COST_EXPLANATION,
+    cost_rows,
+    metric_notes,
+    metric_rows,
+    numbered_devices,
+)
+from raykd.report.render.paper_tables import DAGGER, about_marks
 from raykd.report.stats.confirmation import winner_gains
 from raykd.report.stats.summary import FamilySummary
 from raykd.spec.stages import STAGES
@@ -34,6 +44,10 @@ def render_page(summaries: tuple[FamilySummary, ...], searches: tuple[SearchSumm
         search_wording=search_wording,
         winner_gains=winner_gains,
         lines_under=lines_under,
+        highest_mean=highest_mean,
+        about_marks=about_marks,
+        about_tuning=about_tuning,
+        dagger=DAGGER,
         tradeoffs=draw_tradeoffs(summaries),
         cost_headings=COST_COLUMNS,
         cost_explanation=COST_EXPLANATION,
@@ -57,9 +71,20 @@ def _section(key: str, summary: FamilySummary) -> dict[str, Any]:
         "stage_figures": draw_stages(summary, key),
         "configurations": configurations_of(summary.family),
         "origins": origins_of(summary.family),
-        "metrics": metric_cells(summary),
-        "metric_figures": draw_metrics(summary, key),
+        "lead": lead_sentences(summary),
+        "metrics": metric_rows(summary),
+        "metric_notes": metric_notes(summary),
+        "metric_figures": {_heading(name, summary): drawing for name, drawing in draw_metrics(summary, key).items()},
         "costs": cost_rows(summary),
         "devices": numbered_devices(summary),
         "comparison_figures": _comparison_figures(summary, key),
     }
+
+
+def _heading(name: str, summary: FamilySummary) -> str:
+    """Return a figure's heading. That of the confusion matrix has the stage and the method whose matrix it shows."""
+    if not name.startswith("Confusion"):
+        return name
+    stage = next(stage for stage in reversed(summary.stages) if stage.confusion)
+    method = f" with {flattened(stage.method)}" if stage.method and stage.stage == "distilled" else ""
+    return f"Confusion matrix: {stage.stage}{method}"
