@@ -8,7 +8,6 @@ import pyarrow.parquet as pq
 import pytest
 from evaluated_folders import COSTS, TIMING, write_evaluated_run
 from report_files import summary_of
-from test_page import Tags
 
 from raykd.errors import RaykdError
 from raykd.report.build import build, load
@@ -269,8 +268,5 @@ def test_the_page_has_all_metrics(results):
         "agreement (%) \N{UPWARDS ARROW}",
     )
     assert all(f'<th scope="row">{name}' in page for name in names)
-    assert (
-        "Exact tests of the gain in top-1, two-sided: sign p\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}0.25"
-        in Tags(page).text
-    )
+    assert "two-sided: sign p\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}0.25" in page
     assert "2 [1.5, 3]" in page and "Measured on NVIDIA H100, bf16. Latency: median [p10, p90]" in page
