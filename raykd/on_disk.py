@@ -1,10 +1,13 @@
-"""Which files and folders exist. Unlike pathlib's methods, these functions raise the errors of a disk or a network.
+"""Which files and folders exist, and whose they are. These functions raise the errors of a disk or a network.
 
-From Python 3.14 on, `Path.is_file`, `is_dir` and `exists` return False for any error, and from 3.13 on, `Path.glob`
-leaves out what it cannot read. A run whose checkpoint cannot be looked up for a moment would then start again.
+pathlib's do not: from Python 3.14 on, `Path.is_file`, `is_dir` and `exists` return False for any error, and from 3.13
+on, `Path.glob` leaves out what it cannot read. A run whose checkpoint cannot be looked up for a moment would then start
+again.
 """
 
 import errno
+import os
+import pwd
 import stat
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -27,6 +30,25 @@ def is_folder(path: Path) -> bool:
 def is_there(path: Path) -> bool:
     """Return whether `path` is a file, a folder, or a link to one. Raises OSError if the disk does not answer."""
     return _mode(path) is not None
+
+
+def is_own(path: Path) -> bool:
+    """Return whether only this user or root can have written `path`. Of a link, it is the link's owner that counts.
+
+    Groups that can write it are trusted, because their members share a folder by agreement.
+    """
+    status = path.lstat()
+    is_open = not stat.S_ISLNK(status.st_mode) and bool(status.st_mode & stat.S_IWOTH)  # a link has no permissions
+    return status.st_uid in (0, os.geteuid()) and not is_open
+
+
+def owner_of(path: Path) -> str:
+    """Return the name of the user who owns `path`, or the number of a user who has no name here."""
+    user = path.lstat().st_uid
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return str(user)
 
 
 def find(folder: Path, pattern: str) -> list[Path]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from raykd.errors import COMMAND, ConfigError
+from raykd.errors import COMMAND, ConfigError, one_line
 from raykd.file_lock import acquire, lock_at
 from raykd.on_disk import is_folder
 from raykd.store.run_store import RunStore
@@ -38,7 +38,7 @@ def _print(results: Path, dry_run: bool) -> None:
         print("\n".join([*migration.notes, f"'{results}' has nothing to migrate"]))
         return
     for line in describe_migration(migration):
-        print(line)
+        print(one_line(line))
     if dry_run:
         print("nothing was changed")
         return

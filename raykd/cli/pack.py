@@ -15,6 +15,7 @@ from raykd.data.pack import PackRecord
 from raykd.data.pack_writer import SKIPPED, PackPlan, plan_pack
 from raykd.errors import ConfigError, plural
 from raykd.orchestration.packing import write_pack
+from raykd.orchestration.progress import log
 
 _MB = 1e6
 
@@ -32,10 +33,10 @@ def pack_dataset(arguments: Namespace, console: Console) -> None:
     data_folder = find_folder(arguments.data_dir, os.environ).absolute()
     folder = Path(arguments.to).expanduser() if arguments.to else default_folder(arguments.name, data_folder, options)
     plan = plan_pack(find_source(arguments.name, data_folder), folder.absolute(), options)
-    console.print(_describe(plan, arguments.name), highlight=False, soft_wrap=True)
+    log(console, _describe(plan, arguments.name))
     record = write_pack(plan, console, arguments.jobs)
     for line in _result(plan, record, data_folder):
-        console.print(line, highlight=False, soft_wrap=True)
+        log(console, line)
 
 
 def default_folder(name: str, data_folder: Path, options: PackOptions) -> Path:

@@ -15,6 +15,7 @@ from raykd.models import Model, hf_files
 from raykd.models.hf_model import HuggingFace
 from raykd.models.weights import save_weights
 from raykd.on_disk import is_file
+from raykd.orchestration.progress import log
 from raykd.spec.experiment import PRETRAINED, Experiment
 
 
@@ -23,7 +24,7 @@ def fetch(experiments: Sequence[Experiment], data_folder: Path, weights_folder: 
     for name in dict.fromkeys(experiment.data.name for experiment in experiments):
         _fetch_data(name, data_folder, console)
     if any(experiment.published for experiment in experiments):
-        console.print(ORIGIN, highlight=False)
+        log(console, ORIGIN)
     recipes = [recipe for experiment in experiments for recipe in (experiment.teacher, experiment.student)]
     imported = [experiment.teacher.model for experiment in experiments if experiment.teacher_checkpoint == PRETRAINED]
     named = [recipe.model for recipe in recipes if getattr(recipe.model, "weights", "") == "pretrained"]
@@ -45,23 +46,23 @@ def _fetch_data(name: str, folder: Path, console: Console) -> None:
     if is_user_provided(name):
         look_for = find_dataset if kind_of(name) == "packed" else find_source
         look_for(name, folder)
-        console.print(f"{name} is in {folder_of(name, folder)}", highlight=False)
+        log(console, f"{name} is in {folder_of(name, folder)}")
         return
     title = cifar.VARIANTS[name].title
     try:
         cifar.find(name, folder)
-        console.print(f"{title} is in {folder}", highlight=False)
+        log(console, f"{title} is in {folder}")
     except DataError:
-        console.print(f"downloading {title} to {folder} (170 MB)", highlight=False)
+        log(console, f"downloading {title} to {folder} (170 MB)")
         cifar.download(name, folder)
 
 
 def _fetch_weights(model: Model, folder: Path, console: Console) -> None:
     path = folder / f"{model.label}.safetensors"
     if is_file(path):
-        console.print(f"weights of {model.label} are in {path}", highlight=False)
+        log(console, f"weights of {model.label} are in {path}")
         return
-    console.print(f"downloading weights of {model.label} to {path}", highlight=False)
+    log(console, f"downloading weights of {model.label} to {path}")
     with _download_errors(f"weights of '{model.label}'", "name a file with --set teacher.model.weights=FILE"):
         network = model.download()
     save_weights(path, network.state_dict())
@@ -75,9 +76,9 @@ def _fetch_repository(name: str, console: Console) -> None:
     is_complete = any(hf_files.find_file(name, file) for file in hf_files.WEIGHTS)
     if is_complete or Path(name).is_absolute():
         place = hf_files.find_file(name, hf_files.CONFIG)
-        console.print(f"{hf_files.PREFIX}{name} is in {place.parent if place else name}", highlight=False)
+        log(console, f"{hf_files.PREFIX}{name} is in {place.parent if place else name}")
         return
-    console.print(f"downloading {hf_files.PREFIX}{name} to the local cache of the Hugging Face Hub", highlight=False)
+    log(console, f"downloading {hf_files.PREFIX}{name} to the local cache of the Hugging Face Hub")
     with _download_errors(f"'{hf_files.PREFIX}{name}'", "name a folder, hf:FOLDER"):
         hf_files.download_files(name)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from raykd.cli.run_list import Row, search_row
 from raykd.config.codec import read_record
-from raykd.errors import COMMAND, ConfigError, flattened, plural
+from raykd.errors import COMMAND, ConfigError, flattened, one_line, plural
 from raykd.on_disk import is_file
 from raykd.spec.stages import TRIALS
 from raykd.store.cleaning import KINDS, Cleaning
@@ -61,7 +61,7 @@ def list_text(rows: Sequence[Row], searches: Sequence[Row], catalog: Catalog) ->
     lines += ["", f"{plural(len(rows), 'run')}, {total}; VAL and TEST are top-1 in percent; + marks planned runs"]
     if missing:
         lines.append(f"not started yet: {plural(missing, 'planned run')}; '{COMMAND} plan NAME' lists them")
-    return "\n".join(lines)
+    return _joined(lines)
 
 
 def _cells(row: Row) -> Iterable[Any]:
@@ -157,7 +157,7 @@ def show_text(facts: dict[str, Any]) -> str:
     for title, text in rows:
         lines.append(f"{'' if title == before else title:<{width}}  {text}")
         before = title
-    return "\n".join(lines)
+    return _joined(lines)
 
 
 def search_removal_text(search: CatalogSearch, pages: Sequence[Path], results: Path, now: float) -> str:
@@ -173,7 +173,7 @@ def search_removal_text(search: CatalogSearch, pages: Sequence[Path], results: P
     lines += [f"  and {len(trials) - MAX_LISTED} more trials"] if len(trials) > MAX_LISTED else []
     if search.confirming:
         lines.append(f"  kept: {plural(len(search.confirming), 'run')} of the family, which confirmed configurations")
-    return "\n".join([search_line(search_row(search, now)), *lines])
+    return _joined([search_line(search_row(search, now)), *lines])
 
 
 def removal_text(runs: Sequence[CatalogRun]) -> str:
@@ -184,7 +184,7 @@ def removal_text(runs: Sequence[CatalogRun]) -> str:
         planned = ", in the family's plan" if run.is_planned else ""
         lines.append(f"{run.full_name}: {run.status}{top1}{planned}, {size_text(run.size_bytes)}")
     total = size_text(sum(run.size_bytes for run in runs))
-    return "\n".join([*lines, f"{plural(len(runs), 'run')}, {total}"])
+    return _joined([*lines, f"{plural(len(runs), 'run')}, {total}"])
 
 
 def cleaning_text(found: Cleaning, results: Path) -> str:
@@ -204,4 +204,9 @@ def cleaning_text(found: Cleaning, results: Path) -> str:
     if found.is_used:
         lines.append("kept: caches, decoded data and leftovers, because a command trains in this folder now")
     total = size_text(sum(item.size_bytes for item in found.removable))
-    return "\n".join([*lines, f"{'total':<13} {total:>9}" if found.removable else "nothing to remove"])
+    return _joined([*lines, f"{'total':<13} {total:>9}" if found.removable else "nothing to remove"])
+
+
+def _joined(lines: Iterable[str]) -> str:
+    """Join lines for a terminal. A name with an escape sequence could hide lines, such as those above a question."""
+    return "\n".join(map(one_line, lines))

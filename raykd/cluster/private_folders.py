@@ -21,6 +21,26 @@ MAX_SESSION_S = 7 * 86_400.0  # how long the logs of a failed command's Ray clus
 MAX_UNLOCKED_S = 600.0  # a folder without a lock file is abandoned after this time; a new one has none for an instant
 
 
+def require_safe_place(place: Path) -> None:
+    """Raise OSError if another user could replace the folders that this user makes in `place`.
+
+    The owner of a folder can rename everything in it. In a container without other users, root's folders belong to the
+    kernel's overflow user.
+    """
+    status = place.stat()
+    if status.st_uid not in (0, os.getuid(), _overflow_user()):
+        raise OSError(0, f"{place} belongs to another user, who could replace what is put there")
+    if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
+        raise OSError(0, f"every user could replace what is put into {place} (it has no sticky bit)")
+
+
+def _overflow_user() -> int:
+    try:
+        return int(Path("/proc/sys/kernel/overflowuid").read_text())
+    except (OSError, ValueError):
+        return 0
+
+
 @contextmanager
 def claimed(folder: Path) -> Iterator[Callable[[], bool]]:
     """Mark `folder`, which this process made, as in use until the block ends.

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from raykd.cluster.private_folders import claimed
+from raykd.cluster.private_folders import claimed, require_safe_place
 from raykd.cluster.ray_token import make_token, write_token
 from raykd.errors import ConfigError
 from raykd.on_disk import is_folder
@@ -46,6 +46,7 @@ def private_folder(path: Path, token: str) -> Iterator[None]:
     """
     with ExitStack() as stack:
         try:
+            require_safe_place(path.parent)
             # A link or another user's folder stays, and mkdir then fails.
             if is_folder(path) and not path.is_symlink() and path.stat().st_uid == os.getuid():
                 shutil.rmtree(path)
@@ -71,6 +72,7 @@ def commands_folder(environ: Mapping[str, str]) -> Path:
     folder = base_folder(environ) / f"raykd-{os.getuid()}"
     require_short(folder / "ray", environ)
     try:
+        require_safe_place(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
         status = folder.lstat()
     except OSError as error:

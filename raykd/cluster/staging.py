@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raykd.cluster.allocation import Allocation
-from raykd.cluster.private_folders import claimed, remove_abandoned_below
+from raykd.cluster.private_folders import claimed, remove_abandoned_below, require_safe_place
 from raykd.errors import ConfigError
 from raykd.on_disk import is_file, is_folder
 from raykd.provenance import git_revision
@@ -105,6 +105,7 @@ class Staging:
     def _is_filled(self) -> bool:
         """Return whether another node filled the folder. Raises OSError if another user could have put code there."""
         try:
+            require_safe_place(self.folder.parent)
             status = self.folder.lstat()
         except FileNotFoundError:
             return False
@@ -120,6 +121,7 @@ class Staging:
         code, data = [self.repository / name for name in CODE] if self.repository else [], _data_in(self.data)
         sources = [("code", path) for path in code] + [("data", path) for path in data]
         self.folder.parent.mkdir(parents=True, exist_ok=True)
+        require_safe_place(self.folder.parent)
         size, free = sum(_bytes(path) for _, path in sources), shutil.disk_usage(self.folder.parent).free
         if free < 1.1 * size:
             raise OSError(0, f"{free / MEGABYTE:.0f} MB are free, but {size / MEGABYTE:.0f} MB are required")

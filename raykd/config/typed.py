@@ -206,7 +206,11 @@ def to_dict(value: Any, results_only: bool = False) -> Any:
 
 
 def from_dict(base: type[Any], payload: Mapping[str, Any]) -> Any:
-    """Return the Config that `to_dict` wrote. Raises ConfigError for a kind or field unknown to this version."""
+    """Return the Config that `to_dict` wrote. Raises ConfigError for a kind or field unknown to this version.
+
+    It looks up no names: `to_dict` writes none in place of a Config, and a name such as 'net.py:Net' would execute the
+    file that a stranger's JSON names.
+    """
     known = kinds(base)
     cls = known.get(payload.get("kind", ""))
     if cls is None:
@@ -215,7 +219,20 @@ def from_dict(base: type[Any], payload: Mapping[str, Any]) -> Any:
     hints, names = type_hints(cls), {item.name for item in fields(cls)}
     if unknown := set(payload) - names - {"kind"}:
         raise ConfigError(f"{cls.title()} has no field {', '.join(sorted(unknown))}: written by another version?")
-    return cls(**{name: _from_value(payload[name], hints[name]) for name in names & set(payload)})
+    values = {name: _from_value(payload[name], hints[name]) for name in names & set(payload)}
+    for item in fields(cls):
+        if item.metadata.get(LOOK_UP) and _names_a_config(values.get(item.name), hints[item.name]):
+            raise ConfigError(
+                f"{item.name} = {shown(values[item.name])} in {cls.title()}: must be an object, not a name"
+            )
+    return cls(**values)
+
+
+def _names_a_config(value: Any, hint: Any) -> bool:
+    """Return whether `value` is or has a text, where a field of this type has objects of a Config."""
+    types_of_items = [item for option in options_of(hint) for item in (option, *get_args(option))]
+    has_configs = any(isinstance(item, type) and issubclass(item, Config) for item in types_of_items)
+    return has_configs and any(isinstance(item, str) for item in (value if isinstance(value, list) else [value]))
 
 
 def _from_value(value: Any, hint: Any) -> Any:

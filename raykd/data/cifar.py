@@ -8,21 +8,23 @@ the data folder F, or in F/cifar10 (F/cifar100):
     cifar-10-python.tar.gz       cifar-100-python.tar.gz   the archive
     train.parquet, test.parquet                            or with the Hub's names, see parquet_folder.py
 
-Batches and archive are pickles, so torchvision reads them only after their checksums were verified.
+Batches are pickles, which can execute code. They are read only if their MD5 is the published one.
 Only `download` accesses the internet.
 """
 
 import hashlib
 import pickle
 import shlex
-import tempfile
-from collections.abc import Callable, Sequence
+import tarfile
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from raykd.data import parquet, parquet_folder
@@ -127,13 +129,14 @@ def find(name: str, folder: Path, cache: Path | None = None) -> StoredDataset:
             f"{folder}: no such folder; give --data-dir or RAYKD_DATA the folder with {variant.title}, "
             f"or run: {prefetch_command(name, folder)}"
         )
+    prefetch = prefetch_command(name, folder)
     if batches := _find_batches(variant, folder):
-        _verify_batches(variant, batches, hashes_of(batches, cache), prefetch_command(name, folder))
-        return _stored(variant, published_identity(variant), partial(_read_batches, variant, batches.parent))
+        _verify_batches(variant, batches, hashes_of(batches, cache), prefetch)
+        return _stored(variant, published_identity(variant), partial(_read_folder, variant, batches, prefetch))
     if archive := _find_archive(variant, folder):
         hashes = hashes_of(archive.parent, cache)
-        _verify(archive, _dataset_class(variant).tgz_md5, hashes, prefetch_command(name, folder))
-        return _stored(variant, published_identity(variant), partial(_read_archive, variant, archive))
+        _verify(archive, _dataset_class(variant).tgz_md5, hashes, prefetch)
+        return _stored(variant, published_identity(variant), partial(_read_archive, variant, archive, prefetch))
     if parquet_files := _find_parquet(variant, folder):
         return _stored_parquet(variant, *parquet_files, cache)
     layouts = ", ".join((f"{variant.batches}/", variant.archive, *parquet_folder.FILE_NAMES))
@@ -275,34 +278,44 @@ def _read_parquet(variant: Cifar, train: Sequence[Path], test: Sequence[Path]) -
     return parquet.read(train, expected, target), parquet.read(test, expected, target)
 
 
-def _read_archive(variant: Cifar, archive: Path) -> tuple[Split, Split]:
-    """Unpack the archive into a temporary folder and read it, because the archive's folder may be read-only or shared.
+def _read_folder(variant: Cifar, batches: Path, prefetch: str) -> tuple[Split, Split]:
+    """Read the train and test batches in the folder `batches`."""
+    return _read_batches(variant, {name: (batches / name).read_bytes() for name in _md5_of_batches(variant)}, prefetch)
 
-    torchvision reads files, not streams; reading the tar directly would require unpickling it here.
-    """
-    from torchvision.datasets.utils import extract_archive
 
+def _read_archive(variant: Cifar, archive: Path, prefetch: str) -> tuple[Split, Split]:
+    """Read the train and test batches from the archive. Nothing is unpacked, so the folder may be read-only."""
+    contents: dict[str, bytes] = {}
     try:
-        with tempfile.TemporaryDirectory(prefix=f"raykd-{variant.folder}-") as unpacked:
-            extract_archive(archive, unpacked)
-            return _read_batches(variant, Path(unpacked))
-    except OSError as error:
-        raise DataError(
-            f"{archive}: could not unpack it into {tempfile.gettempdir()} ({error}); "
-            "set TMPDIR to a folder with 200 MB free"
-        ) from error
+        with tarfile.open(archive) as tar:
+            for member in tar:  # in the archive's order, because going back would decompress it again
+                folder, _, name = member.name.partition("/")
+                if folder == variant.batches and name in _md5_of_batches(variant) and (file := tar.extractfile(member)):
+                    contents[name] = file.read()
+    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+        raise DataError(f"{archive}: cannot be read ({error}); delete it and run: {prefetch}") from error
+    return _read_batches(variant, contents, prefetch)
 
 
-def _read_batches(variant: Cifar, root: Path) -> tuple[Split, Split]:
-    """Read the train and test batches below `root`, whose checksums were verified."""
+def _md5_of_batches(variant: Cifar) -> dict[str, str]:
+    """Return the published MD5, hex, of each train batch, then of each test batch."""
+    dataset_class = _dataset_class(variant)
+    return dict([*dataset_class.train_list, *dataset_class.test_list])
+
+
+def _read_batches(variant: Cifar, contents: Mapping[str, bytes], prefetch: str) -> tuple[Split, Split]:
+    """Return train and test from the content of each batch.
+
+    The bytes that are unpickled are those whose MD5 was compared: a file could change between two reads.
+    """
+    for name, md5 in _md5_of_batches(variant).items():
+        if hashlib.md5(contents.get(name, b""), usedforsecurity=False).hexdigest() != md5:
+            raise DataError(f"{variant.batches}/{name}: changed while it was read; delete it and run: {prefetch}")
     dataset_class, splits = _dataset_class(variant), []
-    for train in (True, False):
-        stored = dataset_class(root, train=train, download=False)
-        labels = stored.targets
-        if variant.label_key == "coarse_labels":  # torchvision reads fine labels only
-            batch = root / variant.batches / ("train" if train else "test")
-            labels = pickle.loads(batch.read_bytes(), encoding="latin1")["coarse_labels"]  # noqa: S301 - verified
-        images = torch.from_numpy(stored.data)  # [N, 32, 32, 3], made from planes: not contiguous
-        images = images.contiguous().permute(0, 3, 1, 2)
-        splits.append(Split(images, torch.tensor(labels, dtype=torch.int64)))
+    for names in (dataset_class.train_list, dataset_class.test_list):
+        batches = [pickle.loads(contents[name], encoding="latin1") for name, _ in names]  # noqa: S301 - MD5 is compared
+        labels = torch.tensor([label for batch in batches for label in batch[variant.label_key]], dtype=torch.int64)
+        planes = torch.from_numpy(np.vstack([batch["data"] for batch in batches]))
+        images = planes.reshape(-1, 3, IMAGE_SIZE, IMAGE_SIZE).contiguous(memory_format=torch.channels_last)
+        splits.append(Split(images, labels))
     return splits[0], splits[1]

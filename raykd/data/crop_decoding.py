@@ -25,7 +25,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from raykd.data.image_decoding import QUARTER_TURNS, decode_whole
+from raykd.data.image_decoding import QUARTER_TURNS, UPRIGHT, decode_whole, turned
 from raykd.data.image_metadata import JPEG, strip_metadata
 from raykd.errors import DataError
 
@@ -33,9 +33,6 @@ _SEQUENTIAL_FRAMES, _PROGRESSIVE_FRAME = (0xC0, 0xC1), 0xC2
 _START_OF_SCAN, _EXIF_OR_XMP, _FILL = 0xDA, 0xE1, 0xFF
 _MARGIN = 4  # rows decoded below a crop: its last rows are interpolated from the color of the rows below
 _REDUCTIONS = (8, 4, 2)
-_UPRIGHT = 1  # the EXIF orientation of an image that is stored as it is shown
-_MIRRORED = (2, 4, 5, 7)  # orientations that mirror the image before it is turned
-_QUARTERS_TO_THE_LEFT = {1: 0, 2: 0, 3: 2, 4: 2, 5: 1, 6: 3, 7: 3, 8: 1}  # quarter turns by orientation
 _COLOR_CHANNELS = (1, 3)  # of JPEGs that simplejpeg decodes like Pillow; CMYK has 4
 
 
@@ -118,11 +115,11 @@ def _decode_jpeg(encoded: bytearray, size: tuple[int, int], num_rows: int, reduc
     header = _read_header(encoded)
     if header is None:
         return None
-    orientation = strip_metadata(bytes(encoded)).orientation if header.has_metadata else _UPRIGHT
+    orientation = strip_metadata(bytes(encoded)).orientation if header.has_metadata else UPRIGHT
     height, width = size if orientation not in QUARTER_TURNS else size[::-1]
     if header.size != (height, width):
         return None
-    if orientation == _UPRIGHT and header.is_sequential and num_rows < height:
+    if orientation == UPRIGHT and header.is_sequential and num_rows < height:
         encoded[header.size_at : header.size_at + 2] = num_rows.to_bytes(2, "big")
         height = num_rows
     height, width = ceil(height / reduction), ceil(width / reduction)
@@ -133,14 +130,7 @@ def _decode_jpeg(encoded: bytearray, size: tuple[int, int], num_rows: int, reduc
         pixels = simplejpeg.decode_jpeg(encoded, "RGB", strict=False, buffer=buffer, **limits)
     except ValueError:
         return None
-    return Decoded(_turn(pixels, orientation), reduction) if pixels.shape[:2] == (height, width) else None
-
-
-def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn and mirror uint8 [h, w, 3] as an EXIF orientation requires, without a copy."""
-    if orientation in _MIRRORED:
-        pixels = pixels[:, ::-1]
-    return np.rot90(pixels, _QUARTERS_TO_THE_LEFT[orientation])
+    return Decoded(turned(pixels, orientation), reduction) if pixels.shape[:2] == (height, width) else None
 
 
 class _Header(NamedTuple):

@@ -26,15 +26,9 @@ _MAX_THREADS = 8  # several workers of a node may read concurrently
 _CHUNK = 1024  # images handed to the threads at a time: after a damaged one, no more than these are decoded
 _DARK = 1 << 14  # a maximum of 16 bits below this leaves at most 64 of 256 gray levels
 _MAX_DARK = 0.1  # the fraction of images that may be dark
-ORIENTATIONS = {  # EXIF orientation -> the operation that turns the image upright
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+UPRIGHT = 1  # the EXIF orientation of an image that is stored as it is shown
+_MIRRORED = (2, 4, 5, 7)  # orientations that mirror the image before it is turned
+_QUARTERS_TO_THE_LEFT = {1: 0, 2: 0, 3: 2, 4: 2, 5: 1, 6: 3, 7: 3, 8: 1}  # quarter turns by orientation
 QUARTER_TURNS = (5, 6, 7, 8)  # orientations that exchange height and width
 # The first bytes of files that are often named like a PNG or JPEG, and the remedy.
 _CONVERT = "convert it to PNG or JPEG"
@@ -244,11 +238,17 @@ def _undecodable(where: str, reason: str) -> DataError:
     )
 
 
+def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn and mirror uint8 [h, w, 3] as an EXIF orientation, 1 to 8, requires, without a copy."""
+    if orientation in _MIRRORED:
+        pixels = pixels[:, ::-1]
+    return np.rot90(pixels, _QUARTERS_TO_THE_LEFT[orientation])
+
+
 def _upright(rgb: Image.Image, stripped: StrippedImage) -> Image.Image:
-    """Rotate an image as its EXIF requires."""
-    if stripped.orientation in ORIENTATIONS:
-        return rgb.transpose(ORIENTATIONS[stripped.orientation])
-    return rgb
+    if stripped.orientation == UPRIGHT:
+        return rgb
+    return Image.fromarray(turned(np.asarray(rgb), stripped.orientation))
 
 
 def _maximum_16_bit(image: Image.Image, rgb: Image.Image) -> int:

@@ -18,7 +18,7 @@ import torch
 from raykd.data import image_decoding, memory
 from raykd.data.file_hashes import FileHashes
 from raykd.data.image_decoding import TargetSize
-from raykd.data.regular_files import REDOWNLOAD, FileVersion, list_folder, require_regular_file, walk
+from raykd.data.regular_files import FileVersion, list_folder, require_regular_file, walk
 from raykd.data.sources import EncodedImage, Source, key_of, split_by_size
 from raykd.data.splits import DATA_NAME_REMEDY, SPLIT_NAMES, TRAIN, choose_test_split, has_train_and_test
 from raykd.data.types import Channels, Split, StoredDataset
@@ -206,13 +206,7 @@ def identity_of(names: Sequence[str], splits: Sequence[tuple[Sequence[int], Sequ
 
 def _read(file: FileVersion) -> tuple[str, bytes]:
     """Return the path of a file, for messages, and its bytes."""
-    path = file.path
-    try:
-        return str(path), path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); {REDOWNLOAD}") from error
-    except MemoryError as error:
-        raise MemoryError(f"{path}") from error
+    return str(file.path), file.read()
 
 
 def _decode(split: LabeledFiles, target: TargetSize) -> Split:

@@ -3,7 +3,7 @@
 Pillow parses EXIF, XMP, ICC profiles and text when it opens a file, and an odd or large entry makes it fail, although
 no pixel depends on it. So Pillow receives only the chunks and segments that pixels depend on.
 
-Orientation: EXIF 2.32, tag 0x0112, 1 .. 8; see ORIENTATIONS in image_decoding.py.
+Orientation: EXIF 2.32, tag 0x0112, 1 .. 8; see `turned` in image_decoding.py.
 """
 
 import re

@@ -136,6 +136,11 @@ class TrainLoader:
             self._augmenter = Augmenter(augmentation, views, size, self._indices, self._labels, mean)
 
     @property
+    def num_images(self) -> int:
+        """The number of different images, n."""
+        return len(self._indices)
+
+    @property
     def steps_per_epoch(self) -> int:
         """The number of steps, n // batch_size. The last, incomplete batch is dropped; its images differ in each epoch.
 

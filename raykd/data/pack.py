@@ -11,6 +11,7 @@ that no run trains on a damaged image, and nothing has to be hashed when a pack 
 Shapes: N images of a split. A shard consists of record batches of ROWS_PER_BATCH rows, the last one with the rest.
 """
 
+import re
 import zlib
 from bisect import bisect_right
 from collections import Counter
@@ -27,8 +28,9 @@ import torch
 from torch import Tensor
 
 from raykd.config.codec import read_record
+from raykd.data.splits import TEST, TRAIN
 from raykd.data.types import Channels, Resizing
-from raykd.errors import COMMAND, DataError, plural
+from raykd.errors import COMMAND, DataError, plural, shown
 from raykd.on_disk import is_folder
 
 VERSION = 1
@@ -39,6 +41,7 @@ INDEX_SCHEMA = pa.schema(
     [("label", pa.int32()), ("height", pa.int32()), ("width", pa.int32()), ("sha256", pa.binary(32))]
 )
 DIGEST_BYTES = 32
+SHARD_FILE = re.compile(rf"({TRAIN}|{TEST})-\d{{5,}}\.arrow")
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,8 @@ class PackRecord:
             return f"version is {self.version}, and this raykd reads version {VERSION}"
         if len(self.mean) != 3 or len(self.std) != 3:
             return "mean and std must have three numbers each"
+        if wrong := [shard.file for shard in (*self.train, *self.test) if not SHARD_FILE.fullmatch(shard.file)]:
+            return f"{shown(wrong[0])} is not the name of a shard"
         if len(self.class_names) < 2:
             return f"it names {plural(len(self.class_names), 'class', 'classes')}, and at least two are required"
         ((name, count),) = Counter(self.class_names).most_common(1)

@@ -11,11 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raykd.config import AtMost
-from raykd.models.four_stage_resnet import FourStages
+from raykd.models.four_stage_resnet import FourStages, ResNetNetwork
 from raykd.models.model import MAX_DEPTH, Construction
-from raykd.outputs import Outputs
-
-EXPANSION = 4  # a block has this many times as many output channels as its 3x3 convolution
 
 
 @dataclass(frozen=True)
@@ -36,9 +33,11 @@ class BottleneckResNet(FourStages):
 class BottleneckBlock(nn.Module):
     """1x1, 3x3 and 1x1 convolutions, and a shortcut, with a projection if the shape changes."""
 
+    expansion: ClassVar[int] = 4
+
     def __init__(self, in_channels: int, width: int, stride: int) -> None:
         super().__init__()
-        channels = EXPANSION * width
+        channels = self.expansion * width
         self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
@@ -57,43 +56,9 @@ class BottleneckBlock(nn.Module):
         return F.relu(self.bn3(self.conv3(x)) + shortcut, inplace=True)
 
 
-class BottleneckResNetNetwork(nn.Module):
-    """Map normalized pixels [B, 3, H, W] to Outputs with an embedding [B, 32 * width].
+class BottleneckResNetNetwork(ResNetNetwork):
+    """Map normalized pixels [B, 3, H, W] to Outputs with an embedding [B, 32 * width]."""
 
-    `features` are the feature maps of the four stages.
-    """
-
-    layer1: nn.Sequential
-    layer2: nn.Sequential
-    layer3: nn.Sequential
-    layer4: nn.Sequential
-
-    def __init__(self, blocks: tuple[int, ...], width: int, num_classes: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, width, 3, 1, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        in_channels = width
-        for stage, num_blocks in enumerate(blocks):
-            channels = width * 2**stage
-            strides = [1 if stage == 0 else 2] + [1] * (num_blocks - 1)
-            inputs = [in_channels] + [EXPANSION * channels] * (num_blocks - 1)
-            parts = (BottleneckBlock(size, channels, stride) for size, stride in zip(inputs, strides, strict=True))
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*parts))
-            in_channels = EXPANSION * channels
-        self.linear = nn.Linear(in_channels, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    def get_classifier(self) -> nn.Linear:
-        """Return the head. The method has the name of timm's."""
-        return self.linear
-
-    def forward(self, pixels: Tensor) -> Outputs:
-        x = F.relu(self.bn1(self.conv1(pixels)), inplace=True)
-        features = []
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = stage(x)
-            features.append(x)
-        embedding = x.mean((2, 3))
-        return Outputs(self.linear(embedding), embedding, tuple(features))
+    block = BottleneckBlock
+    head = "linear"
+    other_names = ()

@@ -8,7 +8,7 @@ Modules have torchvision's names, so a state dict of its ResNet-18, or timm's, w
 """
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -54,6 +54,8 @@ class ResNet(FourStages):
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut, with a 1x1 projection if the shape changes."""
 
+    expansion: ClassVar[int] = 1  # output channels, as a multiple of those of the 3x3 convolutions
+
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, 1, bias=False)
@@ -77,10 +79,13 @@ class ResNetNetwork(nn.Module):
     `features` are the feature maps of the stages.
 
     blocks: number per stage, for three or four stages. stem: channels before the first stage, by default as many as in
-    it. other_names: regular expressions for the names of the same layers in kuangliu/pytorch-cifar and in
-    weiaicunzai/pytorch-cifar100, and their replacements; see state_dict.py.
+    it. block: the class of the blocks. head: the name of the classifier. other_names: regular expressions for the names
+    of the same layers in kuangliu/pytorch-cifar and in weiaicunzai/pytorch-cifar100, and their replacements; see
+    state_dict.py.
     """
 
+    block: ClassVar[Any] = BasicBlock
+    head: ClassVar[str] = "fc"
     other_names: ClassVar[tuple[tuple[str, str], ...]] = (
         ("linear", "fc"),
         ("shortcut", "downsample"),
@@ -98,16 +103,20 @@ class ResNetNetwork(nn.Module):
         self.stage_names = [f"layer{stage + 1}" for stage in range(len(blocks))]
         for stage, (name, num_blocks) in enumerate(zip(self.stage_names, blocks, strict=True)):
             channels = width * 2**stage
-            self.add_module(name, _stage(in_channels, channels, num_blocks, stride=1 if stage == 0 else 2))
-            in_channels = channels
-        self.fc = nn.Linear(in_channels, num_classes)
+            self.add_module(name, self._stage(in_channels, channels, num_blocks, stride=1 if stage == 0 else 2))
+            in_channels = self.block.expansion * channels
+        self.add_module(self.head, nn.Linear(in_channels, num_classes))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
+    def _stage(self, in_channels: int, channels: int, num_blocks: int, stride: int) -> nn.Sequential:
+        first, between = self.block(in_channels, channels, stride), self.block.expansion * channels
+        return nn.Sequential(first, *(self.block(between, channels, 1) for _ in range(num_blocks - 1)))
+
     def get_classifier(self) -> nn.Linear:
         """Return the head. The method has the name of timm's."""
-        return self.fc
+        return cast(nn.Linear, self.get_submodule(self.head))
 
     def forward(self, pixels: Tensor) -> Outputs:
         x = F.relu(self.bn1(self.conv1(pixels)), inplace=True)
@@ -116,9 +125,4 @@ class ResNetNetwork(nn.Module):
             x = self.get_submodule(name)(x)
             features.append(x)
         embedding = x.mean((2, 3))
-        return Outputs(self.fc(embedding), embedding, tuple(features))
-
-
-def _stage(in_channels: int, channels: int, num_blocks: int, stride: int) -> nn.Sequential:
-    first = BasicBlock(in_channels, channels, stride)
-    return nn.Sequential(first, *(BasicBlock(channels, channels, 1) for _ in range(num_blocks - 1)))
+        return Outputs(self.get_classifier()(embedding), embedding, tuple(features))

@@ -27,6 +27,8 @@ _NOT_OF_NETWORK = (
     "problem_type", "finetuning_task", "task_specific_params", "return_dict", "use_return_dict", "output_attentions",
     "output_hidden_states",
 )  # fmt: skip
+# Entries, at any depth, with which transformers loads another repository, its code or its weights.
+_OTHER_FILES = ("auto_map", "backbone", "backbone_kwargs", "use_pretrained_backbone", "quantization_config")
 # Entries of preprocessor_config.json that change the pixels.
 _PREPROCESSING = (
     "do_normalize", "image_mean", "image_std", "do_rescale", "rescale_factor", "rescale_offset", "include_top",
@@ -179,9 +181,9 @@ def class_names(weights: Path) -> tuple[str, ...]:
 def network_config(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Return the entries of config.json that determine the network. Raises ConfigError if it cannot be used."""
     subject = f"model = {PREFIX}{name}"
-    if config.get("auto_map"):
+    if entry := _entry_of_other_files(config):
         raise ConfigError(
-            f"{subject}: its {CONFIG} has auto_map, which names code in the repository, and that code is never run; "
+            f"{subject}: its {CONFIG} has {entry}, which names code or another repository, and that is never read; "
             "put the network's class into a file and use my_net.py:MyNet"
         )
     kind, timm_name = config.get("model_type"), config.get("architecture")
@@ -191,6 +193,19 @@ def network_config(config: Mapping[str, Any], name: str) -> dict[str, Any]:
         raise ConfigError(f"{subject}: its {CONFIG} has no model_type; name a folder of save_pretrained")
     kept = {entry: value for entry, value in config.items() if not entry.startswith("_") and value is not None}
     return {entry: value for entry, value in kept.items() if entry not in _NOT_OF_NETWORK}
+
+
+def _entry_of_other_files(config: Any, path: str = "") -> str:
+    """Return the path of an entry, at any depth, with which transformers would load other code or weights, or ''."""
+    entries = config.items() if isinstance(config, Mapping) else enumerate(config) if isinstance(config, list) else ()
+    for name, value in entries:
+        entry = f"{path}{name}"
+        is_kernel = name == "attn_implementation" and "/" in str(value)  # of the Hub
+        if is_kernel or (value and name in _OTHER_FILES):
+            return entry
+        if found := _entry_of_other_files(value, f"{entry}."):
+            return found
+    return ""
 
 
 def normalization_of(preprocessing: Mapping[str, Any], subject: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -116,13 +116,13 @@ class PackProgress:
         if is_new and not self._console.is_terminal and time.monotonic() - self._logged >= _LOG_EVERY_S:
             self._logged = time.monotonic()
             done = f"{self._num_found + self._num_new:,} of {self._num_images:,} images"
-            self._console.print(f"{done}, {self.describe_speed()}", highlight=False)
+            self._console.print(f"{done}, {self.describe_speed()}", highlight=False, markup=False)
 
     def report_waiting(self, folder: Path) -> None:
         """Print once that another process writes the pack."""
         if not self._is_waiting:
             text = f"waiting for another process that writes the same pack to {folder}"
-            self._console.print(text, highlight=False, soft_wrap=True)
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
         self._is_waiting = True
 
     def describe_speed(self) -> str:

@@ -2,10 +2,12 @@
 
 With Ray's TorchConfig torch starts a TCPStore for every trainer. It listens on all interfaces, and every client can
 write keys without a secret. Here a single worker starts no process group, and several use a FileStore in a private
-folder. Only the connections of gloo and NCCL remain, on the interface that leads to the other workers.
+folder. Only the connections of gloo and NCCL remain, on the interface that leads to the other workers. They are not
+authenticated, so what is unpickled from them is signed with a secret that all workers receive over Ray.
 """
 
 import os
+import secrets
 import uuid
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,6 +21,9 @@ from ray.train.torch.config import _set_torch_distributed_env_vars, _TorchBacken
 
 from raykd.cluster.node_address import interface_of
 from raykd.training.group import STUCK
+from raykd.training.messages import share_secret
+
+SECRET_BYTES = 32
 
 
 @dataclass
@@ -50,19 +55,21 @@ class _GroupBackend(_TorchBackend):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         store = folder / uuid.uuid4().hex  # new for each start, which must not read the keys of an earlier one
         is_one_node = len(set(worker_group.execute(ray.util.get_node_ip_address))) == 1
+        secret = secrets.token_bytes(SECRET_BYTES)
         joining: list[Any] = [
-            worker_group.execute_single_async(rank, _join, rank, size, backend_config, str(store), is_one_node)
+            worker_group.execute_single_async(rank, _join, rank, size, backend_config, str(store), secret, is_one_node)
             for rank in range(size)
         ]
         ray.get(joining)
 
 
-def _join(rank: int, size: int, config: GroupConfig, store: str, is_one_node: bool) -> None:
-    """Join the process group; this runs in each worker. store: path of the FileStore.
+def _join(rank: int, size: int, config: GroupConfig, store: str, secret: bytes, is_one_node: bool) -> None:
+    """Join the process group; this runs in each worker. store: path of the FileStore. secret: see messages.py.
 
     gloo and NCCL use loopback on one node, else the interface of this node's address in Ray. By default gloo would use
     the address to which the node resolves its own name, often 127.0.1.1. Variables that the user has set are kept.
     """
+    share_secret(secret)
     if name := "lo" if is_one_node else interface_of(ray.util.get_node_ip_address()):
         for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
             os.environ.setdefault(variable, name)

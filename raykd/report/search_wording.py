@@ -57,6 +57,37 @@ def flags(configuration: Mapping[str, Any]) -> str:
     return " ".join(f"--set {shlex.quote(f'{path}={text}')}" for path, text in texts.items())
 
 
+def training_command(summary: SearchSummary, winner: CandidateRecord) -> str:
+    """Return the command that trains the winner's configuration without a search.
+
+    It is the command of the family's plan, without its settings of the search and of the searched fields. FILE stands
+    for the experiment if that command cannot be changed like this, as that of a notebook.
+    """
+    kept: list[str] = []
+    for word in _words_without_search(summary.command) or ["raykd", "run", "FILE"]:
+        path = word.partition("=")[0]
+        if kept[-1:] == ["--set"] and (path.split(".")[0] == "search" or path in winner.configuration):
+            kept.pop()
+        else:
+            kept.append(word)
+    return f"{shlex.join(kept)} --set search=none {flags(winner.configuration)}"
+
+
+def _words_without_search(command: str) -> list[str]:
+    """Return the words of the command that runs the same experiment; [] if it is not known. 'tune' becomes 'run'."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # a long command is shortened, perhaps inside quotes
+        return []
+    if words[:3] == ["python", "-m", "raykd"]:
+        words = ["raykd", *words[3:]]
+    if words[:2] == ["raykd", "tune"]:
+        flag = words.index("--trials") if "--trials" in words else len(words)
+        words = ["raykd", "run", *words[2:flag], *words[flag + 2 :]]
+    is_script = words[:1] == ["python"] and len(words) > 1 and words[1].endswith(".py")
+    return words if is_script or words[:2] == ["raykd", "run"] else []
+
+
 def trials_in_words(search: Search) -> str:
     """Return '16 trials', with the number of configurations of a grid if they do not try all of it."""
     trials, size = plural(search.num_trials, "trial"), len(search.grid) if search.sampler == "grid" else 0
@@ -276,3 +307,8 @@ def metric_values(trial: TrialSummary, search: Search) -> list[str]:
     if len(search.metrics) == 1 and search.metrics[0].startswith("val_") and trial.curve:
         return [f"({value_in_units(search.metrics[0], trial.curve[-1][1])})"]
     return ["-"] * len(search.metrics)
+
+
+def has_last_values(summary: SearchSummary) -> bool:
+    """Return whether `metric_values` returns a last reported value, in parentheses, for any trial."""
+    return any(value.startswith("(") for trial in summary.trials for value in metric_values(trial, summary.search))

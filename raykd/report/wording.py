@@ -3,8 +3,9 @@
 import re
 
 from raykd.errors import flattened, plural
+from raykd.report.stats.comparison import MethodSummary, Ratio
 from raykd.report.stats.paired_interval import DISTILLED, PairedGain, Spread
-from raykd.report.stats.significance import LEVEL, fewest_pairs
+from raykd.report.stats.significance import LEVEL, fewest_pairs, p_equals, p_value
 from raykd.spec.published import PROTOCOL, PublishedPair
 from raykd.store.records import Costs
 
@@ -60,9 +61,12 @@ def duration(seconds: float | None) -> str:
     return f"{round(seconds / 60) // 60} h {round(seconds / 60) % 60:02d} min"
 
 
-def times(ratio: float | None) -> str:
-    """Return '1.25 x'."""
-    return "-" if ratio is None else f"{ratio:.2f} x"
+def times(ratio: Ratio | None, with_range: bool = False) -> str:
+    """Return '1.25 x', or '1.25 x [1.10, 1.42]' with the range over seeds if there are several."""
+    if ratio is None:
+        return "-"
+    shown = with_range and ratio.low < ratio.high
+    return f"{ratio.median:.2f} x" + (f" [{ratio.low:.2f}, {ratio.high:.2f}]" if shown else "")
 
 
 def energy(joules: float | None) -> str:
@@ -80,25 +84,39 @@ def device(costs: Costs) -> str:
     return f"{flattened(costs.device)}, {costs.precision}{threads}"
 
 
-def p_value(p: float | None) -> str:
-    """Return '0.25', '0.016' or '<0.001'; with more digits where rounding would cross 0.05: '0.0496'."""
-    if p is None:
-        return "-"
-    if p < 0.001:
-        return "<0.001"
-    texts = (f"{p:.{digits}g}" for digits in range(2, 18))
-    return next(text for text in texts if (float(text) < LEVEL) == (p < LEVEL))
+def highest_mean(method: MethodSummary) -> str:
+    """Return 'highest mean: crd, +4.37 points, Holm p = 0.0017', with the gain as far as it is known."""
+    line = f"highest mean: {flattened(method.name)}"
+    if method.gain is not None:
+        line += f", {signed(method.gain.spread.mean)} points"
+    return line if method.p_holm is None else f"{line}, {p_equals('Holm p', method.p_holm)}"
 
 
-def exact_tests(gain: PairedGain) -> str:
-    """Return both exact tests of a gain over seeds, and the smallest p-value that so many seeds allow."""
-    tests = f"sign p = {p_value(gain.sign_test_p)}"
+def coverage(gain: PairedGain, num_teachers: int) -> list[str]:
+    """Return the sentences on what a gain over seeds covers, and what it does not."""
+    if len(gain.pairs) < 2:
+        return []
+    teachers = "one teacher" if num_teachers < 2 else f"one set of {num_teachers} teachers"
+    return [
+        f"over {len(gain.pairs)} seeds, {teachers} and one test split",
+        "it does not cover other teachers or images",
+    ]
+
+
+def resolution(num_images: int | None) -> list[str]:
+    """Return the points of one test image where they exceed the last decimals of a gain: below 2,000 images."""
+    return [] if not num_images or num_images >= 2000 else [f"one test image is {100 / num_images:.2f} points"]
+
+
+def exact_tests(gain: PairedGain) -> list[str]:
+    """Return sentences on both exact tests of a gain in top-1, and on the smallest p-value of so many seeds."""
+    tests = p_equals("sign p", gain.sign_test_p)
     if gain.permutation_p is not None:
-        tests += f", permutation p = {p_value(gain.permutation_p)}"
-    possible = f"the smallest possible at n = {len(gain.pairs)} is {p_value(gain.smallest_p)}"
+        tests += f", {p_equals('permutation p', gain.permutation_p)}"
+    possible = f"the smallest possible p of these at n = {len(gain.pairs)} is {p_value(gain.smallest_p)}"
     if gain.smallest_p >= LEVEL:
-        possible += f", whatever the gains: {LEVEL:g} requires {fewest_pairs()} seeds"
-    return f"exact tests, two-sided: {tests}; {possible}".replace("= <", "< ")
+        possible += f"; p < {LEVEL:g} requires {fewest_pairs()} seeds"
+    return [f"exact tests of the gain in top-1, two-sided: {tests}", possible]
 
 
 def in_favor(gain: PairedGain) -> str:

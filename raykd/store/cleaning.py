@@ -20,7 +20,7 @@ from typing import Literal, get_args
 from raykd.atomic import is_leftover
 from raykd.errors import RunFailed
 from raykd.file_lock import holding, is_locked, lock_at
-from raykd.on_disk import is_file, is_folder
+from raykd.on_disk import is_file, is_folder, is_own
 from raykd.spec.stages import TRIALS
 from raykd.store.migration import SET_ASIDE, require_migrated
 from raykd.store.results_folder import (
@@ -198,4 +198,7 @@ def _is_left_behind(path: Path) -> bool:
 
 
 def _entries(folder: Path) -> Sequence[Path]:
-    return sorted(folder.iterdir()) if is_folder(folder) else ()
+    """Return what is in `folder`; nothing if it is missing, or a link of another user, which may lead anywhere."""
+    if not is_folder(folder) or (folder.is_symlink() and not is_own(folder)):
+        return ()
+    return sorted(folder.iterdir())

@@ -110,7 +110,8 @@ class RunRecord:
     teacher_sha256: str = ""  # identity of the teacher's weights, '' without a teacher
     teachers: tuple[str, ...] = ()  # names of the runs of its teachers
     parameters: int | None = None  # the network's parameters
-    peak_memory_bytes: int | None = None  # GPU memory
+    num_train_images: int | None = None  # None for imported weights
+    peak_memory_bytes: int | None = None  # GPU memory; on a CPU, the peak of the whole process
     best: Best | None = None
     weights_sha256: str | None = None  # SHA-256 of best.safetensors
     history_sha256: str | None = None  # SHA-256 of history.parquet

@@ -73,8 +73,10 @@ class RunFolder(LockedFolder[RunRecord]):
     def weights_damage(self) -> str:
         """Return why the best weights differ from those that the finished run wrote, or ''."""
         record = self.record()
-        if record is None or record.weights_sha256 is None:
+        if record is None or record.status != "done":
             return ""
+        if record.weights_sha256 is None:
+            return "run.json does not have its SHA-256"
         if not is_file(self.best):
             return "it is missing"
         if file_sha256(self.best) == record.weights_sha256:

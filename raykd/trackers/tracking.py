@@ -12,6 +12,7 @@ CHECKPOINT_EVERY_S later), so a run that resumes logs no epoch twice. What fails
 command and by later ones.
 """
 
+import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -32,6 +33,7 @@ FOLDER = ".trackers"  # in the results folder
 COPY_EVERY_S = 5.0
 CLOSE_S, CLOSE_INTERRUPTED_S = 60.0, 10.0  # how long a command waits at its end; Slurm soon kills a preempted one
 ABORT_S = 2.0
+_PASSWORD = re.compile(r"//[^/@\s]+@")  # user:password@ in a URL
 LOCK_WAIT_S = 5.0
 
 
@@ -116,10 +118,11 @@ class Tracking:
                 self._log(f"tracker {name}: {copier.tracker.where}")
 
     def _note(self, name: str, reason: str) -> None:
-        """Log the first failure of a tracker."""
+        """Log the first failure of a tracker. A password in the server's address is not logged."""
         if name not in self._failed:
+            shown_reason = _PASSWORD.sub("//", reason)
             self._log(
-                f"tracker {name} fails ({reason}); training continues, and what is missing is added once it works"
+                f"tracker {name} fails ({shown_reason}); training continues, and what is missing is added once it works"
             )
         self._failed.add(name)
 

@@ -27,6 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from raykd.errors import ConfigError
 from raykd.spec.plan import Run
+from raykd.training import messages
 from raykd.training.compute import is_mig_instance
 
 Value = TypeVar("Value")
@@ -72,10 +73,7 @@ class Group:
 
     def on_first(self, make: Callable[[], Value]) -> Value:
         """Call `make` on the first worker and return its result on all workers."""
-        values: list[Any] = [make() if self.is_first else None]
-        if self.size > 1:
-            dist.broadcast_object_list(values, src=0, group=self.process_group)
-        return values[0]
+        return make() if self.size == 1 else messages.broadcast(make, self.is_first, self.size, self.process_group)
 
     def broadcast_flags(self, *flags: bool) -> tuple[bool, ...]:
         """Return the first worker's flags, so that all make the same decisions."""

@@ -98,7 +98,10 @@ def _train(training: TrainState, dataset: Dataset, folder: RunFolder, hooks: Hoo
         stopped_early = why_stopped(training.run.recipe, progress.history) or None
         is_on_disk, seconds = training.loader.renderer.is_on_host, max(progress.seconds, 1e-9)
         data_wait = min(1.0, progress.waited_s / seconds) if is_on_disk else None
-        folder.update(peak_memory_bytes=peak, stopped_early=stopped_early, data_wait=data_wait)
+        num_images = training.loader.num_images
+        folder.update(
+            peak_memory_bytes=peak, stopped_early=stopped_early, data_wait=data_wait, num_train_images=num_images
+        )
         finish_run(training.run, folder, dataset, training.objective.student, training.best, progress.seconds, best)
 
 

@@ -34,7 +34,7 @@ from raykd.store.results_folder import is_in_use
 from raykd.store.run_folder import RunFolder
 from raykd.training.checkpoint import set_run_of_checkpoint
 from raykd.training.run_record import recorded_run
-from raykd.training.run_sources import load_method_class
+from raykd.training.run_sources import ForeignCode, load_method_class
 
 
 @dataclass(frozen=True)
@@ -117,13 +117,18 @@ def _read_old(folder: RunFolder) -> OldRun | None:
 
 
 def _recorded_run_with_method(folder: RunFolder, record: RunRecord) -> Run | None:
-    """Return the run in `folder`; None if it, or the code of its method, cannot be read any more."""
+    """Return the run in `folder`; None if it, or the code of its method, cannot be read any more.
+
+    Raises ForeignCode if it may not be read.
+    """
     try:
         run, cls = recorded_run(folder), load_method_class(folder)
         if cls is None:
             return run
         values = {name: value for name, value in record.config["method"].items() if name not in ("kind", "source")}
         return replace(run, method=cls(**values))
+    except ForeignCode:
+        raise
     except ConfigError:
         return None
 

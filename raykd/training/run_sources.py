@@ -3,7 +3,8 @@
     <run>/code/<first 12 digits of the SHA-256>/<file name>
 
 They show what was trained even if the original file is edited later, and an export or a report builds the run's
-networks from them. Reading such a run therefore executes code that the results folder holds.
+networks from them. That executes code of the results folder, so it requires that run.json, which has the SHA-256 of
+each file, belongs to the user who executes it.
 """
 
 from collections.abc import Iterator
@@ -14,11 +15,16 @@ from raykd.atomic import replacing
 from raykd.config import custom_file
 from raykd.config.custom_file import Source, source_of
 from raykd.config.damage import damaged
+from raykd.errors import ConfigError
 from raykd.methods import Method
 from raykd.models.custom_network import Network
-from raykd.on_disk import is_file, is_there
+from raykd.on_disk import is_file, is_own, is_there, owner_of
 from raykd.spec.plan import Run
 from raykd.store.run_folder import RunFolder
+
+
+class ForeignCode(ConfigError):
+    """A run's code would have to be executed, and another user may have written it."""
 
 
 def save_sources(run: Run, folder: RunFolder) -> None:
@@ -43,7 +49,8 @@ def load_network_classes(folder: RunFolder) -> None:
 
     They are loaded from the copies of their files, or from installed packages.
 
-    Raises DamagedFile if a copy is missing or was changed, and ConfigError if a package is missing or has changed.
+    Raises ForeignCode if another user may have written the run, DamagedFile if a copy is missing or was changed, and
+    ConfigError if a package is missing or has changed.
     """
     for entry in _network_entries(folder.require_record().config):
         _load_class(folder, entry, Network.kind)
@@ -59,6 +66,12 @@ def _load_class(folder: RunFolder, entry: dict[str, str], noun: str) -> Any:
     """Return the class of an entry of `Source.to_entry`. noun: 'network' or 'method'."""
     if (found := custom_file.find_class(entry)) is not None:
         return found
+    if not is_own(folder.record_path):
+        raise ForeignCode(
+            f"{folder.record_path}: belongs to {owner_of(folder.record_path)} or can be written by anyone, and this "
+            f"command would execute the {noun} in {folder.code}; read that code, and use a copy of the run's folder "
+            "(cp -r) if you trust it"
+        )
     if "module" in entry:
         return custom_file.installed_class(entry["module"], entry["class"], entry["sha256"], noun)
     return custom_file.restore_class(_stored_source(folder, entry, noun))

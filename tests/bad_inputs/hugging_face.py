@@ -66,7 +66,17 @@ FOLDERS: dict[str, tuple[Write, tuple[str, ...], tuple[str, ...]]] = {
     "a repository with code": (
         config(auto_map={"AutoModel": "model.Model"}),
         (STUDENT,),
-        ("its config.json has auto_map, which names code in the repository", "my_net.py:MyNet"),
+        ("its config.json has auto_map, which names code or another repository", "my_net.py:MyNet"),
+    ),
+    "a backbone of another repository, below the first level": (
+        config(vision_config={"layers": [{"backbone": "someone/network"}]}),
+        (STUDENT,),
+        ("its config.json has vision_config.layers.0.backbone, which names code or another repository",),
+    ),
+    "an implementation of attention of the Hub": (
+        config(vision_config={"attn_implementation": "someone/kernel"}),
+        (STUDENT,),
+        ("its config.json has vision_config.attn_implementation, which names code",),
     ),
     "a folder of timm": (
         text('{"architecture": "resnet18", "num_classes": 10}'),

@@ -16,7 +16,11 @@ from raykd.cluster.private_folders import (
     remove_abandoned,
     remove_abandoned_below,
     remove_old_sessions,
+    require_safe_place,
 )
+from raykd.cluster.private_ray import private_folder
+from raykd.cluster.staging import Staging
+from raykd.errors import ConfigError
 
 HOLDER = (
     "import pathlib, sys, time\n"
@@ -128,3 +132,33 @@ def test_the_logs_of_old_sessions_are_removed_unless_their_driver_runs(tmp_path:
             os.utime(folder, (0, time.time() - MAX_SESSION_S - 60))
     assert remove_old_sessions(tmp_path) == [old]
     assert sorted(tmp_path.iterdir()) == sorted([new, running, other])
+
+
+def test_a_place_is_safe_if_it_is_this_users_or_roots_and_nobody_else_can_rename_in_it(tmp_path: Path) -> None:
+    require_safe_place(tmp_path)
+    tmp_path.chmod(0o1777)  # as /tmp
+    require_safe_place(tmp_path)
+    tmp_path.chmod(0o777)
+    with pytest.raises(OSError, match="every user could replace what is put into"):
+        require_safe_place(tmp_path)
+
+
+def test_a_place_of_another_user_is_refused_and_nothing_is_put_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a scratch disk that everyone can write, another user may make the folder of this user first."""
+    place = tmp_path / "scratch"
+    place.mkdir()
+    if os.geteuid() == 0:
+        os.chown(place, 12_345, -1)
+    else:
+        monkeypatch.setattr(os, "getuid", lambda: 12_345)
+    with (
+        pytest.raises(ConfigError, match="belongs to another user, who could replace what is put there; set RAYKD_TMP"),
+        private_folder(place / "rk-0-1", "token"),
+    ):
+        pass
+    staging = Staging(place / "rk-0-1-files-0", Path(__file__).parent)
+    with pytest.raises(ConfigError, match=r"belongs to another user.*; set RAYKD_SCRATCH"), staging.filled():
+        pass
+    assert not list(place.iterdir())

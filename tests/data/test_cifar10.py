@@ -1,6 +1,8 @@
 """CIFAR-10 from each layout, and the errors for missing and damaged files."""
 
+import io
 import json
+import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -139,7 +141,7 @@ def test_error_names_the_missing_split(parquet_folder: Path, missing: str) -> No
 def test_damaged_batch_is_refused_and_not_unpickled(
     python_batches: Path, damage: Callable[[Path, int], None], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pickle.load", lambda *_, **__: pytest.fail("unpickled a file with a wrong checksum"))
+    monkeypatch.setattr("pickle.loads", lambda *_, **__: pytest.fail("unpickled a file with a wrong checksum"))
     damage(python_batches / CIFAR10.base_folder / name, -1)
     with pytest.raises(DataError, match=f"{name}: truncated or changed"):
         load_dataset("cifar10", python_batches)
@@ -158,13 +160,31 @@ def test_truncated_archive_is_refused(python_archive: Path) -> None:
         load_dataset("cifar10", python_archive)
 
 
-def test_error_for_a_full_temporary_folder_has_a_remedy(python_archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+def test_batch_that_changes_after_its_check_is_refused_and_not_unpickled(
+    python_batches: Path, damage: Callable[[Path, int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = cifar.find("cifar10", python_batches)
+    damage(python_batches / CIFAR10.base_folder / "data_batch_3", -1)
+    monkeypatch.setattr("pickle.loads", lambda *_, **__: pytest.fail("unpickled a file with a wrong checksum"))
+    with pytest.raises(DataError, match="data_batch_3: changed while it was read"):
+        stored.decode()
 
-    monkeypatch.setattr("tarfile.copyfileobj", full)
-    with pytest.raises(DataError, match=r"tar\.gz: could not unpack it .*No space left.* set TMPDIR"):
-        load_dataset("cifar10", python_archive)
+
+def test_archive_that_changes_after_its_check_is_refused_and_not_unpickled(
+    python_archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored, archive = cifar.find("cifar10", python_archive), python_archive / CIFAR10.filename
+    monkeypatch.setattr("pickle.loads", lambda *_, **__: pytest.fail("unpickled a file with a wrong checksum"))
+    content = archive.read_bytes()
+    archive.write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match=r"cifar-10-python\.tar\.gz: cannot be read .*; delete it and run"):
+        stored.decode()
+    with tarfile.open(archive, "w:gz") as tar:  # an intact archive of other batches
+        batch = tarfile.TarInfo(f"{CIFAR10.base_folder}/data_batch_1")
+        batch.size = 3
+        tar.addfile(batch, io.BytesIO(b"abc"))
+    with pytest.raises(DataError, match="data_batch_1: changed while it was read"):
+        stored.decode()
 
 
 @pytest.mark.nightly

@@ -41,5 +41,7 @@ def test_the_size_of_the_decoded_images_is_that_of_the_first_one(tmp_path: Path)
     source = find_source("folder:insects", tmp_path)
     assert (decoded_size(source, None), decoded_size(source, 64)) == (24, 64)
     (place / "train/ant/000.png").write_bytes(encoded(0, (30, 40)))
-    with pytest.raises(DataError, match=r"000\.png is 30x40 pixels, and a run requires squares"):
+    with pytest.raises(DataError, match=r"000\.png: has changed since the command started"):
         decoded_size(source, None)
+    with pytest.raises(DataError, match=r"000\.png is 30x40 pixels, and a run requires squares"):
+        decoded_size(find_source("folder:insects", tmp_path), None)

@@ -58,7 +58,8 @@ def test_every_method_is_trained_tested_and_ranked(compared: tuple[Path, Ended])
     assert {row["method"] for row in found["methods"]} == {method.kind for method in methods()}
     for row in found["methods"]:
         assert row["rank"] and row["top1"]["num_runs"] == 2 and len(row["gain"]["pairs"]) == 2
-        assert row["time"] > 0 and row["memory"] > 0
+        low, high = row["time_range"]
+        assert 0 < low <= row["time"] <= high and row["hyperparameters"]
     assert len(found["pairs"]) == len(methods()) * (len(methods()) - 1) / 2
     means = [row["top1"]["mean"] for row in found["methods"]]
     assert means == sorted(means, reverse=True)

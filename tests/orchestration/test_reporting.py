@@ -18,7 +18,7 @@ from raykd.data.dataset_names import find_folder
 from raykd.errors import ConfigError
 from raykd.orchestration.reporting import evaluate_and_report, write_report
 from raykd.report.build import build
-from raykd.spec.plan import Plan, Run, make_plan
+from raykd.spec.plan import Plan, Run, make_plan, train_val_indices
 from raykd.store.records import read_plan
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
@@ -77,6 +77,13 @@ def test_each_role_has_one_file_that_records_its_model(trained: tuple[Path, Plan
     assert names == [f"small_{role}.safetensors" for role in ("student_baseline", "student_kd", "teacher")]
     model = load_model(results / "models_saved" / "small_teacher.safetensors")
     assert sum(p.numel() for p in model.parameters()) > 78_000
+
+
+def test_runs_record_how_many_images_they_trained_on(trained: tuple[Path, Plan]) -> None:
+    results, plan = trained
+    for run in plan.runs:
+        indices, _ = train_val_indices(run.data, digits().train.labels)
+        assert RunStore(results).folder(run).require_record().num_train_images == len(indices) > 0
 
 
 def test_a_saved_model_of_earlier_runs_is_kept_and_named(trained: tuple[Path, Plan], tmp_path: Path) -> None:

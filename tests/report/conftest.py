@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from evaluated_folders import write_evaluated_run
+from evaluated_folders import PARAMETERS, sha256_of, write_evaluated_run
 from search_folders import finished_search
 
 from raykd.report.build import build
@@ -26,7 +26,7 @@ class ResultsFolder:
         self.write(f"{family}/plan.json", payload)
 
     def run(self, family: str, stage: str, seed: int = 0, top1: float | None = 90.0, **fields: Any) -> str:
-        """Write a run. fields: replace those of run.json; `history` and `metrics` replace the files beside it.
+        """Write a run. fields: replace those of run.json; history, metrics, weights: replace the files beside it.
 
         The teachers of all families are in one folder. Their names differ from family to family.
         """
@@ -35,15 +35,16 @@ class ResultsFolder:
         name, family = fields.pop("name", f"{stage}-net-s{seed}-{digits}"), "teachers" if is_teacher else family
         history = fields.pop("history", {"ce": [2.0, 1.0, 0.5], "val_top1": [50.0, 80.0, 89.0]})
         metrics = fields.pop("metrics", {})
-        weights = fields.pop("weights_sha256", None)
-        record = {**_record(family, stage, name, seed), **fields}
+        weights = fields.pop("weights", name).encode()
+        record = {**_record(family, stage, name, seed), "weights_sha256": sha256_of(weights), **fields}
         self.write(f"{family}/{name}/run.json", record)
+        (self.root / family / name / "best.safetensors").write_bytes(weights)
         if history is not None:
             num_epochs = len(next(iter(history.values())))
             table = pa.table({"epoch": range(num_epochs), "step": range(num_epochs), **history})
             pq.write_table(table, self.root / family / name / "history.parquet")
         if top1 is not None:
-            score = {"top1": top1, "nll": 0.5, "num_images": 10_000, "weights_sha256": weights, **metrics}
+            score = {"top1": top1, "nll": 0.5, "num_images": 10_000, "weights_sha256": sha256_of(weights), **metrics}
             self.write(f"{family}/{name}/test.json", score)
         return name
 
@@ -81,7 +82,7 @@ def _record(family: str, stage: str, name: str, seed: int) -> dict[str, Any]:
         "versions": {"raykd": "0.1.0", "torch": "2.15.0"},
         "hardware": {"cpu": "a processor", "gpu": None},
         "git": {"revision": "0123456789", "source_sha256": "ab"},
-        "parameters": 11_173_962 if stage == "teacher" else 78_042,
+        "parameters": PARAMETERS["teacher" if stage == "teacher" else "student"],
         "best": {"epoch": 2, "val_top1": 89.0},
     }
 

@@ -1,7 +1,9 @@
 """Run folders with all metrics, costs and usage of a run."""
 
+import hashlib
 from typing import Any
 
+PARAMETERS = {"teacher": 11_173_962, "student": 78_042}
 TIMING = {"median": 2.0, "p10": 1.5, "p90": 3.0, "passes": 50, "batch_size": 1}
 COSTS = {
     "shape": "ab",
@@ -10,11 +12,16 @@ COSTS = {
     "threads": None,
     "image_size": 32,
     "torch": "2.15.0",
-    "parameters": 78_042,
+    "parameters": PARAMETERS["student"],
     "flops": 506_865_664,
     "latency_ms": TIMING,
     "images_per_s": TIMING | {"median": 51234.5, "p10": 50000.0, "p90": 52000.0, "batch_size": 256},
 }
+
+
+def sha256_of(weights: bytes) -> str:
+    """Return the hash that run.json and test.json have of a run with these weights."""
+    return hashlib.sha256(weights).hexdigest()
 
 
 def metrics(top1: float, **changes: Any) -> dict[str, Any]:
@@ -40,8 +47,10 @@ def write_evaluated_run(results, family: str, stage: str, seed: int, top1: float
     """Write a run with all files, and return its name."""
     name = results.run(family, stage, seed, top1, metrics=metrics(top1, **changes))
     folder = f"{'teachers' if stage == 'teacher' else family}/{name}"
-    results.write(f"{folder}/val.json", {"top1": top1 + 1, **metrics(top1)})
-    results.write(f"{folder}/costs.json", COSTS)
+    val = {"top1": top1 + 1, "weights_sha256": sha256_of(name.encode()), **metrics(top1)}
+    results.write(f"{folder}/val.json", val)
+    parameters = PARAMETERS["teacher" if stage == "teacher" else "student"]
+    results.write(f"{folder}/costs.json", COSTS | {"parameters": parameters})
     piece = {"seconds": 60.0, "gpus": 1.0, "gpu": "NVIDIA H100"}
     piece |= {"joules": 12_000.0 + seed, "joules_missing_reason": None}
     results.write(f"{folder}/usage/0.json", {"run": name, "pieces": [piece, piece]})

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from evaluated_folders import metrics
+from evaluated_folders import metrics, sha256_of
 from report_files import summary_of
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
@@ -26,7 +26,9 @@ def write_family(results, test: list[list[int]], val: list[list[int]]) -> None:
     for stage, seeds in {"teacher": (0,), "baseline": (0, 1), "distilled": (0, 1)}.items():
         runs[stage] = [results.run("cnn", stage, seed, 50.0, metrics=of(better if seed else test)) for seed in seeds]
         for name in runs[stage]:
-            results.write(f"cnn/{name}/val.json", {"top1": 50.0, **of(val)})
+            folder = "teachers" if stage == "teacher" else "cnn"
+            sha256 = sha256_of(name.encode())
+            results.write(f"{folder}/{name}/val.json", {"top1": 50.0, "weights_sha256": sha256, **of(val)})
     results.plan("cnn", **runs)
 
 
@@ -49,7 +51,10 @@ def test_unequal_test_classes_have_balanced_metrics_on_the_page_the_terminal_and
     page = " ".join(report.page.read_text(encoding="utf-8").split())
     assert "Images per class: validation 20 to 20; test 20 to 50." in page
     assert '<th scope="row">cat</th><td class="number">20</td><td class="number">50</td>' in page
-    assert '<th scope="row">balanced accuracy (%)</th><td class="number" data-label="teacher">52.50</td>' in page
+    assert (
+        '<th scope="row">balanced accuracy (%) \N{UPWARDS ARROW}</th><td class="number" data-label="teacher">52.50</td>'
+        in page
+    )
     text = render_text(report, in_full=True)
     assert "| balanced accuracy (%) |" in text and "| macro-F1 (%) " in text
     imbalance = summary_of(results.root)["cnn"]["imbalance"]

@@ -5,6 +5,7 @@ import html
 import re
 from base64 import b64encode
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -38,7 +39,7 @@ def page(two_families) -> str:
 
 def test_names_with_markup_are_escaped(page):
     tags = [tag for tag, _ in Tags(page).tags]
-    assert tags.count("script") == 1, "the one that sorts tables"
+    assert tags.count("script") == 1, "the one of the tables"
     assert set(tags).isdisjoint({"img", "i", "u", "s", "iframe", "object", "link"})
     text = Tags(page).text
     for hostile in ("v<i>t", "<script>alert(1)</script> & [31mred second line", "<b>2</b>", "<img src=x>"):
@@ -49,7 +50,7 @@ def test_names_with_markup_are_escaped(page):
 def test_the_only_script_that_may_run_is_the_one_of_the_package(page):
     """The policy of the page allows a script by the hash of its text."""
     (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
-    assert script == (Path(render.__file__).parent / "sort_tables.js").read_text(encoding="utf-8")
+    assert script == (Path(render.__file__).parent / "tables.js").read_text(encoding="utf-8")
     digest = b64encode(hashlib.sha256(script.encode()).digest()).decode()
     (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)
     assert policy == f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
@@ -62,6 +63,24 @@ def test_the_page_loads_nothing(page):
     assert all("src" not in attributes and "srcset" not in attributes for _, attributes in Tags(page).tags)
     assert set(re.findall(r"url\(([^)]{1})", page)) <= {"#"}
     assert "default-src 'none'" in page
+
+
+def test_headings_never_skip_a_level(page, one_search):
+    for text in (page, one_search.searches[0].page.read_text(encoding="utf-8")):
+        levels = [int(tag[1]) for tag, _ in Tags(text).tags if re.fullmatch("h[1-6]", tag)]
+        assert levels[0] == 1 and levels.count(1) == 1
+        assert all(level <= before + 1 for before, level in pairwise(levels))
+
+
+def test_a_metric_with_a_hyphen_is_never_broken_across_lines(page, one_search):
+    """In the text of the page; figures and the title are not broken."""
+    for text in (page, one_search.searches[0].page.read_text(encoding="utf-8")):
+        without = re.sub(
+            r"<(style|script|svg|title)\b.*?</\1>|<span class=\"whole\">top-\d</span>", "", text, flags=re.DOTALL
+        )
+        assert '<span class="whole">top-1</span>' in text
+        assert not re.findall(r"top-\d", re.sub("<[^>]*>", "", without))
+    assert ".whole { white-space: nowrap; }" in page
 
 
 def test_every_link_has_a_target(page, two_families):
@@ -84,6 +103,8 @@ def test_the_page_has_numbers_interval_verdict_and_missing_runs(page):
         "+1.17 points",
         "95 % interval [+0.45, +1.88], standard deviation 0.29",
         "Distilled is better at n = 3.",
+        "Over 3 seeds, one teacher and one test split. It does not cover other teachers or images.",
+        "One test image is 1.00 points.",
         "3 of 3 seeds in favor of distillation.",
         "One seed: no interval.",
         "baseline-net-s1-ab12: not evaluated",
@@ -118,7 +139,7 @@ def test_a_run_links_to_its_folder_unless_it_has_not_started(page):
 
 def origin_of(page: Path) -> str:
     """Return the text at the top of a page about its newest run, commands and revisions."""
-    content = page.read_text(encoding="utf-8").split('<dl class="origin">')[1].split("</dl>")[0]
+    content = page.read_text(encoding="utf-8").split('<details class="origin">')[1].split("</details>")[0]
     return html.unescape(" ".join(re.sub("<[^>]*>", " ", content).split()))
 
 
@@ -131,9 +152,20 @@ def test_the_top_of_the_page_has_the_newest_run_the_commands_and_the_revisions(r
     command = "python experiments/x.py --set 'data.name=<b>'"
     results.write("cnn/plan.json", {"family": "cnn", "stages": {"baseline": names}, "command": command})
     assert origin_of(build(results.root).page) == (
-        f"newest run 2026-02-28 22:59:59 UTC {names[1]} command {command} "
+        "Newest run of the plan 2026-02-28 22:59:59 UTC, 3 git revisions "
+        f"newest run of the plan 2026-02-28 22:59:59 UTC {names[1]} command {command} "
         "git revision 0123456789 (1 run), fedcba (1 run), not recorded (1 run)"
     )
+
+
+def test_the_numbers_are_above_their_origin_which_is_folded_with_a_short_revision(results):
+    revision = "accce2fd5aca06e29001af608a379f133599f63c"
+    results.plan("cnn", baseline=[results.run("cnn", "baseline", 0, 80.0, git={"revision": revision})])
+    page = build(results.root).page.read_text(encoding="utf-8")
+    assert page.index('aria-label="Headline"') < page.index('<details class="origin">')
+    (summary,) = re.findall(r'<details class="origin">\s*<summary>(.*?)</summary>', page)
+    assert summary == "Newest run of the plan 2026-01-02 03:05:05 UTC, git revision accce2fd5a"
+    assert page.count(revision) >= 1, "the whole revision is in the folded part"
 
 
 def test_of_runs_that_ended_in_the_same_second_a_teacher_is_not_the_newest(results):
@@ -145,7 +177,9 @@ def test_of_runs_that_ended_in_the_same_second_a_teacher_is_not_the_newest(resul
 
 def test_a_time_that_is_no_time_is_shown_as_it_is(results):
     results.plan("cnn", baseline=[results.run("cnn", "baseline", ended="<b>noon</b>\n")])
-    assert origin_of(build(results.root).page).startswith("newest run <b>noon</b> baseline-net-s0-ab12")
+    assert origin_of(build(results.root).page).startswith(
+        "Newest run of the plan <b>noon</b>, git revision 0123456789 "
+    )
 
 
 def test_commands_of_several_families_name_their_families(results):

@@ -1,9 +1,12 @@
 """The page in a real browser: no console messages, complete figures, fits a phone, two themes, sorted tables."""
 
+import html
+import json
 import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +24,7 @@ document.querySelector("iframe").onload = event => {{
   const figures = [...page.querySelectorAll("figure")].map(figure => {{
     const box = figure.querySelector("svg")?.getBoundingClientRect();
     const is_whole = box && box.width > 300 && box.width <= 400 && box.height > 100;
-    return `${{figure.querySelector("h3").textContent.trim()}} ${{is_whole ? "whole" : "broken"}}`;
+    return `${{figure.querySelector("h2, h3").textContent.trim()}} ${{is_whole ? "whole" : "broken"}}`;
   }});
   measured.textContent =
     [page.documentElement.scrollWidth, style.backgroundColor, style.color, figures.join(";")].join("|");
@@ -30,8 +33,14 @@ document.querySelector("iframe").onload = event => {{
 
 
 CURVES = ("Test top-1", "Gain of each seed", "Validation top-1", "Loss terms")
-METRICS = ("Reliability diagram", "Top-1 of each class", "Confusion", "Accuracy and parameters", "Accuracy and latency")
-FIELDS = ("Configurations tried", "Field by field", "Two most important fields", "What matters")
+CONFUSION = "Confusion matrix: distilled with kd"
+METRICS = ("Reliability diagram", "Top-1 of each class", CONFUSION, "Accuracy and parameters", "Accuracy and latency")
+FIELDS = (
+    "Configurations tried",
+    "Field by field",
+    "Two most important fields after 1 epoch",
+    "Importance of each field (fANOVA)",
+)
 SEARCH = (*FIELDS, "Learning curves", "Trial by trial", "Confirmation with other seeds")
 FIGURES = {"report": (*CURVES, *CURVES, *METRICS), "cnn-search": SEARCH}  # two families, one of them with metrics
 
@@ -89,6 +98,72 @@ def test_the_page_fits_400_px_in_both_themes(page, tmp_path):
 def test_every_figure_is_whole_on_a_phone(page, tmp_path):
     figures = measure(page, tmp_path)[-1]
     assert sorted(figures) == sorted(f"{heading} whole" for heading in FIGURES[page.parent.name])
+
+
+LAYOUT = """<!doctype html><iframe src="{page}" style="width:{width}px; height:900px; border:0"></iframe>
+<p id="measured"></p><script>
+document.querySelector("iframe").onload = event => {{
+  const page = event.target.contentDocument, window = event.target.contentWindow;
+  for (const details of page.querySelectorAll("details")) details.open = true;
+  if ({is_print})
+    for (const rule of [...page.styleSheets[0].cssRules].filter(rule => rule.media?.mediaText.includes("print")))
+      rule.media.mediaText = "all";
+  const style = (selector, pseudo) => window.getComputedStyle(page.querySelector(selector), pseudo);
+  const roles = ["table", "thead", "tr", "tbody th", "td", "thead th"].map(
+    selector => page.querySelector(`.cards ${{selector}}`)?.getAttribute("role") ??
+      page.querySelector(".cards").getAttribute("role"));
+  setTimeout(() => {{
+    const regions = [...page.querySelectorAll(".scroll")];
+    const wrong = regions.filter(region => (region.tabIndex === 0) !== (region.scrollWidth > region.clientWidth));
+    const stops = regions.filter(region => region.tabIndex === 0);
+    measured.textContent = JSON.stringify({{
+      roles,
+      wrong: wrong.map(region => region.ariaLabel),
+      stops: stops.map(region => region.ariaLabel),
+      number: style("thead .number button", "::before").content,
+      text: style("thead button", "::after").content,
+      button: style("thead button").display,
+      summary: style("summary").listStyleType,
+      label: page.querySelector("thead th").getAttribute("aria-label"),
+      top: page.querySelector("[aria-label='Headline'] table")?.getBoundingClientRect().top,
+    }});
+  }}, 500);
+}};
+</script>"""
+
+
+def layout(page: Path, tmp_path: Path, width: int, is_print: bool = False) -> dict[str, Any]:
+    """Return measurements of a page in a window of `width` pixels, or with the rules for print."""
+    frame = tmp_path / "frame.html"
+    frame.write_text(LAYOUT.format(page=page.as_uri(), width=width, is_print=str(is_print).lower()), encoding="utf-8")
+    match = re.search(r'id="measured">([^<]+)<', browse(frame, tmp_path / "profile").stdout)
+    assert match
+    return json.loads(html.unescape(match[1]))
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_tables_keep_their_semantics_and_only_regions_that_scroll_are_tab_stops(page, tmp_path, width):
+    """On a phone, rows of tables are grids, which would not be rows for a screen reader."""
+    measured = layout(page, tmp_path, width)
+    assert measured["roles"] == ["table", "rowgroup", "row", "rowheader", "cell", "columnheader"]
+    assert measured["wrong"] == []
+    assert len(measured["stops"]) < 4 if width == 390 else measured["stops"] == []
+    assert measured["label"], "the button is hidden on a phone"
+
+
+def test_a_heading_shows_that_it_sorts(page, tmp_path):
+    measured = layout(page, tmp_path, 1280)
+    assert "\N{UP DOWN ARROW}" in measured["number"] and "\N{UP DOWN ARROW}" in measured["text"]
+
+
+def test_headings_are_printed_on_every_page_and_open_sections_without_a_triangle(page, tmp_path):
+    """Chromium does not paint a button in a heading that it repeats on the next page."""
+    measured = layout(page, tmp_path, 800, is_print=True)
+    assert (measured["button"], measured["summary"]) == ("contents", "none")
+
+
+def test_the_first_numbers_are_near_the_top_on_a_phone(two_families, tmp_path):
+    assert layout(two_families.page, tmp_path, 390)["top"] < 250
 
 
 SORT = """<!doctype html><iframe src="{page}" style="width:1200px; height:900px; border:0"></iframe>

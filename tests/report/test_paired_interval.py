@@ -1,6 +1,7 @@
 """Spread and paired gain against manual results and scipy's t-test."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ def test_the_interval_is_that_of_scipys_paired_t_test(num_seeds):
     test = ttest_rel([pair.value for pair in pairs], [pair.reference for pair in pairs])
     expected = test.confidence_interval(0.95)
     assert gain.interval == pytest.approx((expected.low, expected.high), rel=1e-9)
-    assert gain.is_distinguishable == (test.pvalue < 0.05)
+    assert gain.is_distinguishable == (test.pvalue < 0.05 and num_seeds > 2)
 
 
 def test_three_seeds_by_hand():
@@ -55,9 +56,32 @@ def test_a_gain_with_its_interval_below_0_is_worse():
 
 
 def test_equal_students_are_not_distinguishable():
-    gain = paired_gain([Pair(0, 88.0, 88.0), Pair(1, 89.0, 89.0)])
+    gain = paired_gain([Pair(0, 88.0, 88.0), Pair(1, 89.0, 89.0), Pair(2, 89.5, 89.5)])
     assert (gain.interval, gain.num_in_favor) == (None, 0)
-    assert gain.verdict == "not distinguishable at n = 2: the same gain at every seed, so no interval"
+    assert gain.verdict == "not distinguishable at n = 3: the same gain at every seed, so no interval"
+
+
+def test_two_seeds_have_an_interval_and_no_verdict():
+    """Gains of 2.0 and 2.2: the interval excludes 0, but its width is estimated with one degree of freedom."""
+    gain = paired_gain([Pair(0, 80.0, 82.0), Pair(1, 81.0, 83.2)])
+    assert gain.interval is not None and gain.interval[0] > 0
+    assert (gain.is_distinguishable, gain.verdict) == (False, "n = 2: too few seeds for a verdict")
+    assert paired_gain([Pair(0, 80.0, 81.0), Pair(1, 81.0, 82.0)]).verdict == "n = 2: too few seeds for a verdict"
+
+
+@pytest.mark.parametrize(
+    ("p_holm", "verdict", "is_distinguishable"),
+    [
+        (0.11, "kd: not distinguishable after correction for 15 methods, Holm p = 0.11", False),
+        (0.012, "kd is better at n = 3 after correction for 15 methods, Holm p = 0.012", True),
+        (0.0004, "kd is better at n = 3 after correction for 15 methods, Holm p < 0.001", True),
+    ],
+)
+def test_the_verdict_on_a_compared_method_is_that_after_the_correction(p_holm, verdict, is_distinguishable):
+    gain = paired_gain([Pair(0, 87.0, 88.5), Pair(1, 88.0, 89.0), Pair(2, 89.0, 90.0)], "kd")
+    compared = replace(gain, num_methods=15, p_holm=p_holm)
+    assert (compared.verdict, compared.is_distinguishable) == (verdict, is_distinguishable)
+    assert compared.interval == gain.interval
 
 
 @pytest.mark.parametrize("pairs", [[(87.0, 88.0), (88.0, 89.0)], [(87.1, 88.1), (88.3, 89.3), (88.7, 89.7)]])
@@ -112,11 +136,11 @@ def test_a_selected_gain_has_the_interval_of_bonferroni():
 
 
 def test_a_lower_loss_is_a_gain():
-    pairs = [Pair(0, 0.5, 0.4, lower_is_better=True), Pair(1, 0.6, 0.501, lower_is_better=True)]
-    gain = paired_gain(pairs, "the winner")
-    assert gain.spread.mean == pytest.approx(0.0995)
-    assert gain.num_in_favor == 2
-    assert gain.verdict == "the winner is better at n = 2"
+    losses = [(0.5, 0.4), (0.6, 0.501), (0.55, 0.4495)]
+    gain = paired_gain([Pair(seed, *pair, lower_is_better=True) for seed, pair in enumerate(losses)], "the winner")
+    assert gain.spread.mean == pytest.approx((0.1 + 0.099 + 0.1005) / 3)
+    assert gain.num_in_favor == 3
+    assert gain.verdict == "the winner is better at n = 3"
 
 
 def test_no_pairs_have_no_gain():

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from evaluated_folders import sha256_of
 from finished_results import copy_to
 
 from raykd.cli.experiment_file import load_experiment
@@ -119,8 +120,8 @@ def test_different_runs_of_one_compared_method_are_a_warning(results):
 
 
 def test_compared_students_of_a_retrained_teacher_are_a_warning(results):
-    family = comparison_family(results, kd={"teacher_sha256": "new"}, dkd={"teacher_sha256": "old"})
-    teacher = results.run("cnn", "teacher", weights_sha256="new")
+    family = comparison_family(results, kd={"teacher_sha256": sha256_of(b"new")}, dkd={"teacher_sha256": "old"})
+    teacher = results.run("cnn", "teacher", weights="new")
     plan = json.loads((results.root / "cnn" / "plan.json").read_text())
     results.plan("cnn", plan["comparison"], **plan["stages"], teacher=[teacher])
     (warning,) = (line for line in warnings_of(collect(results.root)[0]) if "distilled from earlier weights" in line)
@@ -159,8 +160,8 @@ def test_different_machines_and_code_are_a_warning(results):
 
 
 def test_students_of_a_retrained_teacher_are_a_warning(results):
-    teacher = results.run("cnn", "teacher", weights_sha256="new")
-    students = [results.run("cnn", "distilled", seed, teacher_sha256=of) for seed, of in enumerate(("new", "old"))]
+    teacher, taught_by = results.run("cnn", "teacher", weights="new"), (sha256_of(b"new"), "old")
+    students = [results.run("cnn", "distilled", seed, teacher_sha256=of) for seed, of in enumerate(taught_by)]
     results.plan("cnn", teacher=[teacher], distilled=students)
     (family,) = collect(results.root)
     (warning,) = warnings_of(family)
@@ -168,8 +169,8 @@ def test_students_of_a_retrained_teacher_are_a_warning(results):
 
 
 def test_students_of_several_teachers_are_identified_by_all_of_them(results):
-    weights = ["ab" * 32, "cd" * 32]
-    teachers = [results.run("cnn", "teacher", seed, weights_sha256=sha) for seed, sha in enumerate(weights)]
+    teachers = [results.run("cnn", "teacher", seed, weights=f"weights {seed}") for seed in (0, 1)]
+    weights = [sha256_of(f"weights {seed}".encode()) for seed in (0, 1)]
     of = {0: teacher_digest(weights), 1: teacher_digest(["ef" * 32, weights[1]])}
     config = {"teacher": {"seed": 0}, "teacher_seeds": [0, 1]}
     students = [results.run("cnn", "distilled", seed, teacher_sha256=of[seed], config=config) for seed in (0, 1)]

@@ -94,6 +94,14 @@ def test_one_seed_cannot_rank_methods():
     assert (ranking.pairs[0].p, ranking.pairs[0].verdict) == (None, "one seed: no interval")
 
 
+def test_two_seeds_rank_no_method():
+    """The differences of 10.0 and 10.1 have a p of 0.003, from a spread with one degree of freedom."""
+    ranking = rank({"a": by_seed(90.0, 91.1), "b": by_seed(80.0, 81.0)})
+    assert ranking.pairs[0].p < 0.05
+    assert ranks(ranking) == {"a": "1-2", "b": "1-2"}
+    assert ranking.pairs[0].verdict == "n = 2: too few seeds for a verdict"
+
+
 @pytest.mark.parametrize("values", [{}, {"a": {0: 1.0}}, {"a": {0: 1.0}, "b": {1: 2.0}}])
 def test_fewer_than_two_methods_have_no_ranking(values):
     assert rank(values) is None

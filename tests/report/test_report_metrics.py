@@ -13,7 +13,7 @@ from raykd.errors import RaykdError
 from raykd.report.build import build, load
 from raykd.report.read.collect import collect
 from raykd.report.render.files import runs_table
-from raykd.report.render.metric_rows import cost_rows
+from raykd.report.render.metric_rows import cost_rows, metric_notes, metric_rows
 from raykd.report.render.page import render_page
 from raykd.report.render.terminal import render_text
 
@@ -210,13 +210,36 @@ def test_the_full_text_has_metrics_tests_and_costs(results):
     write_family(results)
     text = render_text(load(results.root), in_full=True)
     assert "agreement (%)" in text and "81.00 ± 1.00" in text
-    assert "sign p = 0.25, permutation p = 0.25; the smallest possible at n = 3 is 0.25" in text
+    assert "sign p = 0.25, permutation p = 0.25\nthe smallest possible p of these at n = 3 is 0.25" in text
     assert "0.507" in text and "2 [1.5, 3]" in text and "51,234" in text
     assert "2 min 00 s" in text and "24.0 kJ" in text
     assert "measured on NVIDIA H100, bf16" in text
     assert "sign p" not in render_text(load(results.root)), "an experiment's table stays short"
     assert all(len(line) <= 100 for line in text.splitlines() if line.startswith(("|", "+")))
     text.encode("latin-1")
+
+
+def test_each_metric_names_the_better_student_if_its_interval_excludes_0(results):
+    write_family(results, distilled=(90.0, 91.0, 92.5), brier=0.2)
+    rows = {row.name: row.in_favor for row in metric_rows(load(results.root).summaries[0])}
+    assert rows["top-1 (%)"] == rows["calibration error"] == "distilled"
+    assert (rows["Brier score"], rows["agreement (%)"]) == ("-", "-")
+    write_family(results, "vit", distilled=(80.0, 81.1, 82.0))
+    _, vit = load(results.root).summaries
+    assert {row.name: row.in_favor for row in metric_rows(vit)}["top-1 (%)"] == "baseline"
+
+
+def test_metrics_of_two_seeds_are_in_favor_of_no_student(results):
+    results.family("cnn", [], [87.0, 88.0], [92.0, 93.01])
+    summary = load(results.root).summaries[0]
+    assert [row.in_favor for row in metric_rows(summary)] == ["-", "-"]
+    assert "no metric is in favor of a student: n = 2 is too small" in metric_notes(summary)
+
+
+def test_the_tests_of_several_metrics_are_not_corrected_and_the_page_states_it(results):
+    write_family(results)
+    page = render_page(load(results.root).summaries).decode()
+    assert "The metrics are tested separately, without correction for their number." in page
 
 
 def test_costs_of_several_devices_have_a_row_each(results):
@@ -239,6 +262,11 @@ def test_costs_of_several_devices_have_a_row_each(results):
 def test_the_page_has_all_metrics(results):
     write_family(results)
     page = render_page(load(results.root).summaries).decode()
-    assert all(f'<th scope="row">{name}</th>' in page for name in ("NLL (nats)", "calibration error", "agreement (%)"))
-    assert "Exact tests, two-sided: sign p\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}0.25" in page
+    names = (
+        "NLL (nats) \N{DOWNWARDS ARROW}",
+        "calibration error, 2 bins \N{DOWNWARDS ARROW}",
+        "agreement (%) \N{UPWARDS ARROW}",
+    )
+    assert all(f'<th scope="row">{name}' in page for name in names)
+    assert "Exact tests of the gain in top-1, two-sided: sign p\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}0.25" in page
     assert "2 [1.5, 3]" in page and "Measured on NVIDIA H100, bf16. Latency: median [p10, p90]" in page

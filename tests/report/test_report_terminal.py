@@ -59,8 +59,10 @@ def test_the_text_can_be_encoded_in_latin_1(two_families):
         (0.0164, "0.016"),
         (0.0004, "<0.001"),
         (0.0496, "0.0496"),
-        (0.05, "0.05"),
-        (1.0, "1"),
+        (0.2, "0.20"),
+        (0.006, "0.0060"),
+        (0.05, "0.050"),
+        (1.0, "1.0"),
     ],
 )
 def test_a_p_value_is_never_rounded_over_the_level(p, text):
@@ -70,10 +72,11 @@ def test_a_p_value_is_never_rounded_over_the_level(p, text):
 def test_exact_tests_state_that_three_seeds_cannot_reach_5_percent(results):
     results.family("cnn", [95.0], [87.0, 88.0, 89.0], [88.5, 89.0, 90.0])
     assert (
-        "exact tests, two-sided: sign p = 0.25, permutation p = 0.25; the smallest possible at n = 3 is 0.25, "
-        "whatever the gains: 0.05 requires 6 seeds"
+        "exact tests of the gain in top-1, two-sided: sign p = 0.25, permutation p = 0.25\n"
+        "the smallest possible p of these at n = 3 is 0.25; p < 0.05 requires 6 seeds\n"
     ) in render_text(load(results.root), in_full=True)
     many = paired_gain([Pair(seed, 80.0, 81.0 + 0.1 * seed) for seed in range(12)])
-    assert wording.exact_tests(many).endswith(
-        "sign p < 0.001, permutation p < 0.001; the smallest possible at n = 12 is <0.001"
-    )
+    assert wording.exact_tests(many) == [
+        "exact tests of the gain in top-1, two-sided: sign p < 0.001, permutation p < 0.001",
+        "the smallest possible p of these at n = 12 is <0.001",
+    ]

@@ -6,13 +6,18 @@ from dataclasses import replace
 from typing import get_args
 
 import pytest
+from matplotlib.text import Text
 from test_comparison import write_comparison
 
 from raykd.cli.parser import FIGURE_FORMATS
 from raykd.report.build import build, load
+from raykd.report.figures.metrics import draw_metrics
 from raykd.report.figures.saved import FigureFormat, figure_files
+from raykd.report.figures.search import draw_search
 from raykd.report.figures.stages import draw_stages
-from raykd.report.figures.svg import COLORS
+from raykd.report.figures.svg import COLORS, figure_style
+from raykd.report.figures.tradeoff import draw_tradeoffs
+from raykd.report.stats.importances import importances_of
 
 OF_FAMILY = {"gain", "loss", "top1", "val"}
 WITH_METRICS = OF_FAMILY | {"reliability", "classes", "confusion"}
@@ -82,6 +87,35 @@ def test_the_report_saves_no_figure_unless_asked_and_its_page_is_the_same(result
     assert not (results.root / "report" / "figures").exists()
     assert build(results.root, ("svg",)).page.read_bytes() == page
     assert (results.root / "report" / "figures" / "cnn-methods.svg").is_file()
+
+
+@pytest.mark.parametrize("report", ["two_families", "one_search"])
+def test_a_saved_figure_is_as_wide_as_a_column_and_nothing_leaves_it(report, request):
+    """Labels have 8 points; other text is at least 6.5 points high."""
+    content = request.getfixturevalue(report)
+    drawings = [drawing for summary in content.summaries for drawing in draw_stages(summary, "a", "column").values()]
+    drawings += [drawing for summary in content.summaries for drawing in draw_metrics(summary, "b", "column").values()]
+    drawings += draw_tradeoffs(content.summaries, "column").values()
+    for search in content.searches:
+        drawings += draw_search(search, importances_of(search), "column").values()
+    for drawing in filter(None, drawings):
+        with figure_style("column"):
+            drawing.figure.draw_without_rendering()
+            box = drawing.figure.get_tightbbox()
+        width, height = drawing.figure.get_size_inches()
+        assert width == 3.25 and height < 9
+        assert box.x0 >= -0.01 and box.y0 >= -0.01 and box.x1 <= width + 0.01 and box.y1 <= height + 0.01, drawing.title
+        shown = [text for text in drawing.figure.findobj(Text) if text.get_text().strip()]
+        assert min(text.get_fontsize() for text in shown) >= 6.5
+        assert all(axes.xaxis.label.get_fontsize() == 8 for axes in drawing.figure.axes)
+
+
+def test_a_saved_figure_has_the_size_of_a_column_in_its_file(saved):
+    for name, content in saved.items():
+        if name.endswith(".svg"):
+            assert b'width="234pt"' in content, name
+        else:
+            assert re.search(rb"/MediaBox \[ 0 0 234 [\d.]+ \]", content), name
 
 
 def test_the_command_line_has_every_format():

@@ -15,7 +15,7 @@ from raykd.report.figures.saved import figure_files
 from raykd.report.figures.search import draw_search
 from raykd.report.figures.search_contour import draw_contour, why_no_contour
 from raykd.report.figures.search_fields import draw_parallel, draw_slices
-from raykd.report.figures.svg import LEVEL_COLORS, page_style
+from raykd.report.figures.svg import LEVEL_COLORS, figure_style
 from raykd.report.render.search_page import search_files
 from raykd.report.stats.importances import Importances, importances_of
 from raykd.report.stats.summary import ReportContent
@@ -131,7 +131,7 @@ def test_the_contour_interpolates_linearly_on_both_scales(tmp_path) -> None:
     summary = make_search(tmp_path, search, plane_of, CENTER).summary()
     importances = importances_of(summary)
     assert why_no_contour(summary, importances) == ""
-    with page_style():
+    with figure_style():
         axes = draw_contour(summary, importances, "plane").figure.axes[0]
     (fill,) = axes.collections
     assert axes.get_xlabel() == "alpha"
@@ -149,9 +149,9 @@ def test_the_contour_shows_the_two_most_important_numeric_fields(wide) -> None:
         "student.optimizer.nesterov": 0.15,
         "student.optimizer.lr": 0.05,
     }
-    with page_style():
+    with figure_style():
         drawing = draw_contour(wide, Importances(shares, "val_top1", 38, 1), "plane")
-    assert drawing.title == "Validation top-1 over batch_size and lr"
+    assert drawing.title == "Validation top-1 over batch_size and lr, after 1 epoch"
     assert "interpolates validation top-1 after 1 epoch linearly between 38 trials" in drawing.caption
     assert "The other searched fields vary too." in drawing.caption
 
@@ -177,7 +177,7 @@ def test_a_contour_that_cannot_be_drawn_is_one_sentence_on_the_page(tmp_path, sp
 
 def test_the_figures_have_the_same_bytes_each_time(wide, figures) -> None:
     shares = dict.fromkeys(["method.alpha", "student.model.width"], 0.5)
-    with page_style():
+    with figure_style():
         assert draw_parallel(wide, "search-parallel").svg == figures["Configurations tried"].svg
         assert draw_slices(wide, "search-fields").svg == figures["Field by field"].svg
         first, second = (draw_contour(wide, Importances(shares, "val_top1", 38, 1), "plane") for _ in range(2))

@@ -15,12 +15,15 @@ from raykd.spec.search import Search, choice, integer, loguniform
 HEADINGS = [
     "Configurations tried",
     "Field by field",
-    "Two most important fields",
+    "Two most important fields after 1 epoch",
     "Learning curves",
     "Trial by trial",
     "Confirmation with other seeds",
-    "What matters",
+    "Importance of each field (fANOVA)",
 ]
+
+
+CONTOUR, IMPORTANCES = HEADINGS[2], HEADINGS[-1]
 
 
 def drawn(summary):
@@ -96,8 +99,15 @@ def test_the_confirmation_describes_each_gain_and_the_selection(figures):
 
 
 def test_importances_state_the_number_of_trials_and_the_epoch(figures):
-    assert re.search(r"alpha \d+ %", description_of(figures["What matters"]))
-    assert "after 1 epoch, of 11 trials" in figures["What matters"].caption
+    assert re.search(r"alpha \d+ %", description_of(figures[IMPORTANCES]))
+    assert "after 1 epoch, over 11 trials" in figures[IMPORTANCES].caption
+
+
+def test_colors_state_the_epoch_of_their_values(figures):
+    """The winner may be behind after the first epoch."""
+    svg = figures[CONTOUR].svg
+    assert ">validation top-1<" in svg and ">after 1 epoch<" in svg, "the legend's title"
+    assert "need not be ahead after 1 epoch" in figures[CONTOUR].caption
 
 
 def test_several_metrics_have_a_trade_off_instead_of_curves(tmp_path):
@@ -119,7 +129,7 @@ def test_one_field_is_drawn_against_the_metric(tmp_path):
         ).summary()
     )
     assert "1 plot of validation top-1, over temperature." in description_of(figures["Field by field"])
-    assert not {"Configurations tried", "What matters"} & figures.keys()
+    assert not {"Configurations tried", IMPORTANCES} & figures.keys()
 
 
 def test_values_that_are_not_numbers_are_evenly_spaced(tmp_path):
@@ -158,12 +168,12 @@ OUTCOMES = {
 def test_every_outcome_of_the_trials_can_be_drawn(tmp_path, outcome, metric):
     search = Search(space=SPACE, trials=5, grace_epochs=1, metric=metric)
     figures = drawn(make_search(tmp_path, search, lambda _: outcome).summary())
-    assert list(figures) == [heading for heading in HEADINGS if heading != "Two most important fields"]
+    assert list(figures) == [heading for heading in HEADINGS if heading != CONTOUR]
     has_value = outcome.state in ("done", "pruned")
     assert (figures["Configurations tried"] is not None) == (figures["Trial by trial"] is not None) == has_value
     assert (figures["Learning curves"] is not None) == bool(outcome.curve)
     assert figures["Confirmation with other seeds"] is None
-    assert figures["What matters"] is None
+    assert figures[IMPORTANCES] is None
 
 
 def test_a_search_without_trials_has_no_figures(tmp_path):

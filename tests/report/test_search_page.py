@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shlex
+from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
@@ -11,6 +12,7 @@ from report_files import contents
 from search_folders import DEFAULT_CONFIGURATION, GRID, SPACE, Outcome, finished_search, learning_curve, make_search
 from test_page import Tags
 
+from raykd.report import search_wording
 from raykd.report.build import build, load
 from raykd.report.render.search_page import search_files
 from raykd.spec.search import Search, choice, uniform
@@ -76,10 +78,49 @@ def test_the_winners_flags_have_every_digit_of_its_configuration(page, one_searc
     (search,) = one_search.searches
     (command,) = re.findall(r"<pre[^>]*>([^<]*)</pre>", page)
     arguments = shlex.split(command.replace("&#39;", "'"))
-    assert arguments[:2] == ["python", "experiments/X.py"]
-    settings = dict(argument.split("=") for argument in arguments if "=" in argument)
+    assert arguments[:5] == ["raykd", "run", "FILE", "--set", "search=none"]
+    settings = dict(argument.split("=") for argument in arguments[5:] if "=" in argument)
     assert {path: float(value) for path, value in settings.items()} == dict(search.winner.configuration)
-    assert arguments.count("--set") == 2
+    assert arguments.count("--set") == 3
+
+
+@pytest.mark.parametrize(
+    ("planned", "start"),
+    [
+        (
+            "python experiments/tune_cnn.py --set search.trials=4 --set student.epochs=3 --set method.alpha=0.9",
+            "python experiments/tune_cnn.py --set student.epochs=3 --set search=none --set method.alpha=",
+        ),
+        ("raykd run tune_cnn --results r", "raykd run tune_cnn --results r --set search=none --set method.alpha="),
+        (
+            "python -m raykd tune tune_cnn.py --trials 3 --results r",
+            "raykd run tune_cnn.py --results r --set search=none --set method.alpha=",
+        ),
+        ("raykd.run in a notebook", "raykd run FILE --set search=none --set method.alpha="),
+        ("python x.py --set 'data.name=", "raykd run FILE --set search=none --set method.alpha="),
+    ],
+)
+def test_the_command_that_trains_the_winner_is_that_of_the_plan_without_the_search(one_search, planned, start):
+    search = replace(one_search.searches[0], command=planned)
+    assert search_wording.training_command(search, search.winner).startswith(start)
+
+
+def test_the_page_of_a_search_reads_the_command_of_the_plan(tmp_path):
+    results = tmp_path / "ray_results"
+    finished_search(results)
+    path = results / "cnn" / "plan.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"command": "python experiments/tune_cnn.py"}))
+    (search,) = load(results).searches
+    assert "python experiments/tune_cnn.py --set search=none --set method.alpha=" in search_files(search)[
+        search.page
+    ].decode().replace("&#39;", "'")
+
+
+def test_values_in_parentheses_are_explained_if_there_are_any(page, one_search):
+    note = "A value in parentheses is the last one that a trial reported before it ended without a result."
+    assert note in text_of(page) and re.search(r">\(\d+\.\d\d %\)<", page)
+    done = replace(one_search.searches[0], trials=tuple(t for t in one_search.searches[0].trials if t.state == "done"))
+    assert not search_wording.has_last_values(done)
 
 
 def test_reasons_and_values_with_markup_are_escaped(page, tmp_path):
@@ -94,7 +135,7 @@ def test_reasons_and_values_with_markup_are_escaped(page, tmp_path):
     for text in (page, hostile):
         tags = Tags(text)
         names = [tag for tag, _ in tags.tags]
-        assert names.count("script") == 1, "the one that sorts tables"
+        assert names.count("script") == 1, "the one of the tables"
         assert set(names).isdisjoint({"img", "b" if text is hostile else "iframe"})
         assert not any(name.startswith("on") for _, attributes in tags.tags for name in attributes)
         assert "\x1b" not in text
@@ -238,9 +279,10 @@ def test_a_gain_with_the_seeds_that_selected_its_configuration_is_a_warning(resu
     other, winner = (results.run("cnn", "distilled", 0, 88.0, name=name) for name in ("distilled-0", "distilled-3"))
     finished_search(results.root)
     results.plan("cnn", distilled=[other])
-    assert load(results.root).summaries[0].warnings == ()
+    unplanned = "1 evaluated run in this folder is not in the plan, and left out here: kd 1"
+    assert load(results.root).summaries[0].warnings == (unplanned,)
     results.plan("cnn", distilled=[winner])
-    (warning,) = load(results.root).summaries[0].warnings
+    _, warning = load(results.root).summaries[0].warnings
     assert (
         "the distilled configuration was selected from 3 by validation with these same seeds (search search)" in warning
     )

@@ -42,6 +42,14 @@ def test_a_curve_ends_with_the_shortest_run_and_not_with_the_luckiest_seed(resul
         assert "A line ends with its shortest run; epochs of the runs: baseline 2 to 3." in drawings[heading].caption
 
 
+def test_epochs_below_the_axis_of_the_validation_curves_are_mentioned(results):
+    tops = {True: [10.0, 70.0, 80.0, 81.0, 82.0, 83.0], False: [78.0, 79.0, 80.0, 81.0, 82.0, 83.0]}
+    for is_cut, val_top1 in tops.items():
+        results.plan("cnn", baseline=[results.run("cnn", "baseline", history={"ce": val_top1, "val_top1": val_top1})])
+        caption = draw_stages(summary_of(results), "key")["Validation top-1"].caption
+        assert caption.endswith("The first epochs are below the axis, which starts at 70 %.") == is_cut
+
+
 def test_unfinished_runs_make_a_curve_only_while_none_is_done(results):
     running = results.run("cnn", "baseline", 0, None, status="running", history={"ce": [3.0]})
     results.plan("cnn", baseline=[running])

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import tempfile
@@ -47,11 +48,21 @@ def test_run_is_running_while_a_process_holds_its_lock_and_interrupted_after(run
     assert RunFolder(run_folder.path).status() == "interrupted"
 
 
-@pytest.mark.parametrize(("has_best", "status"), [(True, "done"), (False, "damaged")])
-def test_finished_run_is_done_only_with_its_weights(run_folder: RunFolder, has_best: bool, status: str) -> None:
-    run_folder.write_record(run_record(status="done"))
-    if has_best:
-        write_bytes(run_folder.best, b"weights")
+@pytest.mark.parametrize(
+    ("weights", "sha256", "status"),
+    [
+        (b"weights", hashlib.sha256(b"weights").hexdigest(), "done"),
+        (b"weights", hashlib.sha256(b"others").hexdigest(), "damaged"),
+        (b"weights", None, "damaged"),
+        (None, hashlib.sha256(b"weights").hexdigest(), "damaged"),
+    ],
+)
+def test_finished_run_is_done_only_with_its_weights(
+    run_folder: RunFolder, weights: bytes | None, sha256: str | None, status: str
+) -> None:
+    run_folder.write_record(run_record(status="done", weights_sha256=sha256))
+    if weights:
+        write_bytes(run_folder.best, weights)
     assert run_folder.status() == status
 
 

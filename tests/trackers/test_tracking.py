@@ -52,6 +52,18 @@ def test_epochs_are_copied_while_the_run_trains(tmp_path: Path, tracker: FakeTra
         assert is_copied.wait(30)
 
 
+def test_the_password_in_a_servers_address_is_not_logged(
+    results: Path, tracker: FakeTracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ConnectionError("request to https://ada:secret@tracker.example/api failed")
+
+    monkeypatch.setattr(FakeTracker, "open", fail)
+    track(results, lines := [])
+    (line,) = [line for line in lines if "fails" in line]
+    assert "https://tracker.example/api" in line and "secret" not in line
+
+
 @pytest.mark.parametrize("method", ["open", "log_epochs", "log_results", "attach", "end", "close"])
 def test_a_tracker_that_raises_fails_nothing_and_is_logged_once(
     method: str, results: Path, tracker: FakeTracker, monkeypatch: pytest.MonkeyPatch

@@ -3,26 +3,28 @@
 A figure is left out if no run has its data.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from raykd.errors import flattened
 from raykd.report import wording
-from raykd.report.figures.axes import ROW_HEIGHT, Drawing, add_dots, add_legend, plain_axes, rows_axes
+from raykd.report.figures.axes import ROW_HEIGHT, Drawing, add_dots, add_legend, inches, plain_axes, rows_axes
 from raykd.report.figures.stages import MARKERS
-from raykd.report.figures.svg import BAD, GRID, INK, STAGE_COLORS, page_style
+from raykd.report.figures.svg import BAD, INK, QUIET, STAGE_COLORS, Medium, figure_style
 from raykd.report.stats.metrics import METRICS
 from raykd.report.stats.summary import FamilySummary, StageSummary
+from raykd.spec.stages import Stage
+from raykd.store.records import Reliability
 
 MIN_IMAGES = 10  # per bin: with fewer, one or two images decide its accuracy
 MAX_CLASSES = 12  # more are not legible on a phone
 
 
-def draw_metrics(summary: FamilySummary, key: str) -> dict[str, Drawing]:
+def draw_metrics(summary: FamilySummary, key: str, medium: Medium = "page") -> dict[str, Drawing]:
     """Return the figures by their headings. key: start of their ids, unique on the page."""
-    with page_style():
+    with figure_style(medium):
         drawings = {
             "Reliability diagram": _draw_reliability(summary, f"{key}-reliability"),
             "Top-1 of each class": _draw_classes(summary, f"{key}-classes"),
@@ -32,46 +34,64 @@ def draw_metrics(summary: FamilySummary, key: str) -> dict[str, Drawing]:
 
 
 def _draw_reliability(summary: FamilySummary, key: str) -> Drawing | None:
-    """Draw accuracy over confidence in the bins of the calibration error, a line per stage."""
-    figure, axes = plain_axes()
-    axes.plot([0, 100], [0, 100], color=GRID, linewidth=1.4, zorder=1)
-    shown = []
+    """Draw accuracy over confidence in the bins of the calibration error: lines of stages, bands of seeds."""
+    figure, axes = plain_axes(num_legend_rows=2)
+    shown, has_band = [], False
     for stage in summary.stages:
-        points = _bins(stage)
-        if points:
-            x, y = zip(*points, strict=True)
-            axes.plot(x, y, color=STAGE_COLORS[stage.stage], marker=MARKERS[stage.stage], label=stage.stage)
+        bins = _large_bins(stage.reliability)
+        if bins:
+            x, y = zip(*bins.values(), strict=True)
+            color = STAGE_COLORS[stage.stage]
+            axes.plot(x, y, color=color, marker=MARKERS[stage.stage], markersize=5, label=stage.stage)
+            low, high = _range_over_seeds(summary, stage.stage, bins)
+            if low != high:
+                axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
+                has_band = True
             shown.append(stage)
     if not shown:
         return None
+    axes.plot([0, 100], [0, 100], color=QUIET, linewidth=1.0, dashes=(4, 3), zorder=1, label="accuracy = confidence")
     axes.set_xlim(0, 100)
     axes.set_ylim(0, 102)
     axes.set_xlabel("confidence (%)")
     axes.set_ylabel("accuracy (%)")
-    add_legend(figure, num_columns=3)
+    add_legend(figure, num_columns=2)
     errors = [
         f"{stage.stage} {wording.mean_std(stage.metrics['ece'], METRICS['ece'].decimals)}"
         for stage in shown
         if "ece" in stage.metrics
     ]
     described = "; ".join(errors) or ", ".join(stage.stage for stage in shown)
+    band = "; band: lowest to highest seed" if has_band else ""
     caption = (
-        "On the diagonal, accuracy equals confidence; below it, the model is overconfident. Images of all seeds, in "
-        f"the bins of the calibration error; bins with fewer than {MIN_IMAGES} images are left out."
+        "Below the dashed diagonal, the model is overconfident. Line: images of all seeds, in the bins of the "
+        f"calibration error{band}. Bins with fewer than {MIN_IMAGES} images are left out."
     )
     return Drawing(figure, key, "Accuracy by confidence, both in percent", f"Calibration error: {described}.", caption)
 
 
-def _bins(stage: StageSummary) -> list[tuple[float, float]]:
-    """Return (confidence, accuracy) in percent of each bin with enough images."""
-    if stage.reliability is None:
-        return []
-    bins = zip(stage.reliability.count, stage.reliability.confidence, stage.reliability.accuracy, strict=True)
-    return [
-        (100 * confidence, 100 * accuracy)
-        for count, confidence, accuracy in bins
+def _large_bins(reliability: Reliability | None) -> dict[int, tuple[float, float]]:
+    """Return {number: (confidence, accuracy)}, both in percent, of each bin with enough images."""
+    if reliability is None:
+        return {}
+    bins = zip(reliability.count, reliability.confidence, reliability.accuracy, strict=True)
+    return {
+        number: (100 * confidence, 100 * accuracy)
+        for number, (count, confidence, accuracy) in enumerate(bins)
         if count >= MIN_IMAGES and confidence is not None and accuracy is not None
+    }
+
+
+def _range_over_seeds(
+    summary: FamilySummary, stage: Stage, bins: Mapping[int, tuple[float, float]]
+) -> tuple[list[float], list[float]]:
+    """Return the lowest and the highest accuracy in each bin, over the seeds that have enough images in it."""
+    tested = [run.test for run in summary.family.stage(stage) if run.state == "evaluated" and run.test]
+    by_seed = [_large_bins(metrics.reliability) for metrics in tested]
+    ranges = [
+        [seed[number][1] for seed in by_seed if number in seed] or [accuracy] for number, (_, accuracy) in bins.items()
     ]
+    return [min(values) for values in ranges], [max(values) for values in ranges]
 
 
 def _draw_classes(summary: FamilySummary, key: str) -> Drawing | None:
@@ -109,7 +129,7 @@ def _draw_confusion(summary: FamilySummary, key: str) -> Drawing | None:
     all_names = _class_names(stage)
     names = [all_names[label] for label in classes]
     figure, axes = plain_axes()
-    figure.set_figheight(1.1 + 0.85 * ROW_HEIGHT * max(len(classes), 3))
+    figure.set_figheight(inches(1.1 + 0.85 * ROW_HEIGHT * max(len(classes), 3)))
     for row, label in enumerate(classes):
         total = sum(stage.confusion[label])
         for column, predicted in enumerate(classes):
@@ -140,8 +160,8 @@ def _add_cell(axes: Axes, column: int, row: int, share: float, is_right: bool) -
     color = STAGE_COLORS["distilled"] if is_right else BAD
     if share:
         axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=color, alpha=round(alpha, 3), linewidth=0))
-    if share >= 0.005:
-        axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=7, color=INK)
+    if round(100 * share):
+        axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=INK)
 
 
 def _name_both_axes(axes: Axes, names: Sequence[str]) -> None:

@@ -10,10 +10,19 @@ from matplotlib.ticker import MaxNLocator
 
 from raykd.errors import plural
 from raykd.report import search_wording
-from raykd.report.figures.axes import Drawing, add_dots, add_legend, curves_axes, plain_axes, rows_axes
+from raykd.report.figures.axes import (
+    Drawing,
+    add_dots,
+    add_interval,
+    add_legend,
+    curves_axes,
+    label_rows_axis,
+    plain_axes,
+    rows_axes,
+)
 from raykd.report.figures.search_contour import draw_contour
 from raykd.report.figures.search_fields import draw_parallel, draw_slices
-from raykd.report.figures.svg import BAD, GRID, INK, LEVEL_COLORS, PAPER, QUIET, page_style
+from raykd.report.figures.svg import BAD, GRID, INK, LEVEL_COLORS, PAPER, QUIET, Medium, figure_style
 from raykd.report.figures.trial_marks import (
     DEFAULT,
     UNFINISHED,
@@ -40,16 +49,19 @@ CURVES_FAR_OUT = 0.5  # quartile distances of the curves' last values
 BEYOND = 4.0  # an interval is drawn as far as this many times the range of the gains
 
 
-def draw_search(summary: SearchSummary, importances: Importances | None) -> dict[str, Drawing | None]:
+def draw_search(
+    summary: SearchSummary, importances: Importances | None, medium: Medium = "page"
+) -> dict[str, Drawing | None]:
     """Return the figures by their headings on the page. Their ids start with 'search'."""
     search = summary.search
     drawings: dict[str, Drawing | None] = {}
-    with page_style():
+    with figure_style(medium):
         if len(search.space) > 1:
             drawings["Configurations tried"] = draw_parallel(summary, "search-parallel")
         drawings["Field by field"] = draw_slices(summary, "search-fields")
         if contour := draw_contour(summary, importances, "search-plane"):
-            drawings["Two most important fields"] = contour
+            after = "" if importances is None or importances.after is None else f" {epochs_in_words(importances.after)}"
+            drawings[f"Two most important fields{after}"] = contour
         if len(search.metrics) == 1:
             drawings["Learning curves"] = _draw_curves(summary, "search-curves")
         else:
@@ -58,7 +70,9 @@ def draw_search(summary: SearchSummary, importances: Importances | None) -> dict
         if search.confirm or summary.confirmation is not None:
             drawings["Confirmation with other seeds"] = _draw_confirmation(summary.confirmation, "search-confirmation")
         if len(search.space) > 1:
-            drawings["What matters"] = _draw_importances(summary, importances, "search-importances")
+            drawings["Importance of each field (fANOVA)"] = _draw_importances(
+                summary, importances, "search-importances"
+            )
     return drawings
 
 
@@ -74,13 +88,13 @@ def _draw_importances(summary: SearchSummary, importances: Importances | None, k
         axes.annotate(f"{share:.0f} %", (share, row), (4, 0), textcoords="offset points", va="center")
     axes.set_xlim(0, 112)
     metric = SEARCH_METRICS[importances.metric].label
-    axes.set_xlabel(f"share of the variance of {metric} (%)")
+    label_rows_axis(axes, f"share of the variance of {metric}", "%")
     described = "; ".join(
         f"{labels[path]} {share:.0f} %" for path, share in zip(importances.shares, shares, strict=True)
     )
     num_trials = plural(importances.num_trials, "trial")
     when = epochs_in_words(importances.after)
-    caption = f"fANOVA of {metric} {when}, of {num_trials}. With few trials it is a hint, not a measurement."
+    caption = f"Of {metric} {when}, over {num_trials}. With few trials it is a hint, not a measurement."
     return Drawing(figure, key, f"Importance of each field for {metric}", f"{described}.", caption)
 
 
@@ -210,7 +224,7 @@ def _draw_confirmation(confirmation: ConfirmationRecord | None, key: str) -> Dra
     is_cut = [_add_gain(axes, gain, 2 * row) for row, gain in enumerate(gains.values())]
     metric = confirmation.metric
     unit = search_wording.gain_unit(metric).replace("points", "percentage points")
-    axes.set_xlabel(f"gain in {SEARCH_METRICS[metric].label} ({unit})")
+    label_rows_axis(axes, f"gain in {SEARCH_METRICS[metric].label}", unit)
     described = "; ".join(
         f"{name}: {', '.join(search_wording.difference(pair.gain, metric) for pair in gain.pairs)}, "
         f"mean {search_wording.gain_in_units(gain, metric)}, {gain.verdict}"
@@ -234,14 +248,6 @@ def _reach(gain: PairedGain) -> list[float]:
 
 def _add_gain(axes: Axes, gain: PairedGain, row: int) -> bool:
     """Draw a gain in two rows. Return whether its interval extends beyond the axis."""
-    left, right = axes.get_xlim()
     add_dots(axes, [pair.gain for pair in gain.pairs], [row] * len(gain.pairs), WINNER, "D")
     axes.plot([gain.spread.mean], [row + 1], "D", color=INK, markersize=6)
-    if gain.interval is None:
-        return False
-    low, high = gain.interval
-    ends = max(low, left), min(high, right)
-    axes.plot(ends, [row + 1] * 2, color=INK, linewidth=1.4)
-    for end, is_cut, arrow in ((ends[0], low < left, "<"), (ends[1], high > right, ">")):
-        axes.plot([end], [row + 1], arrow if is_cut else "|", color=INK, markersize=7 if is_cut else 9, clip_on=False)
-    return low < left or high > right
+    return gain.interval is not None and add_interval(axes, gain.interval, row + 1)

@@ -9,13 +9,15 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
+from matplotlib import rcParams
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.tri import Triangulation
 
 from raykd.errors import plural
 from raykd.report import search_wording
-from raykd.report.figures.axes import Drawing, add_legend, plain_axes
+from raykd.report.figures.axes import Drawing, letters, plain_axes
 from raykd.report.figures.field_scales import is_numeric, scale_of, set_scale
 from raykd.report.figures.search_fields import complete_trials
 from raykd.report.figures.svg import LEVEL_COLORS, QUIET
@@ -26,6 +28,7 @@ from raykd.report.stats.importances import MIN_TRIALS, Importances, Scored, comp
 from raykd.report.stats.metrics import SEARCH_METRICS
 
 LETTERS = {"x": 56, "y": 40}  # characters beside each other on an axis; those of y are lines, with space around them
+TITLE_LINES = 2  # of the legend of the colors
 FLAT = 1e-6  # of an axis: trials within it are on one line
 
 
@@ -56,26 +59,24 @@ def draw_contour(summary: SearchSummary, importances: Importances | None, key: s
     last, steps = len(LEVEL_COLORS) - 1, max(1, len(groups) - 1)  # colors are evenly spread up to the best one
     colors = [LEVEL_COLORS[last - last * (len(groups) - 1 - group) // steps] for group in range(len(groups))]
     marks = legend_of(summary, shown, QUIET)
-    num_rows = max(len(groups), len(marks))
-    blank = [Line2D([], [], linestyle="none", label=" ")] * (num_rows - len(groups))  # so that marks start column two
-    figure, axes = plain_axes(num_rows)
+    figure, axes = plain_axes(max(len(groups) + TITLE_LINES, len(marks)))
     scales = [scale_of(summary.search.space[path]) for path in fields]
-    set_scale(axes, "x", scales[0], labels[0], LETTERS["x"])
-    set_scale(axes, "y", scales[1], labels[1], LETTERS["y"])
+    set_scale(axes, "x", scales[0], labels[0], letters(LETTERS["x"]))
+    set_scale(axes, "y", scales[1], labels[1], letters(LETTERS["y"]))
     _fill(axes, _positions(summary, importances, [trial for trial, _ in scored]), scored, groups, colors)
     fills = {trial.number: color for group, color in zip(groups, colors, strict=True) for trial, _ in group}
     for trial in shown:
         x, y = (scale.position(trial.configuration[path]) for path, scale in zip(fields, scales, strict=True))
         add_trial(axes, summary, trial, x, y, fills.get(trial.number, ""))
-    add_legend(figure, 2, [*_legend_of_groups(metric, groups, colors), *blank, *marks])
-    when = epochs_in_words(after)
+    when, label = epochs_in_words(after), SEARCH_METRICS[metric].label
+    _add_legends(figure, f"{label}\n{when}", _legend_of_groups(metric, groups, colors), marks)
     best = max(groups[-1], key=lambda pair: SEARCH_METRICS[metric].sign * pair[1])
     return Drawing(
         figure,
         key,
-        f"{SEARCH_METRICS[metric].label.capitalize()} over {labels[0]} and {labels[1]}",
+        f"{label.capitalize()} over {labels[0]} and {labels[1]}, {when}",
         f"The best {when}: trial {best[0].number}, {value_in_units(metric, best[1])}.",
-        _caption(summary, shown, f"{SEARCH_METRICS[metric].label} {when}", len(scored)),
+        _caption(summary, shown, label, after, len(scored)),
     )
 
 
@@ -132,6 +133,14 @@ def _fill(axes: Axes, places: np.ndarray, scored: Scored, groups: Sequence[Score
     axes.tricontourf(triangles, means, levels=levels, colors=[color for _, color in order], alpha=0.3, zorder=0.5)
 
 
+def _add_legends(figure: Figure, title: str, colors: list[Line2D], marks: list[Line2D]) -> None:
+    """Add the legend of the colors above the axes on the left, with its title, and that of the marks on the right."""
+    size = rcParams["legend.fontsize"]
+    style = {"borderpad": 0, "alignment": "left", "title_fontsize": size}
+    figure.legend(handles=colors, loc="outside upper left", title=title, **style)
+    figure.legend(handles=marks, loc="outside upper right", **style)
+
+
 def _legend_of_groups(metric: str, groups: Sequence[Scored], colors: Sequence[str]) -> list[Line2D]:
     """Return an entry with the range of values of each group, best first."""
     entries = []
@@ -142,9 +151,14 @@ def _legend_of_groups(metric: str, groups: Sequence[Scored], colors: Sequence[st
     return entries
 
 
-def _caption(summary: SearchSummary, shown: Sequence[TrialSummary], metric: str, num_trials: int) -> str:
-    parts = [f"The fill interpolates {metric} linearly between {plural(num_trials, 'trial')}."]
+def _caption(
+    summary: SearchSummary, shown: Sequence[TrialSummary], label: str, after: int | None, num_trials: int
+) -> str:
+    when = epochs_in_words(after)
+    parts = [f"The fill interpolates {label} {when} linearly between {plural(num_trials, 'trial')}."]
     parts.append("Colors are groups of about the same size, from worst to best.")
+    if after is not None:
+        parts.append(f"Trials are selected by their best epoch, so the best one need not be ahead {when}.")
     if any(trial.state == "pruned" for trial in shown):
         parts.append("A pruned trial is hollow; its size shows how many epochs it trained.")
     if len(summary.search.space) > 2:

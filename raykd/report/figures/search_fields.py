@@ -6,13 +6,13 @@ In the parallel coordinates the axes are rows, so that long names fit and many f
 from collections.abc import Sequence
 from typing import Any
 
+from matplotlib import rcParams
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from raykd.errors import plural
 from raykd.report import search_wording
-from raykd.report.figures.axes import LEGEND_ROW, WIDTH, Drawing, add_legend
+from raykd.report.figures.axes import LEGEND_ROW, Drawing, add_legend, figure_of_height, letters
 from raykd.report.figures.field_scales import Scale, scale_of, set_scale, wrapped
 from raykd.report.figures.svg import BAD, GRID, INK, PAPER, QUIET, STAGE_COLORS
 from raykd.report.figures.trial_marks import (
@@ -34,7 +34,7 @@ NUM_TOP = 5  # trials that are emphasized, and named in the description for scre
 ROW = 0.6  # inches for each axis of the parallel coordinates
 ROW_LETTERS = 60  # characters beside each other on one of these axes
 SLICE_HEIGHT = 1.75  # inches
-SLICE_LETTERS = 26  # characters beside each other on the axis of one slice, in a row of two
+SLICE_LETTERS = 25  # characters beside each other on the axis of one slice, in a row of two
 TOP_WIDTH = 1.6  # points, lines of the top trials
 FAINT = {"done": {"alpha": 0.5}, "pruned": {"alpha": 0.4}, "failed": {"alpha": 0.6}}  # the lines of other trials
 
@@ -58,7 +58,7 @@ def draw_parallel(summary: SearchSummary, key: str) -> Drawing | None:
     for metric, window in zip(metrics, windows, strict=True):
         scales[SEARCH_METRICS[metric].name_with_unit] = Scale(window.low, window.high)
     entries = _lines_legend(summary, shown)
-    figure = Figure(figsize=(WIDTH, ROW * len(scales) + LEGEND_ROW * -(-len(entries) // 3)))
+    figure = figure_of_height(ROW * len(scales) + LEGEND_ROW * -(-len(entries) // 3))
     axes = figure.add_subplot()
     _add_rows(axes, scales)
     places = list(scales.values())
@@ -94,17 +94,17 @@ def draw_slices(summary: SearchSummary, key: str) -> Drawing | None:
     num_rows = -(-len(space) // num_columns)
     entries = legend_of(summary, shown)
     height = SLICE_HEIGHT * num_rows * (3 - num_columns) + LEGEND_ROW * -(-len(entries) // 3)
-    figure = Figure(figsize=(WIDTH, height))
+    figure = figure_of_height(height)
     grid = figure.subplots(num_rows, num_columns, squeeze=False).flatten()
     windows = []
     for number, (path, field) in enumerate(space.items()):
         scale, axes = scale_of(field), grid[number]
         places = {trial.number: scale.position(trial.configuration[path]) for trial in shown}
         windows.append(add_trials(axes, summary, places))
-        letters = SLICE_LETTERS * (3 - num_columns)
-        set_scale(axes, "x", scale, wrapped(labels[path], letters), letters)
+        length = letters(SLICE_LETTERS * (3 - num_columns))
+        set_scale(axes, "x", scale, wrapped(labels[path], length), length)
+        axes.set_ylabel("" if number % num_columns else axes.get_ylabel().replace(" ", "\n", 1))  # slices are low
         if number % num_columns:
-            axes.set_ylabel("")
             axes.tick_params(labelleft=False)
     for axes in grid[len(space) :]:
         axes.set_visible(False)
@@ -125,13 +125,15 @@ def _add_rows(axes: Axes, scales: dict[str, Scale]) -> None:
     axes.set_ylim(len(scales) - 0.5, -0.45)
     behind: dict[str, Any] = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.6, "alpha": 0.85}
     for row, (label, scale) in enumerate(scales.items()):
-        places, texts = zip(*scale.ticks(ROW_LETTERS), strict=True)
+        places, texts = zip(*scale.ticks(letters(ROW_LETTERS)), strict=True)
         axes.plot([0, 1], [row, row], color=GRID, linewidth=1.2, zorder=1)
         axes.plot(places, [row] * len(places), "|", color=QUIET, markersize=6, zorder=1)
         for place, text in zip(places, texts, strict=True):
             position = place, row + 0.14
-            axes.text(*position, text, ha="center", va="top", color=QUIET, fontsize=7.5, bbox=behind, zorder=6)
-        axes.text(0, row - 0.14, label, ha="left", va="bottom", fontsize=8.5, bbox=behind, zorder=6)
+            axes.text(*position, text, ha="center", va="top", color=QUIET, fontsize="small", bbox=behind, zorder=6)
+        axes.text(
+            0, row - 0.14, label, ha="left", va="bottom", fontsize=rcParams["legend.fontsize"], bbox=behind, zorder=6
+        )
 
 
 def _window(summary: SearchSummary, shown: Sequence[TrialSummary], number: int) -> Window:

@@ -1,4 +1,4 @@
-"""Figures of a family: test top-1, gain of each seed and of each method, validation curves, loss terms.
+"""Figures of a family: test top-1, gain of each seed, validation curves, loss terms.
 
 A stage has the same color and marker everywhere, and a loss term the same dash pattern, so that color alone carries no
 information. A figure without data is None.
@@ -11,10 +11,9 @@ from matplotlib.axes import Axes
 
 from raykd.errors import flattened
 from raykd.report import wording
-from raykd.report.figures.axes import Drawing, add_dots, add_legend, curves_axes, rows_axes, use_log
-from raykd.report.figures.svg import INK, STAGE_COLORS, page_style
+from raykd.report.figures.axes import Drawing, add_dots, add_interval, add_legend, curves_axes, rows_axes, use_log
+from raykd.report.figures.svg import INK, STAGE_COLORS, Medium, figure_style
 from raykd.report.read.records import ENDED
-from raykd.report.stats.comparison import Comparison
 from raykd.report.stats.curves import Curve, comparable_histories, curve_of
 from raykd.report.stats.summary import FamilySummary
 from raykd.spec.stages import STAGES, Stage
@@ -24,50 +23,15 @@ MARKERS: dict[Stage, str] = {"teacher": "s", "baseline": "o", "distilled": "D"}
 DASHES: tuple[tuple[float, ...], ...] = ((), (4, 1.6), (1.2, 1.4), (6, 1.6, 1.2, 1.6), (9, 2.5), (2.5, 2.5))
 
 
-def draw_stages(summary: FamilySummary, key: str) -> dict[str, Drawing | None]:
+def draw_stages(summary: FamilySummary, key: str, medium: Medium = "page") -> dict[str, Drawing | None]:
     """Return the figures by their headings. key: start of their ids, unique on the page."""
-    with page_style():
+    with figure_style(medium):
         return {
             "Test top-1": _draw_top1(summary, f"{key}-top1"),
             "Gain of each seed": _draw_gain(summary, f"{key}-gain"),
             "Validation top-1": _draw_validation(summary, f"{key}-val"),
             "Loss terms": _draw_loss_terms(summary, f"{key}-loss"),
         }
-
-
-def draw_comparison(comparison: Comparison, key: str) -> Drawing | None:
-    """Draw the gain of each method over the baseline, the best method on top; None while no method has a gain.
-
-    key: start of the figure's ids.
-    """
-    gains = {method.name: method.gain for method in comparison.methods if method.gain is not None}
-    if not gains:
-        return None
-    with page_style():
-        figure, axes = rows_axes(list(gains))
-        axes.axvline(0, color=INK, linewidth=1.0)
-        seeds = [pair.gain for gain in gains.values() for pair in gain.pairs]
-        margin = 0.25 * (max(*seeds, 0) - min(*seeds, 0)) or 1.0
-        axes.set_xlim(min(*seeds, 0) - margin, max(*seeds, 0) + margin)
-        left, right = axes.get_xlim()
-        is_cut = False
-        for row, gain in enumerate(gains.values()):
-            if gain.interval is not None:  # with few seeds it may be many times as wide as all gains
-                low, high = max(gain.interval[0], left), min(gain.interval[1], right)
-                axes.plot([low, high], [row, row], color=INK, linewidth=1.2, zorder=1)
-                is_cut = is_cut or (low, high) != gain.interval
-            _add_stage_dots(axes, [pair.gain for pair in gain.pairs], [row] * len(gain.pairs), "distilled")
-            axes.plot([gain.spread.mean] * 2, [row - 0.3, row + 0.3], color=INK, linewidth=1.4)
-        axes.set_xlabel(GAIN)
-        described = "; ".join(f"{name} {wording.gain(gain)}" for name, gain in gains.items())
-    cut = " Bars that reach an edge extend beyond it." if is_cut else ""
-    return Drawing(
-        figure,
-        key,
-        "Gain of each method over the baseline",
-        f"{described}.",
-        f"A dot is a seed, the stroke their mean, the bar its 95 % interval.{cut}",
-    )
 
 
 def _draw_top1(summary: FamilySummary, key: str) -> Drawing | None:
@@ -97,7 +61,7 @@ def _draw_gain(summary: FamilySummary, key: str) -> Drawing | None:
     _add_stage_dots(axes, [pair.gain for pair in gain.pairs], range(len(gain.pairs)), "distilled")
     row = len(gain.pairs)
     if gain.interval:
-        axes.plot(gain.interval, [row, row], color=INK, linewidth=1.4, marker="|", markersize=9)
+        add_interval(axes, gain.interval, row)
     axes.plot([gain.spread.mean], [row], "D", color=INK, markersize=6)
     axes.set_xlabel(GAIN)
     seeds = "; ".join(f"seed {pair.seed} {wording.signed(pair.gain)}" for pair in gain.pairs)
@@ -122,12 +86,14 @@ def _draw_validation(summary: FamilySummary, key: str) -> Drawing | None:
     # The first fifth of the epochs starts at chance and would flatten the rest.
     lowest = min(min(curve.low[len(curve.low) // 5 :]) for _, curve in shown)
     highest = max(max(curve.high) for _, curve in shown)
-    axes.set_ylim(bottom=lowest - 0.03 * (highest - lowest + 1))
+    bottom = lowest - 0.03 * (highest - lowest + 1)
+    axes.set_ylim(bottom=bottom)
+    is_cut = any(min(curve.low) < bottom for _, curve in shown)
+    note = f" The first epochs are below the axis, which starts at {bottom:.0f} %." if is_cut else ""
     add_legend(figure, num_columns=3)
     ends = "; ".join(f"{stage} {curve.mean[-1]:.2f} at epoch {curve.epochs[-1]}" for stage, curve in shown)
-    return Drawing(
-        figure, key, "Validation top-1 by epoch, in percent", f"Last epoch: {ends}.", _curve_caption(summary)
-    )
+    caption = f"{_curve_caption(summary)}{note}"
+    return Drawing(figure, key, "Validation top-1 by epoch, in percent", f"Last epoch: {ends}.", caption)
 
 
 def _draw_loss_terms(summary: FamilySummary, key: str) -> Drawing | None:
@@ -146,7 +112,7 @@ def _draw_loss_terms(summary: FamilySummary, key: str) -> Drawing | None:
     values = [value for _, _, curve in shown for value in curve.mean]
     if min(values) > 0 and max(values) > 30 * min(values):
         use_log(axes, "y")
-    axes.set_ylabel("training loss term, unweighted")
+    axes.set_ylabel("loss term, unweighted")
     add_legend(figure, num_columns=2)
     ends = "; ".join(f"{stage} {term} {curve.mean[-1]:.3g}" for stage, term, curve in shown)
     return Drawing(

@@ -9,7 +9,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 from warnings import catch_warnings, filterwarnings
 
 from matplotlib import rc_context
@@ -36,12 +36,19 @@ LEVEL_COLORS = tuple(COLORS[f"level-{level}"] for level in range(1, 6))  # color
 CSS_COLORS: Mapping[str, str] = {
     color: "currentColor" if name == "ink" else f"var(--{name})" for name, color in COLORS.items()
 }
+Medium = Literal["page", "wide", "column"]
+# Where a figure is shown. figure.figsize: inches of a figure with one legend row; 4.6 x 3.0 are 331 x 216 SVG units,
+# which keep text legible on a page 390 px wide. wide: both columns of the page. column: a column of a paper.
+MEDIA: Mapping[Medium, dict[Any, Any]] = {
+    "page": {"figure.figsize": (4.6, 3.0), "font.size": 9.0, "legend.fontsize": 8.5},
+    "wide": {"figure.figsize": (9.7, 3.0), "font.size": 9.0, "legend.fontsize": 8.5},
+    "column": {"figure.figsize": (3.25, 2.4), "font.size": 8.0, "legend.fontsize": 7.5},
+}
 SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "raykd",
     "text.parse_math": False,  # '$' in a name is literal
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same layout on every machine
-    "font.size": 9.0,
     "text.color": INK,
     "axes.edgecolor": GRID,
     "axes.labelcolor": INK,
@@ -58,7 +65,6 @@ SETTINGS: dict[Any, Any] = {
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
     "legend.frameon": False,
-    "legend.fontsize": 8.5,
     "legend.handlelength": 2.6,
     "lines.linewidth": 1.6,
     "figure.constrained_layout.use": True,
@@ -71,16 +77,16 @@ _REFERENCE = re.compile(r"#([A-Za-z_][\w.-]*)")
 
 
 @contextmanager
-def page_style() -> Iterator[None]:
-    """Use matplotlib's defaults and the page's settings, regardless of the user's matplotlibrc."""
-    with style_context("default"), rc_context(SETTINGS):
+def figure_style(medium: Medium = "page") -> Iterator[None]:
+    """Use matplotlib's defaults and the report's settings, regardless of the user's matplotlibrc."""
+    with style_context("default"), rc_context(SETTINGS | MEDIA[medium]):
         yield
 
 
 def inline_svg(figure: Figure, key: str, title: str, description: str) -> str:
     """Return an <svg> element whose ids start with `key`, with title and description for screen readers."""
     buffer = io.BytesIO()
-    with page_style(), catch_warnings():
+    with figure_style(), catch_warnings():
         filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)  # the browser has others
         figure.savefig(buffer, format="svg", transparent=True, metadata=NO_SVG_METADATA)
     root = ElementTree.fromstring(buffer.getvalue())

@@ -7,6 +7,7 @@ wrong number reaches a table.
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,6 +17,7 @@ from raykd.config.damage import damaged
 from raykd.errors import ConfigError, flattened
 from raykd.on_disk import find
 from raykd.report.read.records import Family, History, RunResult, Usage
+from raykd.report.read.unplanned import unplanned_runs
 from raykd.spec.published import published_pairs
 from raykd.spec.stages import STAGES, Stage
 from raykd.store.records import Costs, Metrics, RunRecord, UsageFile, read_plan
@@ -53,7 +55,8 @@ def _read_family(path: Path) -> Family:
     for method, method_runs in compared.items():
         _refuse_mixed(path, f"comparison of '{method}'", method_runs)
     published = published_pairs().get(plan.experiment.get("published", ""))
-    return Family(folder.name, runs, compared, published, plan.command)
+    family = Family(folder.name, runs, compared, published, plan.command, plan.experiment)
+    return replace(family, unplanned=unplanned_runs(folder, plan, family.all_runs))
 
 
 def _read_run(folder: RunFolder, stage: Stage) -> RunResult:

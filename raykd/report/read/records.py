@@ -3,9 +3,11 @@
 top1 is in percent, epochs count from 0, times are in seconds.
 """
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from raykd.errors import flattened, plural
 from raykd.outputs import HISTORY_COLUMNS
@@ -13,9 +15,15 @@ from raykd.spec.published import PublishedPair
 from raykd.spec.stages import Stage
 from raykd.store.records import Costs, Metrics, RunRecord
 
+if TYPE_CHECKING:
+    from raykd.report.read.unplanned import UnplannedRuns
+
 State = Literal["not started", "running", "interrupted", "failed", "not evaluated", "evaluated"]
 
 ENDED: tuple[State, ...] = ("evaluated", "not evaluated")  # the run's training is complete
+
+# The name of a run's folder: '<stage>-<model>[-<method>]-s<seed>-<digits of the fingerprint>', see spec/plan.py.
+_NAME = re.compile(r"(?:teacher|baseline|distilled)-(?P<labels>.+)-(?:s(?P<seed>\d{1,19})|imported)-[0-9a-f]+")
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,32 @@ class RunResult:
         return "not evaluated" if self.test is None else "evaluated"
 
     @property
+    def seed(self) -> int | None:
+        """The recorded seed, or that in the name of a run that has not started; None if neither has it."""
+        if self.record is not None:
+            return self.record.seed
+        match = _NAME.fullmatch(self.name)
+        return int(match["seed"]) if match and match["seed"] else None
+
+    @property
+    def seconds(self) -> float | None:
+        """The training time so far, over all resumes; None before the first epoch."""
+        if self.record is None:
+            return None
+        if self.state in ENDED:
+            return self.record.seconds
+        recorded = self.history.columns.get("seconds", ()) if self.history else ()
+        return next((seconds for seconds in reversed(recorded) if math.isfinite(seconds)), None)
+
+    def planned_model(self, method: str) -> str | None:
+        """Return the network's label from the run's name; None if it has another form. method: of distilled runs."""
+        match = _NAME.fullmatch(self.name)
+        if match is None:
+            return None
+        suffix = f"-{method.replace('_', '-')}" if self.stage == "distilled" else ""
+        return flattened(match["labels"].removesuffix(suffix)) if match["labels"].endswith(suffix) else None
+
+    @property
     def state_in_words(self) -> str:
         """The state, with the failure's reason or the number of epochs so far, on one printable line."""
         if self.state == "failed" and self.record is not None:
@@ -88,7 +122,8 @@ class Family:
     """A plan and its runs in the plan's order. compared: distilled runs by method, if several are compared.
 
     published: the pair of networks whose published accuracies are shown, None for none. command: the last command that
-    planned the runs, '' if it is not recorded.
+    planned the runs, '' if it is not recorded. experiment: the plan's experiment as recorded, {} if it is not.
+    unplanned: the evaluated runs in the folder that the plan does not name, None without any.
     """
 
     name: str
@@ -96,6 +131,8 @@ class Family:
     compared: Mapping[str, tuple[RunResult, ...]] = field(default_factory=dict)
     published: PublishedPair | None = None
     command: str = ""
+    experiment: Mapping[str, Any] = field(default_factory=dict)
+    unplanned: "UnplannedRuns | None" = None
 
     @property
     def all_runs(self) -> tuple[RunResult, ...]:

@@ -109,7 +109,7 @@ class SearchSummary:
     """Everything that the report reads about one search. path: its folder. page: the HTML file to write.
 
     is_locked: whether a process is running the search. best: numbers of done trials, the best first; with several
-    metrics, the Pareto-optimal ones.
+    metrics, the Pareto-optimal ones. command: the last command that planned runs of the family, '' if it is not known.
     """
 
     path: Path
@@ -121,6 +121,7 @@ class SearchSummary:
     best: tuple[int, ...]
     confirmation: ConfirmationRecord | None
     cost: Cost
+    command: str = ""
 
     @property
     def family(self) -> str:

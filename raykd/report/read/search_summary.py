@@ -16,7 +16,7 @@ from raykd.report.read.search_cost import cost_of
 from raykd.report.read.search_records import SearchSummary
 from raykd.report.read.search_trials import summarize_trials
 from raykd.spec.search import Search
-from raykd.store.records import ConfirmationRecord
+from raykd.store.records import ConfirmationRecord, read_plan
 
 
 def summarize_searches(results: Path) -> tuple[SearchSummary, ...]:
@@ -56,4 +56,5 @@ def summarize_search(folder: Path, results: Path) -> SearchSummary:
         tuple(trial.number for trial in best_first(started, search)),
         read_record(ConfirmationRecord, search_folder.confirmed),
         cost_of(record, trials, runs, results),
+        read_plan(folder.parent / "plan.json").command,
     )

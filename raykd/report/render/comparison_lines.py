@@ -1,21 +1,53 @@
 """The sentences under a comparison of methods: what its numbers mean, and which gains its seeds can distinguish."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from raykd.errors import flattened
 from raykd.report import wording
 from raykd.report.stats.comparison import Comparison
 from raykd.report.stats.paired_interval import least_gain
-from raykd.report.stats.ranking import Ranking
-from raykd.report.stats.significance import LEVEL, fewest_pairs, smallest_p
+from raykd.report.stats.ranking import RankedMethod, Ranking
+from raykd.report.stats.significance import FEWEST_SEEDS, LEVEL
+
+MOST_TIES = 6  # names of methods in one sentence; a dagger marks all of them on the page
 
 
 def lines_under(comparison: Comparison) -> list[str]:
-    """Return the sentences, without capitals and full stops."""
+    """Return the sentences, each with one idea, without capitals and full stops."""
     lines = []
     if comparison.baseline is not None:
-        lines.append(f"gain, time and memory: relative to the baseline, {wording.mean_std(comparison.baseline)} %")
-    return [*lines, *_about_gains(comparison), *_about_ranks(comparison)]
+        lines.append(f"gains are relative to the baseline, {wording.mean_std(comparison.baseline)} %")
+    return [*lines, *_about_gains(comparison), *_about_ranks(comparison), *_about_costs(comparison)]
+
+
+def highest_mean(comparison: Comparison) -> str:
+    """Return which method has the highest mean, its gain, and from which it is not distinguishable.
+
+    '' without a ranking.
+    """
+    best, ranking = comparison.best, comparison.ranking
+    if best is None or ranking is None:
+        return ""
+    line = wording.highest_mean(best)
+    if len(ranking.seeds) < FEWEST_SEEDS:
+        return line
+    ties = ranking.tied_with_best
+    if not ties:
+        return f"{line}; better than every other method"
+    if len(ties) == len(ranking.methods) - 1:
+        return f"{line}; not distinguishable from any other method"
+    shown = _listed(ties) if len(ties) <= MOST_TIES else f"{len(ties)} of {len(ranking.methods) - 1} other methods"
+    return f"{line}; not distinguishable from {shown}"
+
+
+def about_tuning(searched: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return whether the hyperparameters were tuned. searched: the fields of each search of the family, by its name."""
+    if not searched:
+        return ["the hyperparameters were not tuned in this experiment: it has no search"]
+    return [
+        *(f"another command searched {_listed(paths)} (search {flattened(name)})" for name, paths in searched.items()),
+        "all other hyperparameters were not tuned in this experiment",
+    ]
 
 
 def _about_gains(comparison: Comparison) -> Iterator[str]:
@@ -28,18 +60,21 @@ def _about_gains(comparison: Comparison) -> Iterator[str]:
         yield "one seed: no interval and no test, so a gain may be chance"
         return
     count = len(comparison.methods)
+    yield "each interval is for one method alone"
+    yield f"p-values are those of paired t-tests over seeds; Holm p is corrected for all {count} methods"
     yield (
-        f"each interval is for one method alone: of {count} methods without any effect, {LEVEL / 2 * count:.2g} "
-        "would look better than the baseline by chance, and as many worse"
+        f"of {count} methods without any effect, {LEVEL / 2 * count:.2g} would look better than the baseline by "
+        "chance, and as many worse"
     )
-    yield f"Holm p: paired t-test, corrected for all {count} methods; {_differing_methods(comparison)}"
+    if num_seeds < FEWEST_SEEDS:
+        yield f"n = {num_seeds}: too few seeds for a verdict"
+        return
+    yield _differing_methods(comparison)
     yield (
-        f"with n = {num_seeds}, the largest gain among {count} methods can be distinguished from chance if it is at "
-        f"least {least_gain(num_seeds, count):.1f} times the standard deviation of its paired differences; for one "
-        f"method alone, {least_gain(num_seeds):.1f} times; the smallest p of an exact test is "
-        f"{wording.p_value(smallest_p(num_seeds))}; p < {LEVEL:g} requires {fewest_pairs()} seeds, or "
-        f"{fewest_pairs(LEVEL / count)} among {count} methods"
+        f"at n = {num_seeds}, the largest of {count} gains is distinguishable if it is at least "
+        f"{least_gain(num_seeds, count):.1f} standard deviations of its paired differences"
     )
+    yield f"for one method alone, {least_gain(num_seeds):.1f} standard deviations suffice"
 
 
 def _differing_methods(comparison: Comparison) -> str:
@@ -50,7 +85,7 @@ def _differing_methods(comparison: Comparison) -> str:
         "worse": [name for name, gain in differing if gain.spread.mean < 0],
     }
     parts = [f"{_listed(names)} ({side})" for side, names in sides.items() if names]
-    return f"below {LEVEL:g}: {'; '.join(parts)}" if parts else f"none is below {LEVEL:g}"
+    return f"Holm p is below {LEVEL:g} for {'; '.join(parts)}" if parts else f"no Holm p is below {LEVEL:g}"
 
 
 def _about_ranks(comparison: Comparison) -> Iterator[str]:
@@ -61,23 +96,42 @@ def _about_ranks(comparison: Comparison) -> Iterator[str]:
         return
     if set(ranking.seeds) != set.union(*seeds):
         yield f"ranks use the seeds that each method with a result has: {_listed(ranking.seeds)}"
-    if len(ranking.seeds) == 1:
-        yield "ranking requires at least two seeds"
+    if len(ranking.seeds) < FEWEST_SEEDS:
+        yield f"ranks require at least {FEWEST_SEEDS} seeds"
         return
-    yield (
-        "a rank such as 2-4 of 9 is a range: 1 method is shown to be better and 5 are shown to be worse, "
-        "by paired t-tests of all pairs over seeds, corrected by Holm, level 5 %"
-    )
-    yield _about_the_best(ranking)
-
-
-def _about_the_best(ranking: Ranking) -> str:
-    best, at_seeds = flattened(ranking.best), f"at n = {len(ranking.seeds)}"
     if all(pair.is_tie for pair in ranking.pairs):
-        return f"no method is distinguishable from another {at_seeds}"
-    if ranking.tied_with_best:
-        return f"not distinguishable from {best} {at_seeds}: {_listed(ranking.tied_with_best)}"
-    return f"{best} is better than every other {at_seeds}"
+        yield f"no method is distinguishable from another at n = {len(ranking.seeds)}"
+        return
+    yield "ranks come from paired t-tests of all pairs of methods, corrected by Holm, level 5 %"
+    yield _example_of(ranking)
+
+
+def _example_of(ranking: Ranking) -> str:
+    """Return what the rank of one method in the table means, preferably of one that is a range in the middle."""
+    count = len(ranking.methods)
+
+    def interest(ranked: RankedMethod) -> tuple[bool, int]:
+        return ranked.first < ranked.last, (ranked.first > 1) + (ranked.last < count)
+
+    example = max(ranking.methods, key=interest)
+    better, worse = example.first - 1, count - example.last
+    methods = f"{better} methods are" if better > 1 else "1 method is" if better else "no method is"
+    return (
+        f"rank {example.rank} of {flattened(example.name)}: {methods} shown to be better, and {worse or 'none'} to be "
+        "worse"
+    )
+
+
+def _about_costs(comparison: Comparison) -> Iterator[str]:
+    if any(method.time for method in comparison.methods):
+        yield "time is the training time over that of the baseline of the same seed, median over seeds"
+        if comparison.num_sharing:
+            yield (
+                f"{comparison.num_sharing} of {comparison.num_timed} runs trained while another one used the same "
+                "machine, so times also depend on the others"
+            )
+    if comparison.has_memory:
+        yield "memory is the peak GPU memory over that of the baseline of the same seed, median over seeds"
 
 
 def _listed(names: Iterable[object]) -> str:

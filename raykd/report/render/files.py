@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -10,17 +10,20 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from raykd.config import dotted
+from raykd.config.codec import is_number
+from raykd.errors import flattened
 from raykd.report.read.provenance import flatten
 from raykd.report.read.records import RunResult
-from raykd.report.stats.comparison import Comparison
+from raykd.report.stats.comparison import Comparison, Ratio, recorded_method
 from raykd.report.stats.imbalance import Imbalance
 from raykd.report.stats.paired_interval import PairedGain, Spread
 from raykd.report.stats.summary import FamilySummary
 from raykd.spec.stages import REPORT_KEYS
 
-# top1 is in percent, seconds is the training time over all resumes, epochs count from 0; null: not known yet. Costs of
-# the model on `device`: flops of one image's forward pass, where a multiply-add counts 2; latency at batch size 1;
-# images_per_s at batch size 256.
+# top1 is in percent, seconds is the training time so far over all resumes, epochs count from 0; null: not known yet.
+# Costs of the model on `device`: flops of one image's forward pass, where a multiply-add counts 2; latency at batch
+# size 1; images_per_s at batch size 256.
 RUN_COLUMNS: dict[str, pa.DataType] = {
     **dict.fromkeys(("family", "stage", "name", "model", "method"), pa.string()),
     "seed": pa.int64(),
@@ -40,7 +43,7 @@ CONFUSION_COLUMNS: dict[str, pa.DataType] = {
     **dict.fromkeys(("label_name", "predicted_name"), pa.string()),
     "images": pa.int64(),
 }
-RUN_FIELDS = ("model", "method", "seed", "fingerprint", "reason", "parameters", "seconds", "started", "ended")
+RUN_FIELDS = ("model", "method", "fingerprint", "reason", "parameters", "started", "ended")
 TESTS = ("t_test_p", "sign_test_p", "permutation_p", "smallest_p")  # two-sided
 
 
@@ -61,17 +64,41 @@ def summary_json(summaries: tuple[FamilySummary, ...]) -> bytes:
 
     A spread is {"mean", "std", "num_runs", "interval"}; the interval is Student's 95 % interval of the mean. For one
     run, std and interval are null; for equal runs, the interval is null. "gain" repeats the gain in top-1. Confusion
-    matrices are in confusion.parquet.
+    matrices are in confusion.parquet. A gain of one of several compared methods has their number in "num_methods", and
+    is distinguishable only if "p_holm", the p-value corrected for all of them, is below 0.05. Its interval is not
+    corrected.
     """
     return json_bytes({summary.name: _summary_of(summary) for summary in summaries})
 
 
 def runs_table(summaries: tuple[FamilySummary, ...]) -> pa.Table:
-    """Return one row per planned run. Metrics of test.json and val.json are columns test_<name> and val_<name>."""
+    """Return one row per planned run.
+
+    Metrics of test.json and val.json are columns test_<name> and val_<name>, the hyperparameters of the method columns
+    method.<field>. These are numbers, or text if a value of the field is not a number.
+    """
     rows = [_row(summary.name, run) for summary in summaries for run in summary.family.all_runs]
     metrics = sorted({name for row in rows for name in row} - RUN_COLUMNS.keys())
+    hyperparameters = _hyperparameters([run for summary in summaries for run in summary.family.all_runs])
     schema = pa.schema(RUN_COLUMNS | dict.fromkeys(metrics, pa.float64()))
-    return pa.Table.from_pylist(rows, schema=schema)
+    table = pa.Table.from_pylist(rows, schema=schema)
+    for name, values in hyperparameters.items():
+        table = table.append_column(name, values)
+    return table
+
+
+def _hyperparameters(runs: Sequence[RunResult]) -> dict[str, pa.Array]:
+    """Return the columns method.<field> with one value per run, null for a method without the field."""
+    configs = [dict(dotted(recorded_method(run))) for run in runs]
+    columns = {}
+    for name in sorted({name for config in configs for name in config}):
+        values = [config.get(name) for config in configs]
+        if all(value is None or is_number(value) for value in values):
+            columns[f"method.{flattened(name)}"] = pa.array(values, pa.float64())
+        else:
+            texts = [flatten(config).get(flattened(name)) for config in configs]
+            columns[f"method.{flattened(name)}"] = pa.array(texts, pa.string())
+    return columns
 
 
 def confusion_table(summaries: tuple[FamilySummary, ...]) -> pa.Table:
@@ -111,6 +138,7 @@ def csv_bytes(table: pa.Table) -> bytes:
 
 def _row(family: str, run: RunResult) -> dict[str, Any]:
     row: dict[str, Any] = {"family": family, "stage": run.stage, "name": run.name, "state": run.state}
+    row |= {"seed": run.seed, "seconds": run.seconds}
     if run.record:
         row |= {name: getattr(run.record, name) for name in RUN_FIELDS}
         row["git_revision"] = flatten(run.record.git).get("revision")
@@ -140,6 +168,8 @@ def _summary_of(summary: FamilySummary) -> dict[str, Any]:
         "gains": {name: _gain_of(gain) for name, gain in summary.gains.items()},
         "comparison": None if summary.comparison is None else _comparison_of(summary.comparison),
         "imbalance": None if summary.imbalance is None else _imbalance_of(summary.imbalance),
+        "unplanned": [] if summary.family.unplanned is None else summary.family.unplanned.names,
+        "searched": _as_json(summary.searched),
         "missing": summary.missing,
         "warnings": summary.warnings,
     }
@@ -149,6 +179,7 @@ def _comparison_of(comparison: Comparison) -> dict[str, Any]:
     """Return the methods, the best first, and the pairwise comparisons behind their ranks.
 
     p is the p-value of the paired t-test; p_holm is corrected for all methods against the baseline, or for all pairs.
+    time and memory are medians over seeds, time_range and memory_range their [lowest, highest] value.
     """
     methods = [
         {
@@ -156,7 +187,10 @@ def _comparison_of(comparison: Comparison) -> dict[str, Any]:
             "rank": method.rank,
             "top1": _as_json(method.top1),
             "gain": None if method.gain is None else _gain_of(method.gain),
-            **{name: getattr(method, name) for name in ("p", "p_holm", "time", "memory", "published")},
+            **{name: getattr(method, name) for name in ("p", "p_holm", "published")},
+            **_ratio_of("time", method.time),
+            **_ratio_of("memory", method.memory),
+            "hyperparameters": _as_json(method.hyperparameters),
         }
         for method in comparison.methods
     ]
@@ -176,6 +210,12 @@ def _comparison_of(comparison: Comparison) -> dict[str, Any]:
             for pair in pairs
         ],
     }
+
+
+def _ratio_of(name: str, ratio: Ratio | None) -> dict[str, Any]:
+    if ratio is None:
+        return {name: None, f"{name}_range": None}
+    return {name: ratio.median, f"{name}_range": [ratio.low, ratio.high]}
 
 
 def _imbalance_of(imbalance: Imbalance) -> dict[str, Any]:
@@ -204,7 +244,8 @@ def _gain_of(gain: PairedGain) -> dict[str, Any]:
         "pairs": [{"seed": pair.seed, "baseline": pair.reference, "distilled": pair.value} for pair in gain.pairs],
         "spread": _as_json(gain.spread),
         "interval": gain.interval,
-        **{name: getattr(gain, name) for name in (*TESTS, "num_in_favor", "is_distinguishable", "verdict")},
+        **{name: getattr(gain, name) for name in (*TESTS, "p_holm", "num_methods")},
+        **{name: getattr(gain, name) for name in ("num_in_favor", "is_distinguishable", "verdict")},
     }
 
 

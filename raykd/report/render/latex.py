@@ -1,5 +1,8 @@
 r"""Tables as LaTeX, in the style of the package booktabs, which is the only one that they need.
 
+A table has its caption and its label, as those of pandas. It is a table*, which spans both columns of a paper with two:
+one column is too narrow for a gain with its interval. In a paper with one column, a table* is a table.
+
 pdfLaTeX typesets the text of any name: special characters are escaped, accents and Greek letters become commands. A
 letter without a command, such as a Chinese one, becomes its code point, and a comment above the tables shows it.
 """
@@ -106,10 +109,10 @@ def _lines_of(table: PaperTable) -> list[str]:
     rows = [_row([_cell(cell) for cell in row]) for row in table.rows]
     references, compared = rows[: table.num_references], rows[table.num_references :]
     return [
-        r"\begin{table}",
+        r"\begin{table*}",
         r"  \centering\small\setlength{\tabcolsep}{4pt}",
-        rf"  % \caption{{{escape(table.caption)}}}",
-        rf"  % \label{{tab:{table.key}}}",
+        rf"  \caption{{{escape(table.caption)}}}",
+        rf"  \label{{tab:{table.key}}}",
         rf"  \begin{{tabular}}{{@{{}}{columns}@{{}}}}",
         r"    \toprule",
         _row([escape(heading) for heading in table.headings]),
@@ -122,7 +125,7 @@ def _lines_of(table: PaperTable) -> list[str]:
         r"  \begin{minipage}{\linewidth}\footnotesize",
         *(f"    {escape(note)}" for note in table.notes),
         r"  \end{minipage}",
-        r"\end{table}",
+        r"\end{table*}",
     ]
 
 

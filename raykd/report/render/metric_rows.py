@@ -3,10 +3,14 @@
 Cells are {heading: text}; '-' stands for a number that is not known.
 """
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from raykd.errors import plural
 from raykd.report import wording
-from raykd.report.stats.metrics import BALANCED_METRICS, METRICS
+from raykd.report.stats.metrics import BALANCED_METRICS, METRICS, Metric
+from raykd.report.stats.paired_interval import PairedGain, Spread
+from raykd.report.stats.significance import FEWEST_SEEDS
 from raykd.report.stats.summary import FamilySummary, StageSummary
 from raykd.spec.stages import STAGES, Stage
 from raykd.store.records import Costs
@@ -17,7 +21,21 @@ COST_EXPLANATION = (
     "and the GPU if they share it; one multiply-add is 2 FLOPs"
 )
 
-Cells = dict[str, dict[str, str]]
+
+@dataclass(frozen=True)
+class MetricRow:
+    """A test metric: mean ± standard deviation by stage, the paired gain, and the better side.
+
+    name: with its unit. detail: how the metric is computed, or ''. arrow: the direction that is better. in_favor:
+    'distilled', 'baseline', or '-' if the gain is not distinguishable from 0.
+    """
+
+    name: str
+    detail: str
+    arrow: str
+    cells: Mapping[Stage, str]
+    gain: str
+    in_favor: str
 
 
 @dataclass(frozen=True)
@@ -29,22 +47,60 @@ class CostRow:
     cells: dict[str, str]
 
 
-def metric_cells(summary: FamilySummary) -> Cells:
-    """Return mean ± standard deviation of each stage and the paired gain, for each test metric that a stage has.
+def metric_rows(summary: FamilySummary) -> tuple[MetricRow, ...]:
+    """Return a row for each test metric that a stage has. For data with unequal classes, BALANCED_METRICS follow."""
+    return tuple(_metric_rows(summary))
 
-    For data with unequal classes, metrics with equal weight for each class follow.
-    """
-    cells: Cells = {}
+
+def metric_notes(summary: FamilySummary) -> list[str]:
+    """Return the sentences on the gains in the table, without capitals and full stops; none without a gain."""
+    gain = summary.gain
+    if gain is None:
+        return []
+    notes = ["a gain above 0 is in favor of distillation, also for metrics where lower is better"]
+    if len(gain.pairs) < FEWEST_SEEDS:
+        notes.append(f"no metric is in favor of a student: n = {len(gain.pairs)} is too small")
+    else:
+        notes.append("where the interval includes 0, the gain is in favor of neither student")
+        notes.append("the metrics are tested separately, without correction for their number")
+    if gain.num_methods > 1:
+        notes.append(f"only the gain in top-1 is corrected for {gain.num_methods} methods")
+    return [*notes, *wording.exact_tests(gain)]
+
+
+def _metric_rows(summary: FamilySummary) -> Iterator[MetricRow]:
     for name, metric in METRICS.items():
-        spreads = {stage.stage: stage.top1 if name == "top1" else stage.metrics.get(name) for stage in summary.stages}
+        spreads: dict[Stage, Spread | None] = {
+            stage.stage: stage.top1 if name == "top1" else stage.metrics.get(name) for stage in summary.stages
+        }
         if any(spreads.values()):
-            row = {stage: wording.mean_std(spread, metric.decimals) for stage, spread in spreads.items()}
-            cells[metric.name_with_unit] = {**row, "gain": wording.gain(summary.gains.get(name), metric.decimals)}
+            detail = _bins(summary) if name == "ece" else ""
+            yield _metric_row(metric, spreads, summary.gains.get(name), detail)
     if imbalance := summary.imbalance:
         for name, metric in BALANCED_METRICS.items():
-            row = {stage: wording.mean_std(imbalance.spreads[name].get(stage), metric.decimals) for stage in STAGES}
-            cells[metric.name_with_unit] = {**row, "gain": wording.gain(imbalance.gains.get(name), metric.decimals)}
-    return cells
+            yield _metric_row(metric, imbalance.spreads[name], imbalance.gains.get(name))
+
+
+def _metric_row(
+    metric: Metric, spreads: Mapping[Stage, Spread | None], gain: PairedGain | None, detail: str = ""
+) -> MetricRow:
+    in_favor = "-"
+    if gain is not None and gain.is_distinguishable:
+        in_favor = "distilled" if gain.spread.mean > 0 else "baseline"
+    return MetricRow(
+        metric.name_with_unit,
+        detail,
+        "\N{DOWNWARDS ARROW}" if metric.lower_is_better else "\N{UPWARDS ARROW}",
+        {stage: wording.mean_std(spreads.get(stage), metric.decimals) for stage in STAGES},
+        wording.gain(gain, metric.decimals),
+        in_favor,
+    )
+
+
+def _bins(summary: FamilySummary) -> str:
+    """Return '15 bins' if all stages have as many bins of confidence."""
+    counts = {len(stage.reliability.count) for stage in summary.stages if stage.reliability}
+    return plural(counts.pop(), "bin") if len(counts) == 1 else ""
 
 
 def cost_rows(summary: FamilySummary) -> tuple[CostRow, ...]:

@@ -1,20 +1,32 @@
-"""The report's page: one HTML file with all numbers and figures that opens offline; a script only sorts its tables.
+"""The report's page: one HTML file with all numbers and figures that opens offline; a script sorts and labels tables.
 
 A search has one line here and its own page, see search_page.py.
 """
 
 from typing import Any
 
+from raykd.errors import flattened
 from raykd.report import search_wording, wording
+from raykd.report.figures.axes import Drawing
+from raykd.report.figures.comparison import draw_comparison
 from raykd.report.figures.metrics import draw_metrics
-from raykd.report.figures.stages import draw_comparison, draw_stages
+from raykd.report.figures.stages import draw_stages
 from raykd.report.figures.tradeoff import draw_tradeoffs
 from raykd.report.read.page_origin import page_origin
 from raykd.report.read.provenance import configurations_of, origins_of
 from raykd.report.read.search_records import SearchSummary
-from raykd.report.render.comparison_lines import lines_under
-from raykd.report.render.metric_rows import COST_COLUMNS, COST_EXPLANATION, cost_rows, metric_cells, numbered_devices
-from raykd.report.render.templates import template
+from raykd.report.render import templates
+from raykd.report.render.comparison_lines import about_tuning, highest_mean, lines_under
+from raykd.report.render.lead import lead_sentences
+from raykd.report.render.metric_rows import (
+    COST_COLUMNS,
+    COST_EXPLANATION,
+    cost_rows,
+    metric_notes,
+    metric_rows,
+    numbered_devices,
+)
+from raykd.report.render.paper_tables import DAGGER, about_marks
 from raykd.report.stats.confirmation import winner_gains
 from raykd.report.stats.summary import FamilySummary
 from raykd.spec.stages import STAGES
@@ -22,7 +34,8 @@ from raykd.spec.stages import STAGES
 
 def render_page(summaries: tuple[FamilySummary, ...], searches: tuple[SearchSummary, ...] = ()) -> bytes:
     """Return index.html in UTF-8: the same bytes for the same run folders."""
-    page = template("page.html.j2").render(
+    return templates.page(
+        "page.html.j2",
         sections=[_section(f"family-{number}", summary) for number, summary in enumerate(summaries)],
         searches=searches,
         origin=page_origin([summary.family for summary in summaries]),
@@ -31,11 +44,23 @@ def render_page(summaries: tuple[FamilySummary, ...], searches: tuple[SearchSumm
         search_wording=search_wording,
         winner_gains=winner_gains,
         lines_under=lines_under,
+        highest_mean=highest_mean,
+        about_marks=about_marks,
+        about_tuning=about_tuning,
+        dagger=DAGGER,
         tradeoffs=draw_tradeoffs(summaries),
         cost_headings=COST_COLUMNS,
         cost_explanation=COST_EXPLANATION,
     )
-    return page.encode()
+
+
+def _comparison_figures(summary: FamilySummary, key: str) -> dict[str, Drawing]:
+    """Return the figure of the compared methods by its class on the page: for wide windows, and for others."""
+    if summary.comparison is None:
+        return {}
+    wide = draw_comparison(summary.comparison, f"{key}-methods-wide", "wide")
+    narrow = draw_comparison(summary.comparison, f"{key}-methods")
+    return {"on-wide": wide, "on-narrow": narrow} if wide and narrow else {}
 
 
 def _section(key: str, summary: FamilySummary) -> dict[str, Any]:
@@ -46,9 +71,20 @@ def _section(key: str, summary: FamilySummary) -> dict[str, Any]:
         "stage_figures": draw_stages(summary, key),
         "configurations": configurations_of(summary.family),
         "origins": origins_of(summary.family),
-        "metrics": metric_cells(summary),
-        "metric_figures": draw_metrics(summary, key),
+        "lead": lead_sentences(summary),
+        "metrics": metric_rows(summary),
+        "metric_notes": metric_notes(summary),
+        "metric_figures": {_heading(name, summary): drawing for name, drawing in draw_metrics(summary, key).items()},
         "costs": cost_rows(summary),
         "devices": numbered_devices(summary),
-        "comparison_figure": draw_comparison(summary.comparison, f"{key}-methods") if summary.comparison else None,
+        "comparison_figures": _comparison_figures(summary, key),
     }
+
+
+def _heading(name: str, summary: FamilySummary) -> str:
+    """Return a figure's heading. That of the confusion matrix has the stage and the method whose matrix it shows."""
+    if not name.startswith("Confusion"):
+        return name
+    stage = next(stage for stage in reversed(summary.stages) if stage.confusion)
+    method = f" with {flattened(stage.method)}" if stage.method and stage.stage == "distilled" else ""
+    return f"Confusion matrix: {stage.stage}{method}"

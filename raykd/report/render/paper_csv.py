@@ -10,7 +10,8 @@ from raykd.report.stats.paired_interval import PairedGain, Spread
 from raykd.report.stats.summary import FamilySummary
 
 # row: 'stage', or 'method' for a compared method. top1 is in percent on the test split, gains are in percentage
-# points over the baseline of the same seed. time and memory: relative to the baseline. An empty field: not known.
+# points over the baseline of the same seed. time and memory: relative to the baseline of the same seed, median over
+# seeds; memory is that of GPUs. An empty field: not known.
 COLUMNS = (
     *("family", "row", "stage", "model", "method"),
     *("top1_mean", "top1_std", "num_runs", "num_planned"),
@@ -53,7 +54,8 @@ def _method_rows(summary: FamilySummary, comparison: Comparison) -> Iterator[dic
             "method": method.name,
             **_top1(method.top1, method.num_planned),
             **_gain(method.gain),
-            **{name: getattr(method, name) for name in ("p", "p_holm", "rank", "published", "time", "memory")},
+            **{name: getattr(method, name) for name in ("p", "p_holm", "rank", "published")},
+            **{name: ratio and ratio.median for name, ratio in (("time", method.time), ("memory", method.memory))},
             **{name: str(value).lower() for name, value in marks.items()},
         }
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from raykd.errors import flattened
 from raykd.report import wording
+from raykd.report.render.lead import subject
 from raykd.report.stats.comparison import Comparison, MethodSummary
-from raykd.report.stats.paired_interval import Spread
+from raykd.report.stats.paired_interval import PairedGain, Spread
 from raykd.report.stats.ranking import Ranking
-from raykd.report.stats.significance import LEVEL
+from raykd.report.stats.significance import FEWEST_SEEDS, LEVEL, p_equals
 from raykd.report.stats.summary import FamilySummary
 from raykd.spec.stages import STAGES
 
@@ -71,7 +72,7 @@ def _results_table(summaries: Sequence[FamilySummary]) -> PaperTable:
         (
             f"{_TOP1} Gain: distilled minus baseline of the same seed, in percentage points, with Student's 95 % "
             "interval of the mean. n: evaluated runs of teacher, baseline and distilled student.",
-            *(note for summary in summaries for note in _gaps_of(summary)),
+            *(note for summary in summaries for note in _notes_on(summary)),
         ),
     )
 
@@ -84,9 +85,14 @@ def _result_cells(summary: FamilySummary) -> Iterator[Cell]:
     yield Cell(" / ".join(str(_num_runs(stage.top1)) for stage in summary.stages))
 
 
-def _gaps_of(summary: FamilySummary) -> Iterator[str]:
-    """Yield a sentence for each reason why a family's row is incomplete."""
+def _notes_on(summary: FamilySummary) -> Iterator[str]:
+    """Yield sentences on the compared method in a family's row, and for each reason why the row is incomplete."""
     runs, name = summary.family.all_runs, flattened(summary.name)
+    if summary.gain is not None and summary.gain.num_methods > 1:
+        yield (
+            f"The distilled student of {name} is that of {flattened(summary.gain.name)}, one of "
+            f"{summary.gain.num_methods} compared methods: {_corrected(summary.gain)}."
+        )
     num_missing = sum(run.state != "evaluated" for run in runs)
     if num_missing:
         yield f"{name} is incomplete: planned runs without a result: {num_missing} of {len(runs)}."
@@ -100,8 +106,8 @@ def _methods_table(number: int, summary: FamilySummary, comparison: Comparison) 
     rows = [tuple(_method_cells(method, comparison.ranking, bool(published))) for method in comparison.methods]
     return PaperTable(
         f"methods-{number}",
-        f"Methods compared on {flattened(summary.name)}",
-        ("method", "top-1", *published, "gain [95 %]", "Holm p", "rank", "n"),
+        f"Methods of distillation compared: {subject(summary)}",
+        ("method", "top-1 (%)", *published, "gain [95 %]", "Holm p", "rank", "n"),
         (*references, *rows),
         tuple(_notes_under(comparison)),
         len(references),
@@ -123,7 +129,7 @@ def _method_cells(method: MethodSummary, ranking: Ranking | None, has_published:
         yield _number("-" if method.published is None else f"{method.published:.2f}")
     yield _number(wording.gain(method.gain))
     yield _number(wording.p_value(method.p_holm))
-    yield Cell((method.rank or "-").replace("-", "\N{EN DASH}"))
+    yield Cell(method.rank or "\N{EN DASH}")
     yield Cell(str(_num_runs(method.top1)))
 
 
@@ -134,7 +140,11 @@ def _notes_under(comparison: Comparison) -> Iterator[str]:
         f"this method alone. Holm p: paired t-test, corrected for all {len(comparison.methods)} methods. n: evaluated "
         "runs."
     )
-    ranking = comparison.ranking
+    yield from about_marks(comparison.ranking)
+
+
+def about_marks(ranking: Ranking | None) -> Iterator[str]:
+    """Yield sentences on what is bold in a table of methods, and what the dagger marks; nothing without a ranking."""
     if ranking is None:
         return
     best, seeds = flattened(ranking.best), ", ".join(map(str, ranking.seeds))
@@ -142,11 +152,16 @@ def _notes_under(comparison: Comparison) -> Iterator[str]:
     yield f"Bold: the best mean over {noun} {seeds}, which every ranked method has."
     if ranking.tied_with_best:
         reason = (
-            "because one seed allows no test"
-            if len(ranking.seeds) == 1
+            f"because fewer than {FEWEST_SEEDS} seeds allow no verdict"
+            if len(ranking.seeds) < FEWEST_SEEDS
             else f"by paired t-tests of all pairs of methods, corrected by Holm (p at least {LEVEL:g})"
         )
         yield f"{DAGGER} Not distinguishable from {best}, {reason}."
+
+
+def _corrected(gain: PairedGain) -> str:
+    """Return the p-value of a compared method's gain, corrected for all methods."""
+    return "no test" if gain.p_holm is None else p_equals("Holm p", gain.p_holm)
 
 
 def _number(text: str, is_best: bool = False, is_tied: bool = False) -> Cell:

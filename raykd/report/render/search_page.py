@@ -1,4 +1,4 @@
-"""A search's page and the files beside it; the page opens offline, and a script only sorts its tables.
+"""A search's page and the files beside it; the page opens offline, and a script only sorts and labels its tables.
 
 <results>/report/<family>-<name>/  index.html  trials.parquet  trials.csv  summary.json
 """
@@ -12,9 +12,9 @@ from raykd.report.figures.search import draw_search
 from raykd.report.figures.search_contour import why_no_contour
 from raykd.report.read.provenance import flatten
 from raykd.report.read.search_records import SearchSummary
+from raykd.report.render import templates
 from raykd.report.render.files import csv_bytes, parquet_bytes
 from raykd.report.render.search_files import summary_json, trials_table
-from raykd.report.render.templates import template
 from raykd.report.search_wording import format_value
 from raykd.report.stats.confirmation import winner_gains
 from raykd.report.stats.importances import Importances, importances_of
@@ -35,7 +35,8 @@ def search_files(summary: SearchSummary) -> dict[Path, bytes]:
 
 def _render_page(summary: SearchSummary, importances: Importances | None) -> bytes:
     """Return index.html in UTF-8, also for a search that is running or failed."""
-    page = template("search.html.j2").render(
+    return templates.page(
+        "search.html.j2",
         summary=summary,
         confirmation=summary.confirmation,
         gains=winner_gains(summary.confirmation) if summary.confirmation else None,
@@ -48,7 +49,6 @@ def _render_page(summary: SearchSummary, importances: Importances | None) -> byt
         search_wording=search_wording,
         wording=wording,
     )
-    return page.encode()
 
 
 def _search_fields(summary: SearchSummary) -> Mapping[str, str]:

@@ -9,11 +9,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from raykd.errors import flattened
+from raykd.errors import flattened, one_line
 from raykd.report import search_wording, wording
 from raykd.report.read.search_records import SearchSummary, TrialSummary
-from raykd.report.render.comparison_lines import lines_under
-from raykd.report.render.metric_rows import COST_COLUMNS, COST_EXPLANATION, cost_rows, metric_cells, numbered_devices
+from raykd.report.render.comparison_lines import highest_mean, lines_under
+from raykd.report.render.metric_rows import (
+    COST_COLUMNS,
+    COST_EXPLANATION,
+    cost_rows,
+    metric_notes,
+    metric_rows,
+    numbered_devices,
+)
 from raykd.report.search_wording import configuration_in_words, format_value
 from raykd.report.stats.comparison import Comparison
 from raykd.report.stats.metrics import SEARCH_METRICS
@@ -59,7 +66,10 @@ def _parts(report: ReportContent, in_full: bool) -> Iterator[Table | str]:
 
 
 def _plain_text(parts: Iterable[Table | str]) -> str:
-    """Return tables of at most WIDTH columns, and lines unchanged. The text ends with a line break."""
+    """Return tables of at most WIDTH columns, and lines unchanged, without control characters.
+
+    The text ends with a line break.
+    """
     output = io.StringIO()
     console = Console(file=output, width=WIDTH, color_system=None, force_terminal=False, legacy_windows=False)
     for part in parts:
@@ -67,7 +77,7 @@ def _plain_text(parts: Iterable[Table | str]) -> str:
             console.print(Text(part), soft_wrap=True)
         else:
             console.print(part)
-    return "\n".join(line.rstrip() for line in output.getvalue().splitlines()) + "\n"
+    return "\n".join(one_line(line.rstrip()) for line in output.getvalue().splitlines()) + "\n"
 
 
 def _plain_table(title: str = "", names: Sequence[str] = (), numbers: Sequence[str] = ()) -> Table:
@@ -103,20 +113,23 @@ def _lines_under(summary: FamilySummary) -> list[str]:
     else:
         points = f"{wording.signed(gain.spread.mean)} points {wording.interval(gain)}".rstrip()
         lines = [f"gain: {points}; {gain.verdict}; {wording.in_favor(gain)}"]
+        if gain.num_methods > 1:  # the verdict of a compared method is a line of its own
+            lines = [f"gain: {points}; {wording.in_favor(gain)}", gain.verdict]
+    if summary.comparison is not None and (best := highest_mean(summary.comparison)):
+        lines.append(best)
     lines += wording.published(summary.family.published) if summary.family.published else []
     lines += [f"warning: {warning}" for warning in summary.warnings]
     return lines + [f"missing: {flattened(line, 400)}" for line in summary.missing]
 
 
 def _metric_parts(summary: FamilySummary) -> Iterator[Table | str]:
-    if metrics := metric_cells(summary):
-        table = _plain_table("on the test split", ("metric",), (*STAGES, "gain [95 % interval]"))
-        for metric, cells in metrics.items():
-            table.add_row(metric, *cells.values())
+    if metrics := metric_rows(summary):
+        table = _plain_table("on the test split", ("metric",), (*STAGES, "gain [95 %]"))
+        for row in metrics:
+            table.add_row(row.name, *row.cells.values(), row.gain)
         yield table
         if summary.gain is not None:
-            yield "a gain above 0 is in favor of distillation, also for metrics where lower is better"
-            yield wording.exact_tests(summary.gain)
+            yield from metric_notes(summary)
     if costs := cost_rows(summary):
         table = _plain_table("cost of a model, and of training it", ("stage",), COST_COLUMNS)
         for row in costs:
@@ -134,9 +147,11 @@ def _comparison_table(family: str, comparison: Comparison) -> Table:
     longest = max(len(flattened(method.name)) for method in comparison.methods)
     table.add_column("method", overflow="fold", width=min(max(longest, len("method")), METHOD_WIDTH))
     published = ("published",) if comparison.has_published else ()
-    for heading in ("rank", "top-1 (%)", *published, "n", GAIN, "Holm p", "time,\nmemory"):
+    costs = "time,\nmemory" if comparison.has_memory else "time"
+    for heading in ("rank", "top-1 (%)", *published, "n", GAIN, "Holm p", costs):
         table.add_column(heading, justify="right", no_wrap=heading != GAIN)  # an interval of two seeds may be long
     for method in comparison.methods:
+        ratios = (method.time, method.memory)
         table.add_row(
             Text(flattened(method.name)),
             method.rank or "-",
@@ -145,7 +160,7 @@ def _comparison_table(family: str, comparison: Comparison) -> Table:
             f"{method.top1.num_runs if method.top1 else 0}/{method.num_planned}",
             wording.gain(method.gain),
             wording.p_value(method.p_holm),
-            ", ".join("-" if ratio is None else f"{ratio:.2f}" for ratio in (method.time, method.memory)),
+            ", ".join("-" if ratio is None else f"{ratio.median:.2f}" for ratio in ratios[: 1 + comparison.has_memory]),
         )
     return table
 

@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from raykd.report.stats import significance
-from raykd.report.stats.significance import LEVEL
+from raykd.report.stats.significance import FEWEST_SEEDS, LEVEL, p_equals
 
 DISTILLED = "distilled"  # default name of the runs that a gain belongs to
 ROUNDING = 1e-9  # relative: 88.1 - 87.1 and 89.3 - 88.3 are the same gain but differ in the 15th digit
@@ -67,7 +67,9 @@ class PairedGain:
     """The gain over `pairs`, positive where `name` is better. An interval requires two pairs that differ.
 
     name: the configuration with the pairs' values, as the verdict names it. comparisons: the number of configurations
-    from which it was selected with these pairs, which widens the interval.
+    from which it was selected with these pairs, which widens the interval. num_methods: the number of methods that are
+    compared with the same reference. p_holm: the p-value of the t-test, corrected for all of them; None without a test.
+    The interval stays that of this method alone.
     """
 
     pairs: tuple[Pair, ...]
@@ -75,6 +77,8 @@ class PairedGain:
     interval: tuple[float, float] | None
     name: str = DISTILLED
     comparisons: int = 1
+    num_methods: int = 1
+    p_holm: float | None = None
 
     @property
     def t_test_p(self) -> float | None:
@@ -111,20 +115,31 @@ class PairedGain:
 
     @property
     def is_distinguishable(self) -> bool:
-        """Whether the interval excludes 0."""
-        return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
+        """Whether the verdict names a better side: the interval excludes 0, and p_holm is below 0.05 if there is one.
+
+        Never with fewer than FEWEST_SEEDS pairs.
+        """
+        if self.interval is None or len(self.pairs) < FEWEST_SEEDS:
+            return False
+        if self.num_methods > 1:
+            return self.p_holm is not None and self.p_holm < LEVEL
+        return not self.interval[0] <= 0 <= self.interval[1]
 
     @property
     def verdict(self) -> str:
-        """The conclusion from the interval: better or worse only if it excludes 0."""
+        """The conclusion: better or worse only if the gain is distinguishable from 0."""
+        at_seeds = f"n = {len(self.pairs)}"
         if len(self.pairs) == 1:
             return "one seed: no interval"
+        if len(self.pairs) < FEWEST_SEEDS:
+            return f"{at_seeds}: too few seeds for a verdict"
         if self.interval is None:
-            return f"not distinguishable at n = {len(self.pairs)}: the same gain at every seed, so no interval"
-        if not self.is_distinguishable:
-            return f"not distinguishable at n = {len(self.pairs)}"
-        better = "better" if self.spread.mean > 0 else "worse"
-        return f"{self.name} is {better} at n = {len(self.pairs)}"
+            return f"not distinguishable at {at_seeds}: the same gain at every seed, so no interval"
+        better = f"{self.name} is {'better' if self.spread.mean > 0 else 'worse'} at {at_seeds}"
+        if self.num_methods == 1 or self.p_holm is None:
+            return better if self.is_distinguishable else f"not distinguishable at {at_seeds}"
+        start = better if self.is_distinguishable else f"{self.name}: not distinguishable"
+        return f"{start} after correction for {self.num_methods} methods, {p_equals('Holm p', self.p_holm)}"
 
 
 def spread_of(values: Sequence[float]) -> Spread | None:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from raykd.report.stats.paired_interval import PairedGain, Spread, paired_gain, pairs_of, spread_of
-from raykd.report.stats.significance import LEVEL, holm
+from raykd.report.stats.significance import FEWEST_SEEDS, LEVEL, holm
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class MethodPair:
 
     @property
     def is_tie(self) -> bool:
-        """Whether the two cannot be distinguished."""
-        return self.p_holm is None or self.p_holm >= LEVEL
+        """Whether the two cannot be distinguished; always with fewer than FEWEST_SEEDS seeds."""
+        return self.p_holm is None or self.p_holm >= LEVEL or len(self.gain.pairs) < FEWEST_SEEDS
 
     @property
     def verdict(self) -> str:
@@ -48,7 +48,8 @@ class MethodPair:
         num_seeds = len(self.gain.pairs)
         if not self.is_tie:
             return f"{self.better} is better than {self.worse} at n = {num_seeds}"
-        return self.gain.verdict if self.p is None else f"not distinguishable at n = {num_seeds}"
+        has_test = self.p is not None and num_seeds >= FEWEST_SEEDS
+        return f"not distinguishable at n = {num_seeds}" if has_test else self.gain.verdict
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from math import comb
 
 LEVEL = 0.05  # a difference requires a p-value below it; the level of intervals is 95 %
+FEWEST_SEEDS = 3  # for a verdict: two seeds estimate the spread with one degree of freedom
 MAX_PAIRS = 20  # 2^20 sign flips, about a million
 SAME = 1e-12  # relative: sums of the same terms in another order differ by rounding
 
@@ -19,6 +20,21 @@ SAME = 1e-12  # relative: sums of the same terms in another order differ by roun
 def smallest_p(num_pairs: int) -> float:
     """Return the smallest two-sided p-value that either test can reach with so many pairs; 1 without pairs."""
     return min(1.0, 2.0 ** (1 - num_pairs))
+
+
+def p_value(p: float | None) -> str:
+    """Return '0.20', '0.0060' or '<0.001': two significant digits, or more where rounding would cross 0.05."""
+    if p is None:
+        return "-"
+    if p < 0.001:
+        return "<0.001"
+    texts = (f"{p:#.{digits}g}" for digits in range(2, 18))
+    return next(text for text in texts if (float(text) < LEVEL) == (p < LEVEL))
+
+
+def p_equals(name: str, p: float) -> str:
+    """Return 'sign p = 0.25', or 'sign p < 0.001'."""
+    return f"{name} = {p_value(p)}".replace("= <", "< ")
 
 
 def fewest_pairs(level: float = LEVEL) -> int:

@@ -1,19 +1,22 @@
 """A family in numbers: each stage's spread over seeds, the paired gains, missing results, warnings."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
+from types import MappingProxyType
 from typing import TypeVar
 
+from raykd.errors import flattened
 from raykd.report.read.provenance import warnings_of
 from raykd.report.read.records import Family, RunResult
 from raykd.report.read.search_records import SearchSummary
+from raykd.report.read.unplanned import warning_of_unplanned
 from raykd.report.stats import pooled
 from raykd.report.stats.comparison import Comparison, compare
 from raykd.report.stats.imbalance import Imbalance, imbalance_of
 from raykd.report.stats.metrics import METRICS, PAIRED_METRICS
-from raykd.report.stats.paired_interval import PairedGain, Spread, paired_gain, pairs_of, spread_of
+from raykd.report.stats.paired_interval import DISTILLED, PairedGain, Spread, paired_gain, pairs_of, spread_of
 from raykd.spec.stages import STAGES, Stage
 from raykd.store.records import Costs, Metrics, Reliability
 
@@ -51,7 +54,8 @@ class StageSummary:
 class FamilySummary:
     """The report's numbers for one plan. gains: by metric, for the metrics that both students have.
 
-    imbalance: only for data with unequal classes.
+    The gain in top-1 of a comparison is that of the experiment's own method, corrected for all methods. imbalance: only
+    for data with unequal classes. searched: the fields of each search of the family, by the search's name.
     """
 
     family: Family
@@ -61,6 +65,7 @@ class FamilySummary:
     warnings: tuple[str, ...]
     comparison: Comparison | None = None
     imbalance: Imbalance | None = None
+    searched: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def gain(self) -> PairedGain | None:
@@ -73,6 +78,11 @@ class FamilySummary:
         if pooled.are_evaluated_alike(self.family.stage("baseline"), self.family.stage("distilled")):
             return "no seed has both a baseline and a distilled result yet"
         return "none between a linear probe (distilled) and a classifier (baseline)"
+
+    @property
+    def num_test_images(self) -> int | None:
+        """Number of test images, if all evaluated runs agree on it."""
+        return _common(run.test.num_images for run in self.family.all_runs if run.test)
 
     @property
     def name(self) -> str:
@@ -108,23 +118,28 @@ class ReportContent:
     searches: tuple[SearchSummary, ...] = ()
 
 
-def summarize(family: Family, more_warnings: tuple[str, ...] = ()) -> FamilySummary:
-    """Return all numbers of one family. more_warnings: warnings that do not come from its runs."""
-    stages = tuple(_summarize_stage(stage, family.stage(stage)) for stage in STAGES)
+def summarize(
+    family: Family, more_warnings: tuple[str, ...] = (), searched: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+) -> FamilySummary:
+    """Return all numbers of one family. more_warnings: warnings that do not come from its runs. searched: by search."""
+    stages = tuple(_summarize_stage(stage, family) for stage in STAGES)
+    comparison = compare(family)
     return FamilySummary(
         family,
         stages,
-        {name: gain for name in PAIRED_METRICS if (gain := _gain(family, name))},
+        _gains(family, comparison),
         tuple(line for run in family.all_runs for line in _missing(run)),
         (
             *_warning_of_weak_teacher(stages, family),
             *_note_on_probes(stages),
+            *warning_of_unplanned(family.unplanned),
             *more_warnings,
             *warnings_of(family),
             *(warning for run in family.all_runs for warning in run.warnings),
         ),
-        compare(family),
+        comparison,
         imbalance_of(family),
+        searched,
     )
 
 
@@ -156,15 +171,16 @@ def _note_on_probes(stages: tuple[StageSummary, ...]) -> list[str]:
     ]
 
 
-def _summarize_stage(stage: Stage, runs: tuple[RunResult, ...]) -> StageSummary:
+def _summarize_stage(stage: Stage, family: Family) -> StageSummary:
+    runs = family.stage(stage)
     records = [run.record for run in runs if run.record]
     evaluated = [run for run in runs if run.state == "evaluated"]
     tested = [run.test for run in evaluated if run.test]
     costs = {run.costs.shape: run.costs for run in runs if run.costs}
     return StageSummary(
         stage,
-        _common(record.model for record in records),
-        _common(record.method for record in records),
+        _common(record.model for record in records) if records else _planned_model(stage, family),
+        _common(record.method for record in records) if records else _planned_method(stage, family),
         _common(record.parameters for record in records),
         num_planned=len(runs),
         top1=spread_of([metrics.top1 for metrics in tested]),
@@ -187,18 +203,42 @@ def _spreads(results: list[Metrics]) -> dict[str, Spread]:
     return {name: spread for name, numbers in values.items() if (spread := spread_of(numbers))}
 
 
-def _common(values: Iterable[Value]) -> Value | None:
-    distinct = set(values)
+def _planned_model(stage: Stage, family: Family) -> str | None:
+    """Return the network of a stage of which no run has started; None if the names of its runs do not have it."""
+    method = _planned_method(stage, family)
+    return _common(run.planned_model(method) if method else None for run in family.stage(stage))
+
+
+def _planned_method(stage: Stage, family: Family) -> str | None:
+    """Return the method of a stage of which no run has started; None if plan.json does not record it."""
+    if not family.stage(stage) or stage != "distilled":
+        return "ce" if family.stage(stage) else None
+    method = family.experiment.get("method")
+    kind = method.get("kind") if isinstance(method, Mapping) else None
+    return flattened(kind) if isinstance(kind, str) else None
+
+
+def _common(values: Iterable[Value | None]) -> Value | None:
+    """Return the value that all known ones agree on; unfinished runs do not know it yet."""
+    distinct = {value for value in values if value is not None}
     return distinct.pop() if len(distinct) == 1 else None
 
 
-def _gain(family: Family, metric: str) -> PairedGain | None:
+def _gains(family: Family, comparison: Comparison | None) -> dict[str, PairedGain]:
+    """Return the gains by metric. In a comparison, that in top-1 is the corrected one of the experiment's method."""
+    default = comparison.default if comparison else None
+    name = flattened(default.name) if default else DISTILLED
+    gains = {metric: gain for metric in PAIRED_METRICS if (gain := _gain(family, metric, name))}
+    return gains | ({"top1": default.gain} if default and default.gain else {})
+
+
+def _gain(family: Family, metric: str, name: str) -> PairedGain | None:
     """Return the gain in `metric`; None without pairs, and between a linear probe and a classifier."""
     if not pooled.are_evaluated_alike(family.stage("baseline"), family.stage("distilled")):
         return None
     baseline = pooled.by_seed(family.stage("baseline"), pooled.on_test(metric))
     distilled = pooled.by_seed(family.stage("distilled"), pooled.on_test(metric))
-    return paired_gain(pairs_of(baseline, distilled, METRICS[metric].lower_is_better))
+    return paired_gain(pairs_of(baseline, distilled, METRICS[metric].lower_is_better), name)
 
 
 def _missing(run: RunResult) -> list[str]:

@@ -1,5 +1,6 @@
 
 // Sorts a table by the heading that is clicked: ascending, descending, then as it was. Missing values stay last.
+// Keeps the semantics of tables that phones show as lists, and makes a region a tab stop while it can be scrolled.
 const UNITS = {k: 1e3, M: 1e6, kJ: 1e3, kWh: 3.6e6, min: 60, h: 3600};
 const NUMBER = /^[<\u2248(+]*\s*(-?[\d.]+(?:e[+-]?\d+)?)(?: (k|M|kJ|kWh|min|h)\b(?: (\d+) (min|s)\b)?)?/;
 
@@ -16,10 +17,29 @@ function order(left, right) {
   return isNaN(a) || isNaN(b) ? left.localeCompare(right, "en", {numeric: true}) : a - b;
 }
 
+// Browsers remove the semantics of a table whose rows are grids.
+const ROLES = {TABLE: "table", THEAD: "rowgroup", TBODY: "rowgroup", TR: "row", TD: "cell"};
+for (const element of document.querySelectorAll("table, thead, tbody, tr, td"))
+  element.setAttribute("role", ROLES[element.tagName]);
+for (const heading of document.querySelectorAll("th"))
+  heading.setAttribute("role", heading.scope === "col" ? "columnheader" : "rowheader");
+
+function updateTabStop(region) {
+  if (region.scrollWidth > region.clientWidth) region.tabIndex = 0;
+  else region.removeAttribute("tabindex");
+}
+
+const sizes = new ResizeObserver(entries => entries.forEach(entry => updateTabStop(entry.target)));
+for (const region of document.querySelectorAll(".scroll")) {
+  updateTabStop(region);
+  sizes.observe(region);
+}
+
 for (const table of document.querySelectorAll("table")) {
   const body = table.tBodies[0], rows = [...body.rows], headings = [...table.tHead.rows[0].cells];
   headings.forEach((heading, column) => {
     const button = document.createElement("button");
+    heading.setAttribute("aria-label", heading.textContent.trim()); // phones hide the button
     button.append(...heading.childNodes);
     heading.append(button);
     const textOf = row => row.cells[column]?.textContent.trim() ?? "";

@@ -1,0 +1,94 @@
+"""The evaluated runs in a family's folder that are not in its plan, such as those of an earlier command.
+
+The report leaves them out, and one warning counts them: whoever reads a result on the test split must know how many
+other configurations were evaluated on it.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from raykd.errors import ConfigError, flattened, plural
+from raykd.on_disk import find, is_file
+from raykd.report.read.records import RunResult
+from raykd.store.records import PlanRecord, RunRecord
+from raykd.store.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class UnplannedRuns:
+    """The names of the runs, how many there are of each method, and the fields in which they differ from the plan.
+
+    A baseline counts as the method 'baseline'. Fields are the paths of --set.
+    """
+
+    names: tuple[str, ...]
+    methods: Mapping[str, int]
+    fields: tuple[str, ...]
+
+
+def unplanned_runs(family: Path, plan: PlanRecord, planned: Sequence[RunResult]) -> UnplannedRuns | None:
+    """Return the evaluated runs in the folder `family` that `plan` does not name; None without any.
+
+    planned: the runs of the plan. Only one run.json is read for each run. A damaged one concerns no number of the
+    report, so it is skipped.
+    """
+    records = [record for folder in _unplanned_folders(family, plan) if (record := _record_of(folder)) is not None]
+    if not records:
+        return None
+    methods = Counter(flattened("baseline" if record.stage == "baseline" else record.method) for record in records)
+    fields = _changed_fields(records, plan, planned)
+    return UnplannedRuns(tuple(record.name for record in records), dict(sorted(methods.items())), tuple(fields))
+
+
+def warning_of_unplanned(unplanned: UnplannedRuns | None) -> list[str]:
+    """Return the warning about the runs, if there are any."""
+    if unplanned is None:
+        return []
+    count = len(unplanned.names)
+    methods = ", ".join(f"{method} {number}" for method, number in unplanned.methods.items())
+    are = "is" if count == 1 else "are"
+    line = f"{plural(count, 'evaluated run')} in this folder {are} not in the plan, and left out here: {methods}"
+    if unplanned.fields:
+        line += f". {'It differs' if count == 1 else 'They differ'} from the plan in {', '.join(unplanned.fields)}"
+    return [line]
+
+
+def _unplanned_folders(family: Path, plan: PlanRecord) -> list[RunFolder]:
+    """Return the folders of evaluated runs that the plan does not name, without those that are being removed."""
+    paths = [path.parent for path in find(family, "*/run.json")]
+    folders = [RunFolder(path) for path in paths if path.name not in plan.names and not path.name.startswith(".")]
+    return [folder for folder in folders if is_file(folder.test)]
+
+
+def _changed_fields(records: Sequence[RunRecord], plan: PlanRecord, planned: Sequence[RunResult]) -> list[str]:
+    """Return the fields in which runs differ from the most similar planned runs, sorted.
+
+    The seed counts for a run that differs in nothing else.
+    """
+    from raykd.store.run_catalog import changed_fields  # here: it imports optuna, which takes half a second
+
+    started = [run.record for run in planned if run.record]
+    seeds = {run.seed for run in planned}
+    alike: dict[str, list[RunRecord]] = {}  # runs that differ in their seed alone have the same changes
+    for record in records:
+        alike.setdefault(json.dumps([record.stage, {**record.config, "seed": None}]), []).append(record)
+    fields: set[str] = set()
+    for first, *others in alike.values():
+        # Runs of another method differ in the method alone, whatever its fields are.
+        of_method = [record for record in started if record.method == first.method]
+        found = {record.name: record for record in of_method or started}
+        changed = changed_fields(first, {plan.family: plan}, found)
+        has_other_seed = any(record.seed not in seeds for record in (first, *others))
+        fields |= {*changed} or ({"seed"} if has_other_seed else set())
+    return [flattened(field) for field in sorted(fields)]
+
+
+def _record_of(folder: RunFolder) -> RunRecord | None:
+    try:
+        record = folder.record()
+    except ConfigError:
+        return None
+    return record if record and record.status == "done" else None
