@@ -6,6 +6,7 @@ The checksums show whether a file was damaged or replaced. Imports no torch.
 import hashlib
 import json
 import platform
+import re
 import shlex
 import sys
 import time
@@ -21,6 +22,7 @@ from raykd.on_disk import is_file
 
 VERSION = "0.1.0"  # of raykd, in pyproject.toml and raykd.__version__ too
 PACKAGES = ("torch", "torchvision", "timm", "ray", "optuna", "pyarrow", "numpy", "transformers")
+SHORT_HASH = 10  # digits
 MAX_COMMAND = 1000  # characters
 AT_REST_S = 2.0  # seconds; a file changed more recently may change again within the resolution of its time stamps
 
@@ -35,6 +37,11 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return by_package
+
+
+def short_hash(text: str) -> str:
+    """Return the first digits of a hash or git revision, and another text unchanged."""
+    return text[:SHORT_HASH] if re.fullmatch("[0-9a-f]{40,}", text) else text
 
 
 def teacher_digest(weights_sha256: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ The search's folder is <results>/<family>/<name>/, see study.py. The runs that c
 family's folder, and those of the winner are the distilled runs of the report.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -18,6 +19,7 @@ from raykd.data.types import Dataset
 from raykd.errors import ConfigError, Interrupted, RunFailed, plural
 from raykd.orchestration.confirm import confirm, is_confirmed, winner_of
 from raykd.orchestration.options import Options
+from raykd.orchestration.parallel_runs import Slots
 from raykd.orchestration.run_experiments import as_filled, plan_of, prepared, run_experiments, teacher_choice_of
 from raykd.orchestration.run_queue import JobStatus
 from raykd.orchestration.run_states import RunStates
@@ -77,7 +79,7 @@ def _find_winner(
 ) -> dict[str, Any]:
     """Finish the search and its confirmation, and return the winning configuration."""
     search, folder, options = command.search, command.folder, command.options
-    _require_precisions(command)
+    _require_precisions(command, _slots(command, num_concurrent=1))
     only_teacher, store = replace(options, stages=("teacher",)), RunStore(options.results)
     ended = run_experiments([command.experiment], only_teacher, command.console, False, tracking)
     choice = teacher_choice_of(plan, dataset, RunStates.read(plan.runs, store), options)
@@ -96,14 +98,27 @@ def _find_winner(
         return confirm(command, best, cache, stopped.is_set, partial(watch_runs, tracking, parent, store=store))
 
 
-def _require_precisions(command: SearchCommand) -> None:
-    """Raise ConfigError if trials have no GPU and the experiment or its search space has a precision that requires one.
+def _slots(command: SearchCommand, num_concurrent: int) -> Slots:
+    """Divide the nodes into slots for trials. Ray must have started.
 
-    Ray must have started. It is checked before the teacher is trained.
+    All trials have `workers.count` workers, so that they differ only in their hyperparameters. Raises ConfigError if
+    the nodes have no room for as many, even if `workers.min_count` would allow fewer.
     """
     from raykd.orchestration.trainers import slots_of
 
-    slots = slots_of(command.experiment.workers, num_jobs=1, max_concurrent=1)
+    workers = command.experiment.workers
+    try:
+        return slots_of(replace(workers, min_count=None), num_concurrent, num_concurrent)
+    except ConfigError as error:
+        why = "; workers.min_count does not apply to the trials of a search" if workers.min_count else ""
+        raise ConfigError(f"{error}{why}") from None
+
+
+def _require_precisions(command: SearchCommand, slots: Slots) -> None:
+    """Raise ConfigError if trials have no GPU and the experiment or its search space has a precision that requires one.
+
+    It is checked before the teacher is trained.
+    """
     if slots.gpus:
         return
     device = device_for(slots.gpus)
@@ -146,14 +161,16 @@ def _run_round(
     from ray import tune
 
     from raykd.orchestration.metrics import scrape_targets
-    from raykd.orchestration.trainers import slots_of
-    from raykd.orchestration.trial import TrialContext, resources_of, run_trial
+    from raykd.orchestration.trial import TrialContext, resources_of, run_trial, train_variables
     from raykd.orchestration.tuner import run_trials
 
     search, folder, options = command.search, command.folder, command.options
     left = search.num_trials - num_ended(study.trials())
     num_concurrent = min(left, search.max_concurrent or left)
-    slots = slots_of(command.experiment.workers, num_concurrent, num_concurrent)
+    try:
+        slots = _slots(command, num_concurrent)
+    except ConfigError as error:  # there was room when the command started
+        raise Interrupted(f"nodes are lost: {error}; rerun the same command on enough nodes to resume") from None
     command.log(f"{trials_in_words(search)}; {plural(left, 'trial')} left; {slots}")
     command.log("starting workers, which takes 5 to 10 seconds")
     folder.update(cpus=slots.cpus * slots.workers, gpus=slots.gpus * slots.workers)
@@ -161,10 +178,11 @@ def _run_round(
     absolute = replace(options, results=options.results.absolute(), data_folder=options.data_folder.absolute())
     context = command.experiment, search, absolute, folder.path.absolute()
 
-    def make_trainable(flag: Any) -> Any:
-        shared = TrialContext(*context, slots.cpus, slots.gpus, slots.workers, cache, flag, Path.cwd())
+    def make_trainable(flag: Any, storage: Path) -> Any:
+        resources, environment = (slots.cpus, slots.gpus, slots.workers), train_variables(os.environ)
+        shared = TrialContext(*context, *resources, cache, flag, Path.cwd(), storage, environment)
         trainable = tune.with_parameters(run_trial, shared=shared)
-        return tune.with_resources(trainable, resources_of(slots.cpus, slots.gpus, slots.workers))
+        return tune.with_resources(trainable, resources_of(*resources))
 
     with scrape_targets(options.results):
         return run_trials(command, study, make_trainable, slots, should_stop)

@@ -63,7 +63,9 @@ class DeduplicatingScheduler(TrialScheduler):
         self._inner.on_trial_add(tune_controller, trial)
         intermediate_values = self._unfinished.pop(trial.config[NUMBER], {})
         self._report(trial, intermediate_values)
-        self._last_epochs[trial.config[NUMBER]] = max(intermediate_values, default=0)
+        # Tune adds a trial again when its process has failed, and then its last epoch is known.
+        number = trial.config[NUMBER]
+        self._last_epochs[number] = max(intermediate_values, default=self._last_epochs.get(number, 0))
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         number, epochs = trial.config[NUMBER], result.get(EPOCHS_DONE, 0)

@@ -6,15 +6,17 @@ resumes unfinished trials first, and records trials that ASHA stopped as pruned;
 trained.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
 from raykd.spec.search import Search
 from raykd.store.study import SearchStudy, num_ended
 
 NUMBER, CONFIGURATION, REPORTED = "number", "configuration", "reported"  # keys of a trial's config
+FAILURES = "failures"  # key of a trial's config: how many of its processes have failed, none if it is missing
 EPOCHS_DONE, EPOCHS = "epochs_done", "epochs"  # keys of a trial's result, in addition to the search's metrics
 LINES = "lines"  # the key of lines for the log
 # Keys of a trial's last result: the trial is unfinished; why its configuration failed; or, with INTERRUPTED, why
@@ -37,18 +39,31 @@ class StudySearcher(Searcher):
         self._unfinished = [trial for trial in trials if trial.state == "running"]
         self.num_left = max(0, search.num_trials - num_ended(trials))  # trials to resume or to start
         self._numbers: dict[str, int] = {}  # trial numbers by Tune's trial id
+        self._open: set[str] = set()  # ids of the trials that have not ended
+        self._max_concurrent = self.num_left
         self.outside: dict[int, str] = {}  # why trials of this round are unfinished, by number
 
+    def set_max_concurrency(self, max_concurrent: int) -> bool:
+        """Limit the trials that run side by side, and return that Tune need not.
+
+        Tune's limit counts a trial until it reports the trial's end here, which it leaves out for some; see `release`.
+        """
+        self._max_concurrent = max_concurrent
+        return True
+
     def suggest(self, trial_id: str) -> Any:
-        """Return a trial's config, or FINISHED when no trials are left."""
+        """Return a trial's config, None while enough trials run, or FINISHED when no trials are left."""
         is_hopeless = len(self.outside) >= MAX_OUTSIDE
         if self._is_stopping() or is_hopeless or len(self._numbers) == self.num_left:
             return Searcher.FINISHED
+        if len(self._open) >= self._max_concurrent:
+            return None
         if self._unfinished:
             trial = self._study.resume_trial(self._unfinished.pop(0).number)
         else:
             trial = self._study.start_trial()
         self._numbers[trial_id] = trial.number
+        self._open.add(trial_id)
         return {
             NUMBER: trial.number,
             CONFIGURATION: dict(trial.configuration),
@@ -61,6 +76,7 @@ class StudySearcher(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         number, result = self._numbers[trial_id], result or {}
+        self._open.discard(trial_id)
         if error:
             self._study.finish_trial(number, "failed", reason="its workers died repeatedly")
         elif FAILED in result:
@@ -72,6 +88,16 @@ class StudySearcher(Searcher):
             state = "done" if result[EPOCHS_DONE] == result[EPOCHS] else "pruned"
             values = [result[name] for name in self._metrics]
             self._study.finish_trial(number, state, values, seconds=result["seconds"])
+
+    def release(self, trials: Iterable[Trial]) -> list[int]:
+        """Return the numbers of the trials that Tune has given up without a call of `on_trial_complete`.
+
+        Tune does so if the process that a trial was given is still busy with the trial before it. They stay unfinished,
+        and others take their place.
+        """
+        given_up = [trial.trial_id for trial in trials if trial.status == Trial.ERROR and trial.trial_id in self._open]
+        self._open.difference_update(given_up)
+        return [self._numbers[trial_id] for trial_id in given_up]
 
     def save(self, checkpoint_path: str) -> None:
         """Do nothing: the study's journal is always newer than what Tune would save."""

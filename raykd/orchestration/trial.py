@@ -2,27 +2,31 @@
 
 A failure of the configuration itself (NaN, out of memory, an error in a custom method) is the trial's result. After
 any other failure (a full disk, a locked folder) the trial stays unfinished, and the search trains it again. Tune sees
-an error only if the worker dies: another worker then resumes the trial from its checkpoint.
+an error only if the worker dies or has lost its GPU: another worker then resumes the trial from its checkpoint.
 
 A trial with several workers starts a TorchTrainer. The trial's process then reserves no CPU and no GPU, and Tune
-does not count those of its workers, so the search limits the concurrent trials to as many as fit: two trials that each
-held half of their workers would wait for each other forever.
+does not count those of its workers, so the search limits the concurrent trials to as many as fit.
 """
 
 import os
+import shutil
+import threading
+import time
 import traceback
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import ray
 import ray.train
 import torch
 from ray import tune
 from ray.exceptions import RayError
-from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
+from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from raykd.data.types import Dataset
@@ -38,18 +42,18 @@ from raykd.orchestration.searcher import (
     EPOCHS_DONE,
     EXTERNAL_FAILURE,
     FAILED,
+    FAILURES,
     INTERRUPTED,
     LINES,
     NUMBER,
     REPORTED,
 )
-from raykd.orchestration.worker_link import StopPoller
+from raykd.orchestration.worker_link import ANSWER_S, POLL_S, StopPoller
 from raykd.spec.experiment import PRETRAINED, Experiment
 from raykd.spec.overrides import override
 from raykd.spec.plan import Plan, Run, make_plan
 from raykd.spec.search import Search
 from raykd.spec.trackers import TENSORBOARD
-from raykd.store.results_folder import RAY
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.store.study import SearchFolder
@@ -67,8 +71,13 @@ LOCK_WAIT_S = 60.0  # the worker of a killed command may still be writing the tr
 # How long Tune waits for a pruned trial to close its files before it gives up the next trial in that worker.
 THREAD_TIMEOUT = ("TUNE_FUNCTION_THREAD_TIMEOUT_S", "60")
 _lost_gpu: list[str] = []  # the error after which this process cannot use its GPU, if there was one
+END_S = 45.0  # how long after a stop to wait for workers that do not train: they may be starting, or Ray retries
+STOPPED = "stopped; rerun the same command to resume"
+TRAIN_VARIABLES = "RAY_TRAIN_"
 # Ray requires some resource for a trial's process, while the CPUs and GPUs belong to its workers.
 MIN_RESOURCES: dict[str, float] = {"memory": 2**20}
+# Errors of a worker that was killed or is unreachable, by name, because their module is private to Ray.
+DEAD = ("WorkerHealthCheckFailedError", "WorkerHealthCheckTimeoutError")
 
 
 @dataclass(frozen=True)
@@ -77,7 +86,8 @@ class TrialContext:
 
     folder: the search's folder. threads, gpus: for each of a trial's `workers`. cache: the logit cache that trials
     read, None for a live teacher. stop: the actor that requests a stop. started_in: the folder from which relative
-    paths of the experiment start; Tune runs a trial in another working directory.
+    paths of the experiment start; Tune runs a trial in another working directory. storage: the folder for the files of
+    trainers, removed at the end of the command. environment: the driver's `train_variables`.
     """
 
     experiment: Experiment
@@ -90,6 +100,21 @@ class TrialContext:
     cache: PlannedCache | None
     stop: Any
     started_in: Path
+    storage: Path = Path()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+class ProcessLostGpu(RunFailed):
+    """An earlier trial of this process lost the GPU. Another process can train the trial."""
+
+
+def train_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of Ray Train in `environ`.
+
+    A trainer reads them in the process that starts it, which is a trial's. Ray passes them on only from a trainer to
+    its workers.
+    """
+    return {name: value for name, value in environ.items() if name.startswith(TRAIN_VARIABLES)}
 
 
 def resources_of(cpus: int, gpus: float, workers: int) -> tune.PlacementGroupFactory:
@@ -101,14 +126,14 @@ def resources_of(cpus: int, gpus: float, workers: int) -> tune.PlacementGroupFac
 def run_trial(config: Mapping[str, Any], shared: TrialContext) -> None:
     """Train the distilled student with the configuration in `config`, and report each new epoch to Tune.
 
-    Tune replaces the process when this raises, and tries the trial again. So it raises if the GPU is lost for a reason
-    outside of the configuration, or if an earlier trial of the process lost it. It also raises if the trial is out of
-    memory on a GPU that it shares: other trials may have used that memory, and a failed trial would mislead the search.
+    Tune replaces the process when this raises, and tries the trial again. So it raises if another process may succeed.
+    The last attempt reports its error instead: Tune would record the trial as failed, whatever the error was.
     """
     os.environ.setdefault(*THREAD_TIMEOUT)
-    if _lost_gpu:
-        raise RunFailed(f"an earlier trial of this process lost the GPU: {_lost_gpu[0]}")
+    os.environ.update(shared.environment)
     try:
+        if _lost_gpu:
+            raise ProcessLostGpu("an earlier trial of this process lost the GPU")
         with StopPoller(shared.stop.is_set.remote) as stop:
             if shared.workers > 1:
                 last = train_with_workers(config, shared, stop.should_stop)
@@ -117,16 +142,27 @@ def run_trial(config: Mapping[str, Any], shared: TrialContext) -> None:
     except Interrupted:
         last = {INTERRUPTED: True}
     except Exception as error:
-        if loses_gpu(error):
-            if classify_failure(error) == "outside":
-                raise
-            _lost_gpu.append(reason_of(error))
-        if 0 < shared.gpus < 1 and classify_failure(error) == "out of memory":
+        is_last_attempt = config.get(FAILURES, 0) >= MAX_FAILURES
+        if _may_pass_in_another_process(error, shared) and not is_last_attempt:
             raise
+        if shared.workers == 1 and loses_gpu(error):
+            _lost_gpu.append(reason_of(error))
         last = _failed_result(error)
     finally:
         release_memory()
     tune.report(last | {"done": True})
+
+
+def _may_pass_in_another_process(error: Exception, shared: TrialContext) -> bool:
+    """Return whether a trial that ended with `error` may succeed in another process.
+
+    The GPU is lost for a reason outside of the configuration, or memory is missing on a GPU that the trial shares:
+    other trials may have used that memory, and a failed trial would mislead the search. The process of a trial with
+    several workers has no GPU; its trainer has replaced the workers.
+    """
+    failure = classify_failure(error)
+    is_gpu_lost = shared.workers == 1 and loses_gpu(error) and failure == "outside"
+    return isinstance(error, ProcessLostGpu) or is_gpu_lost or (0 < shared.gpus < 1 and failure == "out of memory")
 
 
 def _failed_result(error: Exception) -> dict[str, Any]:
@@ -255,17 +291,22 @@ def train_with_workers(
 ) -> dict[str, Any]:
     """Train a trial with several workers, and return its last result.
 
-    Raises Interrupted, or RunFailed with the reason that the workers left in run.json.
+    Raises Interrupted if the workers stopped before the end, for which a lost connection to the driver is enough, and
+    RunFailed with the reason that the workers left in run.json.
     """
-    folder = SearchFolder(shared.folder).run(config[NUMBER])
+    folder, storage = SearchFolder(shared.folder).run(config[NUMBER]), shared.storage / uuid.uuid4().hex[:12]
     try:
-        _trainer(config, shared).fit()
+        _fit(_trainer(config, shared, storage), folder, should_stop)
+    except Interrupted:
+        raise
     except Exception as error:
         if (failure := _workers_failure(folder, error)) is not None:
             raise failure from error
         raise
-    if folder.status() != "done" and should_stop():
-        raise Interrupted("stopped; rerun the same command to resume")
+    finally:
+        shutil.rmtree(storage, ignore_errors=True)  # the run's folder has everything that is needed to resume
+    if folder.status() != "done":
+        raise Interrupted(STOPPED)
     run, _ = run_of(config, shared)
     # The workers computed the metrics of the model, because this process has no GPU.
     rows = folder.history()
@@ -274,8 +315,53 @@ def train_with_workers(
     return last
 
 
-def _trainer(config: Mapping[str, Any], shared: TrialContext) -> TorchTrainer:
-    storage = shared.options.results / RAY / uuid.uuid4().hex[:12]
+def _fit(trainer: TorchTrainer, folder: RunFolder, should_stop: Callable[[], bool]) -> None:
+    """Run `trainer` to its end, and raise its error.
+
+    Raises Interrupted if it has not ended END_S after a stop and no worker trains. Ray may wait for a lost node, and
+    the trainer ends with this process.
+    """
+    errors: list[Exception] = []
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except Exception as error:  # noqa: BLE001 - raised below
+            errors.append(error)
+
+    thread = threading.Thread(target=fit, daemon=True, name="raykd-fit")
+    thread.start()
+    idle_since = time.monotonic()
+    while thread.is_alive():
+        thread.join(POLL_S)
+        if not should_stop() or folder.status() == "running":
+            idle_since = time.monotonic()
+        elif time.monotonic() - idle_since > END_S:
+            raise Interrupted(STOPPED)
+    if errors:
+        raise errors[0]
+
+
+class StopBeforeStart(ControllerCallback):
+    """End a trainer that is about to start its workers after a stop was requested.
+
+    Ray tries to start them forever while nodes are missing, and without workers nothing in the trainer polls the stop.
+    """
+
+    def __init__(self, stop: Any) -> None:
+        """stop: the actor that requests a stop."""
+        self._stop = stop
+
+    def before_controller_execute_resize_decision(self, resize_decision: Any) -> None:
+        try:
+            is_stopping = ray.get(self._stop.is_set.remote(), timeout=ANSWER_S)
+        except RayError:  # the workers would not reach it either, and stop
+            is_stopping = True
+        if is_stopping:
+            raise Interrupted(STOPPED)
+
+
+def _trainer(config: Mapping[str, Any], shared: TrialContext, storage: Path) -> TorchTrainer:
     return TorchTrainer(
         _work,
         train_loop_config={"config": dict(config), "shared": shared},
@@ -289,27 +375,31 @@ def _trainer(config: Mapping[str, Any], shared: TrialContext) -> TorchTrainer:
             name=f"trial{config[NUMBER]}",
             storage_path=str(storage),
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
-            callbacks=[TuneReportCallback()],
+            callbacks=[TuneReportCallback(), StopBeforeStart(shared.stop)],  # pyright: ignore[reportArgumentType]
         ),
     )
 
 
-def _workers_failure(folder: RunFolder, error: Exception) -> RaykdError | None:
-    """Return the failure that the workers left in run.json, else one of their errors if its kind is known, or None.
+def _workers_failure(folder: RunFolder, error: Exception) -> Exception | None:
+    """Return the failure that the workers left in run.json, else one of their errors, or None for an unknown error.
 
-    Such an error is outside of the configuration, or rejects it before run.json exists.
+    Interrupted and errors that are outside of the configuration come from the trainer, or before run.json exists.
     """
     if folder.status() == "failed":
         record = folder.require_record()
         reason = record.reason or "no reason recorded"
         return (RunDiverged if record.fails_by_configuration else RunFailed)(reason)
+    if isinstance(error, ControllerError):  # Ray did not start the workers, or lost them while they connected
+        cause = error.controller_failure
+        return cause if isinstance(cause, Interrupted) else RunFailed(f"its trainer failed with {reason_of(cause)}")
     causes = _worker_errors(error)
-    first_hand = [cause for cause in causes if "NCCL" not in str(cause)]  # NCCL also fails when another worker fails
     if rejected := [cause for cause in causes if isinstance(cause, RejectedConfiguration)]:
         return rejected[0]
-    if outside := [cause for cause in first_hand or causes if classify_failure(cause) == "outside"]:
-        return RunFailed(f"{type(outside[0]).__name__}: {outside[0]}")
-    return None
+    if dead := [cause for cause in causes if type(cause).__name__ in DEAD]:  # the errors of the others follow from it
+        return RunFailed(f"its workers died repeatedly: {reason_of(getattr(dead[0], 'health_check_failure', dead[0]))}")
+    first_hand = [cause for cause in causes if "NCCL" not in str(cause)] or causes  # NCCL also fails if another fails
+    outside = [cause for cause in first_hand if classify_failure(cause) == "outside"]
+    return RunFailed(reason_of(outside[0])) if outside else next(iter(first_hand), None)
 
 
 def _worker_errors(error: Exception) -> list[Exception]:
@@ -323,6 +413,7 @@ def _work(loop_config: dict[str, Any]) -> None:
     config, shared = loop_config["config"], loop_config["shared"]
     with StopPoller(shared.stop.is_set.remote) as stop:
         try:
-            train_trial(config, shared, ray.train.report, stop.should_stop, default_group())
+            group = default_group(may_shrink=shared.experiment.workers.min_count is not None)
+            train_trial(config, shared, ray.train.report, stop.should_stop, group)
         except Interrupted:
             return

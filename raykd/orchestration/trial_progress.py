@@ -1,7 +1,7 @@
 """Progress of a search: a live table of its trials in a terminal, lines for each trial in a log."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from raykd.orchestration.searcher import (
     EPOCHS_DONE,
     EXTERNAL_FAILURE,
     FAILED,
+    FAILURES,
     INTERRUPTED,
     LINES,
     NUMBER,
@@ -48,14 +49,18 @@ class TrialProgress(LiveTable, Callback):
     """A callback of Tune and a context manager that shows the trials."""
 
     def __init__(
-        self, console: Console, search: Search, before: Iterable[SearchTrial], forward_stop: Callable[[], None]
+        self,
+        console: Console,
+        search: Search,
+        before: Iterable[SearchTrial],
+        on_step: Callable[[Sequence[Any]], Sequence[str]],
     ) -> None:
-        """before: trials of earlier commands. forward_stop: forwards a requested stop to the trials.
+        """before: trials of earlier commands. on_step: returns lines for the log; its argument is Tune's trials.
 
         It is called a few times per second.
         """
         super().__init__(console)
-        self._search, self._forward_stop = search, forward_stop
+        self._search, self._on_step = search, on_step
         self._running: dict[str, _ShownTrial] = {}
         self._num_ended = dict.fromkeys(END_STATES, 0)
         self._ended_here = 0
@@ -71,7 +76,8 @@ class TrialProgress(LiveTable, Callback):
         return {}
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        self._forward_stop()
+        for line in self._on_step(trials):
+            self.log(line)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         shown = _ShownTrial(trial.config[NUMBER], trial.config[CONFIGURATION], logged_at=time.monotonic())
@@ -96,6 +102,10 @@ class TrialProgress(LiveTable, Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._end(self._running.pop(trial.trial_id))
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Count the failure in the config that the trial's next process receives."""
+        trial.set_config(trial.config | {FAILURES: trial.num_failures})
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         # A worker can die before the trial has started.

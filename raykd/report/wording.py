@@ -50,6 +50,16 @@ def parameters(count: int | None) -> str:
     return f"{count / 1e3:.1f} k" if count >= 1e3 else str(count)
 
 
+def flops(count: int) -> str:
+    """Return '2.08 M', '507 M' or '1.11 G', with three significant digits."""
+    shown, unit = count, ""
+    for prefix in ("k", "M", "G", "T"):
+        if float(f"{shown:.3g}") < 1000:
+            break
+        shown, unit = shown / 1000, f" {prefix}"
+    return f"{shown:.3g}{unit}"
+
+
 def duration(seconds: float | None) -> str:
     """Return a short text: '41.2 s', '12 min 05 s' or '3 h 07 min'."""
     if seconds is None:
@@ -126,8 +136,8 @@ def in_favor(gain: PairedGain) -> str:
 
 
 def capital(text: str) -> str:
-    """Return `text` with its first letter in upper case and all others unchanged."""
-    return text[:1].upper() + text[1:]
+    """Return `text` with its first letter in upper case and all others unchanged; 'n = 3' keeps its small letter."""
+    return text if text.startswith("n = ") else text[:1].upper() + text[1:]
 
 
 def minus(text: str) -> str:

@@ -88,7 +88,7 @@ def _measure(trials: int) -> dict[str, float]:
                 start_times.append(time.monotonic())
             return False
 
-        def make_trainable(flag: Any) -> Any:
+        def make_trainable(flag: Any, storage: Path) -> Any:
             return tune.with_resources(fake_trial, {"cpu": 1})
 
         run_trials(command, study, make_trainable, Slots(1, 1, 0.0), should_stop)

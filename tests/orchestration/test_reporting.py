@@ -86,6 +86,19 @@ def test_runs_record_how_many_images_they_trained_on(trained: tuple[Path, Plan])
         assert RunStore(results).folder(run).require_record().num_train_images == len(indices) > 0
 
 
+def test_a_done_run_without_its_weights_does_not_end_the_report(trained: tuple[Path, Plan], tmp_path: Path) -> None:
+    """Whoever removes best.safetensors may also have removed its SHA-256 from run.json."""
+    results = tmp_path / "results"
+    shutil.copytree(trained[0], results)
+    for run in of_stage(trained[1], "distilled"):
+        folder = RunStore(results).folder(run)
+        folder.update(weights_sha256=None)
+        folder.best.unlink()
+    console = quiet()
+    write_report(results, console)
+    assert "models_saved/small_student_kd.safetensors is not updated: " in console.file.getvalue()  # type: ignore[attr-defined]
+
+
 def test_a_saved_model_of_earlier_runs_is_kept_and_named(trained: tuple[Path, Plan], tmp_path: Path) -> None:
     results, saved = tmp_path / "results", "models_saved/small_student_kd.safetensors"
     shutil.copytree(trained[0], results)

@@ -102,6 +102,25 @@ def test_epoch_that_was_reported_and_not_acted_on_still_stops_its_trial(cluster:
     assert second.report(number, wanted[number]) == "STOP"
 
 
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_trial_whose_process_failed_reports_no_epoch_twice(
+    cluster: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tune adds the trial again, and its next process reports the epochs of the first one again."""
+    command = Command(name, [])
+    inner: Any = command.scheduler._inner  # type: ignore[attr-defined]
+    passed_on: list[int] = []
+    monkeypatch.setattr(inner, "on_trial_result", lambda _, trial, result: passed_on.append(result["epochs_done"]))
+    for epochs in (1, 2, 3):
+        command.report(0, epochs)
+    trial: Any = command.added[0]
+    command.scheduler.on_trial_error(NOBODY, trial)
+    command.scheduler.on_trial_add(NOBODY, trial)
+    for epochs in (1, 2, 3, 4):
+        command.report(0, epochs)
+    assert passed_on == [1, 2, 3, 4]
+
+
 def test_result_without_the_metric_is_no_reason_to_stop(cluster: str) -> None:
     command = Command("asha", [])
     command.report(0, 1)

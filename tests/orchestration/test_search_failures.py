@@ -143,8 +143,57 @@ def test_an_error_in_the_code_of_one_worker_is_not_a_lost_gpu_of_the_others(tmp_
 
     lost, mistake = RuntimeError("NCCL communicator was aborted on rank 0"), ValueError("a custom method's mistake")
     folder = RunFolder(tmp_path)
-    assert _workers_failure(folder, WorkerGroupError("...", {0: lost, 1: mistake})) is None
+    assert _workers_failure(folder, WorkerGroupError("...", {0: lost, 1: mistake})) is mistake
     assert "NCCL" in str(_workers_failure(folder, WorkerGroupError("...", {0: lost})))
+
+
+def test_an_error_of_the_trainer_itself_is_outside_of_the_configuration(tmp_path: Path) -> None:
+    """Ray does not retry it, and it is neither a RayError nor one of raykd's."""
+    from ray.train import ControllerError, FailureConfig
+    from ray.train.v2._internal.execution.failure_handling import FailureDecision, create_failure_policy
+
+    from raykd.orchestration.trial import _failed_result, _workers_failure  # here: it imports ray, as above
+
+    error = ControllerError(RuntimeError("gloo could not connect to 10.0.0.2\nmore lines"))
+    assert create_failure_policy(FailureConfig(max_failures=2)).make_decision(error) is FailureDecision.RAISE
+    failure = _workers_failure(RunFolder(tmp_path), error)
+    assert failure is not None
+    reason = "its trainer failed with RuntimeError: gloo could not connect to 10.0.0.2"
+    assert _failed_result(failure) == {"interrupted": True, "outside": reason}
+
+
+def test_workers_that_died_are_no_result_of_their_trial(tmp_path: Path) -> None:
+    """The other workers fail because they lose the connection."""
+    from ray.exceptions import ActorDiedError
+    from ray.train import WorkerGroupError
+    from ray.train.v2._internal.exceptions import (
+        UserExceptionWithTraceback,
+        WorkerHealthCheckFailedError,
+        WorkerHealthCheckTimeoutError,
+    )
+
+    from raykd.orchestration.trial import DEAD, _failed_result, _workers_failure  # here: it imports ray, as above
+
+    assert (WorkerHealthCheckFailedError.__name__, WorkerHealthCheckTimeoutError.__name__) == DEAD
+
+    died = WorkerHealthCheckFailedError("A worker health check failed.\n...", ActorDiedError())
+    closed = UserExceptionWithTraceback(RuntimeError("Connection closed by peer"), "...")
+    for failures in ({1: died}, {0: closed, 1: died}):
+        failure = _workers_failure(RunFolder(tmp_path), WorkerGroupError("...", failures))
+        assert failure is not None
+        assert "its workers died repeatedly: ActorDiedError: " in _failed_result(failure)["outside"]
+
+
+def test_a_mistake_in_the_code_of_a_trials_workers_is_its_result_with_the_reason(tmp_path: Path) -> None:
+    from ray.train import WorkerGroupError
+    from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
+
+    from raykd.orchestration.trial import _failed_result, _workers_failure  # here: it imports ray, as above
+
+    mistake = UserExceptionWithTraceback(ValueError("a custom method's mistake"), "Traceback ...")
+    failure = _workers_failure(RunFolder(tmp_path), WorkerGroupError("...", {0: mistake, 1: mistake}))
+    assert failure is not None
+    assert _failed_result(failure) == {"failed": "ValueError: a custom method's mistake"}
 
 
 def test_a_round_starts_no_more_trials_after_some_failures_of_the_store(tmp_path: Path) -> None:

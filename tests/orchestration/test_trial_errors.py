@@ -1,5 +1,6 @@
-"""How a trial ends whose process cannot use the GPU afterward."""
+"""How a trial ends after errors that another process may not have, such as a lost GPU."""
 
+import os
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from raykd.errors import RunFailed
+from raykd.orchestration.retry import MAX_FAILURES
 from raykd.training.failure import CaptureFailed
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
@@ -24,16 +26,19 @@ def fails(cluster: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(trial, "_lost_gpu", [])
     monkeypatch.setattr(trial, "StopPoller", lambda _: nullcontext(SimpleNamespace(should_stop=lambda: False)))
     monkeypatch.setattr(trial.tune, "report", reported.append)
-    shared: Any = SimpleNamespace(workers=1, gpus=0.0, stop=SimpleNamespace(is_set=SimpleNamespace(remote=None)))
+    stop = SimpleNamespace(is_set=SimpleNamespace(remote=None))
+    shared: Any = SimpleNamespace(workers=1, gpus=0.0, stop=stop, environment={"RAY_TRAIN_OF_THE_DRIVER": "0.2"})
+    monkeypatch.delenv("RAY_TRAIN_OF_THE_DRIVER", raising=False)
 
-    def fail(error: Exception, gpus: float = 0.0) -> dict[str, Any]:
-        shared.gpus = gpus
+    def fail(error: Exception, gpus: float = 0.0, failures: int = 0, workers: int = 1) -> dict[str, Any]:
+        shared.gpus, shared.workers = gpus, workers
 
         def train_trial(*_: object) -> None:
             raise error
 
         monkeypatch.setattr(trial, "train_trial", train_trial)
-        trial.run_trial({}, shared)
+        monkeypatch.setattr(trial, "train_with_workers", train_trial)
+        trial.run_trial({"failures": failures}, shared)
         return reported.pop()
 
     return fail
@@ -59,3 +64,38 @@ def test_a_gpu_lost_for_another_reason_is_no_result(fails) -> None:
     with pytest.raises(RuntimeError, match="illegal memory access"):
         fails(error)
     assert "a mistake in the code" in fails(ValueError("a mistake in the code"))["failed"]
+
+
+LOST = RuntimeError("CUDA error: uncorrectable ECC error encountered")
+
+
+def test_the_last_process_that_loses_its_gpu_leaves_the_trial_unfinished_with_the_reason(fails) -> None:
+    """Tune would record it as failed, and one broken GPU would use up the trials of a search."""
+    for failures in range(MAX_FAILURES):
+        with pytest.raises(RuntimeError, match="uncorrectable ECC"):
+            fails(LOST, gpus=1.0, failures=failures)
+    result = fails(LOST, gpus=1.0, failures=MAX_FAILURES)
+    assert result["interrupted"] and result["done"] and "uncorrectable ECC" in result["outside"]
+    with pytest.raises(RunFailed, match="an earlier trial of this process lost the GPU"):
+        fails(LOST, gpus=1.0)
+    assert "an earlier trial of this process" in fails(LOST, gpus=1.0, failures=MAX_FAILURES)["outside"]
+
+
+def test_the_last_process_without_memory_on_a_shared_gpu_reports_that_the_trial_failed(fails) -> None:
+    result = fails(torch.OutOfMemoryError("CUDA out of memory"), gpus=0.25, failures=MAX_FAILURES)
+    assert "CUDA out of memory" in result["failed"]
+
+
+def test_the_process_of_a_trial_with_several_workers_is_not_replaced_for_a_gpu_that_a_worker_lost(fails) -> None:
+    """The process has no GPU, and the trainer has replaced the workers."""
+    assert "uncorrectable ECC" in fails(LOST, gpus=1.0, workers=2)["outside"]
+    assert "a mistake" in fails(ValueError("a mistake"), gpus=1.0, workers=2)["failed"]
+
+
+def test_trials_have_the_drivers_settings_of_ray_train(fails) -> None:
+    """A trial's process reads them for its trainer, and Ray starts it without them on another node."""
+    from raykd.orchestration.trial import train_variables
+
+    fails(ValueError("a mistake"))
+    assert train_variables(os.environ)["RAY_TRAIN_OF_THE_DRIVER"] == "0.2"
+    assert train_variables({"RAY_TRAIN_X": "1", "RAY_ADDRESS": "h:1", "TUNE_X": "2"}) == {"RAY_TRAIN_X": "1"}

@@ -1,7 +1,12 @@
 """The results of trials: size and latency are those of the worker that trains, and early ends are complete."""
 
+import threading
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +15,7 @@ from experiment_runs import NO_DATA
 from search_runs import EXPERIMENT
 from small_runs import recipe, teacher_of
 
+from raykd.errors import Interrupted
 from raykd.models import ImageModel
 from raykd.orchestration.options import Options
 from raykd.spec.search import Search, choice
@@ -69,6 +75,74 @@ def test_result_of_several_workers_has_the_latency_that_a_worker_measured(
     assert last["latency_ms"] == reported[0]["latency_ms"] == 7.5 and last["parameters"] > 0
     done = SearchFolder(tmp_path / "search").run(0)
     assert done.status() == "done" and not done.checkpoint.exists(), "nothing resumes from it"
+
+
+@pytest.fixture
+def with_trainer(cluster: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Return a function that runs a trial of two workers, whose trainer does what the test passes."""
+    from raykd.orchestration import trial
+    from raykd.orchestration.searcher import CONFIGURATION, NUMBER, REPORTED
+
+    monkeypatch.setattr(trial, "END_S", 0.2)
+    monkeypatch.setattr(trial, "POLL_S", 0.05)
+    options, storage = Options(tmp_path, NO_DATA), tmp_path / "of-the-tuner"
+    shared = trial.TrialContext(
+        ASKED, SEARCH, options, tmp_path / "search", 1, 0, 2, None, None, Path.cwd(), storage=storage
+    )
+    config: dict[str, Any] = {NUMBER: 0, CONFIGURATION: {"method.alpha": 0.1}, REPORTED: 0}
+
+    def run(fit: Callable[..., None], should_stop: Callable[[], bool] = lambda: False) -> None:
+        def trainer(config: dict[str, Any], shared: Any, folder: Path) -> Any:
+            assert folder.parent == storage
+            (folder / "trial0").mkdir(parents=True)
+            return SimpleNamespace(fit=partial(fit, config, shared))
+
+        monkeypatch.setattr(trial, "_trainer", trainer)
+        try:
+            trial.train_with_workers(config, shared, should_stop)
+        finally:
+            assert list(storage.iterdir()) == [], "the trainer's files are removed"
+
+    return run
+
+
+def test_a_trainer_that_waits_for_lost_nodes_is_left_after_a_stop(with_trainer) -> None:
+    never = threading.Event()
+    with pytest.raises(Interrupted):
+        with_trainer(lambda *_: never.wait(), should_stop=lambda: True)
+    never.set()
+
+
+def test_workers_that_stopped_by_themselves_leave_the_trial_interrupted(
+    with_trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They could not reach the driver for a while, which can again be reached when they have ended."""
+    from raykd.orchestration import trial
+
+    monkeypatch.setattr(trial, "export", lambda *_: None)
+    monkeypatch.setattr("raykd.training.train_one.load_teacher", lambda run, *_: teacher_of(run))
+    reported: list[dict[str, Any]] = []
+
+    def fit(config: dict[str, Any], shared: Any) -> None:
+        with suppress(Interrupted):
+            trial.train_trial(config, shared, reported.append, lambda: bool(reported))
+
+    with pytest.raises(Interrupted):
+        with_trainer(fit)
+    assert len(reported) == 1, "one of two epochs"
+
+
+def test_no_worker_starts_after_a_stop(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from raykd.orchestration import trial
+
+    assert trial.ControllerCallback.before_controller_execute_resize_decision, "Ray calls it before workers start"
+    answers = [False, True]
+    monkeypatch.setattr(trial.ray, "get", lambda reference, timeout: reference)
+    stop = SimpleNamespace(is_set=SimpleNamespace(remote=lambda: answers.pop(0)))
+    callback = trial.StopBeforeStart(stop)
+    callback.before_controller_execute_resize_decision(None)
+    with pytest.raises(Interrupted):
+        callback.before_controller_execute_resize_decision(None)
 
 
 @pytest.mark.nightly

@@ -14,9 +14,11 @@ def config(epochs: int, **data: Any) -> dict[str, Any]:
     return {"recipe": {"epochs": epochs}, "data": data, "method": {"kind": "kd"}, "teacher": None}
 
 
-def write(results, teacher: dict[str, Any] | None = None, **data: Any) -> list[str]:
+def write(
+    results, teacher: dict[str, Any] | None = None, num_train_images: int | None = 45_000, **data: Any
+) -> list[str]:
     """Write and plan a run of each stage, and return the sentences."""
-    students = {"config": config(15, **data), "num_train_images": 45_000}
+    students = {"config": config(15, **data), "num_train_images": num_train_images}
     results.plan(
         "cnn",
         teacher=[results.run("cnn", "teacher", 0, 95.0, config=config(30, **data), **(teacher or {}))],
@@ -36,6 +38,8 @@ def test_networks_epochs_method_and_images_are_named(results):
 
 
 def test_counts_that_the_plan_leaves_open_are_those_of_the_runs(results):
+    *_, sentence = write(results, num_train_images=None)
+    assert sentence == "All other images of the training split are for training"
     write(results)
     results.write("cnn/baseline-net-s0-ab12/costs.json", COSTS)
     assert lead_sentences(load(results.root).summaries[0])[1] == (
@@ -48,7 +52,7 @@ def test_fewer_images_for_the_students_and_an_imported_teacher_are_named(results
     networks, data, teacher = write(results, {"imported": check, "num_train_images": 45_000}, student_images=100)
     assert networks == "resnet8 (15 epochs) distilled from resnet18 (imported) with kd"
     assert data.startswith("Data: cifar10 with 100 training, ")
-    assert teacher == "The teacher has 45,000 training images"
+    assert teacher == "The teacher trains on 45,000 images"
 
 
 def test_a_family_whose_students_have_not_started_has_networks_method_and_seeds(results):

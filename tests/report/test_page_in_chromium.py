@@ -189,10 +189,10 @@ document.querySelector("iframe").onload = event => {{
 
 
 def test_a_heading_sorts_its_table_by_numbers_with_missing_values_last(two_families, tmp_path):
-    """Ascending, descending, then as it was; '1 min 00 s' and '11.17 M' by their size; the button takes the focus."""
+    """Ascending, descending, then as it was; '1 min 00 s' and '1.20 G' by their size; the button takes the focus."""
     page = two_families.page.read_text(encoding="utf-8")
     changed = (
-        page.replace(">78.0 k<", ">950.0 k<", 1)
+        page.replace(">78.0 k<", ">1.20 G<", 1)
         .replace(">1 min 00 s<", ">1 h 00 min<", 1)
         .replace(">1 min 00 s<", ">59.0 s<", 1)
     )
@@ -205,7 +205,7 @@ def test_a_heading_sorts_its_table_by_numbers_with_missing_values_last(two_famil
         "ascending: 88.00 ± 1.00, 89.17 ± 0.76, 95.00",
         "descending: 95.00, 89.17 ± 0.76, 88.00 ± 1.00",
         "null: 95.00, 88.00 ± 1.00, 89.17 ± 0.76",
-        "ascending: 78.0 k, 950.0 k, 11.17 M",
+        "ascending: 78.0 k, 11.17 M, 1.20 G",
         "ascending: 59.0 s, 1 min 00 s, 1 h 00 min",
         "ascending: 82.00, 83.00, 93.00" + 4 * ", \N{EN DASH}",
         "1",

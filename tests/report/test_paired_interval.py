@@ -66,6 +66,7 @@ def test_two_seeds_have_an_interval_and_no_verdict():
     gain = paired_gain([Pair(0, 80.0, 82.0), Pair(1, 81.0, 83.2)])
     assert gain.interval is not None and gain.interval[0] > 0
     assert (gain.is_distinguishable, gain.verdict) == (False, "n = 2: too few seeds for a verdict")
+    assert wording.capital(gain.verdict) == gain.verdict
     assert paired_gain([Pair(0, 80.0, 81.0), Pair(1, 81.0, 82.0)]).verdict == "n = 2: too few seeds for a verdict"
 
 

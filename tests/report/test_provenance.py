@@ -147,6 +147,16 @@ def test_different_runs_of_one_stage_are_a_warning(results):
     assert "the distilled runs differ in method.alpha: 0.5, 0.9" in warnings_of(family)
 
 
+def test_hashes_in_warnings_are_short_and_revisions_with_equal_source_are_no_warning(results):
+    source = {"revision": "ab" * 20, "source_sha256": "cd" * 32}
+    family = family_of(results, {"git": source}, {"git": source | {"revision": "ef" * 20}})
+    assert warnings_of(family) == ()
+    family = family_of(results, {"git": source}, {"git": source | {"source_sha256": "01" * 32}})
+    assert warnings_of(family) == (
+        "the students' runs differ in git.source_sha256: cdcdcdcdcd (2 of 4 runs); 0101010101 (2 of 4 runs)",
+    )
+
+
 def test_different_machines_and_code_are_a_warning(results):
     family = family_of(
         results,

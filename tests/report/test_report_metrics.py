@@ -66,7 +66,7 @@ def test_missing_metrics_are_blank(results):
     rows = runs_table(report.summaries).to_pylist()
     assert all(row["flops"] is None and row["joules"] is None for row in rows)
     text = render_text(report, in_full=True)
-    assert "NLL (nats)" in text and "calibration" not in text and "GFLOPs" not in text
+    assert "NLL (nats)" in text and "calibration" not in text and "FLOPs" not in text
 
 
 def test_a_spread_covers_the_runs_that_have_the_metric(results):
@@ -211,7 +211,7 @@ def test_the_full_text_has_metrics_tests_and_costs(results):
     text = render_text(load(results.root), in_full=True)
     assert "agreement (%)" in text and "81.00 ± 1.00" in text
     assert "sign p = 0.25, permutation p = 0.25\nthe smallest possible p of these at n = 3 is 0.25" in text
-    assert "0.507" in text and "2 [1.5, 3]" in text and "51,234" in text
+    assert "507 M" in text and "2 [1.5, 3]" in text and "51,234" in text
     assert "2 min 00 s" in text and "24.0 kJ" in text
     assert "measured on NVIDIA H100, bf16" in text
     assert "sign p" not in render_text(load(results.root)), "an experiment's table stays short"
@@ -268,5 +268,5 @@ def test_the_page_has_all_metrics(results):
         "agreement (%) \N{UPWARDS ARROW}",
     )
     assert all(f'<th scope="row">{name}' in page for name in names)
-    assert "Exact tests of the gain in top-1, two-sided: sign p\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}0.25" in page
+    assert "two-sided: sign p\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}0.25" in page
     assert "2 [1.5, 3]" in page and "Measured on NVIDIA H100, bf16. Latency: median [p10, p90]" in page

@@ -69,6 +69,14 @@ def test_a_p_value_is_never_rounded_over_the_level(p, text):
     assert wording.p_value(p) == text
 
 
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(512, "512"), (2_081_000, "2.08 M"), (506_865_664, "507 M"), (999_600_000, "1 G"), (1_113_000_000, "1.11 G")],
+)
+def test_flops_have_three_digits_and_a_unit_that_fits(count, text):
+    assert wording.flops(count) == text
+
+
 def test_exact_tests_state_that_three_seeds_cannot_reach_5_percent(results):
     results.family("cnn", [95.0], [87.0, 88.0, 89.0], [88.5, 89.0, 90.0])
     assert (

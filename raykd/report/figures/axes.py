@@ -17,6 +17,7 @@ from raykd.report.figures.svg import INK, MEDIA, inline_svg
 HEIGHT = 3.0
 ROW_HEIGHT = 0.32  # per row of dots
 LEGEND_ROW = 0.17
+FITTING = 0.94  # of the width: the widest legend, since text is up to 3 % wider in a file than on the screen
 LETTERS = 64  # characters beside each other in a figure of the page
 FLAT = 1e-9  # an axis that spans less, absolutely or relative to its values, shows rounding
 
@@ -115,7 +116,7 @@ def add_legend(figure: Figure, num_columns: int, entries: Sequence[Line2D] | Non
     """Add a legend above the axes, in fewer columns where they are too wide. entries: None for all that have labels."""
     style = {"loc": "outside upper left", "borderpad": 0, "columnspacing": 1.2}
     legend = figure.legend(handles=entries, ncols=num_columns, **style)
-    if num_columns > 1 and legend.get_window_extent().width > 0.98 * figure.bbox.width:
+    if num_columns > 1 and legend.get_window_extent().width > FITTING * figure.bbox.width:
         legend.remove()
         num_entries = len(legend.get_texts())
         num_rows = -(-num_entries // (num_columns - 1)) - -(-num_entries // num_columns)

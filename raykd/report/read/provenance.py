@@ -13,7 +13,7 @@ from typing import Any
 from raykd.config import dotted
 from raykd.config.codec import is_number
 from raykd.errors import flattened
-from raykd.provenance import teacher_digest
+from raykd.provenance import short_hash, teacher_digest
 from raykd.report.read.records import Family, RunResult
 from raykd.spec.set_paths import set_path
 from raykd.spec.stages import STAGES, Stage
@@ -60,7 +60,7 @@ def warnings_of(family: Family) -> tuple[str, ...]:
     by_field = [line for path, values in _side_by_side(started).items() for line in _warnings_of_field(path, values)]
     by_origin = [
         f"the students' runs differ in {path}: "
-        + "; ".join(f"{value} ({count} of {counts.total()} runs)" for value, count in counts.items())
+        + "; ".join(f"{short_hash(value)} ({count} of {counts.total()} runs)" for value, count in counts.items())
         for path, counts in origins_of(family, ("baseline", "distilled")).items()
         if len(counts) > 1 and _affects_results(path)
     ]
@@ -114,12 +114,13 @@ def _affects_results(path: str) -> bool:
     """Return whether the recorded value at `path` may affect results: a processor's type does, a host name does not.
 
     A live teacher and cached logits agree up to the rounding of float16. `_warning_of_top_classes` covers caches that
-    do not keep all classes, and `_warnings_of_workers` covers what each worker computes or draws separately.
+    do not keep all classes, and `_warnings_of_workers` covers what each worker computes or draws separately. Two git
+    revisions may have the same source, which has a hash of its own.
     """
     if path.startswith("hardware."):
         return path in ("hardware.cpu", "hardware.gpu")
     section = ".".join(path.split(".")[:2])
-    return section not in ("compute.teacher", "compute.top_classes", "compute.per_worker")
+    return section not in ("compute.teacher", "compute.top_classes", "compute.per_worker", "git.revision")
 
 
 def _warnings_of_workers(family: Family) -> list[str]:

@@ -75,7 +75,7 @@ def _about_data(family: Family) -> list[str]:
     listed = f"{', '.join(first)} and {last}" if first else last
     size = data.get("image_size") or _common([run.costs.image_size for run in family.all_runs if run.costs])
     pixels = f" of {size}x{size} pixels" if isinstance(size, int) else ""
-    return [f"Data: {flattened(name)} with {listed} images{pixels}", *_more_for_the_teacher(family, data)]
+    return [f"Data: {flattened(name)} with {listed} images{pixels}", *_about_other_training_images(family, data)]
 
 
 def _data_of(family: Family) -> Mapping[str, Any]:
@@ -85,12 +85,18 @@ def _data_of(family: Family) -> Mapping[str, Any]:
     return data if isinstance(data, Mapping) else {}
 
 
-def _more_for_the_teacher(family: Family, data: Mapping[str, Any]) -> list[str]:
-    """Return a sentence on the teacher's training images if the students train on fewer."""
+def _about_other_training_images(family: Family, data: Mapping[str, Any]) -> list[str]:
+    """Return a sentence on the teacher's training images if the students train on fewer, or on a number not recorded.
+
+    Runs of earlier versions do not record how many images they train on if these are all that validation leaves.
+    """
     if data.get("student_images") is None:
-        return []
+        number = _num_training_images(family, data, "baseline", "distilled")
+        is_known = number is not None or data.get("val_images") is None
+        return [] if is_known else ["All other images of the training split are for training"]
     number = _num_training_images(family, {**data, "student_images": None}, "teacher")
-    return ["The teacher has all training images" if number is None else f"The teacher has {number:,} training images"]
+    images = "all other images of the training split" if number is None else f"{number:,} images"
+    return [f"The teacher trains on {images}"]
 
 
 def _num_training_images(family: Family, data: Mapping[str, Any], *stages: Stage) -> int | None:

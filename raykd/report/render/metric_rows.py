@@ -15,7 +15,7 @@ from raykd.report.stats.summary import FamilySummary, StageSummary
 from raykd.spec.stages import STAGES, Stage
 from raykd.store.records import Costs
 
-COST_COLUMNS = ("parameters", "GFLOPs", "latency (ms)", "images/s", "GPU time", "energy")
+COST_COLUMNS = ("parameters", "FLOPs", "latency (ms)", "images/s", "GPU time", "energy")
 COST_EXPLANATION = (
     "latency: median [p10, p90] for one image; images/s: in batches of 256; both while other runs may use the machine, "
     "and the GPU if they share it; one multiply-add is 2 FLOPs"
@@ -137,7 +137,7 @@ def _cost_texts(stage: StageSummary, costs: Costs | None) -> tuple[str, ...]:
     if costs:
         latency = costs.latency_ms
         measured = (
-            f"{costs.flops / 1e9:.3g}",
+            wording.flops(costs.flops),
             f"{latency.median:.3g} [{latency.p10:.3g}, {latency.p90:.3g}]",
             f"{costs.images_per_s.median:,.0f}",
         )

@@ -1,10 +1,10 @@
 
 // Sorts a table by the heading that is clicked: ascending, descending, then as it was. Missing values stay last.
 // Keeps the semantics of tables that phones show as lists, and makes a region a tab stop while it can be scrolled.
-const UNITS = {k: 1e3, M: 1e6, kJ: 1e3, kWh: 3.6e6, min: 60, h: 3600};
-const NUMBER = /^[<\u2248(+]*\s*(-?[\d.]+(?:e[+-]?\d+)?)(?: (k|M|kJ|kWh|min|h)\b(?: (\d+) (min|s)\b)?)?/;
+const UNITS = {k: 1e3, M: 1e6, G: 1e9, T: 1e12, kJ: 1e3, kWh: 3.6e6, min: 60, h: 3600};
+const NUMBER = /^[<\u2248(+]*\s*(-?[\d.]+(?:e[+-]?\d+)?)(?: (k|M|G|T|kJ|kWh|min|h)\b(?: (\d+) (min|s)\b)?)?/;
 
-// '+1.23 [0.45, 2.01]', '3 of 5', '11.17 M', '1 h 07 min' and '41.2 kJ' as numbers; NaN for other text.
+// '+1.23 [0.45, 2.01]', '3 of 5', '11.17 M', '1.11 G', '1 h 07 min' and '41.2 kJ' as numbers; NaN for other text.
 function numberIn(text) {
   const match = NUMBER.exec(text.replaceAll(",", "").replace("\u2212", "-"));
   if (!match) return NaN;

@@ -16,10 +16,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from raykd.errors import flattened
+from raykd.provenance import short_hash
 from raykd.report import wording
 from raykd.report.figures.svg import COLORS
 
-SHORT_REVISION = 10  # digits
 # Elements whose text is not laid out as text of the page, or a tag, or a metric whose name has a hyphen.
 _TOP_K = re.compile(r"<(style|script|svg|title)\b.*?</\1>|<[^>]*>|(\btop-\d)", re.DOTALL)
 
@@ -56,14 +56,9 @@ def _environment() -> Environment:
         url=quote,
         capital=wording.capital,
         flattened=flattened,
-        shortened=_shortened,
+        shortened=short_hash,
     )
     return environment
-
-
-def _shortened(revision: str) -> str:
-    """Return the first digits of a git revision, or another text unchanged."""
-    return revision[:SHORT_REVISION] if re.fullmatch("[0-9a-f]+", revision) else revision
 
 
 def _sentence(text: str) -> str:
