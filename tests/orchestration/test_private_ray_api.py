@@ -18,9 +18,6 @@ IMPORTED = {
     "ray.core.generated.gcs_pb2.PlacementGroupTableData",
     # orchestration/controllers.py: the controller's process. Train calls a public UserCallback after the first report.
     "ray.train.v2._internal.execution.callback.ControllerCallback",
-    # orchestration/process_group.py: the variables of torchrun, and a backend without torch's TCPStore.
-    "ray.train.torch.config._TorchBackend",
-    "ray.train.torch.config._set_torch_distributed_env_vars",
 }
 # What raykd expects of these names, and of behavior that has no name.
 EXPECTED = """
