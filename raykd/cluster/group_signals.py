@@ -54,6 +54,29 @@ def quick_end() -> Iterator[None]:
         thread.join()
 
 
+@contextmanager
+def killed_on_error(folder: str) -> Iterator[None]:
+    """If the block raises, kill the children that it started and that have `folder` in their command line.
+
+    On systems without /proc none is found.
+    """
+    before = set(_children(os.getpid()))
+    try:
+        yield
+    except BaseException:
+        for process in set(_children(os.getpid())) - before:
+            if folder in _command_line(process):
+                _kill_tree(process)
+        raise
+
+
+def _command_line(process: int) -> str:
+    """Return the command line of a process, '' if it has ended."""
+    with suppress(OSError):
+        return Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    return ""
+
+
 def _children(process: int) -> list[int]:
     """Return the pids of a process's children; none if the process has ended."""
     with suppress(OSError):

@@ -25,8 +25,11 @@ class JobFolder:
 
     @property
     def ray_path(self) -> Path:
-        """Ray's --temp-dir. It is a subfolder, because Ray makes it writable for everyone (0777)."""
-        return self.path / "r"
+        """Ray's --temp-dir. It is a subfolder, because Ray makes it writable for everyone (0777).
+
+        Ray's state API reads the cluster's address in the subfolder of this name; see private_ray.py.
+        """
+        return self.path / "ray"
 
     @property
     def token_path(self) -> Path:

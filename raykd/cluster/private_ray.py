@@ -2,8 +2,12 @@
 
 Ray makes its temporary folder writable for everyone (0777), so that folder is inside another one of mode 0700.
 
-    /tmp/rk-UID-JOBID/            a Slurm job's Ray cluster: token, r/ (Ray's --temp-dir); see job_folder.py
+    /tmp/rk-UID-JOBID/            a Slurm job's Ray cluster: token, ray/ (Ray's --temp-dir); see job_folder.py
     /tmp/raykd-UID/command-ID/    one command's Ray cluster outside Slurm: token; Ray's --temp-dir is /tmp/raykd-UID/ray
+
+Ray's state API reads the address of the cluster from $TMPDIR/ray/ray_current_cluster. Without this file it connects to
+any Ray cluster of the machine, or fails if there are several. `ray start` writes it into the job's folder, and
+`write_current_cluster` into a command's folder.
 """
 
 import os
@@ -76,3 +80,9 @@ def commands_folder(environ: Mapping[str, str]) -> Path:
     if status.st_uid != os.getuid() or status.st_mode & 0o077:
         raise ConfigError(f"{folder} is open to other users; remove it, or set RAYKD_TMP to another folder")
     return folder
+
+
+def write_current_cluster(folder: Path, address: str) -> None:
+    """Write `address`, HOST:PORT of the GCS, to the file where Ray's processes with TMPDIR=`folder` look for it."""
+    (folder / "ray").mkdir(exist_ok=True)
+    (folder / "ray" / "ray_current_cluster").write_text(address)

@@ -35,16 +35,18 @@ class Slots:
         """Whether a run continues with fewer workers when a node is lost."""
         return self.min_workers < self.workers
 
-    def __str__(self) -> str:
-        """Return '4 runs side by side, each with 2 workers of 8 CPUs and 1 GPU'."""
+    @property
+    def resources_of_run(self) -> str:
+        """The resources of one run, such as '2 workers of 8 CPUs and 1 GPU'."""
         resources = plural(self.cpus, "CPU") + (f" and {plural(self.gpus, 'GPU')}" if self.gpus else "")
         num_workers = f"{self.min_workers} to {self.workers}" if self.may_shrink else f"{self.workers}"
-        workers = f"{num_workers} workers of {resources}" if self.workers > 1 else resources
-        return (
-            f"1 run at a time with {workers}"
-            if self.count == 1
-            else f"{self.count} runs side by side, each with {workers}"
-        )
+        return f"{num_workers} workers of {resources}" if self.workers > 1 else resources
+
+    def __str__(self) -> str:
+        """Return '4 runs side by side, each with 2 workers of 8 CPUs and 1 GPU'."""
+        if self.count == 1:
+            return f"1 run at a time with {self.resources_of_run}"
+        return f"{self.count} runs side by side, each with {self.resources_of_run}"
 
 
 def plan_slots(nodes: Iterable[Node], workers: Workers, num_jobs: int, max_concurrent: int) -> Slots:

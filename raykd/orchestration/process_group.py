@@ -9,21 +9,25 @@ authenticated, so what is unpickled from them is signed with a secret that all w
 import os
 import secrets
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
 
 import ray
+import ray.train
 import torch.distributed as dist
+from ray.exceptions import GetTimeoutError
+from ray.train.backend import Backend
 from ray.train.torch import TorchConfig
-from ray.train.torch.config import _set_torch_distributed_env_vars, _TorchBackend
 
 from raykd.cluster.node_address import interface_of
 from raykd.training.group import STUCK
 from raykd.training.messages import share_secret
 
 SECRET_BYTES = 32
+LEAVE_S = 30.0  # how long workers may take to leave the group; after the loss of one of them they may wait without end
 
 
 @dataclass
@@ -39,16 +43,18 @@ class GroupConfig(TorchConfig):
         return cls(backend=backend, timeout_s=int(timeout.total_seconds()), folder=str(storage / "groups"))
 
     @property
-    def backend_cls(self) -> type[_TorchBackend]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backend_cls(self) -> type[Backend]:  # pyright: ignore[reportIncompatibleMethodOverride]
         return _GroupBackend
 
 
-class _GroupBackend(_TorchBackend):
+class _GroupBackend(Backend):
     """Ray Train's backend. It runs in the trainer's controller."""
+
+    share_cuda_visible_devices = True  # NCCL connects the GPUs of a node only if each worker sees all of them
 
     def on_start(self, worker_group, backend_config: GroupConfig) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Start the process group on all workers; for one worker, set only the variables that torchrun sets."""
-        worker_group.execute(_set_torch_distributed_env_vars)
+        worker_group.execute(_set_variables)
         if (size := len(worker_group)) == 1:
             return
         folder = Path(backend_config.folder).absolute()
@@ -61,6 +67,29 @@ class _GroupBackend(_TorchBackend):
             for rank in range(size)
         ]
         ray.get(joining)
+
+    def on_shutdown(self, worker_group, backend_config: GroupConfig) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Let all workers leave the process group. Ray kills them afterwards."""
+        if len(worker_group) > 1:
+            with suppress(GetTimeoutError):
+                ray.get(worker_group.execute_async(_leave), timeout=LEAVE_S)
+
+
+def _set_variables() -> None:
+    """Set the variables that torchrun sets; this runs in each worker."""
+    context = ray.train.get_context()
+    os.environ |= {
+        "RANK": str(context.get_world_rank()),
+        "WORLD_SIZE": str(context.get_world_size()),
+        "LOCAL_RANK": str(context.get_local_rank()),
+        "LOCAL_WORLD_SIZE": str(context.get_local_world_size()),
+        "NODE_RANK": str(context.get_node_rank()),
+    }
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _join(rank: int, size: int, config: GroupConfig, store: str, secret: bytes, is_one_node: bool) -> None:

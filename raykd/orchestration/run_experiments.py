@@ -332,7 +332,7 @@ def _run(
         log(console, f"{slots}; dashboard {dashboard or 'off'}")
         log(console, "starting workers, which takes 10 to 20 seconds")
         with scrape_targets(options.results), Progress(console) as progress:
-            return run_jobs(jobs_on(slots), slots, options, progress.show, should_stop, final_jobs)
+            return run_jobs(jobs_on(slots), slots, options, progress, should_stop, final_jobs)
 
 
 def _require_precisions(jobs: Sequence[Job], slots: Slots) -> None:

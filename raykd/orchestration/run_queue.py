@@ -189,14 +189,18 @@ class RunQueue:
             ready = (s for s in ready if s.failed_on != slot)
         return min(ready, key=lambda s: s.locked_at or 0.0, default=None)
 
+    def live_slots(self, within_s: float = LOST_AFTER_S) -> set[int]:
+        """Return the slots whose last heartbeat is at most `within_s` seconds old."""
+        oldest = time.monotonic() - within_s
+        return {slot for slot, at in self._last_heartbeat.items() if at >= oldest}
+
     def lost_slots(self) -> set[int]:
-        """Return the slots whose last heartbeat is more than LOST_AFTER_S old."""
-        oldest = time.monotonic() - LOST_AFTER_S
-        return {slot for slot, at in self._last_heartbeat.items() if at < oldest}
+        """Return the slots that have started, and whose last heartbeat is more than LOST_AFTER_S old."""
+        return self._last_heartbeat.keys() - self.live_slots()
 
     def _has_other(self, slot: int) -> bool:
         """Return whether another slot than `slot` sends heartbeats."""
-        return bool(self._last_heartbeat.keys() - self.lost_slots() - {slot})
+        return bool(self.live_slots() - {slot})
 
     def finish(self, slot: int, name: str, state: State, reason: str = "", blames_gpu: bool = False) -> None:
         """Record how `slot` ended a job. Jobs that need a failed one are skipped, and so are those that need these.

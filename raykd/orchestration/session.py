@@ -15,15 +15,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import chdir, contextmanager
+from contextlib import chdir, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from raykd.cluster import ray_variables
-from raykd.cluster.group_signals import blocked_in_children, quick_end
+from raykd.cluster.group_signals import blocked_in_children, killed_on_error, quick_end
 from raykd.cluster.private_folders import remove_abandoned_below, remove_old_sessions
-from raykd.cluster.private_ray import commands_folder, private_folder
+from raykd.cluster.private_ray import commands_folder, private_folder, write_current_cluster
 from raykd.cluster.ray_token import make_token, private_environment
 from raykd.cluster.ray_variables import start_timeout_s
 from raykd.errors import ConfigError, RayNotStarted
@@ -45,6 +45,7 @@ _SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     **ray_variables.FEWER_WORKERS,
 }
+_PREFIXES, _NAMES = ("RAY_", "TUNE_"), ("TMPDIR", "no_proxy", "NO_PROXY")  # the variables that a session changes
 CODE = Path(__file__).parents[2]  # the folder that raykd is imported from
 ANSWER_S = 10.0
 SLOW_START = "timed out during startup"  # a part of Ray's message
@@ -58,7 +59,7 @@ def ray_session() -> Iterator[str | None]:
     """Connect to Ray, yield the dashboard's address (None if there is none), and disconnect at the end.
 
     A nested session uses the Ray cluster of the outer session. If this process has called `ray.init` itself, the
-    session uses that Ray cluster and stays connected to it.
+    session uses that Ray cluster and stays connected to it. At the end the environment is as it was before.
 
     Raises ConfigError when RAY_ADDRESS is not HOST:PORT, no Ray cluster answers there, or RAYKD_START_TIMEOUT_S is not
     a time; RayNotStarted when no Ray cluster can be started.
@@ -66,10 +67,20 @@ def ray_session() -> Iterator[str | None]:
     if _open:
         yield _open[-1]
         return
-    if _is_connected():
-        _set_defaults()
-        yield _dashboard_of_connection()
-        return
+    with _kept_environment(), _session_of_connection() if _is_connected() else _new_session() as dashboard:
+        yield dashboard
+
+
+@contextmanager
+def _session_of_connection() -> Iterator[str | None]:
+    """Yield the dashboard's address of the Ray cluster that this process is connected to."""
+    _set_defaults()
+    yield _dashboard_of_connection()
+
+
+@contextmanager
+def _new_session() -> Iterator[str | None]:
+    """Connect to Ray or start it, yield the dashboard's address, and disconnect at the end. See `ray_session`."""
     address, timeout_s = ray_variables.address_in(os.environ), start_timeout_s(os.environ)
     ray_variables.clear(os.environ)
     _set_defaults()
@@ -84,7 +95,10 @@ def ray_session() -> Iterator[str | None]:
             reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
             logs = f"; its logs are in {settings['_temp_dir']}/session_latest/logs" if settings else ""
             raise RayNotStarted(f"Ray did not start ({reason[0]}){logs}") from error
-        session_folder = Path(context.address_info["session_dir"]) if settings else None
+        session_folder = None
+        if settings:
+            session_folder = Path(context.address_info["session_dir"])
+            write_current_cluster(Path(os.environ["TMPDIR"]), context.address_info["gcs_address"])
         token = os.environ.get("RAY_AUTH_TOKEN_PATH")
         dashboard = f"http://{context.dashboard_url}" + (f", token in {token}" if token else "")
         _open.append(dashboard if context.dashboard_url else None)
@@ -119,8 +133,25 @@ def _dashboard_of_connection() -> str | None:
     """Return the dashboard's address of the Ray cluster that this process is connected to."""
     import ray
 
-    context = ray.init(ignore_reinit_error=True, logging_level=logging.ERROR)
+    with _kept_handlers():  # Ray sets its handler of SIGTERM even if the process is connected
+        context = ray.init(ignore_reinit_error=True, logging_level=logging.ERROR)
     return f"http://{context.dashboard_url}" if context.dashboard_url else None
+
+
+@contextmanager
+def _kept_environment() -> Iterator[None]:
+    """Restore the variables that a session sets or removes. A Tuner of the user that follows would read them too."""
+
+    def is_changed_here(name: str) -> bool:
+        return name.startswith(_PREFIXES) or name in _NAMES
+
+    before = {name: value for name, value in os.environ.items() if is_changed_here(name)}
+    try:
+        yield
+    finally:
+        for name in [name for name in os.environ if is_changed_here(name) and name not in before]:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 @contextmanager
@@ -136,13 +167,17 @@ def _kept_handlers() -> Iterator[None]:
 
 
 def _connect(address: str, settings: dict[str, Any], timeout_s: float) -> Any:
-    """Call `ray.init` until it succeeds or `timeout_s` is over. Ray itself tries for 30 s only."""
+    """Call `ray.init` until it succeeds or `timeout_s` is over. Ray itself tries for 30 s only.
+
+    Ray leaves the processes of a failed start running, even after `ray.shutdown`, so they are killed here.
+    """
     import ray
 
-    deadline = time.monotonic() + timeout_s
+    deadline, folder = time.monotonic() + timeout_s, settings.get("_temp_dir", "")
     while True:
         try:
-            return ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **settings)
+            with killed_on_error(folder) if folder else nullcontext():
+                return ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **settings)
         except Exception as error:  # Ray has no specific type for this error
             if SLOW_START not in str(error) or time.monotonic() > deadline:
                 raise
@@ -176,17 +211,14 @@ def _private_ray() -> Iterator[dict[str, Any]]:
             "restart Python and leave `import ray` out, or call ray.init() to use your Ray cluster"
         )
     commands = commands_folder(os.environ)
-    temporary = tempfile.gettempdir()  # tempfile caches it, so this process keeps its TMPDIR
+    tempfile.gettempdir()  # it caches TMPDIR, so this process keeps its own for its files
     remove_abandoned_below(commands.parent)
     remove_old_sessions(commands / "ray")
     folder = commands / f"command-{secrets.token_hex(4)}"
     with private_folder(folder, _token()):
         os.environ |= private_environment(folder)
-        try:
-            dashboard = {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
-            yield dashboard | {"_temp_dir": str(commands / "ray")} | _usable_cpus()
-        finally:
-            os.environ["TMPDIR"] = temporary
+        dashboard = {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
+        yield dashboard | {"_temp_dir": str(commands / "ray")} | _usable_cpus()
 
 
 def _usable_cpus() -> dict[str, int]:

@@ -1,13 +1,11 @@
 """Run a plan's jobs on Ray: one TorchTrainer per slot, all with jobs from one queue."""
 
-import os
 import pickle
 import shutil
-import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -18,14 +16,16 @@ from ray.exceptions import RayError
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-from ray.util.state import list_actors
 
 from raykd.errors import Interrupted, RunFailed, plural
+from raykd.orchestration.controllers import Controllers, Register
 from raykd.orchestration.options import Options
 from raykd.orchestration.parallel_runs import Slots, num_workers_that_fit, plan_slots
 from raykd.orchestration.process_group import GroupConfig
+from raykd.orchestration.progress import Progress
 from raykd.orchestration.retry import max_failures_of_slot
 from raykd.orchestration.run_queue import Job, JobStatus, RunQueue, State
+from raykd.orchestration.slot_watch import SlotWatch
 from raykd.orchestration.stop_signals import delayed_signals
 from raykd.orchestration.worker import WorkerConfig, work
 from raykd.spec.experiment import Workers
@@ -34,10 +34,8 @@ from raykd.store.results_folder import RAY
 from raykd.training.group import STUCK
 
 POLL_S = 0.25
-# How long to wait for trainers to end: one that is still starting takes 5 to 20 s to find that no job is left. A
-# trainer that waits for a lost node never ends by itself.
-END_S = 45.0
-STOPPED_END_S = 5.0  # how long after a stop, when trainers that are still starting have nothing to save
+END_S = 45.0  # how long to wait for the trainers of live slots to end, which takes them seconds
+STOPPED_END_S = 5.0  # how long after a stop, when all runs are saved
 KILL_S = 20.0  # a controller that was just requested takes seconds to start
 KILL_POLL_S = 1.0
 IDLE = timedelta(days=30)  # a worker that a batch leaves out waits for as long as the run takes
@@ -57,11 +55,11 @@ def run_jobs(
     jobs: list[Job],
     slots: Slots,
     options: Options,
-    show: Callable[[list[JobStatus]], None],
+    progress: Progress,
     should_stop: Callable[[], bool],
     final_jobs: Callable[[Sequence[JobStatus]], list[Job]] | None,
 ) -> list[JobStatus]:
-    """Do `jobs` on `slots`, and return how each ended. `show` receives their statuses a few times a second.
+    """Do `jobs` on `slots`, and return how each ended. `progress` shows their statuses a few times a second.
 
     final_jobs: returns the jobs to do after all others; its argument has their statuses.
 
@@ -73,47 +71,102 @@ def run_jobs(
     # Each command has its own folder: a trainer would resume from an earlier one of its name and place, but here only
     # the queue and the runs' folders decide what is resumed.
     storage = options.results.absolute() / RAY / uuid.uuid4().hex[:12]
-    errors: dict[int, BaseException] = {}
-
-    def fit(trainer: TorchTrainer, slot: int) -> None:
-        try:
-            trainer.fit()
-        except Exception as error:  # noqa: BLE001 - reported by _fail_unserved, with the jobs that it affects
-            errors[slot] = error
-
-    trainers = [_trainer(queue, slot, slots, options, storage, len(jobs)) for slot in range(slots.count)]
-    threads = [
-        threading.Thread(target=fit, args=(trainer, slot), daemon=True, name=f"raykd-slot-{slot}")
-        for slot, trainer in enumerate(trainers)
-    ]
-    for thread in threads:
-        thread.start()
+    trainers = _Trainers(storage / "controllers", slots.count)
     try:
-        statuses = _wait(queue, slots, threads, show, should_stop, final_jobs)
-        failures = dict(errors)  # without the errors of the trainers that are killed below
+        trainers.start(lambda slot, callback: _trainer(queue, slot, slots, options, storage, len(jobs), callback))
+        statuses = _wait(queue, slots, trainers, progress, should_stop, final_jobs)
+        failures = dict(trainers.errors)  # without the errors of the trainers that are killed below
     except RayError as error:
         reason = str(error).splitlines()[:1] or [type(error).__name__]
         raise RunFailed(f"the job queue is lost ({reason[0]}); rerun the same command to resume") from error
     finally:
-        _end_threads(threads)
+        trainers.end()
         shutil.rmtree(storage, ignore_errors=True)  # it holds only pointers into the runs' folders
-    show(statuses)
+    progress.show(statuses)
     _fail_unserved(statuses, failures)
     return statuses
+
+
+class _Trainers:
+    """The trainers of all slots, each in a thread that waits for its controller.
+
+    errors: why trainers failed, by slot.
+    """
+
+    def __init__(self, folder: Path, num_slots: int) -> None:
+        self.controllers = Controllers(folder, num_slots)
+        self.errors: dict[int, BaseException] = {}
+        self._threads: list[threading.Thread] = []
+        self._num_slots = num_slots
+
+    def start(self, make_trainer: Callable[[int, Register], TorchTrainer]) -> None:
+        """Start a trainer for each slot."""
+
+        def fit(trainer: TorchTrainer, slot: int) -> None:
+            try:
+                trainer.fit()
+            except Exception as error:  # noqa: BLE001 - reported by _fail_unserved, with the jobs that it affects
+                self.errors.setdefault(slot, error)
+
+        trainers = [make_trainer(slot, self.controllers.register(slot)) for slot in range(self._num_slots)]
+        self._threads = [
+            threading.Thread(target=fit, args=(trainer, slot), daemon=True, name=f"raykd-slot-{slot}")
+            for slot, trainer in enumerate(trainers)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def ended(self) -> set[int]:
+        """The slots whose trainers have ended."""
+        return {slot for slot, thread in enumerate(self._threads) if not thread.is_alive()}
+
+    @property
+    def have_ended(self) -> bool:
+        """Whether all trainers have ended."""
+        return len(self.ended) == len(self._threads)
+
+    def join(self, slots: Iterable[int], timeout_s: float) -> None:
+        """Wait until the trainers of `slots` have ended, for at most `timeout_s`."""
+        end = time.monotonic() + timeout_s
+        for slot in slots:
+            self._threads[slot].join(max(0.0, end - time.monotonic()))
+
+    def give_up(self, slot: int, reason: str) -> None:
+        """Kill the controller of `slot`."""
+        self.errors.setdefault(slot, RunFailed(reason))
+        self.controllers.kill([slot])
+
+    def end(self) -> None:
+        """Kill the controllers for which threads wait, until all have ended or KILL_S have passed; free what they held.
+
+        A controller that is still starting has no process to kill yet, so this tries repeatedly. If Ray were shut down
+        under a waiting thread, this process would end with exit code 1 and a message of Ray, so no signal ends this
+        early.
+        """
+        deadline, every_slot = time.monotonic() + KILL_S, range(self._num_slots)
+        with delayed_signals():
+            are_killed = not self.have_ended
+            while not self.have_ended and time.monotonic() < deadline:
+                self.controllers.kill(every_slot)
+                self.join(every_slot, KILL_POLL_S)
+            if are_killed or self.errors:
+                with suppress(RayError):  # without an answer from Ray nothing is left to free
+                    self.controllers.remove_abandoned_groups(ended=every_slot)
 
 
 def _wait(
     queue: Any,
     slots: Slots,
-    threads: list[threading.Thread],
-    show: Callable[[list[JobStatus]], None],
+    trainers: _Trainers,
+    progress: Progress,
     should_stop: Callable[[], bool],
     final_jobs: Callable[[Sequence[JobStatus]], list[Job]] | None,
 ) -> list[JobStatus]:
     """Wait until all jobs or all trainers have ended, or, after `should_stop`, until all running jobs are saved."""
-    is_stopping = False
-    while any(thread.is_alive() for thread in threads):
-        show(ray.get(queue.statuses.remote()))
+    is_stopping, watch = False, SlotWatch(queue, slots, trainers.controllers, progress.log)
+    while not trainers.have_ended:
+        progress.show(ray.get(queue.statuses.remote()))
         if should_stop() and not is_stopping:
             ray.get(queue.stop.remote())
             is_stopping = True
@@ -122,11 +175,13 @@ def _wait(
             final_jobs = None
         if ray.get(queue.is_over.remote()):
             break
-        if len(ray.get(queue.lost_slots.remote())) == slots.count:
+        for slot, reason in watch.check(trainers.ended).items():
+            trainers.give_up(slot, reason)
+        if ray.get(queue.lost_slots.remote()) and not ray.get(queue.live_slots.remote()):
             _require_nodes_for_one_run(slots)
         time.sleep(POLL_S)
-    lost = ray.get(queue.lost_slots.remote())
-    _join([thread for slot, thread in enumerate(threads) if slot not in lost], STOPPED_END_S if is_stopping else END_S)
+    # A slot without heartbeats has nothing to save, and its trainer may wait for resources without end.
+    trainers.join(ray.get(queue.live_slots.remote()), STOPPED_END_S if is_stopping else END_S)
     return ray.get(queue.statuses.remote())
 
 
@@ -139,36 +194,9 @@ def _require_nodes_for_one_run(slots: Slots) -> None:
         )
 
 
-def _join(threads: list[threading.Thread], timeout_s: float) -> None:
-    end = time.monotonic() + timeout_s
-    for thread in threads:
-        thread.join(max(0.0, end - time.monotonic()))
-
-
-def _end_threads(threads: list[threading.Thread]) -> None:
-    """Kill the controllers for which the threads wait, until all threads have ended or KILL_S have passed.
-
-    A controller that is still starting has no process to kill yet, so this tries repeatedly. If Ray were shut down
-    under a waiting thread, this process would end with exit code 1 and a message of Ray, so no signal ends this early.
-    """
-    end = time.monotonic() + KILL_S
-    with delayed_signals():
-        while any(thread.is_alive() for thread in threads) and time.monotonic() < end:
-            _kill_controllers()
-            _join(threads, KILL_POLL_S)
-
-
-def _kill_controllers() -> None:
-    """Kill the controllers of this command's trainers that have a process. They run on the driver's node."""
-    job = ray.get_runtime_context().get_job_id()
-    with suppress(Exception):  # errors of several packages; without an answer from Ray there is nothing left to try
-        controllers: list[Any] = list_actors(filters=[("class_name", "=", "TrainController"), ("job_id", "=", job)])
-        for actor in controllers:
-            if actor.state == "ALIVE" and actor.pid:
-                os.kill(actor.pid, signal.SIGKILL)
-
-
-def _trainer(queue: Any, slot: int, slots: Slots, options: Options, storage: Path, num_jobs: int) -> TorchTrainer:
+def _trainer(
+    queue: Any, slot: int, slots: Slots, options: Options, storage: Path, num_jobs: int, callback: Register
+) -> TorchTrainer:
     """Return a trainer whose workers do the queue's jobs. When one worker dies, Ray replaces all workers of the slot.
 
     The first replacement requests a job, and the queue returns the job that the slot had.
@@ -203,6 +231,7 @@ def _trainer(queue: Any, slot: int, slots: Slots, options: Options, storage: Pat
             storage_path=str(storage),
             failure_config=FailureConfig(max_failures=max_failures_of_slot(num_jobs)),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
+            callbacks=[callback],  # pyright: ignore[reportArgumentType] - Train also calls those that are no UserCallback
         ),
     )
 

@@ -10,6 +10,7 @@ in that folder, so nothing is copied, and a replacement worker resumes from the 
 import json
 import pickle
 import tempfile
+import threading
 import time
 import traceback
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -46,6 +47,7 @@ from raykd.training.train_one import Logging, RunLocked, locked, train_one
 
 IDLE_POLL_S = 0.2  # seconds between a free slot's requests for a job
 RAY_REPORT_EVERY_S = 30.0
+_failed_report = threading.Event()  # set when a report of this process to Ray Train failed, or did not end in time
 CHUNKS = 16  # one part of a logit cache is split into these; with several workers each chunk is some seconds of work
 
 
@@ -209,7 +211,8 @@ class _RayReports:
     """Send metrics and the pointer to the run's checkpoint to Ray Train.
 
     A thread sends them, because a report waits 0.2 s for Train's controller, and forever on a node that has lost its
-    connection.
+    connection. Train numbers the reports of a process, and each waits for all earlier ones. So after one that failed,
+    this process sends no more. The run's folder has everything that is needed to resume.
     """
 
     def __init__(self, checkpoint: Path, group: Group) -> None:
@@ -233,10 +236,19 @@ class _RayReports:
         if self._sent is None:
             return
         wait([self._sent], timeout=ANSWER_S)
-        if self._sent.done() and (error := self._sent.exception()):
-            print(f"raykd: an epoch could not be reported to Ray Train: {error}")
+        if not self._sent.done():
+            _failed_report.set()
 
     def _send(self, report: EpochReport) -> None:
+        if _failed_report.is_set():
+            return
+        try:
+            self._send_to_train(report)
+        except Exception as error:  # noqa: BLE001 - a report that fails does not fail the run
+            _failed_report.set()
+            print(f"raykd: an epoch could not be reported to Ray Train, nor will later ones: {error}")
+
+    def _send_to_train(self, report: EpochReport) -> None:
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "pointer.json").write_text(json.dumps({"checkpoint": str(self._checkpoint)}))
             pointer = ray.train.Checkpoint.from_directory(folder) if self._group.is_first else None

@@ -70,7 +70,7 @@ def test_the_head_has_the_jobs_ports_and_folder_and_a_local_dashboard() -> None:
     arguments = command()
     names = ("port", "dashboard-port", "ray-client-server-port", "dashboard-agent-listen-port")
     assert [option(arguments, name) for name in names] == ["20000", "20001", "20002", "20003"]
-    assert option(arguments, "temp-dir") == "/tmp/rk-1000-4711/r"
+    assert option(arguments, "temp-dir") == "/tmp/rk-1000-4711/ray"
     assert option(arguments, "dashboard-host") == "127.0.0.1"
 
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -226,19 +227,21 @@ def test_second_ctrl_c_ends_a_starting_command_with_one_line_of_raykd(tmp_path: 
     assert ended.errors == ["raykd: interrupted; what was saved is kept; rerun the same command to resume"]
 
 
-def test_controller_that_starts_late_is_killed_too(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_controller_that_starts_late_is_killed_too(
+    cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from raykd.orchestration import trainers  # imports ray, before which the token must exist
 
     is_killed, attempts = threading.Event(), []
 
-    def kill() -> None:
-        attempts.append(1)
+    def kill(slots: object) -> None:
+        attempts.append(slots)
         if len(attempts) == 3:
             is_killed.set()
 
-    monkeypatch.setattr(trainers, "_kill_controllers", kill)
     monkeypatch.setattr(trainers, "KILL_POLL_S", 0.01)
-    thread = threading.Thread(target=is_killed.wait, daemon=True)
-    thread.start()
-    trainers._end_threads([thread])
-    assert len(attempts) == 3 and not thread.is_alive()
+    started = trainers._Trainers(tmp_path / "controllers", num_slots=1)
+    monkeypatch.setattr(started.controllers, "kill", kill)
+    started.start(lambda slot, callback: SimpleNamespace(fit=is_killed.wait))  # pyright: ignore[reportArgumentType]
+    started.end()
+    assert len(attempts) == 3 and started.have_ended

@@ -187,7 +187,7 @@ def test_a_thread_uses_the_ray_that_the_script_has_started_and_leaves_it_connect
         import threading
         import ray
 
-        ray.init(num_cpus=2, num_gpus=0, logging_level="ERROR", log_to_driver=False)
+        ray.init("local", num_cpus=2, num_gpus=0, logging_level="ERROR", log_to_driver=False)
         from test_library import TINY
         import raykd
 

@@ -1,8 +1,10 @@
 """One command's private Ray cluster: it requires the token, only its user can read its files, and it ends cleanly."""
 
+import io
 import os
 import re
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -14,14 +16,17 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import psutil
 import pytest
 from experiment_runs import Command, command, environment, wait_until
+from rich.console import Console
 
 from raykd.errors import ConfigError, Interrupted, RayNotStarted
 from raykd.orchestration import session
+from raykd.orchestration.stop_signals import stop_signals
 
 # Ray starts in other processes here; a group, since they would slow each other down.
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
@@ -107,6 +112,16 @@ def test_only_this_user_can_read_the_files(private: Private) -> None:
     assert private.folder in private.token.parents
 
 
+def test_state_api_in_rays_processes_finds_their_own_cluster_beside_another(private: Private, cluster: str) -> None:
+    """Train finds out by it that a controller has died, and frees what the controller's workers used."""
+    import ray
+    from ray.util.state import get_node
+
+    node_id = ray.get_runtime_context().get_node_id()
+    node: Any = ray.get(ray.remote(num_cpus=0)(lambda: get_node(node_id)).remote())
+    assert node is not None and node.node_id == node_id
+
+
 @pytest.mark.nightly
 def test_stopped_command_leaves_no_process_and_no_token(private: Private) -> None:
     processes = psutil.Process(private.command.process.pid).children(recursive=True)
@@ -165,6 +180,76 @@ def test_command_whose_ray_does_not_start_ends_with_the_exit_code_of_an_interrup
             pytest.fail("the session began without a Ray cluster")
     assert ray.calls == ["init"]
     assert caught.value.exit_code == Interrupted.exit_code
+
+
+HALF_STARTED = """
+import sys
+import psutil
+from ray._private import services
+from raykd.orchestration import session
+
+def fail(*_):
+    raise Exception("The current node timed out during startup.")
+
+services.get_node = fail
+settings = {"_temp_dir": sys.argv[1], "include_dashboard": False, "num_cpus": 1}
+try:
+    session._connect("local", settings, timeout_s=float(sys.argv[2]))
+except Exception as error:
+    print(error)
+children = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+print("left:", [child.name() for child in children])
+"""
+
+
+def test_start_that_fails_leaves_no_process(folder: Path) -> None:
+    words = [sys.executable, "-c", HALF_STARTED, str(folder), "2"]
+    done = subprocess.run(words, env=environment(cpus=1), capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.splitlines() == ["The current node timed out during startup.", "left: []"]
+
+
+def test_session_of_a_connected_process_keeps_the_handlers_of_signals(
+    cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With Ray's handler SIGTERM would end the command without saving."""
+    monkeypatch.setattr(session, "_open", [])  # as if the test itself had called ray.init
+    with stop_signals(Console(file=io.StringIO())) as stopped:
+        handler = signal.getsignal(signal.SIGTERM)
+        with session.ray_session():
+            assert signal.getsignal(signal.SIGTERM) is handler
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stopped.wait(10)
+
+
+def test_session_of_a_connected_process_leaves_its_environment_unchanged(
+    cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Tuner of the user that follows writes its own files again."""
+    monkeypatch.setattr(session, "_open", [])
+    for name in session._SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RAY_AIR_NEW_OUTPUT", "1")
+    before = dict(os.environ)
+    with session.ray_session():
+        assert os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] == "1"
+        assert os.environ["RAY_AIR_NEW_OUTPUT"] == "1"
+    assert dict(os.environ) == before
+
+
+def test_private_session_leaves_the_environment_unchanged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "_open", [])
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
+    monkeypatch.setattr(session, "_connect", lambda *_: environs.append(dict(os.environ)) or 1 / 0)
+    environs: list[dict[str, str]] = []
+    with mock.patch.dict(os.environ, LEFTOVERS | {"RAYKD_TMP": str(folder)}):
+        for name in ("RAY_ADDRESS", "TMPDIR"):
+            os.environ.pop(name, None)
+        before = dict(os.environ)
+        with pytest.raises(RayNotStarted), session.ray_session():
+            pytest.fail("the session began without a Ray cluster")
+        assert dict(os.environ) == before
+    (during,) = environs
+    assert "RAY_NAMESPACE" not in during and during["RAY_AUTH_MODE"] == "token" and str(folder) in during["TMPDIR"]
 
 
 @pytest.mark.parametrize(("num_cpus", "settings"), [(8, {"num_cpus": 8}), (128, {})])

@@ -18,6 +18,7 @@ from raykd.orchestration.run_queue import Job, State
 from raykd.store.run_store import RunStore
 from raykd.training.failure import CaptureFailed, UnusableGpu
 from raykd.training.group import SINGLE_WORKER, Group
+from raykd.training.hooks import EpochReport
 from raykd.training.teacher.choose import PlannedCache
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
@@ -269,3 +270,32 @@ def test_short_lock_of_a_reader_does_not_make_a_run_wait(cluster: str, tmp_path:
     assert state is State.FAILED and "no-data-here" not in reason, (
         "the queue is missing here: it got as far as a report"
     )
+
+
+@pytest.mark.parametrize("is_slow", [False, True], ids=["fails", "does not end"])
+def test_no_epoch_is_reported_to_ray_train_after_a_report_that_failed(
+    is_slow: bool, cluster: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Train counts the failed report, and each later one would wait for it without end."""
+    import ray.train
+
+    from raykd.orchestration import worker
+
+    calls, end = [], threading.Event()
+
+    def report(*_: object, **__: object) -> None:
+        calls.append(1)
+        if not is_slow:
+            raise OSError(5, "Input/output error")
+        end.wait(60)
+
+    monkeypatch.setattr(ray.train, "report", report)
+    monkeypatch.setattr(worker, "ANSWER_S", 0.2)
+    monkeypatch.setattr(worker, "_failed_report", threading.Event())
+    began = time.monotonic()
+    for _ in range(3):
+        reports = worker._RayReports(tmp_path, SINGLE_WORKER)
+        reports.add(EpochReport("run", 2, 3, {"loss": 1.0}, 1.0, 1.0, 1.0, 1.0, 0.1, 1.0, 1.0))
+        reports.flush()
+    end.set()
+    assert len(calls) == 1 and time.monotonic() - began < 2
