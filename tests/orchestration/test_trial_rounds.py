@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from experiment_runs import NO_DATA
 from rich.console import Console
-from search_runs import changed
+from search_runs import changed, run_search
 
 from raykd.errors import ConfigError, Interrupted
 from raykd.orchestration.options import Options
@@ -240,6 +240,13 @@ def test_search_requires_all_workers_of_a_trial(cluster: str, tmp_path: Path, mo
     message = r"workers\.count = 5, .*the nodes have room for 3 .*workers\.min_count does not apply to the trials"
     with pytest.raises(ConfigError, match=message):
         _slots(command(Workers(count=5, min_count=2)), num_concurrent=1)
+
+
+def test_search_without_room_for_a_trials_workers_trains_nothing(cluster: str, tmp_path: Path) -> None:
+    ended = run_search(tmp_path, replace(changed(), workers=Workers(count=5, min_count=2, cpus=1)))
+    (line,) = ended.error.splitlines()
+    assert ended.exit_code == 2 and "workers.count = 5" in line and "the nodes have room for 2" in line
+    assert not list(tmp_path.rglob("run.json"))
 
 
 def test_round_is_stopped_when_the_nodes_have_no_room_for_one_trial(controlled: Controlled) -> None:
