@@ -71,8 +71,9 @@ class _GroupBackend(Backend):
     def on_shutdown(self, worker_group, backend_config: GroupConfig) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Let all workers leave the process group. Ray kills them afterwards."""
         if len(worker_group) > 1:
+            leaving: list[Any] = worker_group.execute_async(_leave)
             with suppress(GetTimeoutError):
-                ray.get(worker_group.execute_async(_leave), timeout=LEAVE_S)
+                ray.get(leaving, timeout=LEAVE_S)
 
 
 def _set_variables() -> None:
