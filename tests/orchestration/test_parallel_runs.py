@@ -133,6 +133,11 @@ def test_nodes_without_cpus_are_refused_without_an_empty_list(nodes: list[dict[s
     assert str(raised.value) == ("workers.cpus = 1, workers.gpus = 0: no node has a CPU; start Ray on a node with CPUs")
 
 
+def test_a_node_with_one_cpu_is_no_node_without_cpus() -> None:
+    with pytest.raises(ConfigError, match=r"no node has as many \(1 CPU, 0 GPUs\)"):
+        plan_slots([{"CPU": 1.0}], Workers(cpus=2), 1, 1)
+
+
 @pytest.mark.parametrize(
     ("slots", "text"),
     [

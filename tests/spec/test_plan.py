@@ -319,7 +319,8 @@ def test_baselines_need_no_weights_of_the_teacher() -> None:
         ({"student": recipe(batch_size=201)}, "student.batch_size = 201: must be at most 200, the number of its"),
         (
             {"student": recipe(augmentation=Augmentation(cutout=8))},
-            "student.augmentation.cutout = 8: must be less than 8 pixels, the side of the images; --set",
+            "student.augmentation.cutout = 8: must be less than 8 pixels, the side of the images; "
+            "--set student.augmentation.cutout=4 is usual",
         ),
         ({"teacher": recipe(augmentation=Augmentation(cutout=9))}, "teacher.augmentation.cutout = 9"),
         ({"teacher": recipe(batch_size=300)}, "teacher.batch_size = 300: must be at most 200, the number of its"),
