@@ -14,11 +14,13 @@ from raykd.config.field_text import field_texts
 from raykd.config.typed import kinds, options_of, type_hints
 from raykd.errors import ConfigError
 from raykd.spec.optimizers import NamedOptimizer
+from raykd.spec.search import Search
 
 NUMBER = r"(\d+(?:\.\d+)?(?:e-?\d+)?)"
 AT_LEAST = re.compile(rf"\b{NUMBER} or more\b|\bat least {NUMBER}\b")
 ABOVE = re.compile(rf"\babove {NUMBER}\b")
 INTERVAL = re.compile(rf"\bin ([\[(]){NUMBER}, {NUMBER}([\])])")
+FROM_TO = re.compile(rf", {NUMBER} to {NUMBER}(?:;|$)")
 TINY = 1e-3
 
 
@@ -31,29 +33,33 @@ class Limit(NamedTuple):
     is_allowed: bool
 
 
-def limits_in(text: str) -> Iterator[tuple[float, bool]]:
-    """Yield values at and beyond the ends of the ranges in a description, and whether each is allowed."""
+def limits_in(text: str, number: type, step: float) -> Iterator[tuple[float, bool]]:
+    """Yield values at the ends of the ranges in a description and one `step` beyond, and whether each is allowed."""
     for match in AT_LEAST.finditer(text):
-        low = float(match[1] or match[2])
-        yield from ((low, True), (low - TINY, False))
+        low = number(match[1] or match[2])
+        yield from ((low, True), (low - step, False))
     for match in ABOVE.finditer(text):
-        yield from ((float(match[1]), False), (float(match[1]) + TINY, True))
-    for opening, low, high, closing in (match.groups() for match in INTERVAL.finditer(text)):
-        yield from ((float(low), opening == "["), (float(low) - TINY, False))
-        yield from ((float(high), closing == "]"), (float(high) + TINY, False))
+        yield from ((number(match[1]), False), (number(match[1]) + step, True))
+    intervals = [match.groups() for match in INTERVAL.finditer(text)]
+    intervals += [("[", match[1], match[2], "]") for match in FROM_TO.finditer(text)]
+    for opening, low, high, closing in intervals:
+        yield from ((number(low), opening == "["), (number(low) - step, False))
+        yield from ((number(high), closing == "]"), (number(high) + step, False))
 
 
 def limits() -> Iterator[Limit]:
     """Yield the limits of all fields that are numbers, of every kind that has a default for each field."""
     for cls in kinds(Config).values():
         has_defaults = all(item.default is not MISSING or item.default_factory is not MISSING for item in fields(cls))
-        is_abstract = cls is NamedOptimizer  # its subclasses are made for each optimizer of torch and timm
-        if is_abstract or not (cls.__module__.startswith("raykd.") and has_defaults):
+        # The subclasses of NamedOptimizer are made for each optimizer of torch and timm. A search requires a space.
+        if cls in (NamedOptimizer, Search) or not (cls.__module__.startswith("raykd.") and has_defaults):
             continue
         texts = field_texts(cls)
         for item in fields(cls):
-            if float in options_of(type_hints(cls)[item.name]):
-                yield from (Limit(cls, item.name, *limit) for limit in limits_in(texts.get(item.name, "")))
+            options, text = options_of(type_hints(cls)[item.name]), texts.get(item.name, "")
+            for number, step in ((float, TINY), (int, 1)):
+                if number in options:
+                    yield from (Limit(cls, item.name, *limit) for limit in limits_in(text, number, step))
 
 
 LIMITS = list(limits())

@@ -53,6 +53,21 @@ def test_the_short_name_of_every_run_names_it(results):
 
 
 @pytest.mark.parametrize(
+    ("digits", "expected"),
+    [
+        (("aaaaaa1111", "aaaaaa2222", "bbbbbb3333"), {"aaaaaa1", "aaaaaa2", "bbbbbb"}),
+        (("aaaaaa1111", "bbbbbb2222", "bbbbbb3333"), {"aaaaaa", "bbbbbb2", "bbbbbb3"}),
+    ],
+)
+def test_a_short_name_has_only_the_digits_that_distinguish_it(tmp_path, digits, expected):
+    for number, text in enumerate(digits):
+        path = tmp_path / "cnn" / f"baseline-net-s{number}-{text}" / "run.json"
+        path.parent.mkdir(parents=True)
+        path.write_text("{}")
+    assert set(short_names(tmp_path).values()) == expected
+
+
+@pytest.mark.parametrize(
     "place", ["teachers/.removed-0123456789ab", ".before_migration/teacher-resnet8-s0-0123456789ab"]
 )
 def test_a_run_that_is_being_removed_or_was_set_aside_has_no_name(tmp_path, place):
