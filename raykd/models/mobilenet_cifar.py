@@ -24,7 +24,9 @@ class MobileNetV2(BuiltInModel):
     """Inverted residual blocks with depthwise convolutions."""
 
     kind: ClassVar[str] = "mobilenet_v2"
-    width: Annotated[float, AtMost(16)] = 0.5  # multiplies all channels, at least 0.0625; the embedding keeps 1280
+    width: Annotated[float, AtMost(16)] = (
+        0.5  # multiplies all channels, at least 0.0625; the embedding never has fewer than 1280
+    )
     expansion: Annotated[int, AtMost(64)] = 6  # factor of the channels inside a block
     weights: str = ""  # a file to start from; empty for random weights
 

@@ -1,8 +1,8 @@
 """Python objects that the first worker of a group sends to the others, signed, so that no stranger can send one.
 
-Objects are pickled, and unpickling can execute code. gloo authenticates no connection: whoever connects to a worker's
-port before its peer does is taken for the peer. Each message therefore has an HMAC (RFC 2104) of a secret that the
-workers receive over Ray, whose connections require the job's token.
+Objects are pickled, and unpickling can execute code. gloo authenticates no connection: a process that connects to
+a worker's port before its peer does is taken for the peer. Each message therefore has an HMAC (RFC 2104) of a secret
+that the workers receive over Ray, whose connections require the job's token.
 """
 
 import hashlib

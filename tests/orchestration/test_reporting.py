@@ -87,7 +87,7 @@ def test_runs_record_how_many_images_they_trained_on(trained: tuple[Path, Plan])
 
 
 def test_a_done_run_without_its_weights_does_not_end_the_report(trained: tuple[Path, Plan], tmp_path: Path) -> None:
-    """Whoever removes best.safetensors may also have removed its SHA-256 from run.json."""
+    """A user who removes best.safetensors may also have removed its SHA-256 from run.json."""
     results = tmp_path / "results"
     shutil.copytree(trained[0], results)
     for run in of_stage(trained[1], "distilled"):

@@ -60,7 +60,7 @@ def test_an_outlier_that_would_take_half_of_the_axis_is_an_arrow_with_its_gain(r
 
 
 def test_methods_with_similar_gains_and_two_of_few_methods_are_to_scale(results):
-    """Of three methods none is an outlier, however far it is."""
+    """A quarter of three methods is less than one method."""
     for scores in (NEAR | {"sp": (79.4, 80.6, 81.5)}, {"kd": NEAR["kd"], "dkd": NEAR["dkd"], "at": FAR}):
         drawing = drawing_of(results, scores)
         assert len(means(drawing.figure.axes[0])) == len(scores) and "Beyond the axis" not in drawing.caption

@@ -39,7 +39,7 @@ def test_networks_epochs_method_and_images_are_named(results):
 
 def test_counts_that_the_plan_leaves_open_are_those_of_the_runs(results):
     *_, sentence = write(results, num_train_images=None)
-    assert sentence == "All other images of the training split are for training"
+    assert sentence == "Data: cifar10 with 5,000 validation and 10,000 test images"
     write(results)
     results.write("cnn/baseline-net-s0-ab12/costs.json", COSTS)
     assert lead_sentences(load(results.root).summaries[0])[1] == (
@@ -47,12 +47,16 @@ def test_counts_that_the_plan_leaves_open_are_those_of_the_runs(results):
     )
 
 
-def test_fewer_images_for_the_students_and_an_imported_teacher_are_named(results):
-    check = {"val_top1": 94.0, "num_images": 5000}
-    networks, data, teacher = write(results, {"imported": check, "num_train_images": 45_000}, student_images=100)
-    assert networks == "resnet8 (15 epochs) distilled from resnet18 (imported) with kd"
+def test_fewer_images_for_the_students_than_for_the_teacher_are_named(results):
+    _, data, teacher = write(results, {"num_train_images": 45_000}, student_images=100)
     assert data.startswith("Data: cifar10 with 100 training, ")
     assert teacher == "The teacher trains on 45,000 images"
+
+
+def test_the_training_images_of_an_imported_teacher_are_not_known(results):
+    networks, data = write(results, {"imported": {"val_top1": 94.0, "num_images": 5000}}, student_images=100)
+    assert networks == "resnet8 (15 epochs) distilled from resnet18 (imported) with kd"
+    assert data.startswith("Data: cifar10 with 100 training, ")
 
 
 def test_a_family_whose_students_have_not_started_has_networks_method_and_seeds(results):

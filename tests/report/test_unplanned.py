@@ -57,7 +57,7 @@ def test_a_run_of_another_seed_or_method_differs_in_that_alone(results):
 
 
 def test_runs_without_a_result_on_the_test_split_and_trials_are_not_counted(results):
-    """Those that a search confirms without success are trained, and not evaluated on the test split."""
+    """The losing candidates of a search are trained, but not evaluated on the test split."""
     plan_two_methods(results)
     results.run("cnn", "distilled", 3, None, name="d-confirmed")
     results.run("cnn", "distilled", 4, name="d-failed", status="failed")

@@ -7,16 +7,13 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from raykd.errors import flattened, plural
 from raykd.outputs import HISTORY_COLUMNS
 from raykd.spec.published import PublishedPair
 from raykd.spec.stages import Stage
 from raykd.store.records import Costs, Metrics, RunRecord
-
-if TYPE_CHECKING:
-    from raykd.report.read.unplanned import UnplannedRuns
 
 State = Literal["not started", "running", "interrupted", "failed", "not evaluated", "evaluated"]
 
@@ -118,6 +115,18 @@ class RunResult:
 
 
 @dataclass(frozen=True)
+class UnplannedRuns:
+    """The names of the runs, how many there are of each method, and the fields in which they differ from the plan.
+
+    A baseline counts as the method 'baseline'. Fields are the paths of --set.
+    """
+
+    names: tuple[str, ...]
+    methods: Mapping[str, int]
+    fields: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Family:
     """A plan and its runs in the plan's order. compared: distilled runs by method, if several are compared.
 
@@ -132,7 +141,7 @@ class Family:
     published: PublishedPair | None = None
     command: str = ""
     experiment: Mapping[str, Any] = field(default_factory=dict)
-    unplanned: "UnplannedRuns | None" = None
+    unplanned: UnplannedRuns | None = None
 
     @property
     def all_runs(self) -> tuple[RunResult, ...]:

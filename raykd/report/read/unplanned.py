@@ -1,32 +1,19 @@
 """The evaluated runs in a family's folder that are not in its plan, such as those of an earlier command.
 
-The report leaves them out, and one warning counts them: whoever reads a result on the test split must know how many
+The report leaves them out, and one warning counts them: a reader of a result on the test split must know how many
 other configurations were evaluated on it.
 """
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from raykd.errors import ConfigError, flattened, plural
 from raykd.on_disk import find, is_file
-from raykd.report.read.records import RunResult
+from raykd.report.read.records import RunResult, UnplannedRuns
 from raykd.store.records import PlanRecord, RunRecord
 from raykd.store.run_folder import RunFolder
-
-
-@dataclass(frozen=True)
-class UnplannedRuns:
-    """The names of the runs, how many there are of each method, and the fields in which they differ from the plan.
-
-    A baseline counts as the method 'baseline'. Fields are the paths of --set.
-    """
-
-    names: tuple[str, ...]
-    methods: Mapping[str, int]
-    fields: tuple[str, ...]
 
 
 def unplanned_runs(family: Path, plan: PlanRecord, planned: Sequence[RunResult]) -> UnplannedRuns | None:

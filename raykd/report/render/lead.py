@@ -86,17 +86,14 @@ def _data_of(family: Family) -> Mapping[str, Any]:
 
 
 def _about_other_training_images(family: Family, data: Mapping[str, Any]) -> list[str]:
-    """Return a sentence on the teacher's training images if the students train on fewer, or on a number not recorded.
+    """Return a sentence on the teacher's training images if the students train on fewer, and the number is known.
 
-    Runs of earlier versions do not record how many images they train on if these are all that validation leaves.
+    It is not known before the teacher has ended, and for imported weights.
     """
-    if data.get("student_images") is None:
-        number = _num_training_images(family, data, "baseline", "distilled")
-        is_known = number is not None or data.get("val_images") is None
-        return [] if is_known else ["All other images of the training split are for training"]
+    if data.get("student_images") is None or any(record.imported for record in _records(family, "teacher")):
+        return []
     number = _num_training_images(family, {**data, "student_images": None}, "teacher")
-    images = "all other images of the training split" if number is None else f"{number:,} images"
-    return [f"The teacher trains on {images}"]
+    return [] if number is None else [f"The teacher trains on {number:,} images"]
 
 
 def _num_training_images(family: Family, data: Mapping[str, Any], *stages: Stage) -> int | None:
