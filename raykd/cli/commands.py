@@ -20,8 +20,10 @@ from raykd.cli.command_parts import command_parts, run_program
 from raykd.cli.experiment_file import Flag, apply_settings, load_experiment, load_experiments, settings_by_family
 from raykd.cli.options import parser_of
 from raykd.cli.paper_output import check_paper_flags, write_tables
+from raykd.config.custom_file import is_path
 from raykd.errors import COMMAND, ConfigError, shortened
 from raykd.methods import KD, AlphaWeighted, FeatureKD
+from raykd.models import find
 from raykd.models.hf_files import PREFIX as HF_PREFIX
 from raykd.on_disk import is_folder
 from raykd.spec.experiment import Experiment
@@ -300,12 +302,21 @@ def _experiments_of(arguments: Namespace) -> Sequence[Experiment]:
 
 
 def _file_of(arguments: Namespace, model: str | None) -> str:
-    """Return the experiment of a single-stage command: that of --experiment, or the default for the family of `model`.
+    """Return the experiment of a single-stage command: that of --experiment, or the default for `model`.
 
     Commands for different stages reuse each other's runs if they have the same experiment.
     """
-    family = "vit" if model and ("vit" in model or "deit" in model) else "cnn"
-    return arguments.experiment or f"distill_{family}"
+    return arguments.experiment or ("distill_vit" if model and _is_vit(model) else "distill_cnn")
+
+
+def _is_vit(model: str) -> bool:
+    """Return whether a model's name stands for a ViT. It does not for a user's class, nor if the name is unknown."""
+    if is_path(model):
+        return False
+    try:
+        return find(model).is_vit
+    except ConfigError:  # the recipe raises it again, with the flag
+        return False
 
 
 def _with_teacher_model(flags: list[Flag]) -> list[Flag]:
