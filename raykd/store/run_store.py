@@ -40,8 +40,8 @@ class RunStore:
 
     @classmethod
     def of(cls, folder: RunFolder) -> Self:
-        """Return the store of a run's `folder`, which is <results>/<family>/<run>."""
-        return cls(folder.path.parents[1])
+        """Return the store of the run or trial in `folder`."""
+        return cls(folder.results)
 
     def folder(self, run: Run) -> RunFolder:
         return RunFolder(self.results / run.family / run.name)
