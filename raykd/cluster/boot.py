@@ -43,7 +43,7 @@ from raykd.cluster.ray_start import (
     physical_memory_bytes,
     ray_environment,
 )
-from raykd.cluster.ray_variables import start_timeout_s
+from raykd.cluster.ray_variables import pinning, start_timeout_s
 from raykd.cluster.requeue import max_requeues, requeue, resume_command
 from raykd.cluster.slurm_commands import running_job
 from raykd.cluster.staging import planned_staging
@@ -135,6 +135,8 @@ def _log_start(allocation: Allocation, details: JobDetails | None, environ: Mapp
     nodes = ", ".join(str(node) for node in allocation.nodes)
     has_mps = any(node.num_gpus for node in allocation.nodes) and is_mps_requested(environ)
     log.write(f"job {allocation.job_id} on {nodes}{restarts}: starting {'MPS and ' if has_mps else ''}Ray")
+    if ignored := pinning(environ):
+        log.write(f"warning: {ignored}")
     if details is not None and (head := allocation.head).name in details.allocations:
         for difference in differences(details, environ, head.name, head.num_cpus):
             log.write(f"warning: {difference}")
