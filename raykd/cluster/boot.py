@@ -33,7 +33,7 @@ from raykd.cluster.limits import raise_limits
 from raykd.cluster.mps import is_requested as is_mps_requested
 from raykd.cluster.node_address import head_address
 from raykd.cluster.ports import find_ports
-from raykd.cluster.preemption import StepWatch, preempt_mode, save_time_s
+from raykd.cluster.preemption import UNKNOWN, StepWatch, preempt_mode, save_time_s
 from raykd.cluster.progress_record import MAX_STALLED, ProgressRecord, progress_digest
 from raykd.cluster.ray_cluster import ClusterConfig, RayCluster
 from raykd.cluster.ray_start import (
@@ -43,8 +43,8 @@ from raykd.cluster.ray_start import (
     physical_memory_bytes,
     ray_environment,
 )
-from raykd.cluster.ray_variables import start_timeout_s
-from raykd.cluster.requeue import max_requeues, requeue
+from raykd.cluster.ray_variables import pinning, start_timeout_s
+from raykd.cluster.requeue import max_requeues, requeue, resume_command
 from raykd.cluster.slurm_commands import running_job
 from raykd.cluster.staging import planned_staging
 from raykd.cluster.submissions import experiment_command
@@ -110,8 +110,13 @@ def _boot(experiment: Sequence[str], environ: Mapping[str, str], log: JobLog, si
         log.write(str(error))
         end.code = error.exit_code
     try:
-        if experiment and end.code == Interrupted.exit_code and (cause := _cause(allocation, signals, end)):
-            is_requeued = requeue(allocation, experiment, limit, _refusal(record, cause, end), log.write)
+        if experiment and end.code == Interrupted.exit_code:
+            resume, cause = resume_command(allocation, experiment), _cause(allocation, signals, end)
+            if cause:
+                may_be_cancelled, refusal = cause.endswith(UNKNOWN), _refusal(record, cause, end)
+                is_requeued = requeue(allocation, resume, limit, refusal, log.write, may_be_cancelled)
+            else:
+                log.write(f"interrupted; to resume: {resume}")
         return end.code
     finally:
         if not is_requeued:
@@ -130,6 +135,8 @@ def _log_start(allocation: Allocation, details: JobDetails | None, environ: Mapp
     nodes = ", ".join(str(node) for node in allocation.nodes)
     has_mps = any(node.num_gpus for node in allocation.nodes) and is_mps_requested(environ)
     log.write(f"job {allocation.job_id} on {nodes}{restarts}: starting {'MPS and ' if has_mps else ''}Ray")
+    if ignored := pinning(environ):
+        log.write(f"warning: {ignored}")
     if details is not None and (head := allocation.head).name in details.allocations:
         for difference in differences(details, environ, head.name, head.num_cpus):
             log.write(f"warning: {difference}")

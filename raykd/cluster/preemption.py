@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from raykd.cluster.allocation import Node, without_step_requests
 from raykd.cluster.ray_process import stop_gracefully
 from raykd.cluster.ray_start import srun
-from raykd.cluster.slurm_commands import field_in, show_job, slurm_output
+from raykd.cluster.slurm_commands import SlurmError, field_in, show_job, slurm_output
 from raykd.errors import ConfigError
 
 TERMINATED = 128 + 15  # srun's exit code for a step that SIGTERM ended
 KILL_WAIT_S = 30.0  # Slurm's default
 TEARDOWN_S = 3.0  # ending Ray and removing the job's folder
+UNKNOWN = "unknown"
 ANSWER_S = 5.0  # slurmctld has to answer while Slurm waits for the job
 
 
@@ -42,14 +43,20 @@ class StepWatch:
 
 
 def preempt_mode(slurm_id: str, timeout_s: float = ANSWER_S) -> str:
-    """Return 'REQUEUE' or 'CANCEL' if the job is running and being preempted, otherwise ''."""
+    """Return 'REQUEUE', 'CANCEL' or UNKNOWN if the job is running and being preempted, otherwise ''.
+
+    The mode is unknown if a compute node cannot ask for it: many have no sacctmgr, or cannot reach Slurm's database.
+    """
     try:
         job = show_job(slurm_id, timeout_s)
-        if job.get("JobState") != "RUNNING" or job.get("PreemptTime", "None") in ("None", "N/A", ""):
-            return ""
-        return "CANCEL" if "CANCEL" in _configured_mode(job) else "REQUEUE"
     except ConfigError:  # Slurm is busy
         return ""
+    if job.get("JobState") != "RUNNING" or job.get("PreemptTime", "None") in ("None", "N/A", ""):
+        return ""
+    try:
+        return "CANCEL" if "CANCEL" in _configured_mode(job) else "REQUEUE"
+    except SlurmError:
+        return UNKNOWN
 
 
 def _configured_mode(job: Mapping[str, str]) -> str:
