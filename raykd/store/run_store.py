@@ -2,6 +2,8 @@
 
 ray_results/<family>/<run>/    see run_folder.py          ray_results/<family>/plan.json
 ray_results/teachers/<run>/    the teachers of all families
+
+Imports no torch.
 """
 
 import os
@@ -10,7 +12,7 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from filelock import FileLock
 
@@ -20,11 +22,13 @@ from raykd.config.codec import write_record
 from raykd.errors import ConfigError
 from raykd.file_lock import holding, lock_at
 from raykd.provenance import command_line
-from raykd.spec.plan import Plan, Run
 from raykd.spec.stages import Stage
 from raykd.store.records import CommandParts, PlanRecord, read_plan
 from raykd.store.results_folder import LOGIT_CACHES, PLAN_LOCK, PLAN_WAIT_S, require_writable
 from raykd.store.run_folder import RunFolder, Status
+
+if TYPE_CHECKING:  # it loads torch
+    from raykd.spec.plan import Plan, Run
 
 
 @dataclass(frozen=True)
@@ -43,10 +47,10 @@ class RunStore:
         """Return the store of the run or trial in `folder`."""
         return cls(folder.results)
 
-    def folder(self, run: Run) -> RunFolder:
+    def folder(self, run: "Run") -> RunFolder:
         return RunFolder(self.results / run.family / run.name)
 
-    def status(self, run: Run) -> Status:
+    def status(self, run: "Run") -> Status:
         """Return the status of `run`. Raises DamagedFile if its folder holds the run.json of another run."""
         return self.folder(run).status(run.fingerprint)
 
@@ -88,7 +92,7 @@ class RunStore:
     def _plan_lock(self) -> FileLock:
         return lock_at(self.results / PLAN_LOCK)
 
-    def write_plan(self, plan: Plan, command_parts: CommandParts | None = None) -> set[str]:
+    def write_plan(self, plan: "Plan", command_parts: CommandParts | None = None) -> set[str]:
         """Write the runs of the family's report to <family>/plan.json. Stages that are not planned are kept.
 
         command_parts: those of the command line, if it is one of raykd's. Returns the names of the runs that this
