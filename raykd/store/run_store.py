@@ -7,7 +7,6 @@ Imports no torch.
 """
 
 import os
-import uuid
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 
 from filelock import FileLock
 
-from raykd.atomic import make_folder
+from raykd.atomic import make_folder, temporary_beside
 from raykd.config import to_dict
 from raykd.config.codec import write_record
 from raykd.errors import ConfigError
@@ -66,7 +65,7 @@ class RunStore:
 
         Raises ConfigError if either fails.
         """
-        path = self.results / f".lock-{uuid.uuid4().hex[:12]}"
+        path = temporary_beside(self.results / "lock")
         try:
             self.results.mkdir(parents=True, exist_ok=True)
             with lock_at(path).acquire(timeout=0):
