@@ -19,7 +19,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from raykd.cluster.allocation import Allocation, read_allocation, slurm_id_in
 from raykd.cluster.driver import Signals, exit_code, run_driver
 from raykd.cluster.job_details import JobDetails, differences, read_details
 from raykd.cluster.job_folder import job_folder
-from raykd.cluster.limits import raise_limits
+from raykd.cluster.limits import set_limits
 from raykd.cluster.mps import is_requested as is_mps_requested
 from raykd.cluster.node_address import head_address
 from raykd.cluster.ports import find_ports
@@ -62,15 +62,16 @@ class JobLog:
         self._start = float(environ.get("RAYKD_JOB_START") or time.time())
 
     def write(self, text: str) -> None:
-        """Print a line in which '{after}' is replaced, such as by 'after 8.1 s'."""
+        """Print a line in which '{after}' is replaced, such as by 'after 8.1 s'; leave it out on a full disk."""
         after = f"after {time.time() - self._start:.1f} s"
-        print(f"raykd: {text.replace('{after}', after)}", flush=True)
+        with suppress(OSError):
+            print(f"raykd: {text.replace('{after}', after)}", flush=True)
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run the experiment and its arguments and return the job's exit code. Print an error as one line."""
     experiment = arguments[1:] if arguments[:1] == ["--"] else arguments
-    raise_limits()
+    set_limits(environ)
     try:
         with Signals() as signals:
             return _boot(experiment, environ, JobLog(environ), signals)
@@ -144,7 +145,8 @@ def _print_error(error: RaykdError | OSError) -> None:
     if isinstance(error, OSError) and not is_environment_error(error):  # others: a full RAYKD_TMP, too many processes
         raise error
     remedy = "; remove the cause, and submit again to resume" if isinstance(error, OSError) else ""
-    print(f"raykd: {error}{remedy}", file=sys.stderr, flush=True)
+    with suppress(OSError):
+        print(f"raykd: {error}{remedy}", file=sys.stderr, flush=True)
 
 
 def _require_programs(environ: Mapping[str, str]) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import replace
@@ -222,6 +223,19 @@ def test_a_private_folder_on_a_full_or_broken_disk_is_no_error_of_the_user(
     error = ConfigError if number == errno.ENOENT else RayNotStarted
     with pytest.raises(error, match="set RAYKD_TMP to a short local folder"), private_folder(tmp_path / "rk", ""):
         pass
+
+
+def test_a_full_disk_under_the_jobs_log_ends_nothing() -> None:
+    """Python writes a line to the disk immediately, as in a job; a buffered line would fail at the end."""
+    program = (
+        "import sys; from raykd.cluster import boot, serve; from raykd.errors import RayNotStarted\n"
+        "boot.JobLog({}).write('a'); boot._print_error(RayNotStarted('b')); serve._print('c')\n"
+        "open(sys.argv[1], 'w').write('done')"
+    )
+    with Path("/dev/full").open("w") as full, tempfile.NamedTemporaryFile() as file:
+        command = [sys.executable, "-u", "-c", program, file.name]
+        assert subprocess.run(command, stdout=full, stderr=full, timeout=30, check=False).returncode == 0
+        assert file.read() == b"done"
 
 
 def test_boot_imports_neither_ray_nor_torch() -> None:
