@@ -200,10 +200,10 @@ class Method(Config):
 
 
 class Memory(nn.Module):
-    """An adapter whose buffers store outputs of earlier passes, the same on all workers of a run."""
+    """An adapter, or a part of one, whose buffers store outputs of earlier passes, the same on all workers of a run."""
 
     def remember(self, gather: Callable[[Tensor], Tensor]) -> None:
-        """Store the last pass's outputs. All workers call it after each forward and backward pass.
+        """Store the last pass's outputs. All workers call it after each forward and backward pass of training.
 
         gather: returns the tensors of all W workers by rank, [*] -> [W, *].
         """

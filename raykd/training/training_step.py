@@ -20,7 +20,6 @@ from raykd.data.loader import Batch, TrainLoader
 from raykd.data.sampling import class_shares
 from raykd.data.types import Dataset, Split
 from raykd.errors import RunFailed
-from raykd.methods.method import Memory
 from raykd.models import ImageModel
 from raykd.outputs import Targets
 from raykd.spec.experiment import Data
@@ -168,8 +167,8 @@ class TrainState:
                 terms = self._terms(part.images, Targets(part.labels, part.index, part.mixed), teacher)
             loss = torch.stack([weight * terms[name] for name, weight in weights.items()]).sum()
             self.scaler.scale(loss / passes if passes > 1 else loss).backward()
-            if isinstance(self.objective.adapter, Memory):
-                self.objective.adapter.remember(self.group.gather)
+            for memory in self.objective.memories:
+                memory.remember(self.group.gather)
         return {name: term.detach() for name, term in (terms | {"loss": loss}).items()}
 
     def _terms(self, *inputs: Any) -> dict[str, Tensor]:
