@@ -17,7 +17,7 @@ EXPERIMENTS = PACKAGE.parent / "experiments"
 
 # Packages by level: each imports those of lower levels only. The modules beside the packages are level 0.
 LEVELS: tuple[frozenset[str], ...] = (
-    frozenset({"config", "errors", "outputs", "atomic", "file_lock", "provenance", "environment", "on_disk"}),
+    frozenset({"config", "errors", "outputs", "atomic", "file_lock", "provenance", "environment", "on_disk", "mounts"}),
     frozenset({"data", "models", "methods"}),
     frozenset({"spec"}),
     frozenset({"store"}),
@@ -47,6 +47,7 @@ LEAN = (
     "raykd.errors",
     "raykd.environment",
     "raykd.on_disk",
+    "raykd.mounts",
     "raykd.outputs",
     "raykd.atomic",
     "raykd.file_lock",
