@@ -1,6 +1,7 @@
 """The layout of the design holds: imports go down only, modules and functions stay small, experiments are data."""
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ EXPERIMENTS = PACKAGE.parent / "experiments"
 
 # Packages by level: each imports those of lower levels only. The modules beside the packages are level 0.
 LEVELS: tuple[frozenset[str], ...] = (
-    frozenset({"config", "errors", "outputs", "atomic", "file_lock", "provenance", "environment", "on_disk"}),
+    frozenset({"config", "errors", "outputs", "atomic", "file_lock", "provenance", "environment", "on_disk", "mounts"}),
     frozenset({"data", "models", "methods"}),
     frozenset({"spec"}),
     frozenset({"store"}),
@@ -46,6 +47,7 @@ LEAN = (
     "raykd.errors",
     "raykd.environment",
     "raykd.on_disk",
+    "raykd.mounts",
     "raykd.outputs",
     "raykd.atomic",
     "raykd.file_lock",
@@ -55,13 +57,9 @@ LEAN = (
     "raykd.cluster",
     "raykd.spec.stages",
     "raykd.spec.search",
-    "raykd.config.codec",
-    "raykd.config.damage",
-    "raykd.store.journal",
-    "raykd.store.records",
-    "raykd.store.run_folder",
-    "raykd.store.study",
+    "raykd.store",
 )
+HEAVY = ("torch", "torchvision", "timm", "ray")
 SHORT = {  # modules under MIN_MODULE_LINES, and why they are modules
     "raykd.__main__": "Python looks for this name",
     "raykd.cluster.unblocked": "run by name, as a process of its own",
@@ -191,13 +189,21 @@ def test_report_imports_go_down_from_build_to_read() -> None:
     assert not upward, "\n".join(upward)
 
 
+def in_cycles(imported: dict[str, set[str]]) -> set[str]:
+    """Return the names that import each other in cycles: those that remain after names without imports are removed."""
+    left = dict(imported)
+    while leaves := [name for name, names in left.items() if not names & left.keys()]:
+        for name in leaves:
+            del left[name]
+    return set(left)
+
+
 def test_no_import_cycle_exists_even_through_functions() -> None:
-    """A module whose imports are all removed is removed too. The remaining modules form cycles."""
-    left = {module: {item.name for item in edges(module)} & modules().keys() - {module} for module in modules()}
-    while leaves := [module for module, names in left.items() if not names & left.keys()]:
-        for module in leaves:
-            del left[module]
-    assert not left, f"import cycles among {sorted(left)}"
+    assert not in_cycles({module: {item.name for item in edges(module)} - {module} for module in modules()})
+    packages: dict[str, set[str]] = {name: set() for name in LEVEL}
+    for module in modules().keys() - ENTRIES:
+        packages[package(module)] |= {package(item.name) for item in edges(module)} - {package(module)}
+    assert not in_cycles(packages)
 
 
 def test_only_orchestration_imports_ray_and_cluster_within_functions() -> None:
@@ -219,12 +225,23 @@ def test_lean_modules_load_neither_torch_nor_ray() -> None:
         while waiting:
             current = waiting.pop()
             for item in imports(modules()[current]):
-                if item.name.split(".")[0] in ("torch", "torchvision", "timm", "ray") and not item.inside:
+                if item.name.split(".")[0] in HEAVY and not item.inside:
                     heavy.append(f"{start} loads {item.name} through {item.at}")
                 new = {name for name in loaded_with(item.name) if name in modules()} - seen
                 seen |= new
                 waiting += new
     assert not heavy, "\n".join(heavy)
+
+
+def test_importing_every_lean_module_loads_neither_torch_nor_ray() -> None:
+    """In a process of its own, since this one has them."""
+    lean = sorted(name for name in modules() if name.startswith(LEAN))
+    code = (
+        f"import importlib, sys\nfor name in {lean}: importlib.import_module(name)\n"
+        f"print(*(name for name in {HEAVY} if name in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.strip() == ""
 
 
 def test_report_imports_neither_torch_nor_ray_in_functions_either() -> None:
