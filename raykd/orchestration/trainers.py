@@ -17,18 +17,17 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raykd.errors import Interrupted, RunFailed, plural
+from raykd.errors import Interrupted, RunFailed
 from raykd.orchestration.controllers import Controllers, Register
 from raykd.orchestration.options import Options
-from raykd.orchestration.parallel_runs import Slots, num_workers_that_fit, plan_slots
+from raykd.orchestration.parallel_runs import Slots, lost_nodes_reason, plan_slots
 from raykd.orchestration.process_group import GroupConfig
 from raykd.orchestration.progress import Progress
 from raykd.orchestration.run_queue import Job, JobStatus, RunQueue, State
-from raykd.orchestration.slot_watch import SlotWatch
+from raykd.orchestration.slot_watch import SlotWatch, alive_nodes
 from raykd.orchestration.stop_signals import delayed_signals
 from raykd.orchestration.worker import WorkerConfig, work
 from raykd.spec.experiment import Workers
-from raykd.spec.trackers import TENSORBOARD
 from raykd.store.results_folder import RAY
 from raykd.training.failure import max_failures_of_slot
 from raykd.training.group import STUCK
@@ -43,12 +42,7 @@ IDLE = timedelta(days=30)  # a worker that a batch leaves out waits for as long 
 
 def slots_of(workers: Workers, num_jobs: int, max_concurrent: int) -> Slots:
     """Divide the nodes that are alive into slots; see `plan_slots`."""
-    return plan_slots(_nodes(), workers, num_jobs, max_concurrent)
-
-
-def _nodes() -> list[dict[str, float]]:
-    """Return the resources of each node that is alive."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return plan_slots(alive_nodes(), workers, num_jobs, max_concurrent)
 
 
 def run_jobs(
@@ -177,21 +171,13 @@ def _wait(
             break
         for slot, reason in watch.check(trainers.ended).items():
             trainers.give_up(slot, reason)
-        if ray.get(queue.lost_slots.remote()) and not ray.get(queue.live_slots.remote()):
-            _require_nodes_for_one_run(slots)
+        are_lost = ray.get(queue.lost_slots.remote()) and not ray.get(queue.live_slots.remote())
+        if are_lost and (reason := lost_nodes_reason(alive_nodes(), slots, "run", slots.min_workers)):
+            raise Interrupted(reason)
         time.sleep(POLL_S)
     # A slot without heartbeats has nothing to save, and its trainer may wait for resources without end.
     trainers.join(ray.get(queue.live_slots.remote()), STOPPED_END_S if is_stopping else END_S)
     return ray.get(queue.statuses.remote())
-
-
-def _require_nodes_for_one_run(slots: Slots) -> None:
-    """Raise Interrupted when the nodes that are alive have no room for one run."""
-    if (num_fitting := num_workers_that_fit(_nodes(), slots.cpus, slots.gpus)) < slots.min_workers:
-        raise Interrupted(
-            f"nodes are lost, and the others have room for {num_fitting} of {plural(slots.min_workers, 'worker')} that "
-            "a run requires; rerun the same command on enough nodes to resume from the last checkpoints"
-        )
 
 
 def _trainer(
@@ -201,21 +187,8 @@ def _trainer(
 
     The first replacement requests a job, and the queue returns the job that the slot had.
     """
-    results, data_folder = options.results.absolute(), options.data_folder.absolute()
-    worker = WorkerConfig(
-        queue,
-        slot,
-        results,
-        data_folder,
-        slots.cpus,
-        slots.gpus,
-        slots.may_shrink,
-        options.loaders,
-        tuple((key, pack and pack.absolute()) for key, pack in options.packs),
-        TENSORBOARD in options.trackers,
-        pickle.dumps(options.callbacks) if options.callbacks else b"",
-        options.keep_checkpoints,
-    )
+    pickled = pickle.dumps(options.with_absolute_paths())
+    worker = WorkerConfig(queue, slot, slots.cpus, slots.gpus, slots.may_shrink, pickled)
     return TorchTrainer(
         work,
         train_loop_config=vars(worker),  # plain values, for which the controller need not import torch
