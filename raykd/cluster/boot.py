@@ -19,7 +19,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from raykd.cluster.driver import Signals, exit_code, run_driver
 from raykd.cluster.job_details import JobDetails, differences, read_details
 from raykd.cluster.job_folder import JobFolder, job_folder
 from raykd.cluster.limits import set_limits
+from raykd.cluster.lock_check import locked_file
 from raykd.cluster.mps import is_requested as is_mps_requested
 from raykd.cluster.node_address import head_address
 from raykd.cluster.ports import find_ports
@@ -126,7 +127,12 @@ class _Job:
             environment[kept_logs.VARIABLE] = str(kept_logs.path_beside(_log_of(allocation)))
             ports, timeout_s = find_ports(allocation.job_id), start_timeout_s(environ)
             config = ClusterConfig(allocation, ports, folder, environment, timeout_s, self.address, staging)
-            with StepWatch(allocation.head, environ) as watch:
+            lock = allocation.submit_dir / f".raykd-job-{allocation.job_id}.lock"
+            with (
+                locked_file(lock) if allocation.workers else nullcontext({}) as variable,
+                StepWatch(allocation.head, environ) as watch,
+            ):
+                environment |= variable
                 signals.is_warned = watch.is_terminated
                 _run_on_cluster(self.driver, config, log, signals, end)
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 
-from raykd.cluster import subreaper
+from raykd.cluster import lock_check, subreaper
 from raykd.cluster.allocation import Node
 from raykd.cluster.job_folder import job_folder
 from raykd.cluster.kept_logs import keep_if_requested
@@ -51,6 +51,8 @@ def main(arguments: Sequence[str]) -> int:
     subreaper.hold_signals()
     set_limits(os.environ)
     print(f"step={os.environ.get('SLURM_STEP_ID', '')}", flush=True)
+    if warning := lock_check.warning(node.name):
+        print(f"{subreaper.NOTICE}{warning}", flush=True)
     token = sys.stdin.read()
     staged = Staging.from_json(staging_json).filled() if staging_json else nullcontext()
     try:

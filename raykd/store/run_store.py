@@ -4,6 +4,7 @@ ray_results/<family>/<run>/    see run_folder.py          ray_results/<family>/p
 ray_results/teachers/<run>/    the teachers of all families
 """
 
+import logging
 import os
 import uuid
 from contextlib import AbstractContextManager, suppress
@@ -19,12 +20,19 @@ from raykd.config import to_dict
 from raykd.config.codec import write_record
 from raykd.errors import ConfigError
 from raykd.file_lock import holding, lock_at
+from raykd.mounts import mount_of
 from raykd.provenance import command_line
 from raykd.spec.plan import Plan, Run
 from raykd.spec.stages import Stage
 from raykd.store.records import CommandParts, PlanRecord, read_plan
 from raykd.store.results_folder import LOGIT_CACHES, PLAN_LOCK, PLAN_WAIT_S, require_writable
 from raykd.store.run_folder import RunFolder, Status
+
+LOCAL_LOCKS = (
+    "{folder} is on BeeGFS ({point}), whose file locks are of one node only by default: let no two jobs train the same "
+    "runs there concurrently, unless the administrators set tuneUseGlobalFileLocks=true"
+)
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -60,8 +68,17 @@ class RunStore:
     def make_folder(self) -> None:
         """Make the results folder and check that it has file locks, which keep two jobs from writing one run.
 
-        Raises ConfigError if either fails.
+        Raises ConfigError if either fails, and logs a warning if locks may exclude the processes of one node only.
         """
+        mount = mount_of(self.results)
+        if mount is not None and mount.has_local_locks:
+            raise ConfigError(
+                f"results folder '{self.results}' cannot be used: {mount.point} is Lustre with locks of one node only "
+                "(localflock), so that two jobs could write one run; name a folder on another filesystem with "
+                "--results, or ask the administrators to mount it with -o flock"
+            )
+        if mount is not None and mount.may_have_local_locks:
+            _log.warning("%s", LOCAL_LOCKS.format(folder=self.results, point=mount.point))
         path = self.results / f".lock-{uuid.uuid4().hex[:12]}"
         try:
             self.results.mkdir(parents=True, exist_ok=True)
