@@ -25,12 +25,11 @@ from raykd.cluster.slurm_commands import SlurmError, slurm_output
 from raykd.environment import import_remedy, install_command, reinstall_command
 from raykd.errors import COMMAND, RaykdError, plural
 from raykd.file_lock import lock_at
-from raykd.mounts import mount_of
+from raykd.mounts import LOCAL_LOCKS, mount_of
 from raykd.on_disk import is_file, is_folder
 from raykd.spec.bundled import SLURM
 from raykd.spec.gpu_support import torch_for, unsupported_gpu
 from raykd.store.migration import old_teachers
-from raykd.store.run_store import LOCAL_LOCKS
 
 TIMEOUT_S = 30
 CUDA_13_DRIVER = 580  # the first NVIDIA driver that runs CUDA 13, for which torch is built from 2.11

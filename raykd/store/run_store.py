@@ -20,7 +20,7 @@ from raykd.config import to_dict
 from raykd.config.codec import write_record
 from raykd.errors import ConfigError
 from raykd.file_lock import holding, lock_at
-from raykd.mounts import mount_of
+from raykd.mounts import LOCAL_LOCKS, mount_of
 from raykd.provenance import command_line
 from raykd.spec.plan import Plan, Run
 from raykd.spec.stages import Stage
@@ -28,10 +28,6 @@ from raykd.store.records import CommandParts, PlanRecord, read_plan
 from raykd.store.results_folder import LOGIT_CACHES, PLAN_LOCK, PLAN_WAIT_S, require_writable
 from raykd.store.run_folder import RunFolder, Status
 
-LOCAL_LOCKS = (
-    "{folder} is on BeeGFS ({point}), whose file locks are of one node only by default: let no two jobs train the same "
-    "runs there concurrently, unless the administrators set tuneUseGlobalFileLocks=true"
-)
 _log = logging.getLogger(__name__)
 
 
