@@ -82,7 +82,7 @@ def _terms_of(method: Method, student: Outputs, teacher: Outputs, targets: Targe
         raise ConfigError(
             f"method = {method.title()}: supervised_logits() returns shape {actual}; it must return logits {shape}"
         )
-    with method.errors_of("its terms()"):
+    with method.errors_of("its terms()", method.received_outputs):
         return method.terms(student, teacher, targets, adapter)
 
 

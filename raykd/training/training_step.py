@@ -225,7 +225,7 @@ def make_train_state(
     """Return the state of `run` before its first step."""
     student, device = make_model(run, dataset), compute.device
     # A student without a classifier is evaluated by k-NN on its embedding after each epoch.
-    student.request(run.method.needs if run.model.classifier else {*run.method.needs, "embedding"})
+    student.request(run.method.read_of_student | (set() if run.model.classifier else {"embedding"}))
     if isinstance(teacher, LiveTeacher) and isinstance(teacher.model, ImageModel):  # not the mean of several teachers
         teacher.model.request(run.method.needs)
     loader = _make_loader(run, dataset, teacher, device, group)
