@@ -70,7 +70,7 @@ from raykd.training.group import SINGLE_WORKER, Group, default_group
 from raykd.training.hooks import EpochReport, Hooks
 from raykd.training.latency import latency
 from raykd.training.teacher.choose import PlannedCache
-from raykd.training.train_one import Logging, locked, train_one
+from raykd.training.train_one import Observers, locked, train_one
 from raykd.training.training_step import make_model
 
 LOCK_WAIT_S = 60.0  # the worker of a killed command may still be writing the trial's folder
@@ -198,12 +198,12 @@ def train_trial(
 
     has_tensorboard = TENSORBOARD in shared.options.trackers
     callbacks = shared.options.callbacks
-    logging = Logging(has_tensorboard, config[CONFIGURATION], callbacks=callbacks, log=lines.append)
+    observers = Observers(has_tensorboard, config[CONFIGURATION], callbacks=callbacks, log=lines.append)
     store, hooks = RunStore(shared.options.results), Hooks(on_epoch, should_stop)
     with locked(folder, group, LOCK_WAIT_S):
         for row in group.on_first(folder.history):  # epochs of an earlier command, or of a worker that died
             report_row(row)
-        train_one(run, folder, dataset, device, store, shared.cache, hooks, group, logging)
+        train_one(run, folder, dataset, device, store, shared.cache, hooks, group, observers)
         if group.is_first:
             folder.update(model_metrics=fixed)  # read by the process that reports the result
             if not shared.options.keep_checkpoints:

@@ -42,7 +42,7 @@ from raykd.training.teacher.fill import STOPPED, Filler
 from raykd.training.teacher.import_check import describe_import
 from raykd.training.teacher.imported import read_import_check
 from raykd.training.teacher.load import make_filler
-from raykd.training.train_one import Logging, locked, train_one
+from raykd.training.train_one import Observers, locked, train_one
 
 IDLE_POLL_S = 0.2  # seconds between a free slot's requests for a job
 RAY_REPORT_EVERY_S = 30.0
@@ -173,13 +173,13 @@ def _train(job: Job, worker: WorkerConfig, group: Group, num_workers: int, link:
             export(run, report, device)
 
     hooks = Hooks(on_epoch, link.should_stop)
-    logging = Logging(
+    observers = Observers(
         TENSORBOARD in worker.options.trackers,
         gpus=worker.gpus,
         callbacks=worker.options.callbacks,
         log=lambda line: worker.queue.log.remote(run.name, line),
     )
-    train_one(run, folder, dataset, device, store, job.cache, hooks, group, logging)
+    train_one(run, folder, dataset, device, store, job.cache, hooks, group, observers)
     to_ray.flush()
     check = read_import_check(folder) if run.imported is not None else None
     return describe_import(check) if check else ""
