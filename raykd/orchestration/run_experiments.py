@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from math import sqrt
 
 from rich.console import Console
 
@@ -38,6 +39,8 @@ from raykd.training.teacher.choose import PlannedCache, TeacherChoice, choose_te
 from raykd.training.teacher.import_check import describe_import
 from raykd.training.teacher.imported import read_import_check, require_import_fits
 from raykd.training.teacher.load import is_full
+
+FEW_VAL_IMAGES = 100  # with fewer, the standard error of a validation top-1 can exceed 5 points
 
 
 def require_together(experiments: Sequence[Experiment]) -> None:
@@ -254,7 +257,7 @@ def data_lines(plan: Plan, dataset: Dataset) -> list[str]:
 
 
 def warning_lines(plan: Plan) -> list[str]:
-    """Return a line for each fact that weakens the plan's results: warm-ups that do not end, equal initial weights."""
+    """Return a line for each fact that weakens the plan's results, such as warm-ups that do not end."""
     students = [run for run in plan.runs if run.stage == "distilled"]
     epochs = plan.experiment.student.epochs
     paths = ("method", *(f"compare.{name}" for name in member_names(plan.experiment.compare)))
@@ -264,6 +267,14 @@ def warning_lines(plan: Plan) -> list[str]:
         for path, method in zip(paths, plan.experiment.methods, strict=True)
         if students and isinstance(method, DKD) and (share := method.warmup(epochs - 1)) < 1
     ]
+    data, recipes = plan.experiment.data, [run.recipe for run in plan.runs if run.imported is None]
+    if 0 < data.val_images < FEW_VAL_IMAGES and any(recipe.keep == "best" for recipe in recipes):
+        error = 50 / sqrt(data.val_images)
+        lines.append(
+            f"warning: {plural(data.val_images, 'validation image')} (data.val_images) select the epoch of each run, "
+            f"and the standard error of their top-1 is up to {error:.0f} points; use more, or keep the last epoch "
+            "(teacher.keep=last and student.keep=last)"
+        )
     if seeds := sorted({run.seed for run in students if run.starts_as_its_teacher}):
         lines.append(
             f"warning: students of seed {', '.join(map(str, seeds))} start from the initial weights of their teacher, "

@@ -59,7 +59,9 @@ class Data(Config):
     # cifar10, cifar100, cifar100-coarse, digits, imagenet, tiny_imagenet; or folder:PLACE, parquet:PLACE,
     # webdataset:PLACE, packed:PLACE for custom images (data/dataset_names.py)
     name: str = "cifar10"
-    val_images: int = 5_000  # training images used for validation, in equal proportion from each class
+    # Training images used for validation, in equal proportion from each class. 0 trains on all images, as in published
+    # tables; it requires keep = last in both recipes, and allows no search.
+    val_images: int = 5_000
     train_images: int | None = None  # how many of the other training images the teacher trains on; None for all
     student_images: int | None = None  # how many of the teacher's images the students train on; None for all
     image_size: Annotated[int | None, AtMost(MAX_SIDE)] = None  # side in pixels to resize to; None: no resizing
@@ -79,7 +81,7 @@ class Data(Config):
 
     def check(self) -> None:
         dataset_names.require_known(self.name)
-        self.require(self.val_images >= 1, "val_images", "must be at least 1: validation selects the checkpoint")
+        self.require(self.val_images >= 0, "val_images", "must be 0 or more")
         for name in ("train_images", "student_images", "image_size"):
             self.require(getattr(self, name) is None or getattr(self, name) >= 1, name, "must be at least 1, or none")
         self.require(self.split_seed >= 0, "split_seed", "must be 0 or more")
@@ -203,6 +205,7 @@ class Experiment(Config):
             self._check_teachers()
         self._check_token()
         self._check_classifiers()
+        self._check_validation()
         self._check_checkpoint()
         self._check_cache()
         for role in ("teacher", "student"):
@@ -233,6 +236,19 @@ class Experiment(Config):
         self.require(not repeated, "compare", f"has {repeated[:1]} twice, including the experiment's `method`")
         both = "cannot be combined with a search; remove one of them"
         self.require(not self.compare or self.search is None, "compare", both)
+
+    def _check_validation(self) -> None:
+        """Check that nothing selects by validation if there are no validation images."""
+        if self.data.val_images > 0:
+            return
+        for role in ("teacher", "student"):
+            recipe = getattr(self, role)
+            is_trained = role == "student" or not self.teacher_checkpoint
+            selects = f"selects the epoch by validation, and data.val_images = 0; set {role}.keep=last"
+            recipe.require(recipe.keep == "last" or not is_trained, "keep", selects)
+            probed = "needs validation images for its linear probe, and data.val_images = 0; set data.val_images"
+            recipe.model.require(recipe.model.classifier, "classifier", probed)
+        self.data.require(self.search is None, "val_images", "must be above 0, because a search compares by validation")
 
     def _check_cache(self) -> None:
         """Check that a logit cache can serve every run if one is requested, and the number of classes in it."""

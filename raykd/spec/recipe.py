@@ -110,6 +110,9 @@ class Recipe(Config):
     sampling: Sampling = skip_if_default("shuffle")  # 'balanced' shows each class equally often, with replacement
     # End training after this many epochs without a new best validation top-1; None trains all epochs.
     patience: Annotated[int | None, AtMost(MAX_EPOCHS)] = skip_if_default(None)
+    # The epoch whose weights a run keeps, evaluates and distills from: 'best' for the one with the highest validation
+    # top-1, 'last' for the last one, as in most published tables.
+    keep: Literal["best", "last"] = skip_if_default("best")
 
     def check(self) -> None:
         self.require(self.epochs >= 1, "epochs", "must be at least 1")
@@ -130,6 +133,8 @@ class Recipe(Config):
         self.require(self.patience is None or self.patience >= 1, "patience", "must be at least 1, or none")
         total = plural(self.epochs, "epoch")
         self.require(self.patience is None or self.patience < self.epochs, "patience", f"must be below the {total}")
+        needs_best = "ends training by validation, by which keep = last selects no epoch; leave one of them out"
+        self.require(self.patience is None or self.keep == "best", "patience", needs_best)
         uniform = "cannot be combined with mixup or cutmix, whose partners are drawn from all images; use shuffle"
         self.require(self.sampling != "balanced" or not self.augmentation.mixes, "sampling", uniform)
         if isinstance(self.schedule, MultiStep):

@@ -66,10 +66,10 @@ class ComputeRecord:
 
 @dataclass(frozen=True)
 class Best:
-    """The epoch with the best validation top-1, whose weights are kept."""
+    """The epoch whose weights are kept: that with the best validation top-1, or the last, by `Recipe.keep`."""
 
     epoch: int | None  # None for imported weights
-    val_top1: Percent
+    val_top1: Percent | None  # None without validation images
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,11 @@ class ImportCheck:
     """The result of checking an imported teacher, see training/teacher/import_check.py."""
 
     val_top1: Percent
-    num_images: int  # images in the validation split
+    num_images: int  # images in the validation split, or of the training split if on_training_images
     refused: str = ""  # reason for refusing the teacher, or ''
     warnings: tuple[str, ...] = ()  # one sentence each
     has_votes: bool = False  # whether val_top1 is that of nearest neighbors, for a teacher without a classifier
+    on_training_images: bool = False  # whether the check had training images, because none are for validation
 
 
 @dataclass(frozen=True)
