@@ -1,20 +1,18 @@
-"""Provenance of a result: versions of packages, hardware, source code, and checksums of files and JSON objects.
+"""Provenance of a result: versions of packages, hardware, source code, and checksums of files.
 
 The checksums show whether a file was damaged or replaced. Imports no torch.
 """
 
 import hashlib
-import json
 import platform
 import re
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from raykd.config import fingerprint
 from raykd.errors import flattened
@@ -123,9 +121,3 @@ def _cached_sha256(path: Path, state: tuple[int, ...]) -> str:
 def _file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def json_checksum(content: Mapping[str, Any]) -> str:
-    """Return a checksum of a JSON object's values, whatever the order of its fields and the white space of its file."""
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()[:32]}"

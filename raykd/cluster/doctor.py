@@ -20,6 +20,7 @@ from raykd.cluster.job_folder import job_folder
 from raykd.cluster.limits import low_limits
 from raykd.cluster.ports import find_ports
 from raykd.cluster.private_ray import base_folder
+from raykd.cluster.ray_variables import pinning
 from raykd.cluster.slurm_commands import SlurmError, slurm_output
 from raykd.environment import import_remedy, install_command, reinstall_command
 from raykd.errors import COMMAND, RaykdError, plural
@@ -67,6 +68,8 @@ def examine(
     yield _checked("tmp", _make_private_folder)
     yield _shared_memory()
     yield _limits()
+    if ignored := pinning(os.environ):
+        yield Finding("-", "variables", ignored)
     yield from _results(results)
     yield _checked("data", lambda: f"{', '.join(list_datasets(data))} in {data}")
     yield _weights(weights)

@@ -28,13 +28,23 @@ def max_requeues(environ: Mapping[str, str]) -> int:
     return int(text)
 
 
+def resume_command(allocation: Allocation, experiment: Sequence[str]) -> str:
+    """Return the shell command that resubmits the job. experiment: its file and arguments, as submitted."""
+    return f"cd {shlex.quote(str(allocation.submit_dir))} && {shlex.join(['sbatch', SCRIPT, *experiment])}"
+
+
 def requeue(
-    allocation: Allocation, experiment: Sequence[str], limit: int, refusal: str, log: Callable[[str], None]
+    allocation: Allocation,
+    resume: str,
+    limit: int,
+    refusal: str,
+    log: Callable[[str], None],
+    may_be_cancelled: bool = False,
 ) -> bool:
     """Have Slurm requeue this job and wait for its SIGTERM, or print the command that resubmits the job.
 
-    experiment: its file and arguments, as submitted. limit: how often a job may be requeued. refusal: why the job
-    must not be requeued, or ''. Return whether the job is requeued.
+    resume: that command. limit: how often a job may be requeued. refusal: why the job must not be requeued, or ''.
+    may_be_cancelled: whether Slurm may cancel the job nevertheless. Return whether the job is requeued.
     """
     job_id, reason = allocation.slurm_id, refusal
     if not reason and allocation.restart_count >= limit:
@@ -44,6 +54,8 @@ def requeue(
             reason = "requeueing is disabled for this job or on this cluster (sbatch --requeue enables it)"
         if not reason:
             log(f"interrupted: requeueing job {job_id}, which resumes by itself; follow it with: squeue -j {job_id}")
+            if may_be_cancelled:
+                log(f"this node cannot ask Slurm whether it cancels preempted jobs; if it does, resume with: {resume}")
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # Slurm ends this script; everything is saved
             _answer("requeue", job_id)
             signal.sigtimedwait([signal.SIGTERM], SIGTERM_WAIT_S)
@@ -51,8 +63,7 @@ def requeue(
             return True
     except SlurmError as error:
         reason = str(error)
-    command = f"cd {shlex.quote(str(allocation.submit_dir))} && {shlex.join(['sbatch', SCRIPT, *experiment])}"
-    log(f"interrupted and not requeued: {reason}; to resume: {command}")
+    log(f"interrupted and not requeued: {reason}; to resume: {resume}")
     return False
 
 

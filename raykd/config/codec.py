@@ -18,6 +18,7 @@ raykd writes into every file a checksum over the values of all other fields: {"t
 "sha256:..."}. A file without a checksum is accepted, so that a file can be edited by hand.
 """
 
+import hashlib
 import json
 import stat
 from collections.abc import Mapping
@@ -30,7 +31,6 @@ from typing import Annotated, Any, Literal, TypeGuard, TypeVar, Union, get_args,
 from raykd.atomic import write_json
 from raykd.config import type_hints
 from raykd.config.damage import damaged
-from raykd.provenance import json_checksum
 
 Record = TypeVar("Record")
 CHECKSUM = "checksum"
@@ -104,6 +104,12 @@ def read_checked_json(path: Path) -> dict[str, Any] | None:
         raise damaged(path, "it does not hold a JSON object")
     _require_checksum(path, values)
     return {name: value for name, value in values.items() if name != CHECKSUM}
+
+
+def json_checksum(content: Mapping[str, Any]) -> str:
+    """Return a checksum of a JSON object's values, whatever the order of its fields and the white space of its file."""
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()[:32]}"
 
 
 def _read_text(path: Path) -> str | None:

@@ -116,7 +116,7 @@ class PackedImages:
         for reduction in set(reductions):
             chosen = [number for number, other in enumerate(reductions) if other == reduction]
             shown = [boxes[number] for number in chosen]
-            decoded = decode_for_crops(where, encoded, (height, width), shown, reduction)
+            decoded = decode_for_crops(where, bytes(encoded), (height, width), shown, reduction)
             for number in chosen:
                 crop(decoded, boxes[number], pixels[number])
 

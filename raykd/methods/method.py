@@ -29,7 +29,8 @@ class Method(Config):
     """
 
     paper: ClassVar[str] = ""  # the formula's source, if possible an arXiv id
-    needs: ClassVar[frozenset[Need]] = frozenset()  # the teacher's outputs that `terms` reads
+    needs: ClassVar[frozenset[Need]] = frozenset()  # the teacher's outputs that `terms` and `adapter` read
+    student_needs: ClassVar[frozenset[Need] | None] = None  # the student's outputs that they read; None: as `needs`
     needs_distillation_token: ClassVar[bool] = False  # whether the student must have one
     # Whether a term depends on which images share a batch. `terms` then receives the images of all workers of a run.
     relates_images: ClassVar[bool] = False
@@ -100,6 +101,11 @@ class Method(Config):
         raise NotImplementedError
 
     @property
+    def read_of_student(self) -> frozenset[Need]:
+        """The student's outputs that `terms` and `adapter` read."""
+        return self.needs if self.student_needs is None else self.student_needs
+
+    @property
     def soft_temperature(self) -> float:
         """The temperature of the method's soft targets, 1 if it has none."""
         value = getattr(self, "temperature", None)
@@ -123,10 +129,23 @@ class Method(Config):
         num_epochs = epochs if self.is_custom else min(epochs, 1)
         return any(self.weights(epoch).get(name) for epoch in range(num_epochs) for name in terms)
 
-    def errors_of(self, part: str) -> AbstractContextManager[None]:
-        """Return a context that turns any error in `part` of the method into a ConfigError with its line."""
+    def errors_of(self, part: str, remedy: str = "") -> AbstractContextManager[None]:
+        """Return a context that turns any error in `part` of the method into a ConfigError with its line.
+
+        remedy: how the message ends.
+        """
         source = self.custom_source()
-        return errors_of(f"method = {self.title()}: {part}", source.path if source else "")
+        return errors_of(f"method = {self.title()}: {part}", source.path if source else "", remedy)
+
+    @property
+    def received_outputs(self) -> str:
+        """The outputs that `terms` and `adapter` receive, as the end of a message about an error in them."""
+        teacher, student = (", ".join(sorted(needs)) or "none" for needs in (self.needs, self.read_of_student))
+        if self.student_needs is None:
+            return f"it receives the outputs in `needs`: {teacher}; list others of the student in `student_needs`"
+        return (
+            f"it receives the teacher's outputs in `needs`: {teacher}, and the student's in `student_needs`: {student}"
+        )
 
     @property
     def is_custom(self) -> bool:
@@ -200,10 +219,10 @@ class Method(Config):
 
 
 class Memory(nn.Module):
-    """An adapter whose buffers store outputs of earlier passes, the same on all workers of a run."""
+    """An adapter, or a part of one, whose buffers store outputs of earlier passes, the same on all workers of a run."""
 
     def remember(self, gather: Callable[[Tensor], Tensor]) -> None:
-        """Store the last pass's outputs. All workers call it after each forward and backward pass.
+        """Store the last pass's outputs. All workers call it after each forward and backward pass of training.
 
         gather: returns the tensors of all W workers by rank, [*] -> [W, *].
         """

@@ -109,8 +109,16 @@ class Progress(LiveTable):
 
 
 def log(console: Console, text: str) -> None:
-    """Print `text` unchanged: a bracket in a path is no markup, and a long line is not wrapped in a log."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    """Print `text` unchanged: a bracket in a path is no markup, and a long line is not wrapped in a log.
+
+    An error, as of a log in a full home folder, is ignored: training does not depend on its log.
+    """
+    try:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+    except BrokenPipeError:  # a reader such as `| head` has ended, which ends the command
+        raise
+    except OSError:
+        pass
 
 
 def run_line(status: JobStatus) -> str:

@@ -154,7 +154,7 @@ def run_experiments(
     store.make_folder()
     note_results(options.results)
     with in_use(options.results):
-        states = _write_plans(plans, states, store, console)
+        states = _write_plans(plans, states, options, console)
         return _run_planned(experiments[0].workers, plans, states, options, console, reports, tracking)
 
 
@@ -164,14 +164,15 @@ def _runs_of(plans: Sequence[tuple[Plan, Dataset]]) -> list[Run]:
 
 
 def _write_plans(
-    plans: Sequence[tuple[Plan, Dataset]], states: RunStates, store: RunStore, console: Console
+    plans: Sequence[tuple[Plan, Dataset]], states: RunStates, options: Options, console: Console
 ) -> RunStates:
     """Write the plans, and return the states without runs that `raykd runs rm` removed before the plans named them."""
+    store = RunStore(options.results)
     with store.planning():
         states = states.without_removed(_runs_of(plans), store)
         for plan, _ in plans:
-            if replaced := store.write_plan(plan):
-                family = plan.experiment.family
+            family = plan.experiment.family
+            if replaced := store.write_plan(plan, options.command_parts.get(family)):
                 log(console, f"the report of {family} has a new plan; runs of the old plan are kept: {len(replaced)}")
     return states
 

@@ -39,7 +39,7 @@ from raykd.spec.callback import Callback, callbacks_named
 from raykd.spec.overrides import override_all
 from raykd.spec.published import published_pairs
 from raykd.spec.recipe import Recipe
-from raykd.spec.search import Search
+from raykd.spec.search import Choice, Search
 from raykd.spec.stages import RESERVED
 from raykd.spec.trackers import require_known_trackers, trackers_named
 
@@ -348,19 +348,28 @@ class Experiment(Config):
         return {text: find(text) for text in texts if custom_file.is_path(text) or text.startswith(hf_files.PREFIX)}
 
     def _searched_texts(self, path: str) -> list[str]:
+        return [value for value in self._probe_values(path) if isinstance(value, str)]
+
+    def _probe_values(self, path: str) -> Sequence[str | int | float | bool]:
         space = self.search.space.get(path) if self.search else None
-        return [value for value in space.probe_values if isinstance(value, str)] if space else []
+        return space.probe_values if space else ()
+
+    def _searched_values(self, path: str) -> list[Any]:
+        """Return the values that the trials have at `path`, of the field's type; [] if the field is not searched.
+
+        Of a range, these are its ends.
+        """
+        return [attrgetter(path)(self._configured({path: value})) for value in self._probe_values(path)]
 
     @property
     def needs(self) -> frozenset[Need]:
         """The teacher outputs that `method` needs, or that any trial needs if the method is searched."""
-        return self.method.needs.union(*(method.needs for method in self._searched_methods))
+        return self.method.needs.union(*(method.needs for method in self._searched_values("method")))
 
     @property
-    def _searched_methods(self) -> list[Method]:
-        """The methods of the trials, if the method is searched."""
-        space = self.search.space.get("method") if self.search else None
-        return [self._configured({"method": value}).method for value in space.probe_values] if space else []
+    def _methods_of_all(self) -> tuple[Method, ...]:
+        """`method`, the methods that it is compared with, and those of the trials."""
+        return (*self.methods, *self._searched_values("method"))
 
     @property
     def _needs_of_all(self) -> frozenset[Need]:
@@ -376,9 +385,7 @@ class Experiment(Config):
     @property
     def methods_of_all_classes(self) -> tuple[str, ...]:
         """The methods that do not work with the top classes alone, searched ones included."""
-        return tuple(
-            dict.fromkeys(m.title() for m in (*self.methods, *self._searched_methods) if not m.works_with_top_classes)
-        )
+        return tuple(dict.fromkeys(m.title() for m in self._methods_of_all if not m.works_with_top_classes))
 
     @property
     def why_never_cached(self) -> str:
@@ -392,9 +399,8 @@ class Experiment(Config):
     @property
     def temperatures(self) -> tuple[float, ...]:
         """The temperatures of all methods, searched ones included, ascending."""
-        space = self.search.space.get("method.temperature") if self.search else None
-        searched = [float(value) for value in space.probe_values if isinstance(value, int | float)] if space else []
-        return tuple(sorted({*searched, *(m.soft_temperature for m in (*self.methods, *self._searched_methods))}))
+        searched = {value for value in self._searched_values("method.temperature") if value is not None}
+        return tuple(sorted(searched | {method.soft_temperature for method in self._methods_of_all}))
 
     def num_cached_classes(self, num_classes: int) -> int | None:
         """Return how many of the data's classes each row of a logit cache keeps; None for all."""
@@ -413,8 +419,7 @@ class Experiment(Config):
     @property
     def most_epochs(self) -> int:
         """Epochs of a student, or of the longest trial if epochs are searched."""
-        space = self.search.space.get("student.epochs") if self.search else None
-        return max(int(value) for value in space.probe_values) if space else self.student.epochs
+        return max(self._searched_values("student.epochs") or [self.student.epochs])
 
     @property
     def augmented(self) -> tuple[str, ...]:
@@ -426,11 +431,7 @@ class Experiment(Config):
     @property
     def samplings(self) -> frozenset[Sampling]:
         """The sampling of the students, or those of all trials if it is searched."""
-        space = self.search.space.get("student.sampling") if self.search else None
-        values = space.probe_values if space else ()
-        return frozenset(self.with_configuration({"student.sampling": value}).student.sampling for value in values) or (
-            frozenset({self.student.sampling})
-        )
+        return frozenset(self._searched_values("student.sampling") or [self.student.sampling])
 
     def _check_search(self, search: Search) -> None:
         """Check that every searched field exists and accepts the values of its space."""
@@ -445,29 +446,30 @@ class Experiment(Config):
         self.default_configuration(search)
 
     def default_configuration(self, search: Search) -> dict[str, Any]:
-        """Return this experiment's value of each searched field, by dotted path. A method is named by its text.
+        """Return this experiment's value of each searched field, by dotted path; among choices, the one that means it.
 
-        Raises ConfigError if the space of such a field has no text for the experiment's value.
+        Raises ConfigError if no choice means the experiment's method, model, optimizer or schedule.
         """
         return {path: self._default_value(search, path) for path in search.space}
 
     def _default_value(self, search: Search, path: str) -> Any:
-        value_of = attrgetter(path)
+        value_of, space = attrgetter(path), search.space[path]
         default = value_of(self)
-        if not isinstance(default, Config):
+        if not isinstance(space, Choice):
             return default
         # Nested fields that are searched too keep the experiment's values: with lr searched, "sgd" is SGD(lr=0.05).
         deeper = {name: attrgetter(name)(self) for name in search.space if name.startswith(f"{path}.")}
 
-        def is_default(text: object) -> bool:
+        def is_default(choice: object) -> bool:
             try:
-                return value_of(self.with_configuration({path: text, **deeper})) == default
+                return value_of(self.with_configuration({path: choice, **deeper})) == default
             except ConfigError:  # such as an optimizer without one of the fields
                 return False
 
-        texts = [text for text in search.space[path].probe_values if is_default(text)]
-        search.require(bool(texts), "space", f"lacks the experiment's default of '{path}', {default}; add it")
-        return texts[0]
+        chosen = next(filter(is_default, space.values), None)
+        lacking = f"lacks the experiment's default of '{path}', {default}; add it"
+        search.require(chosen is not None or not isinstance(default, Config), "space", lacking)
+        return default if chosen is None else chosen
 
     def with_configuration(self, configuration: Mapping[str, object]) -> "Experiment":
         """Return this experiment without its search, with {dotted path: value}. Raises ConfigError if invalid.

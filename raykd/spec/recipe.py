@@ -69,7 +69,7 @@ class Cosine(Config):
 
     def factor(self, progress: float, epoch: int, epochs: int) -> float:
         if progress < self.warmup_epochs:
-            return max(progress, 1e-3) / self.warmup_epochs
+            return min(max(progress, 1e-3) / self.warmup_epochs, 1.0)
         share = (progress - self.warmup_epochs) / max(epochs - self.warmup_epochs, 1e-9)
         return self.floor + (1 - self.floor) * 0.5 * (1 + cos(pi * min(share, 1.0)))
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
+from raykd.config.codec import json_checksum
 from raykd.config.damage import damaged
-from raykd.provenance import json_checksum
 
 LINE, CHECKSUM = "line", "checksum"
 

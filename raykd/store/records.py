@@ -261,6 +261,24 @@ class UsageFile:
 
 
 @dataclass(frozen=True)
+class CommandParts:
+    """The parts of the command that planned a family, from which the report makes other commands.
+
+    program: the words that run the experiment, such as ('raykd', 'run', 'tune_cnn'). options: the other words that set
+    no field, such as ('--results', 'DIR'). settings: the fields of this family's experiment that the command sets,
+    {dotted path: value as text}.
+    """
+
+    program: tuple[str, ...]
+    options: tuple[str, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    def problem(self) -> str:
+        words = (*self.program, *self.options, *self.settings, *self.settings.values())
+        return "" if all(map(str.isprintable, words)) else "field 'command_parts' has characters that are not printable"
+
+
+@dataclass(frozen=True)
 class PlanRecord:
     """plan.json of a family: the runs in its report, by the names of their folders; see `planned_folder`."""
 
@@ -269,6 +287,7 @@ class PlanRecord:
     comparison: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # runs by method, if several are compared
     experiment: Mapping[str, Any] = field(default_factory=dict)  # to_dict(experiment)
     command: str = ""  # the last command that planned these runs, as typed in a shell
+    command_parts: CommandParts | None = None  # of that command; None if it is not one of raykd's command line
 
     @property
     def names(self) -> set[str]:

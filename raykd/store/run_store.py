@@ -22,7 +22,7 @@ from raykd.file_lock import holding, lock_at
 from raykd.provenance import command_line
 from raykd.spec.plan import Plan, Run
 from raykd.spec.stages import Stage
-from raykd.store.records import PlanRecord, read_plan
+from raykd.store.records import CommandParts, PlanRecord, read_plan
 from raykd.store.results_folder import LOGIT_CACHES, PLAN_LOCK, PLAN_WAIT_S, require_writable
 from raykd.store.run_folder import RunFolder, Status
 
@@ -40,8 +40,8 @@ class RunStore:
 
     @classmethod
     def of(cls, folder: RunFolder) -> Self:
-        """Return the store of a run's `folder`, which is <results>/<family>/<run>."""
-        return cls(folder.path.parents[1])
+        """Return the store of the run or trial in `folder`."""
+        return cls(folder.results)
 
     def folder(self, run: Run) -> RunFolder:
         return RunFolder(self.results / run.family / run.name)
@@ -88,10 +88,11 @@ class RunStore:
     def _plan_lock(self) -> FileLock:
         return lock_at(self.results / PLAN_LOCK)
 
-    def write_plan(self, plan: Plan) -> set[str]:
+    def write_plan(self, plan: Plan, command_parts: CommandParts | None = None) -> set[str]:
         """Write the runs of the family's report to <family>/plan.json. Stages that are not planned are kept.
 
-        Returns the names of the runs that this removes from the report.
+        command_parts: those of the command line, if it is one of raykd's. Returns the names of the runs that this
+        removes from the report.
         """
         path = self.results / plan.experiment.family / "plan.json"
         planned: dict[Stage, tuple[str, ...]] = {stage: tuple(names) for stage, names in plan.stages.items() if names}
@@ -108,6 +109,7 @@ class RunStore:
                 comparison,
                 to_dict(plan.experiment, results_only=True),
                 command_line(),
+                command_parts,
             )
             write_record(path, after)
         return before.names - after.names

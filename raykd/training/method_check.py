@@ -11,7 +11,7 @@ from raykd.methods import Method
 from raykd.outputs import Outputs, Targets
 from raykd.spec.plan import Run, train_val_indices
 from raykd.training.adapters import required_outputs
-from raykd.training.objective import STANDARD_TERMS
+from raykd.training.objective import STANDARD_TERMS, memories_of
 
 NUM_IMAGES = 8  # one batch if it is smaller; more than two images, since terms may compare images
 
@@ -46,6 +46,15 @@ def require_valid_terms(
     if not any(term.requires_grad for term in terms.values()):
         raise ConfigError(f"{subject} returns no term that depends on the student, so nothing would be distilled")
     _require_finite_gradient(method, student, terms)
+    _require_memories(method, adapter)
+
+
+def _require_memories(method: Method, adapter: nn.Module | None) -> None:
+    """Raise ConfigError if a memory in `adapter` cannot store the outputs of the pass."""
+    with torch.random.fork_rng(devices=[]):
+        for memory in memories_of(adapter):
+            with method.errors_of(f"remember() of {type(memory).__name__} in its adapter"):
+                memory.remember(lambda tensor: tensor[None])
 
 
 def _require_finite_gradient(method: Method, student: Outputs, terms: Mapping[str, Tensor]) -> None:
@@ -73,7 +82,7 @@ def _terms_of(method: Method, student: Outputs, teacher: Outputs, targets: Targe
         raise ConfigError(
             f"method = {method.title()}: supervised_logits() returns shape {actual}; it must return logits {shape}"
         )
-    with method.errors_of("its terms()"):
+    with method.errors_of("its terms()", method.received_outputs):
         return method.terms(student, teacher, targets, adapter)
 
 

@@ -10,8 +10,9 @@ from raykd.data.types import Dataset
 from raykd.errors import ConfigError, plural
 from raykd.methods import Method
 from raykd.methods.feature_method import require_feature_maps
+from raykd.methods.method import Need
 from raykd.models import num_parameters
-from raykd.models.submodules import NUM_LISTED, HookedModel, describe_candidates
+from raykd.models.submodules import NUM_LISTED, HookedModel, SubmoduleModel, describe_candidates
 from raykd.outputs import Outputs, Targets
 from raykd.spec.plan import Run, train_val_indices
 from raykd.training.adapters import NUM_SHOWN, evaluation_outputs, make_adapter, required_outputs
@@ -66,7 +67,7 @@ class Networks:
         """
         method, num_images = run.method, max(run.method.min_batch_size, NUM_SHOWN)
         model = make_model(run, self._dataset).eval()
-        model.request({*method.needs, "embedding"})
+        model.request({*method.read_of_student, "embedding"})
         labels = self._dataset.train.labels[:num_images]
         repeated = required_outputs(method, teacher).map(lambda tensor: tensor[torch.arange(num_images) % len(tensor)])
         with torch.enable_grad():
@@ -124,24 +125,31 @@ class Networks:
     def _inputs_of_terms(self, run: Run) -> tuple[Outputs, Outputs, nn.Module | None]:
         """Return outputs of student and teacher, and the method's adapter or None. Raises ConfigError if one fails."""
         assert run.teacher is not None
-        with_features = "features" in run.method.needs
-        student, teacher = (self.outputs_of(model, with_features) for model in (run, run.teacher))
-        for model, outputs in ((run, student), (run.teacher, teacher)):
-            self._require_named_submodules(run.method, model, outputs)
-        if with_features:
-            require_feature_maps(run.method, student=student, teacher=teacher)
+        student = self._outputs_for(run.method, run, run.method.read_of_student)
+        teacher = self._outputs_for(run.method, run.teacher, run.method.needs)
         if type(run.method).adapter is Method.adapter:
             return student, teacher, None
-        detail = f"it receives the teacher's outputs in `needs`: {', '.join(sorted(run.method.needs))}"
-        with run.method.errors_of(f"its adapter ({detail})"):
+        with run.method.errors_of("its adapter", run.method.received_outputs):
             return student, teacher, make_adapter(run, self._dataset.train.labels, student, teacher)
 
-    def _require_named_submodules(self, method: Method, run: Run, outputs: Outputs) -> None:
-        """Raise ConfigError if the method needs outputs of a plain network that the user can name and has not named."""
+    def _outputs_for(self, method: Method, run: Run, needs: frozenset[Need]) -> Outputs:
+        """Return the outputs of the network of `run`, of which `method` reads `needs`.
+
+        Raises ConfigError if the network cannot return them.
+        """
+        outputs = self.outputs_of(run, "features" in needs)
+        self._require_named_submodules(method, run, needs, outputs)
+        if "features" in needs:
+            require_feature_maps(method, **{run.role: outputs})
+        is_plain = isinstance(run.model, SubmoduleModel) and run.model.classifier  # returns nothing else unasked
+        return outputs if needs - {"logits"} or not is_plain else outputs._replace(embedding=None)
+
+    def _require_named_submodules(self, method: Method, run: Run, needs: frozenset[Need], outputs: Outputs) -> None:
+        """Raise ConfigError if `needs` has outputs of a plain network that the user can name and has not named."""
         lacks = {"embedding": outputs.embedding is None, "features": not outputs.features}
         need: Literal["embedding", "features"]
         for need in ("embedding", "features"):
-            model = make_model(run, self._dataset) if need in method.needs and lacks[need] else None
+            model = make_model(run, self._dataset) if need in needs and lacks[need] else None
             if isinstance(model, HookedModel):
                 names = describe_candidates(model.network, model.input_size or self._dataset.image_size, need)
                 output, field = OUTPUT_DESCRIPTIONS[need], f"{run.role}.model.{need}"

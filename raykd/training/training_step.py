@@ -20,7 +20,6 @@ from raykd.data.loader import Batch, TrainLoader
 from raykd.data.sampling import class_shares
 from raykd.data.types import Dataset, Split
 from raykd.errors import RunFailed
-from raykd.methods.method import Memory
 from raykd.models import ImageModel
 from raykd.outputs import Targets
 from raykd.spec.experiment import Data
@@ -168,8 +167,8 @@ class TrainState:
                 terms = self._terms(part.images, Targets(part.labels, part.index, part.mixed), teacher)
             loss = torch.stack([weight * terms[name] for name, weight in weights.items()]).sum()
             self.scaler.scale(loss / passes if passes > 1 else loss).backward()
-            if isinstance(self.objective.adapter, Memory):
-                self.objective.adapter.remember(self.group.gather)
+            for memory in self.objective.memories:
+                memory.remember(self.group.gather)
         return {name: term.detach() for name, term in (terms | {"loss": loss}).items()}
 
     def _terms(self, *inputs: Any) -> dict[str, Tensor]:
@@ -226,7 +225,7 @@ def make_train_state(
     """Return the state of `run` before its first step."""
     student, device = make_model(run, dataset), compute.device
     # A student without a classifier is evaluated by k-NN on its embedding after each epoch.
-    student.request(run.method.needs if run.model.classifier else {*run.method.needs, "embedding"})
+    student.request(run.method.read_of_student | (set() if run.model.classifier else {"embedding"}))
     if isinstance(teacher, LiveTeacher) and isinstance(teacher.model, ImageModel):  # not the mean of several teachers
         teacher.model.request(run.method.needs)
     loader = _make_loader(run, dataset, teacher, device, group)

@@ -53,6 +53,10 @@ def test_experiment_path_and_arguments_stay_words(pair: SimpleNamespace, reposit
     assert not (repository / "pwned").exists()
 
 
+def test_no_step_of_a_job_that_succeeds_has_another_exit_code(slurm: Testbed, pair: SimpleNamespace) -> None:
+    assert "DerivedExitCode=0:0" in slurm.run(["scontrol", "show", "job", "--details", str(pair.ids[0])])
+
+
 def test_the_exit_code_of_the_driver_is_that_of_the_job(pair: SimpleNamespace) -> None:
     assert (pair.bad.state, pair.bad.exit_code) == ("FAILED", 7)
     assert "with exit code 7" in pair.bad.output

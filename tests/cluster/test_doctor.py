@@ -107,6 +107,12 @@ def test_a_low_limit_is_bad_in_a_job_and_not_on_a_login_node(monkeypatch, job_id
     assert finding.verdict == verdict and "ulimit -u is 512, below 4,096" in finding.text
 
 
+def test_variables_that_bind_processes_to_cpus_are_named(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("OMP_PLACES", "cores")
+    found = findings(tmp_path)["variables"]
+    assert found.text == "OMP_PLACES=cores: ignored, because all runs would compute on the same CPU"
+
+
 def test_results_of_an_earlier_version_are_bad(tmp_path: Path) -> None:
     record = tmp_path / "results" / "cnn" / "teacher-resnet18-s0-0123456789ab" / "run.json"
     record.parent.mkdir(parents=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from raykd.cluster.allocation import Node
-from raykd.cluster.preemption import StepWatch
+from raykd.cluster.preemption import StepWatch, preempt_mode, save_time_s
 
 NODE = Node("cn1", num_cpus=4, num_gpus=1, memory_bytes=None)
 # sbatch's options leave these in a job's environment, and srun would read them as requests of the step: --mem=0 and a
@@ -42,10 +42,11 @@ def wait_for(path: Path) -> str:
 
 
 def test_the_step_gets_the_job_id_and_no_request_of_the_job(srun: Path) -> None:
-    (srun.parent / "then.sh").write_text("exec sleep 60")
+    (srun.parent / "then.sh").write_text("exec cat")
     with StepWatch(NODE, environment(srun)) as watch:
         names = {line.partition("=")[0] for line in wait_for(srun.parent / "seen").splitlines()}
         assert not watch.is_terminated()
+    assert watch._step.returncode == 0, "it would be the DerivedExitCode of the job"
     assert "SLURM_JOB_ID" in names and not names & set(REQUESTS)
 
 
@@ -55,3 +56,42 @@ def test_only_a_step_ended_by_sigterm_is_a_preemption(srun: Path, code: int, is_
     with StepWatch(NODE, environment(srun)) as watch:
         watch._step.wait(20)
         assert watch.is_terminated() is is_terminated
+
+
+PREEMPTED = "JobId=7 QOS=low JobState=RUNNING PreemptTime=2026-01-01T00:00:00 Partition=p"
+BY_QOS = "PreemptType = preempt/qos\nPreemptMode = REQUEUE"
+SCONTROL = """#!/bin/sh
+case "$1 $2" in "show job") echo "{job}";; "show config") echo "{config}";; *) exit 1;; esac
+"""
+
+
+def answer(folder: Path, monkeypatch: pytest.MonkeyPatch, job: str, sacctmgr: str | None) -> None:
+    """Replace scontrol by one that shows `job`, and sacctmgr by the shell script `sacctmgr`, or by none."""
+    programs = {"scontrol": SCONTROL.format(job=job, config=BY_QOS)}
+    programs |= {"sacctmgr": f"#!/bin/sh\n{sacctmgr}\n"} if sacctmgr else {}
+    for name, text in programs.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
+
+
+@pytest.mark.parametrize(
+    ("sacctmgr", "mode"),
+    [
+        (None, "unknown"),
+        ("echo 'sacctmgr: error: slurm_persist_conn_open_without_init: connection refused' >&2; exit 1", "unknown"),
+        ("echo cancel", "CANCEL"),
+        ("echo cluster", "REQUEUE"),
+    ],
+)
+def test_a_job_that_is_preempted_by_qos_is_recognized_without_the_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sacctmgr: str | None, mode: str
+) -> None:
+    answer(tmp_path, monkeypatch, PREEMPTED, sacctmgr)
+    assert preempt_mode("7") == mode
+    assert save_time_s("7") == float("inf"), "Slurm sends SIGTERM again at the end of the grace time"
+
+
+def test_a_job_that_is_not_preempted_has_no_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(tmp_path, monkeypatch, PREEMPTED.replace("2026-01-01T00:00:00", "None"), None)
+    assert preempt_mode("7") == ""

@@ -136,6 +136,13 @@ def test_processes_read_staged_data_and_copy_packed_data_beside_it() -> None:
     assert node_copy.NODE_DATA not in ray_environment({}, FOLDER, Path("/"))
 
 
+@pytest.mark.parametrize("name", ["OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY"])
+def test_no_process_is_bound_to_the_cpus_that_the_login_shell_names(name: str) -> None:
+    """GNU OpenMP would bind the first thread of every process to the first CPU of the job."""
+    environment = ray_environment({name: "0", "OMP_NUM_THREADS": "2"}, FOLDER, Path("/"))
+    assert name not in environment and environment["OMP_NUM_THREADS"] == "2"
+
+
 def test_rays_memory_monitor_is_off_where_other_jobs_may_fill_the_node() -> None:
     monitor, node_bytes = "RAY_memory_monitor_refresh_ms", 512 * GIBIBYTE
     memory = [Node("cn1", 8, 1, size) for size in (32 * GIBIBYTE, 500 * GIBIBYTE, None)]

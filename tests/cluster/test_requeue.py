@@ -27,7 +27,8 @@ from raykd.cluster.allocation import Allocation, Node
 requeue.LINGER_S = requeue.RETRY_S = 0
 requeue.BUSY_S = float(sys.argv[2])
 allocation = Allocation(4711, (Node("cn1", 1, 0, None),), Path(sys.argv[3]), 0, sys.argv[1])
-sys.exit(0 if requeue.requeue(allocation, ["digits.py"], 100, "", print) else 3)
+resume = requeue.resume_command(allocation, ["digits.py"])
+sys.exit(0 if requeue.requeue(allocation, resume, 100, "", print, may_be_cancelled=True) else 3)
 """
 
 
@@ -54,7 +55,8 @@ def calls(scontrol: Path) -> list[str]:
 
 
 def test_a_job_is_requeued_by_the_id_that_names_it_alone(scontrol: Path) -> None:
-    assert is_requeued(scontrol, slurm_id="4711_2")[0]
+    is_done, log = is_requeued(scontrol, slurm_id="4711_2")
+    assert is_done and f"resume with: cd {scontrol} && sbatch slurm/ray_cluster.slurm digits.py" in log
     assert calls(scontrol) == ["show job --oneliner 4711_2", "requeue 4711_2"]
 
 

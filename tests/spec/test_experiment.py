@@ -133,6 +133,11 @@ def test_cosine_falls_from_one_to_its_floor_after_warmup() -> None:
     assert factors[0] == 1 and all(after < before for before, after in pairwise(factors))
 
 
+def test_a_warmup_of_less_than_a_step_never_exceeds_the_learning_rate() -> None:
+    factors = [Cosine(warmup_epochs=5e-4).factor(progress, 0, 10) for progress in (0.0, 2e-4, 4e-4, 5e-4)]
+    assert factors == pytest.approx([1, 1, 1, 1])
+
+
 def test_constant_schedule_has_factor_1() -> None:
     assert {Constant().factor(epoch, epoch, 5) for epoch in range(5)} == {1.0}
 

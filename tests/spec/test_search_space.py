@@ -1,6 +1,7 @@
 """Searches and their spaces are checked before anything starts."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from raykd.report.search_wording import configuration_in_words, trials_in_words
 from raykd.spec.experiment import Experiment
 from raykd.spec.overrides import override
 from raykd.spec.search import Search, Space, choice, integer, loguniform, uniform
+from raykd.store.study import SearchFolder, SearchStudy
 
 SPACE: dict[str, Space] = {"method.alpha": uniform(0, 1)}
 
@@ -132,3 +134,30 @@ def test_default_of_a_searched_method_is_its_name() -> None:
     assert of_methods.search is not None and of_methods.default_configuration(of_methods.search) == {"method": "kd"}
     with pytest.raises(ConfigError, match="lacks the experiment's default of 'method'"):
         searched(space={"method": choice("dkd", "dist")})
+
+
+@pytest.mark.parametrize(
+    ("path", "values", "text"),
+    [
+        ("student.clip_gradient_norm", ("none", 1.0, 5.0), "none"),
+        ("student.augmentation.randaugment", ("2,9", "()"), "()"),
+        ("student.channels_last", ("true", "false"), "true"),
+        ("student.label_smoothing", ("0.1", "0.0"), "0.0"),
+        ("student.epochs", ("2", "3"), "3"),
+        ("method.alpha", (0.25, 0.5), 0.5),
+    ],
+)
+def test_the_default_is_found_among_choices_by_its_parsed_value(
+    path: str, values: tuple[Any, ...], text: object, tmp_path: Path
+) -> None:
+    search = Search({path: choice(*values)})
+    default = experiment(search=search).default_configuration(search)
+    assert default == {path: text} and type(default[path]) is type(text)
+    assert SearchStudy(SearchFolder(tmp_path), search, default).start_trial().configuration == default
+
+
+def test_a_default_that_is_no_choice_is_kept_and_not_the_first_trial(tmp_path: Path) -> None:
+    search = Search({"student.clip_gradient_norm": choice(1.0, "5.0")})
+    default = experiment(search=search).default_configuration(search)
+    assert default == {"student.clip_gradient_norm": None}
+    assert SearchStudy(SearchFolder(tmp_path), search, default).start_trial().configuration != default

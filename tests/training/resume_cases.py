@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from documented_methods import documented_method
 from hugging_face import CONFIGS
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -103,10 +104,15 @@ _CASES: dict[str, tuple[Stage, dict[str, Any]]] = {
         "distilled",
         {"student": recipe(precision="fp16", clip_gradient_norm=1.0, ema_decay=0.7, gradient_accumulation=5)},
     ),
+    "memory inside an adapter, accumulated": (
+        "distilled",
+        {"method": documented_method("QueueContrast", size=120), "student": recipe(gradient_accumulation=2)},
+    ),
 }
 CASES = tuple(_CASES)
 FAST_CASES = (
     *CASES[:3],
+    "memory inside an adapter, accumulated",
     "everything augmented",
     "averaged, accumulated, balanced",
     "vit of transformers, adamw, dropout, hook",

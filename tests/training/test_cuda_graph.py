@@ -36,6 +36,7 @@ QUICK_RECIPES = (
     "vit, adamw, dropout",
     "everything augmented",
     "averaged, accumulated, balanced",
+    "memory inside an adapter, accumulated",
     "resnet, fp16, clipping, averaged, accumulated",
 )
 GPU = replace(choose_compute(CPU, "fp32"), device=torch.device("cuda"))
