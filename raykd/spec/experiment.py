@@ -59,9 +59,7 @@ class Data(Config):
     # cifar10, cifar100, cifar100-coarse, digits, imagenet, tiny_imagenet; or folder:PLACE, parquet:PLACE,
     # webdataset:PLACE, packed:PLACE for custom images (data/dataset_names.py)
     name: str = "cifar10"
-    # Training images used for validation, in equal proportion from each class. 0 trains on all images, as in published
-    # tables; it requires keep = last in both recipes, and allows no search.
-    val_images: int = 5_000
+    val_images: int = 5_000  # training images used for validation, in equal proportion from each class; 0 for none
     train_images: int | None = None  # how many of the other training images the teacher trains on; None for all
     student_images: int | None = None  # how many of the teacher's images the students train on; None for all
     image_size: Annotated[int | None, AtMost(MAX_SIDE)] = None  # side in pixels to resize to; None: no resizing
@@ -205,7 +203,8 @@ class Experiment(Config):
             self._check_teachers()
         self._check_token()
         self._check_classifiers()
-        self._check_validation()
+        if self.data.val_images == 0:
+            self._check_without_validation()
         self._check_checkpoint()
         self._check_cache()
         for role in ("teacher", "student"):
@@ -237,18 +236,15 @@ class Experiment(Config):
         both = "cannot be combined with a search; remove one of them"
         self.require(not self.compare or self.search is None, "compare", both)
 
-    def _check_validation(self) -> None:
-        """Check that nothing selects by validation if there are no validation images."""
-        if self.data.val_images > 0:
-            return
-        for role in ("teacher", "student"):
-            recipe = getattr(self, role)
-            is_trained = role == "student" or not self.teacher_checkpoint
+    def _check_without_validation(self) -> None:
+        """Check that nothing selects by validation."""
+        trains = all(method.trains_classifier(self.student.epochs) for method in self.methods)
+        has_probe = not (trains and self._teacher_has_logits)
+        selecting = "a search" if self.search else "a linear probe" if has_probe else ""
+        self.data.require(not selecting, "val_images", f"must be above 0, because {selecting} selects by validation")
+        for role in ("student",) if self.teacher_checkpoint else ("teacher", "student"):
             selects = f"selects the epoch by validation, and data.val_images = 0; set {role}.keep=last"
-            recipe.require(recipe.keep == "last" or not is_trained, "keep", selects)
-            probed = "needs validation images for its linear probe, and data.val_images = 0; set data.val_images"
-            recipe.model.require(recipe.model.classifier, "classifier", probed)
-        self.data.require(self.search is None, "val_images", "must be above 0, because a search compares by validation")
+            getattr(self, role).require(getattr(self, role).keep == "last", "keep", selects)
 
     def _check_cache(self) -> None:
         """Check that a logit cache can serve every run if one is requested, and the number of classes in it."""

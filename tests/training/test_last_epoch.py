@@ -12,6 +12,7 @@ from small_runs import CPU, digits, experiment, plan_of, recipe, run_of, train
 
 from raykd.config import to_dict
 from raykd.errors import ConfigError, Interrupted, RunDiverged
+from raykd.methods import PKT
 from raykd.orchestration.progress import run_line
 from raykd.orchestration.run_experiments import warning_lines
 from raykd.orchestration.run_queue import Job, JobStatus, State
@@ -109,7 +110,16 @@ def test_invalid_weights_are_found_without_validation_images(
         ({"teacher": NO_VALIDATION["teacher"]}, r"keep = 'best' in Recipe: .* set student\.keep=last"),
         (
             NO_VALIDATION | {"student": LAST, "search": Search({"method.alpha": choice(0.1, 0.9)})},
-            r"val_images = 0 in Data: must be above 0, because a search compares by validation",
+            r"val_images = 0 in Data: must be above 0, because a search selects by validation",
+        ),
+        (
+            NO_VALIDATION
+            | {
+                "student": LAST,
+                "method": PKT(),
+                "teacher": recipe(keep="last", model=replace(LAST.model, classifier=False)),
+            },
+            r"val_images = 0 in Data: must be above 0, because a linear probe selects by validation",
         ),
     ],
 )
