@@ -89,7 +89,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Resizing:
-    """How the images of a pack were reduced before they were stored, see image_packing.py.
+    """How the images of a pack were reduced before they were stored, see packs/encoding.py.
 
     shorter_side, quality: of images that were encoded again as JPEG, if their shorter side was longer. square_size:
     pixels per side of raw squares.

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from math import sqrt
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -39,6 +40,9 @@ from raykd.training.teacher.choose import PlannedCache, TeacherChoice, choose_te
 from raykd.training.teacher.import_check import describe_import
 from raykd.training.teacher.imported import read_import_check, require_import_fits
 from raykd.training.teacher.load import is_full
+
+if TYPE_CHECKING:  # it loads matplotlib
+    from raykd.report.report import Report
 
 FEW_VAL_IMAGES = 100  # with fewer, the standard error of a validation top-1 can exceed 5 points
 
@@ -138,15 +142,33 @@ def run_experiments(
     experiments: Sequence[Experiment],
     options: Options,
     console: Console,
-    reports: bool = True,
     tracking: Tracking | None = None,
-) -> list[JobStatus]:
-    """Train and evaluate every run of the experiments, and report. Return how each job ended.
+) -> "Report":
+    """Train and evaluate every run of the experiments, and write and return the report.
 
     tracking: the trackers of a command that runs more than this; None for those of the experiments.
 
     Raises Interrupted, or RunFailed with the jobs that failed.
     """
+    _, report = _train(experiments, options, console, tracking, reports=True)
+    assert report is not None
+    return report
+
+
+def train_experiments(
+    experiments: Sequence[Experiment], options: Options, console: Console, tracking: Tracking | None = None
+) -> list[JobStatus]:
+    """Train and evaluate every run of the experiments without a report. Return how each job ended.
+
+    tracking, errors: as for `run_experiments`.
+    """
+    return _train(experiments, options, console, tracking, reports=False)[0]
+
+
+def _train(
+    experiments: Sequence[Experiment], options: Options, console: Console, tracking: Tracking | None, reports: bool
+) -> "tuple[list[JobStatus], Report | None]":
+    """Plan, train and evaluate the experiments. Return how each job ended, and with `reports` the report."""
     options = prepared(experiments, options, console)
     plans = plans_of(experiments, options)
     store = RunStore(options.results)
@@ -185,8 +207,9 @@ def _run_planned(
     console: Console,
     reports: bool,
     tracking: Tracking | None,
-) -> list[JobStatus]:
-    """Train and evaluate the planned runs, and report. Return and raise what `run_experiments` does."""
+) -> "tuple[list[JobStatus], Report | None]":
+    """Train and evaluate the planned runs. Return what `_train` does, and raise what `run_experiments` does."""
+    report = None
     store, runs = RunStore(options.results), _runs_of(plans)
     for _, dataset in plans:
         keep_decoded(dataset, options.decoded)  # the workers read it there
@@ -204,11 +227,11 @@ def _run_planned(
         statuses = run_to_completion(runs, states, caches, workers, options, console, stopped.is_set)
         try:
             if reports:
-                write_report(options.results, console)
+                report = write_report(options.results, console)
                 attach_report(tracking, [plan for plan, _ in plans], options.results)
         finally:
             raise_for(statuses)  # the failed runs explain more than an error of the report
-    return statuses
+    return statuses, report
 
 
 def _plan_caches(

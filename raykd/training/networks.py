@@ -72,7 +72,8 @@ class Networks:
         repeated = required_outputs(method, teacher).map(lambda tensor: tensor[torch.arange(num_images) % len(tensor)])
         with torch.enable_grad():
             outputs = model(self._dataset.train.images[:num_images])
-            terms = method.terms(outputs, repeated, Targets(labels, torch.arange(num_images)), adapter)
+            targets = Targets(labels, torch.arange(num_images), progress=torch.zeros(()))
+            terms = method.terms(outputs, repeated, targets, adapter)
             loss = torch.stack([weight * terms[name] for name, weight in method.weights(0).items() if name in terms])
         weights = {name: weight for name, weight in model.network.named_parameters() if weight.requires_grad}
         gradients = torch.autograd.grad(loss.sum(), [*weights.values()], allow_unused=True)
@@ -118,7 +119,7 @@ class Networks:
         student, teacher, adapter = self._inputs_of_terms(run)
         if adapter is not None:
             index = train_val_indices(run.data, self._dataset.train.labels)[0][:1]
-            targets = Targets(self._dataset.train.labels[index], index)
+            targets = Targets(self._dataset.train.labels[index], index, progress=torch.zeros(()))
             student, teacher = (outputs.map(lambda tensor: tensor[:1]) for outputs in (student, teacher))
             run.method.terms(student, teacher, targets, adapter)
 

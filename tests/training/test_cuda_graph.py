@@ -36,6 +36,7 @@ QUICK_RECIPES = (
     "vit, adamw, dropout",
     "everything augmented",
     "averaged, accumulated, balanced",
+    "temperature by progress, adamw",
     "memory inside an adapter, accumulated",
     "resnet, fp16, clipping, averaged, accumulated",
 )
