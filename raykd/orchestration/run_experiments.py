@@ -36,6 +36,7 @@ from raykd.training.compute import device_for, require_precision
 from raykd.training.final_evaluation import is_tested
 from raykd.training.networks import Networks
 from raykd.training.repair import repair_weights
+from raykd.training.run_record import record_failure
 from raykd.training.teacher.choose import PlannedCache, TeacherChoice, choose_teacher, merge_caches, split_for_slots
 from raykd.training.teacher.import_check import describe_import
 from raykd.training.teacher.imported import read_import_check, require_import_fits
@@ -377,18 +378,11 @@ def _require_precisions(jobs: Sequence[Job], slots: Slots) -> None:
 
 
 def _record_failures(statuses: list[JobStatus], store: RunStore) -> None:
-    """Record in run.json that a run's workers died repeatedly, which the workers themselves could not record."""
+    """Record in run.json why runs failed, as the workers could not if they died."""
     for status in statuses:
-        folder = store.folder(status.job.run)
-        if status.job.kind != "train" or status.state is not State.FAILED:
-            continue
-        recorded, reason = folder.status(), (status.reason.splitlines() or ["no reason given"])[0]
-        if recorded in ("interrupted", "failed"):
-            with folder.lock():
-                record = folder.require_record()
-                is_known = recorded == "failed" and record.reason == reason
-                failure = record.failure if is_known else "outside"
-                folder.write_record(replace(record, status="failed", reason=reason, failure=failure))
+        if status.job.kind == "train" and status.state is State.FAILED:
+            reason = (status.reason.splitlines() or ["no reason given"])[0]
+            record_failure(store.folder(status.job.run), reason, status.failure or "outside")
 
 
 def raise_for(statuses: list[JobStatus]) -> None:

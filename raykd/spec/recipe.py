@@ -86,7 +86,8 @@ class Recipe(Config):
     schedule: MultiStep | Cosine | Constant = MultiStep()  # of the learning rate
     batch_size: Annotated[int, AtMost(MAX_BATCH)] = 128  # images per update, over all workers of the run
     label_smoothing: float = 0.0  # in [0, 1), of the labels' cross-entropy
-    clip_gradient_norm: float | None = None  # largest L2 norm of the gradient; None for no clipping
+    # largest L2 norm of the gradient of the model and of the method's adapter together; None for no clipping
+    clip_gradient_norm: float | None = None
     # For matrix products and convolutions, see docs/training.md. 'auto': bf16 if the hardware supports it, else fp16 on
     # a GPU with tensor cores, else fp32; run.json records which.
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from raykd.config.codec import Between, read_record
 from raykd.config.damage import damaged
+from raykd.errors import Failure
 from raykd.spec.stages import Stage
 
 Percent = Annotated[float, Between(0, 100)]
@@ -29,7 +30,6 @@ TeacherSource = Literal["live", "cache"]
 EndState = Literal["done", "pruned", "failed"]  # end of a search's trial; a pruned trial was stopped early
 END_STATES: tuple[EndState, ...] = get_args(EndState)
 TrialState = Literal["waiting", "running"] | EndState  # waiting: enqueued and not started
-Failure = Literal["diverged", "rejected", "out of memory", "code", "outside"]  # see training/failure.py
 
 
 @dataclass(frozen=True)

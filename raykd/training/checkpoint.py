@@ -111,6 +111,21 @@ def read_checkpoint(path: Path, run: str = "") -> Checkpoint | None:
     raise RunFailed(f"checkpoint '{path}' is damaged ({why}); remove it to train from the start")
 
 
+def progress_of(path: Path, run: str) -> Progress | None:
+    """Return the progress in the checkpoint of the run with the fingerprint `run`. It reads no tensor.
+
+    None if there is none that can be read: `read_checkpoint`, which the training calls, raises the reason.
+    """
+    if not is_file(path):
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            progress = Progress(**json.loads(file.metadata()["progress"]))
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError):
+        return None
+    return progress if progress.run == run else None
+
+
 def set_run_of_checkpoint(path: Path, run: str) -> None:
     """Write the fingerprint `run` to the checkpoint `path`. A missing or damaged checkpoint stays as it is."""
     if not is_file(path):

@@ -9,7 +9,7 @@ result is bit-identical to that of an uninterrupted one. The loop does not depen
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from math import isfinite, nan
@@ -17,7 +17,7 @@ from math import isfinite, nan
 import torch
 
 from raykd.data.types import Dataset
-from raykd.errors import Interrupted, RaykdError, RunDiverged, RunFailed
+from raykd.errors import Interrupted, RunDiverged, RunFailed
 from raykd.spec.plan import Run
 from raykd.store.records import Best
 from raykd.store.run_folder import RunFolder
@@ -28,14 +28,14 @@ from raykd.training.compute import configure_process
 from raykd.training.cuda_graph import Steps, make_steps
 from raykd.training.determinism import cpu_threads, generator_of, step_seeds
 from raykd.training.evaluate import Evaluation, evaluate
-from raykd.training.failure import classify_failure, rejecting_configuration
+from raykd.training.failure import explaining_step, rejecting_configuration
 from raykd.training.group import SINGLE_WORKER, Group, per_worker_parts
 from raykd.training.hooks import NO_HOOKS, EpochReport, Hooks
 from raykd.training.loss_scale import require_scale
 from raykd.training.memory import peak_bytes, reset_peak
 from raykd.training.optim import learning_rate
 from raykd.training.probe import evaluate_neighbors
-from raykd.training.run_record import finish_run, require_same_data, start_run
+from raykd.training.run_record import finish_run, recording_failure, require_same_data, start_run
 from raykd.training.teacher.imported import import_teacher
 from raykd.training.teacher.sources import Teacher, no_teacher
 from raykd.training.training_step import TrainState, make_train_state
@@ -57,15 +57,16 @@ def fit(
     group: the workers that share its batches. All call this with their hooks; the first one's `should_stop` decides.
     If one of several raises anything but Interrupted, the others wait for it and must be ended.
 
-    Raises ConfigError if `dataset` is not the run's; RunFailed for NaN, for a folder that another process has locked,
-    and for a teacher that changed since the run started; Interrupted if `should_stop` returned true.
+    Raises ConfigError if `dataset` is not the run's; RunDiverged for NaN; OutOfMemory, with a remedy, when a step does
+    not fit on the GPU; RunFailed for a folder that another process has locked, and for a teacher that changed since the
+    run started; Interrupted if `should_stop` returned true.
     """
     require_same_data(run.name, run.data_identity, dataset)
     with folder.lock(WRITER_WAIT_S) if group.is_first else nullcontext():
         if group.on_first(lambda: folder.status() == "done"):
             return
         compute = group.on_first(lambda: start_run(run, folder, device, dataset, teacher, group))
-        with _recorded(folder, group) if group.is_first else nullcontext(), cpu_threads(compute.threads):
+        with recording_failure(folder, group), explaining_step(run), cpu_threads(compute.threads):
             configure_process(device)
             if run.imported is None:
                 _require_one_teacher(teacher, group)
@@ -246,21 +247,3 @@ class _Checkpointer:
                 self._folder.write_history(progress.history)
             save_checkpoint(self._folder.checkpoint, training.objective, training.optimizer, training.best, progress)
         self._saved = time.monotonic()
-
-
-@contextmanager
-def _recorded(folder: RunFolder, group: Group) -> Iterator[None]:
-    """Record a failure in run.json. An interrupted run keeps the status 'running'.
-
-    So does a run of several workers after an unknown error, since the loss of a worker looks like one.
-    """
-    try:
-        yield
-    except Interrupted:
-        raise
-    except Exception as error:
-        if group.size > 1 and not isinstance(error, RaykdError):
-            raise
-        with suppress(OSError):  # on a full disk; `error` is raised anyway
-            folder.update(status="failed", reason=f"{error}" or type(error).__name__, failure=classify_failure(error))
-        raise
