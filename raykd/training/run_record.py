@@ -42,8 +42,8 @@ def start_run(
     """Write run.json for a run that starts or resumes, and return how to compute it.
 
     A resumed run keeps its precision and threads, because others would round differently. Raises RunFailed if it is
-    partly trained with another teacher, or with another number of workers that may not change, or if run.json is missing
-    beside its checkpoint; RejectedConfiguration if the device cannot train in its precision.
+    partly trained with another teacher, or with another number of workers that may not change, or if its checkpoint has
+    no run.json; RejectedConfiguration if the device cannot train in its precision.
     """
     folder.remove_leftovers()
     earlier = folder.record()
