@@ -169,6 +169,27 @@ def test_the_report_job_reads_where_the_other_jobs_write(checkout: Path, argumen
     assert "it writes /far away/report/index.html" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        pytest.param("submit_experiments.sh", ["--", "--set", "student.epoch=3"], marks=pytest.mark.nightly),
+        ("submit_best_gpu.sh", ["--gres=gpu:a100:1", "experiments/distill_cnn.py", "--set", "student.epoch=3"]),
+    ],
+)
+def test_a_typing_mistake_is_reported_before_anything_is_submitted(
+    checkout: Path, tmp_path: Path, script: str, words: list[str]
+) -> None:
+    (tmp_path / "experiments").symlink_to(tmp_path / "raykd" / "bundled" / "experiments")
+    (tmp_path / "programs").mkdir()
+    (tmp_path / "programs" / "sbatch").write_text(f"#!/bin/sh\ntouch {tmp_path}/submitted; echo 7\n")
+    (tmp_path / "programs" / "sbatch").chmod(0o755)
+    command = ["bash", str(checkout / "slurm" / script), *words]
+    environ = {"PATH": f"{tmp_path}/programs:{os.environ['PATH']}", "HOME": str(checkout / "home")}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2 and "did you mean 'epochs'?" in done.stderr, done.stderr
+    assert not (tmp_path / "submitted").exists()
+
+
 def test_the_report_job_gets_no_gpu_option(checkout: Path) -> None:
     options = ["--gpus-per-node", "h100:2", "--cpus-per-gpu=4", "--mem-per-gpu=8G", "-N2", "--exclusive", "-p", "big"]
     jobs = jobs_of(dry_run(checkout, *options, "-A", "me"))
