@@ -11,6 +11,12 @@ from pathlib import Path
 
 _TABLE = Path("/proc/self/mountinfo")
 _LOCAL_DISKS = ("bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "overlay", "reiserfs", "xfs", "zfs")
+LOCAL_LOCKS = (
+    "{folder} is on BeeGFS ({point}), whose file locks are of one node only by default: let no two jobs train the same "
+    "runs there concurrently, unless the administrators set tuneUseGlobalFileLocks=true"
+)
+_BEEGFS = "/etc/beegfs/beegfs-client.conf"
+_GLOBAL_LOCKS = re.compile(r"^\s*tuneUseGlobalFileLocks\s*=\s*(true|1)\b", re.MULTILINE)
 _IN_MEMORY = ("tmpfs", "ramfs")
 
 
@@ -30,6 +36,17 @@ class Mount:
     def is_in_memory(self) -> bool:
         return self.kind in _IN_MEMORY
 
+    @property
+    def has_local_locks(self) -> bool:
+        """Whether a file lock excludes the processes of one node only."""
+        return self.kind == "lustre" and "localflock" in self.options
+
+    @property
+    def may_have_local_locks(self) -> bool:
+        """Whether that may be so, because it is BeeGFS's default; its client's configuration says otherwise."""
+        config = next((option.partition("=")[2] for option in self.options if option.startswith("cfgFile=")), "")
+        return self.kind == "beegfs" and not _GLOBAL_LOCKS.search(_text_of(Path(config or _BEEGFS)))
+
 
 def mount_of(path: Path) -> Mount | None:
     """Return the file system of `path`, which need not exist; None on a system without /proc."""
@@ -44,6 +61,13 @@ def mount_of(path: Path) -> Mount | None:
         if is_above and (best is None or len(mount.point) >= len(best.point)):  # a later mount hides an earlier one
             best = mount
     return best
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 def _parsed(line: str) -> Mount:

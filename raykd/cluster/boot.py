@@ -19,17 +19,18 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from raykd.cluster import progress_record
+from raykd.cluster import kept_logs, progress_record
 from raykd.cluster.allocation import Allocation, read_allocation, slurm_id_in
 from raykd.cluster.driver import Signals, exit_code, run_driver
 from raykd.cluster.job_details import JobDetails, differences, read_details
-from raykd.cluster.job_folder import job_folder
+from raykd.cluster.job_folder import JobFolder, job_folder
 from raykd.cluster.limits import set_limits
+from raykd.cluster.lock_check import locked_file
 from raykd.cluster.mps import is_requested as is_mps_requested
 from raykd.cluster.node_address import head_address
 from raykd.cluster.ports import find_ports
@@ -45,10 +46,10 @@ from raykd.cluster.ray_start import (
 )
 from raykd.cluster.ray_variables import pinning, start_timeout_s
 from raykd.cluster.requeue import max_requeues, requeue, resume_command
-from raykd.cluster.slurm_commands import running_job
 from raykd.cluster.staging import Staging, planned_staging, scratch_folder
 from raykd.cluster.submissions import experiment_command
 from raykd.errors import ConfigError, Interrupted, RaykdError, RayNotStarted, is_environment_error
+from raykd.on_disk import is_file
 
 MAX_RAY_RESTARTS = 3  # per job, after the loss of a Ray agent
 MODE_TIMEOUT_S = 60
@@ -92,9 +93,12 @@ def _boot(experiment: Sequence[str], environ: Mapping[str, str], log: JobLog, si
         except Interrupted as error:
             log.write(str(error))
             end.code = error.exit_code
-        except (RayNotStarted, OSError) as error:
+        except (RaykdError, OSError) as error:
             _print_error(error)
-            end.code, end.has_not_started = RayNotStarted.exit_code, True
+            end.has_not_started = isinstance(error, RayNotStarted | OSError)
+            end.code = error.exit_code if isinstance(error, RaykdError) else RayNotStarted.exit_code
+        if end.kept_logs:
+            log.write(f"Ray's logs are in {end.kept_logs}")
         if experiment and end.code == Interrupted.exit_code:
             is_requeued = _requeue(job, limit, record, signals, end, log)
         return end.code
@@ -120,9 +124,15 @@ class _Job:
             root = (staging.code_path if staging else None) or allocation.submit_dir
             shares_memory = is_shared(allocation.head, physical_memory_bytes())
             environment = ray_environment(environ, folder, root, bool(allocation.workers), staging, shares_memory)
+            environment[kept_logs.VARIABLE] = str(kept_logs.path_beside(_log_of(allocation)))
             ports, timeout_s = find_ports(allocation.job_id), start_timeout_s(environ)
             config = ClusterConfig(allocation, ports, folder, environment, timeout_s, self.address, staging)
-            with StepWatch(allocation.head, environ) as watch:
+            lock = allocation.submit_dir / f".raykd-job-{allocation.job_id}.lock"
+            with (
+                locked_file(lock) if allocation.workers else nullcontext({}) as variable,
+                StepWatch(allocation.head, environ) as watch,
+            ):
+                environment |= variable
                 signals.is_warned = watch.is_terminated
                 _run_on_cluster(self.driver, config, log, signals, end)
 
@@ -174,6 +184,8 @@ class _JobEnd:
 
     code: int = Interrupted.exit_code
     has_lost_nodes: bool = False
+    kept_logs: Path | None = None  # the folder with Ray's logs
+    was_started: bool = False
     has_not_started: bool = False  # Ray, for a reason of this node or another
     was_killed: bool = True  # whether a signal that it did not handle ended it, or it was never started
     results: Path | None = None
@@ -230,27 +242,53 @@ def _refusal(record: ProgressRecord, cause: str, end: _JobEnd) -> str:
 
 def _run_on_cluster(driver: Sequence[str], config: ClusterConfig, log: JobLog, signals: Signals, end: _JobEnd) -> None:
     """Run the driver on the Ray cluster and write to `end` how it ended. Repeat it if Ray lost one of its agents."""
-    allocation, note = config.allocation, config.folder.path / "results"
+    logs = Path(config.environment[kept_logs.VARIABLE])
+    keep_logs = partial(_keep_logs, logs, config.folder, config.allocation.head.name)
     for restarts_left in range(MAX_RAY_RESTARTS, -1, -1):
         with RayCluster(config, log.write) as cluster:
-            address = cluster.wait_until_up(signals.check)
-            environment = driver_environment(config.environment, address) | {progress_record.RESULTS_NOTE: str(note)}
-            command = driver or _serve_command(allocation)
-            _announce(config, command, log)
             try:
-                time_s = partial(save_time_s, allocation.slurm_id)
-                code = run_driver(command, environment, allocation.submit_dir, signals, cluster.failure, time_s)
+                _drive(driver, config, cluster, log, signals, end)
             except RaykdError as error:
-                if not restarts_left or signals.received or not cluster.was_ended_by_agent():
-                    raise
-                log.write(f"Ray lost its agent ({str(error).partition(chr(10))[0]}); starting Ray again")
-                continue
-            end.was_killed = code < 0
-            end.code = exit_code(code, was_interrupted=bool(signals.received))
-            end.has_lost_nodes, end.results = bool(cluster.lost), progress_record.read_results_note(note)
-            log.write(f"driver ended {{after}} with exit code {end.code}")
+                if end.was_started and restarts_left and not signals.received and cluster.was_ended_by_agent():
+                    log.write(f"Ray lost its agent ({str(error).partition(chr(10))[0]}); starting Ray again")
+                    continue
+                keep_logs(error.exit_code, signals, end)
+                raise
+            keep_logs(end.code, signals, end)
             break
     log.write("Ray down {after}")
+
+
+def _drive(
+    driver: Sequence[str],
+    config: ClusterConfig,
+    cluster: RayCluster,
+    log: JobLog,
+    signals: Signals,
+    end: _JobEnd,
+) -> None:
+    """Wait for the Ray cluster, run the driver on it, and write to `end` how it ended."""
+    allocation, note = config.allocation, config.folder.path / "results"
+    end.was_started = False
+    address = cluster.wait_until_up(signals.check)
+    environment = driver_environment(config.environment, address) | {progress_record.RESULTS_NOTE: str(note)}
+    command = driver or _serve_command(allocation)
+    _announce(config, command, log)
+    end.was_started = True
+    time_s = partial(save_time_s, allocation.slurm_id)
+    code = run_driver(command, environment, allocation.submit_dir, signals, cluster.failure, time_s)
+    end.was_killed = code < 0
+    end.code = exit_code(code, was_interrupted=bool(signals.received))
+    end.has_lost_nodes, end.results = bool(cluster.lost), progress_record.read_results_note(note)
+    log.write(f"driver ended {{after}} with exit code {end.code}")
+
+
+def _keep_logs(target: Path, folder: JobFolder, node: str, code: int, signals: Signals, end: _JobEnd) -> None:
+    """Keep Ray's logs in `target` if the job failed with the exit code `code`, or a node is lost."""
+    is_failure = code not in (0, ConfigError.exit_code, Interrupted.exit_code) or not end.was_started
+    # After a signal, Slurm waits for the job to end.
+    if (is_failure or end.has_lost_nodes) and not signals.received and kept_logs.keep(target, folder, node):
+        end.kept_logs = target
 
 
 def _announce(config: ClusterConfig, driver: Sequence[str], log: JobLog) -> None:
@@ -261,12 +299,15 @@ def _announce(config: ClusterConfig, driver: Sequence[str], log: JobLog) -> None
     log.write(f"driver starts {{after}}: {shlex.join(driver)}")
 
 
+def _log_of(allocation: Allocation) -> Path:
+    """Return the path of the job's log, which is this process's standard output; Slurm's default if it is no file."""
+    path = Path(os.path.realpath("/proc/self/fd/1"))
+    return path if is_file(path) else allocation.submit_dir / f"slurm-{allocation.job_id}.out"
+
+
 def _serve_command(allocation: Allocation) -> list[str]:
     """Return the driver of a job without an experiment. Logs of experiments lie beside the log of the job."""
-    try:
-        log = running_job(allocation.job_id).log
-    except ConfigError:  # Slurm is busy
-        log = allocation.submit_dir / f"slurm-{allocation.job_id}.out"
+    log = _log_of(allocation)
     restart = f"-{allocation.restart_count}" if allocation.restart_count else ""
     return [*module_command("serve"), str(allocation.job_id), f"{log.with_suffix('')}{restart}"]
 

@@ -64,7 +64,7 @@ class Staging:
 
     @property
     def packs_path(self) -> Path:
-        """The folder to which processes of the job copy packed data sets, see data/node_copy.py."""
+        """The folder to which processes of the job copy packed data sets, see data/packs/node_copy.py."""
         return self.folder / "packs"
 
     def __str__(self) -> str:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from raykd.data import dataset_names
 from raykd.data.load import load_dataset
-from raykd.data.node_copy import copy_to_node
-from raykd.data.pack import RECORD
-from raykd.data.packed_dataset import open_packed
+from raykd.data.packs.dataset import open_packed
+from raykd.data.packs.node_copy import copy_to_node
+from raykd.data.packs.record import RECORD
+from raykd.data.packs.statistics import with_exact_statistics
 from raykd.data.sources import Source
-from raykd.data.square_statistics import with_exact_statistics
 from raykd.data.types import Dataset
 from raykd.on_disk import is_folder
 from raykd.spec.callback import Callback

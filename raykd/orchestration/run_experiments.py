@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from math import sqrt
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -34,6 +35,7 @@ from raykd.training.compute import device_for, require_precision
 from raykd.training.final_evaluation import is_tested
 from raykd.training.networks import Networks
 from raykd.training.repair import repair_weights
+from raykd.training.run_record import record_failure
 from raykd.training.teacher.choose import PlannedCache, TeacherChoice, choose_teacher, merge_caches, split_for_slots
 from raykd.training.teacher.import_check import describe_import
 from raykd.training.teacher.imported import read_import_check, require_import_fits
@@ -41,6 +43,8 @@ from raykd.training.teacher.load import is_full
 
 if TYPE_CHECKING:  # it loads matplotlib
     from raykd.report.report import Report
+
+FEW_VAL_IMAGES = 100  # with fewer, the standard error of a validation top-1 can exceed 5 points
 
 
 def require_together(experiments: Sequence[Experiment]) -> None:
@@ -277,7 +281,7 @@ def data_lines(plan: Plan, dataset: Dataset) -> list[str]:
 
 
 def warning_lines(plan: Plan) -> list[str]:
-    """Return a line for each fact that weakens the plan's results: warm-ups that do not end, equal initial weights."""
+    """Return a line for each fact that weakens the plan's results, such as warm-ups that do not end."""
     students = [run for run in plan.runs if run.stage == "distilled"]
     first_runs = {run.method: run for run in reversed(students)}
     paths = ("method", *(f"compare.{name}" for name in member_names(plan.experiment.compare)))
@@ -287,6 +291,14 @@ def warning_lines(plan: Plan) -> list[str]:
         for path, method in zip(paths, plan.experiment.methods, strict=True)
         if (run := first_runs.get(method)) and (warmup := run.unfinished_warmup)
     ]
+    data, recipes = plan.experiment.data, [run.recipe for run in plan.runs if run.imported is None]
+    if 0 < data.val_images < FEW_VAL_IMAGES and any(recipe.keep == "best" for recipe in recipes):
+        error = 50 / sqrt(data.val_images)
+        lines.append(
+            f"warning: {plural(data.val_images, 'validation image')} (data.val_images) select the epoch of each run, "
+            f"and the standard error of their top-1 is up to {error:.0f} points; use more, or keep the last epoch "
+            "(teacher.keep=last and student.keep=last)"
+        )
     if seeds := sorted({run.seed for run in students if run.starts_as_its_teacher}):
         lines.append(
             f"warning: students of seed {', '.join(map(str, seeds))} start from the initial weights of their teacher, "
@@ -365,18 +377,11 @@ def _require_precisions(jobs: Sequence[Job], slots: Slots) -> None:
 
 
 def _record_failures(statuses: list[JobStatus], store: RunStore) -> None:
-    """Record in run.json that a run's workers died repeatedly, which the workers themselves could not record."""
+    """Record in run.json why runs failed, as the workers could not if they died."""
     for status in statuses:
-        folder = store.folder(status.job.run)
-        if status.job.kind != "train" or status.state is not State.FAILED:
-            continue
-        recorded, reason = folder.status(), (status.reason.splitlines() or ["no reason given"])[0]
-        if recorded in ("interrupted", "failed"):
-            with folder.lock():
-                record = folder.require_record()
-                is_known = recorded == "failed" and record.reason == reason
-                failure = record.failure if is_known else "outside"
-                folder.write_record(replace(record, status="failed", reason=reason, failure=failure))
+        if status.job.kind == "train" and status.state is State.FAILED:
+            reason = (status.reason.splitlines() or ["no reason given"])[0]
+            record_failure(store.folder(status.job.run), reason, status.failure or "outside")
 
 
 def raise_for(statuses: list[JobStatus]) -> None:

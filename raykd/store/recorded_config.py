@@ -58,6 +58,11 @@ class RecordedRecipe(_Section):
     def epochs(self) -> int | None:
         return self._read("epochs", int)
 
+    @property
+    def keep(self) -> str | None:
+        """'best' or 'last': the epoch whose weights are kept."""
+        return self._read("keep", str)
+
 
 class RecordedMethod(_Section):
     """The fields of a `Method`."""

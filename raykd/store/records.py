@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from raykd.config.codec import Between, read_record
 from raykd.config.damage import damaged
+from raykd.errors import Failure
 from raykd.spec.stages import Stage
 from raykd.store.recorded_config import RecordedExperiment, RecordedRun
 
@@ -31,7 +32,6 @@ TeacherSource = Literal["live", "cache"]
 EndState = Literal["done", "pruned", "failed"]  # end of a search's trial; a pruned trial was stopped early
 END_STATES: tuple[EndState, ...] = get_args(EndState)
 TrialState = Literal["waiting", "running"] | EndState  # waiting: enqueued and not started
-Failure = Literal["diverged", "rejected", "out of memory", "code", "outside"]  # see training/failure.py
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,10 @@ class ComputeRecord:
 
 @dataclass(frozen=True)
 class Best:
-    """The epoch with the best validation top-1, whose weights are kept."""
+    """The epoch whose weights are kept: that with the best validation top-1, or the last, by `Recipe.keep`."""
 
     epoch: int | None  # None for imported weights
-    val_top1: Percent
+    val_top1: Percent | None  # None without validation images
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,11 @@ class ImportCheck:
     """The result of checking an imported teacher, see training/teacher/import_check.py."""
 
     val_top1: Percent
-    num_images: int  # images in the validation split
+    num_images: int  # images in the validation split, or of the training split if on_training_images
     refused: str = ""  # reason for refusing the teacher, or ''
     warnings: tuple[str, ...] = ()  # one sentence each
     has_votes: bool = False  # whether val_top1 is that of nearest neighbors, for a teacher without a classifier
+    on_training_images: bool = False  # whether the check had training images, because none are for validation
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ ray_results/teachers/<run>/    the teachers of all families
 Imports no torch.
 """
 
+import logging
 import os
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from raykd.config import to_dict
 from raykd.config.codec import write_record
 from raykd.errors import ConfigError
 from raykd.file_lock import holding, lock_at
+from raykd.mounts import LOCAL_LOCKS, mount_of
 from raykd.provenance import command_line
 from raykd.spec.stages import Stage
 from raykd.store.records import CommandParts, PlanRecord, read_plan
@@ -28,6 +30,8 @@ from raykd.store.run_folder import RunFolder, Status
 
 if TYPE_CHECKING:  # it loads torch
     from raykd.spec.plan import Plan, Run
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,17 @@ class RunStore:
     def make_folder(self) -> None:
         """Make the results folder and check that it has file locks, which keep two jobs from writing one run.
 
-        Raises ConfigError if either fails.
+        Raises ConfigError if either fails, and logs a warning if locks may exclude the processes of one node only.
         """
+        mount = mount_of(self.results)
+        if mount is not None and mount.has_local_locks:
+            raise ConfigError(
+                f"results folder '{self.results}' cannot be used: {mount.point} is Lustre with locks of one node only "
+                "(localflock), so that two jobs could write one run; name a folder on another filesystem with "
+                "--results, or ask the administrators to mount it with -o flock"
+            )
+        if mount is not None and mount.may_have_local_locks:
+            _log.warning("%s", LOCAL_LOCKS.format(folder=self.results, point=mount.point))
         path = temporary_beside(self.results / "lock")
         try:
             self.results.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from raykd.spec.plan import Run, train_val_indices
 from raykd.training.adapters import NUM_SHOWN, evaluation_outputs, make_adapter, required_outputs
 from raykd.training.method_check import require_valid_terms
 from raykd.training.model_file import images_of
+from raykd.training.optim import groups_of_adapter, require_no_optimizer
 from raykd.training.sync_batch_norm import require_synchronizable
 from raykd.training.teacher.imported import load_imported_teacher
 from raykd.training.training_step import make_model
@@ -72,7 +73,8 @@ class Networks:
         repeated = required_outputs(method, teacher).map(lambda tensor: tensor[torch.arange(num_images) % len(tensor)])
         with torch.enable_grad():
             outputs = model(self._dataset.train.images[:num_images])
-            terms = method.terms(outputs, repeated, Targets(labels, torch.arange(num_images)), adapter)
+            targets = Targets(labels, torch.arange(num_images), progress=torch.zeros(()))
+            terms = method.terms(outputs, repeated, targets, adapter)
             loss = torch.stack([weight * terms[name] for name, weight in method.weights(0).items() if name in terms])
         weights = {name: weight for name, weight in model.network.named_parameters() if weight.requires_grad}
         gradients = torch.autograd.grad(loss.sum(), [*weights.values()], allow_unused=True)
@@ -118,7 +120,7 @@ class Networks:
         student, teacher, adapter = self._inputs_of_terms(run)
         if adapter is not None:
             index = train_val_indices(run.data, self._dataset.train.labels)[0][:1]
-            targets = Targets(self._dataset.train.labels[index], index)
+            targets = Targets(self._dataset.train.labels[index], index, progress=torch.zeros(()))
             student, teacher = (outputs.map(lambda tensor: tensor[:1]) for outputs in (student, teacher))
             run.method.terms(student, teacher, targets, adapter)
 
@@ -130,7 +132,10 @@ class Networks:
         if type(run.method).adapter is Method.adapter:
             return student, teacher, None
         with run.method.errors_of("its adapter", run.method.received_outputs):
-            return student, teacher, make_adapter(run, self._dataset.train.labels, student, teacher)
+            adapter = make_adapter(run, self._dataset.train.labels, student, teacher)
+        require_no_optimizer(run.method, adapter)
+        groups_of_adapter(run.method, adapter, run.recipe.optimizer)
+        return student, teacher, adapter
 
     def _outputs_for(self, method: Method, run: Run, needs: frozenset[Need]) -> Outputs:
         """Return the outputs of the network of `run`, of which `method` reads `needs`.

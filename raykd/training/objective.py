@@ -80,7 +80,7 @@ class Objective(nn.Module):
         if self.method.relates_images and self.group.size > 1:
             student, teacher = (self.method.used(outputs).map(self.gather) for outputs in (student, teacher))
             mixed = targets.mixed and Mixed(*map(self.gather, targets.mixed))
-            targets = Targets(self.gather(targets.labels), self.gather(targets.index), mixed)
+            targets = Targets(self.gather(targets.labels), self.gather(targets.index), mixed, targets.progress)
         return self.method.terms(student, teacher, targets, self.adapter)
 
     def _cross_entropy(self, logits: Tensor, targets: Targets) -> Tensor:

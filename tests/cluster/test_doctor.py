@@ -13,6 +13,7 @@ from testbed import Testbed
 from raykd.cluster import doctor
 from raykd.cluster.doctor import Finding, examine, torch_finding
 from raykd.data.load import list_datasets
+from raykd.mounts import Mount
 
 MAKE = shlex.join(["make", "-C", str(Path(__file__).parents[2]), "env", f"VENV={sys.prefix}"])
 H100 = ["NVIDIA H100, 535.104.05, 81559 MiB"]
@@ -80,6 +81,18 @@ def test_a_results_folder_without_locks_is_bad(tmp_path: Path, monkeypatch) -> N
     monkeypatch.setattr(fcntl, "flock", flock)
     finding = findings(tmp_path)["results"]
     assert finding.verdict == "bad" and "-o flock" in finding.remedy
+
+
+def test_the_locks_of_the_results_folder_are_named(tmp_path: Path, monkeypatch) -> None:
+    def found(kind: str, *options: str) -> Finding:
+        monkeypatch.setattr(doctor, "mount_of", lambda _: Mount("/m", kind, frozenset(options)))
+        return next(doctor._results(tmp_path))
+
+    assert "writable, supports locks (ext4)" in found("ext4").text
+    local = found("lustre", "localflock")
+    assert (local.verdict, local.text) == ("bad", f"{tmp_path}: /m has locks of one node only (localflock)")
+    assert "-o flock" in local.remedy
+    assert found("beegfs", "cfgFile=/none").verdict == "-"
 
 
 def test_a_full_disk_is_bad(tmp_path: Path, monkeypatch) -> None:

@@ -22,7 +22,7 @@ from raykd.cluster.ray_start import (
 )
 from raykd.cluster.staging import Staging
 from raykd.cluster.worker_node import worker_command
-from raykd.data import node_copy
+from raykd.data.packs import node_copy
 from raykd.errors import ConfigError
 
 GIBIBYTE = 1024**3

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from documented_methods import documented_method
+from methods_by_progress import Annealed
 from several_processes import together
 from small_runs import CPU, digits, recipe, run_of, teacher_of
 
@@ -44,6 +45,7 @@ RUNS: dict[str, Run] = {
     "memory": run_of(
         "distilled", method=documented_method("QueueContrast", size=120), student=recipe(model=VIT, epochs=2)
     ),
+    "temperature by progress": run_of("distilled", method=Annealed(), student=recipe(model=VIT, epochs=2)),
     "resnet, averaged": run_of("baseline", student=recipe(ema_decay=0.7, epochs=1)),
     "without labels": run_of(  # the final norm of the ViT gets no gradient
         "distilled",

@@ -36,6 +36,8 @@ QUICK_RECIPES = (
     "vit, adamw, dropout",
     "everything augmented",
     "averaged, accumulated, balanced",
+    "temperature by progress, adamw",
+    "adapter with its own learning rates, adamw",
     "memory inside an adapter, accumulated",
     "resnet, fp16, clipping, averaged, accumulated",
 )

@@ -111,6 +111,7 @@ def reports(folder: Path, name: str, rank: int) -> list[Any]:
         "augmented",
         "averaged, accumulated, balanced",
         "memory",
+        "temperature by progress",
         "without labels",
         "resnet, batch norm over all",
     ],

@@ -14,7 +14,7 @@ STUDENTS: tuple[Stage, ...] = ("baseline", "distilled")
 
 def lead_sentences(summary: FamilySummary) -> list[str]:
     """Return the sentences that are known, without full stops. The first may begin with the name of a network."""
-    return [*_about_networks(summary), *_about_data(summary.family)]
+    return [*_about_networks(summary), *_about_data(summary.family), *_about_kept_epoch(summary.family)]
 
 
 def subject(summary: FamilySummary) -> str:
@@ -67,7 +67,7 @@ def _about_data(family: Family) -> list[str]:
         return []
     counts = [
         *_count(data.student_images or data.train_images or _num_recorded(family, *STUDENTS), "training"),
-        *_count(data.val_images, "validation"),
+        *_count(data.val_images or None, "validation"),
         *_count(_common([run.test.num_images for run in family.all_runs if run.test]), "test"),
     ]
     if not counts:
@@ -94,6 +94,13 @@ def _about_other_training_images(family: Family, data: RecordedData) -> list[str
         return []
     number = data.train_images or _num_recorded(family, "teacher")
     return [] if number is None else [f"The teacher trains on {number:,} images"]
+
+
+def _about_kept_epoch(family: Family) -> list[str]:
+    """Return a sentence if the students' weights are those of the last epoch, which no validation selected."""
+    recipes = [record.configuration.recipe for record in _records(family, *STUDENTS)]
+    keeps = {recipe.keep for recipe in recipes or [family.experiment.student] if recipe.values}
+    return ["The last epoch of each run is tested"] if keeps == {"last"} else []
 
 
 def _num_recorded(family: Family, *stages: Stage) -> int | None:

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from raykd.data.crop_decoding import Box, crop, decode_for_crops, reduction_of
 from raykd.data.image_decoding import decode_whole
+from raykd.data.packs.crops import Box, crop, decode_for_crops, reduction_of
 from raykd.errors import DataError
 
 SIDE = 16
