@@ -42,6 +42,21 @@ def run_experiment_file(experiments: Sequence[Experiment], arguments: Namespace,
 
     program: the words that run the file, see `CommandParts`.
     """
+    experiments, flags = chosen_experiments(experiments, arguments)
+    stages = arguments.stage or STAGES
+    if arguments.plan:
+        _plan(experiments, arguments, stages)
+        return
+    _run(experiments, arguments, stages, program, flags)
+
+
+def chosen_experiments(
+    experiments: Sequence[Experiment], arguments: Namespace
+) -> tuple[Sequence[Experiment], list[Flag]]:
+    """Return the experiments of a file that `arguments` select, with their settings, and the flags that set fields.
+
+    Raises ConfigError for settings and flags that do not fit the experiments. Reads no data.
+    """
     families = {experiment.family for experiment in experiments}
     selected = set(getattr(arguments, "family", None) or families)
     if "pair" in arguments:
@@ -55,11 +70,7 @@ def run_experiment_file(experiments: Sequence[Experiment], arguments: Namespace,
     searches = [experiment for experiment in experiments if experiment.search is not None]
     if searches and arguments.stage:
         raise ConfigError(f"--stage {arguments.stage[0]}: a search has no stages; leave the flag out")
-    stages = arguments.stage or STAGES
-    if arguments.plan:
-        _plan(experiments, arguments, stages)
-        return
-    _run(experiments, arguments, stages, program, flags)
+    return experiments, flags
 
 
 def train(role: str, stage: Stage, arguments: Namespace) -> None:

@@ -18,7 +18,7 @@ from raykd.models import ImageModel
 from raykd.on_disk import is_file
 from raykd.provenance import file_sha256, hardware, source, versions
 from raykd.spec.plan import Run
-from raykd.store.records import Best, ComputeRecord, RunRecord, TopClasses
+from raykd.store.records import Best, ComputeRecord, RunRecord, TopClasses, UnfinishedWarmup
 from raykd.store.run_folder import RunFolder, now
 from raykd.training.compute import Compute, choose_compute, gpu_name, require_precision, why_not_graph
 from raykd.training.failure import classify_failure, is_cause, rejecting_configuration
@@ -57,30 +57,39 @@ def start_run(
         require_precision(precision, run.role, device)
     compute = choose_compute(device, precision, threads)
     save_sources(run, folder)
-    folder.write_record(
-        RunRecord(
-            name=run.name,
-            family=run.family,
-            stage=run.stage,
-            model=run.model.label,
-            method=run.method.kind,
-            seed=run.seed,
-            fingerprint=run.fingerprint,
-            config=to_dict(run),
-            status="running",
-            started=earlier.started if earlier else now(),
-            compute=_compute_record(run, compute, dataset, group, teacher, before),
-            versions=versions(),
-            hardware=hardware(gpu_name(device)),
-            git=source(),
-            writer=f"process {os.getpid()} on {socket.gethostname()}",
-            resumes=earlier.resumes + 1 if earlier else 0,
-            teacher_sha256=teacher.identity,
-            teachers=tuple(teacher_run.name for teacher_run in run.teachers),
-            imported=earlier.imported if earlier else None,
-        )
-    )
+    record = _compute_record(run, compute, dataset, group, teacher, before)
+    folder.write_record(_record_at_start(run, record, gpu_name(device), teacher, earlier))
     return compute
+
+
+def _record_at_start(
+    run: Run, compute: ComputeRecord, gpu: str | None, teacher: Teacher, earlier: RunRecord | None
+) -> RunRecord:
+    """Return the record of a run in training. earlier: the one that it replaces, if any."""
+    return RunRecord(
+        name=run.name,
+        family=run.family,
+        stage=run.stage,
+        model=run.model.label,
+        method=run.method.kind,
+        seed=run.seed,
+        fingerprint=run.fingerprint,
+        config=to_dict(run),
+        status="running",
+        started=earlier.started if earlier else now(),
+        compute=compute,
+        versions=versions(),
+        hardware=hardware(gpu),
+        git=source(),
+        writer=f"process {os.getpid()} on {socket.gethostname()}",
+        host=socket.gethostname(),
+        resumes=earlier.resumes + 1 if earlier else 0,
+        teacher_sha256=teacher.identity,
+        teachers=tuple(teacher_run.name for teacher_run in run.teachers),
+        starts_as_its_teacher=run.starts_as_its_teacher,
+        unfinished_warmup=UnfinishedWarmup(*run.unfinished_warmup) if run.unfinished_warmup else None,
+        imported=earlier.imported if earlier else None,
+    )
 
 
 def _compute_record(
