@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         LogitStandardization,
         Memory,
         Method,
+        ParameterGroup,
         SimilarityPreserving,
         StandardizedDKD,
     )
@@ -61,8 +62,8 @@ _NAMES = {
     "raykd.cli.parser": "main",
     "raykd.data.augmentation": "Augmentation",
     "raykd.methods": "AttentionTransfer CorrelationCongruence CRD CrossEntropy DeiT DIST DKD EmbeddingRegression "
-    "FeatureKD FitNets HardLabels KD LogitStandardization Memory Method NST PKT RKD SimilarityPreserving "
-    "StandardizedDKD VID",
+    "FeatureKD FitNets HardLabels KD LogitStandardization Memory Method NST ParameterGroup PKT RKD "
+    "SimilarityPreserving StandardizedDKD VID",
     "raykd.models.three_stage_resnet": "CifarResNet",
     "raykd.models.cifar_resnet50": "BottleneckResNet",
     "raykd.models.custom_network": "Network",

@@ -1,11 +1,11 @@
 """The base class of distillation methods: hyperparameters and loss terms in one frozen dataclass."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from numbers import Real
 from sys import float_info
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 from torch import Tensor, nn
 
@@ -18,6 +18,14 @@ Adapter = nn.Module | None  # trained and checkpointed with the student, such as
 Need = Literal["logits", "embedding", "features"]
 # Names that no term may have: the other columns of history.parquet, and metrics that training logs beside the terms.
 RESERVED_TERMS = (*HISTORY_COLUMNS, "top1")
+
+
+class ParameterGroup(NamedTuple):
+    """Parameters of an adapter with another learning rate or weight decay than the student's."""
+
+    parameters: Iterable[nn.Parameter]
+    lr_scale: float = 1.0  # factor of the learning rate, above 0
+    weight_decay: float | None = None  # 0 or more; None: as for the student's parameters
 
 
 @dataclass(frozen=True)
@@ -201,6 +209,10 @@ class Method(Config):
         the method cannot combine, and for a model without the outputs that it `needs`.
         """
         return None
+
+    def parameter_groups(self, adapter: nn.Module) -> Sequence[ParameterGroup]:
+        """Return the parameters of `adapter` that are not trained like the student's."""
+        return ()
 
     def supervised_logits(self, student: Outputs) -> Tensor:
         """Return the logits [B, C] for the cross-entropy with the labels, 'ce'."""

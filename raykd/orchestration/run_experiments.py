@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from math import sqrt
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -12,7 +13,6 @@ from raykd.cluster.progress_record import note_results
 from raykd.data.load import keep_decoded
 from raykd.data.types import Dataset
 from raykd.errors import ConfigError, Interrupted, RunFailed, plural
-from raykd.methods import DKD
 from raykd.orchestration.data_storage import with_packs
 from raykd.orchestration.options import Options, data_key, dataset_of
 from raykd.orchestration.parallel_runs import Slots
@@ -43,6 +43,8 @@ from raykd.training.teacher.load import is_full
 
 if TYPE_CHECKING:  # it loads matplotlib
     from raykd.report.report import Report
+
+FEW_VAL_IMAGES = 100  # with fewer, the standard error of a validation top-1 can exceed 5 points
 
 
 def require_together(experiments: Sequence[Experiment]) -> None:
@@ -280,16 +282,24 @@ def data_lines(plan: Plan, dataset: Dataset) -> list[str]:
 
 
 def warning_lines(plan: Plan) -> list[str]:
-    """Return a line for each fact that weakens the plan's results: warm-ups that do not end, equal initial weights."""
+    """Return a line for each fact that weakens the plan's results, such as warm-ups that do not end."""
     students = [run for run in plan.runs if run.stage == "distilled"]
-    epochs = plan.experiment.student.epochs
+    first_runs = {run.method: run for run in reversed(students)}
     paths = ("method", *(f"compare.{name}" for name in member_names(plan.experiment.compare)))
     lines = [
-        f"warning: {method.title()} has a warm-up of {method.warmup_epochs:g} epochs, and students train for {epochs}, "
-        f"so its terms reach {100 * share:.0f} % of their weights ({path}.warmup_epochs)"
+        f"warning: {method.title()} has a warm-up of {warmup[0]:g} epochs, and students train for "
+        f"{run.recipe.epochs}, so its terms reach {100 * warmup[1]:.0f} % of their weights ({path}.warmup_epochs)"
         for path, method in zip(paths, plan.experiment.methods, strict=True)
-        if students and isinstance(method, DKD) and (share := method.warmup(epochs - 1)) < 1
+        if (run := first_runs.get(method)) and (warmup := run.unfinished_warmup)
     ]
+    data, recipes = plan.experiment.data, [run.recipe for run in plan.runs if run.imported is None]
+    if 0 < data.val_images < FEW_VAL_IMAGES and any(recipe.keep == "best" for recipe in recipes):
+        error = 50 / sqrt(data.val_images)
+        lines.append(
+            f"warning: {plural(data.val_images, 'validation image')} (data.val_images) select the epoch of each run, "
+            f"and the standard error of their top-1 is up to {error:.0f} points; use more, or keep the last epoch "
+            "(teacher.keep=last and student.keep=last)"
+        )
     if seeds := sorted({run.seed for run in students if run.starts_as_its_teacher}):
         lines.append(
             f"warning: students of seed {', '.join(map(str, seeds))} start from the initial weights of their teacher, "

@@ -51,12 +51,13 @@ from raykd.orchestration.worker_link import ANSWER_S, POLL_S, StopPoller
 from raykd.spec.experiment import PRETRAINED, Experiment
 from raykd.spec.overrides import override
 from raykd.spec.plan import Plan, Run, make_plan
+from raykd.spec.recipe import Recipe
 from raykd.spec.search import Search
 from raykd.spec.trackers import TENSORBOARD
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.store.study import SearchFolder
-from raykd.training.best_epoch import best_row, num_epochs
+from raykd.training.best_epoch import kept_row, num_epochs
 from raykd.training.compute import choose_compute, configure_process, device_for, release_memory
 from raykd.training.failure import (
     MAX_FAILURES,
@@ -185,7 +186,7 @@ def train_trial(
 
     def report_row(row: Mapping[str, float]) -> None:
         rows.append(row)
-        result = result_of(rows, num_epochs(run.recipe, rows), fixed)
+        result = result_of(run.recipe, rows, fixed)
         if config[REPORTED] < result[EPOCHS_DONE] < result[EPOCHS]:
             report(result | {LINES: list(lines)})
 
@@ -206,7 +207,7 @@ def train_trial(
             folder.update(model_metrics=fixed)  # read by the process that reports the result
             if not shared.options.keep_checkpoints:
                 folder.remove_checkpoint()
-    return result_of(rows, num_epochs(run.recipe, rows), fixed) | {LINES: lines}
+    return result_of(run.recipe, rows, fixed) | {LINES: lines}
 
 
 def run_of(config: Mapping[str, Any], shared: TrialContext) -> tuple[Run, Dataset]:
@@ -256,18 +257,17 @@ def model_metrics(run: Run, dataset: Dataset, metrics: Collection[str], device: 
     return values
 
 
-def result_of(rows: Sequence[Mapping[str, float]], epochs: int, fixed: Mapping[str, float]) -> dict[str, Any]:
-    """Return the result for Tune after the epochs in `rows`, with the validation metrics of the best one.
+def result_of(recipe: Recipe, rows: Sequence[Mapping[str, float]], fixed: Mapping[str, float]) -> dict[str, Any]:
+    """Return the result for Tune after the epochs in `rows`, with the validation metrics of the one that is kept.
 
-    rows: rows of the history; a repeated epoch changes nothing. epochs: number of epochs of the whole run. fixed: its
-    `model_metrics`.
+    rows: rows of the history; a repeated epoch changes nothing. fixed: the `model_metrics` of the run.
     """
-    best, last = best_row(rows), rows[-1]
+    kept, last = kept_row(recipe, rows), rows[-1]
     return {
         EPOCHS_DONE: int(last["epoch"]) + 1,
-        EPOCHS: epochs,
-        "val_top1": best["val_top1"],
-        "val_loss": best["val_loss"],
+        EPOCHS: num_epochs(recipe, rows),
+        "val_top1": kept["val_top1"],
+        "val_loss": kept["val_loss"],
         "seconds": last["seconds"],
         "images_per_s": last["images_per_s"],
         **fixed,
@@ -298,7 +298,7 @@ def train_with_workers(
     run, _ = run_of(config, shared)
     # The workers computed the metrics of the model, because this process has no GPU.
     rows = folder.history()
-    last = result_of(rows, num_epochs(run.recipe, rows), folder.require_record().model_metrics)
+    last = result_of(run.recipe, rows, folder.require_record().model_metrics)
     assert last[EPOCHS_DONE] == last[EPOCHS]
     return last
 

@@ -59,7 +59,7 @@ class Data(Config):
     # cifar10, cifar100, cifar100-coarse, digits, imagenet, tiny_imagenet; or folder:PLACE, parquet:PLACE,
     # webdataset:PLACE, packed:PLACE for custom images (data/dataset_names.py)
     name: str = "cifar10"
-    val_images: int = 5_000  # training images used for validation, in equal proportion from each class
+    val_images: int = 5_000  # training images used for validation, in equal proportion from each class; 0 for none
     train_images: int | None = None  # how many of the other training images the teacher trains on; None for all
     student_images: int | None = None  # how many of the teacher's images the students train on; None for all
     image_size: Annotated[int | None, AtMost(MAX_SIDE)] = None  # side in pixels to resize to; None: no resizing
@@ -79,7 +79,7 @@ class Data(Config):
 
     def check(self) -> None:
         dataset_names.require_known(self.name)
-        self.require(self.val_images >= 1, "val_images", "must be at least 1: validation selects the checkpoint")
+        self.require(self.val_images >= 0, "val_images", "must be 0 or more")
         for name in ("train_images", "student_images", "image_size"):
             self.require(getattr(self, name) is None or getattr(self, name) >= 1, name, "must be at least 1, or none")
         self.require(self.split_seed >= 0, "split_seed", "must be 0 or more")
@@ -203,6 +203,8 @@ class Experiment(Config):
             self._check_teachers()
         self._check_token()
         self._check_classifiers()
+        if self.data.val_images == 0:
+            self._check_without_validation()
         self._check_checkpoint()
         self._check_cache()
         for role in ("teacher", "student"):
@@ -233,6 +235,16 @@ class Experiment(Config):
         self.require(not repeated, "compare", f"has {repeated[:1]} twice, including the experiment's `method`")
         both = "cannot be combined with a search; remove one of them"
         self.require(not self.compare or self.search is None, "compare", both)
+
+    def _check_without_validation(self) -> None:
+        """Check that nothing selects by validation."""
+        trains = all(method.trains_classifier(self.student.epochs) for method in self.methods)
+        has_probe = not (trains and self._teacher_has_logits)
+        selecting = "a search" if self.search else "a linear probe" if has_probe else ""
+        self.data.require(not selecting, "val_images", f"must be above 0, because {selecting} selects by validation")
+        for role in ("student",) if self.teacher_checkpoint else ("teacher", "student"):
+            selects = f"selects the epoch by validation, and data.val_images = 0; set {role}.keep=last"
+            getattr(self, role).require(getattr(self, role).keep == "last", "keep", selects)
 
     def _check_cache(self) -> None:
         """Check that a logit cache can serve every run if one is requested, and the number of classes in it."""

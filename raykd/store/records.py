@@ -14,6 +14,7 @@ inconsistent, or ''. Imports no torch.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -21,6 +22,7 @@ from raykd.config.codec import Between, read_record
 from raykd.config.damage import damaged
 from raykd.errors import Failure
 from raykd.spec.stages import Stage
+from raykd.store.recorded_config import RecordedExperiment, RecordedRun
 
 Percent = Annotated[float, Between(0, 100)]
 Fraction = Annotated[float, Between(0, 1 + 1e-9)]
@@ -66,10 +68,10 @@ class ComputeRecord:
 
 @dataclass(frozen=True)
 class Best:
-    """The epoch with the best validation top-1, whose weights are kept."""
+    """The epoch whose weights are kept: that with the best validation top-1, or the last, by `Recipe.keep`."""
 
     epoch: int | None  # None for imported weights
-    val_top1: Percent
+    val_top1: Percent | None  # None without validation images
 
 
 @dataclass(frozen=True)
@@ -77,10 +79,19 @@ class ImportCheck:
     """The result of checking an imported teacher, see training/teacher/import_check.py."""
 
     val_top1: Percent
-    num_images: int  # images in the validation split
+    num_images: int  # images in the validation split, or of the training split if on_training_images
     refused: str = ""  # reason for refusing the teacher, or ''
     warnings: tuple[str, ...] = ()  # one sentence each
     has_votes: bool = False  # whether val_top1 is that of nearest neighbors, for a teacher without a classifier
+    on_training_images: bool = False  # whether the check had training images, because none are for validation
+
+
+@dataclass(frozen=True)
+class UnfinishedWarmup:
+    """A warm-up of a method's loss terms that does not end within its run."""
+
+    epochs: NonNegative  # of the whole warm-up
+    reached: Fraction  # share of their weights that the terms reach in the run's last epoch
 
 
 @dataclass(frozen=True)
@@ -102,6 +113,7 @@ class RunRecord:
     hardware: Mapping[str, str | None]
     git: Mapping[str, str | None]
     writer: str = "another process"  # the last process that trained the run
+    host: str | None = None  # its machine
     seconds: NonNegative = 0.0  # training time, once the run is done
     resumes: int = 0
     ended: str | None = None
@@ -109,6 +121,8 @@ class RunRecord:
     failure: Failure | None = None  # kind of the failure
     teacher_sha256: str = ""  # identity of the teacher's weights, '' without a teacher
     teachers: tuple[str, ...] = ()  # names of the runs of its teachers
+    starts_as_its_teacher: bool = False  # see Run
+    unfinished_warmup: UnfinishedWarmup | None = None
     parameters: int | None = None  # the network's parameters
     num_train_images: int | None = None  # None for imported weights
     peak_memory_bytes: int | None = None  # GPU memory; on a CPU, the peak of the whole process
@@ -122,6 +136,11 @@ class RunRecord:
 
     def problem(self) -> str:
         return "field 'best' is missing, but the run is done" if self.status == "done" and self.best is None else ""
+
+    @cached_property
+    def configuration(self) -> RecordedRun:
+        """The typed fields of `config`."""
+        return RecordedRun(self.config)
 
     @property
     def fails_by_configuration(self) -> bool:
@@ -287,6 +306,11 @@ class PlanRecord:
     experiment: Mapping[str, Any] = field(default_factory=dict)  # to_dict(experiment)
     command: str = ""  # the last command that planned these runs, as typed in a shell
     command_parts: CommandParts | None = None  # of that command; None if it is not one of raykd's command line
+
+    @cached_property
+    def configuration(self) -> RecordedExperiment:
+        """The typed fields of `experiment`."""
+        return RecordedExperiment(self.experiment)
 
     @property
     def names(self) -> set[str]:

@@ -33,7 +33,8 @@ from raykd.training.optimizer_state import pack_state, unpack_state
 class Progress:
     """The progress of a run: `step` steps of `epoch` are done, with the epoch's `sums` of loss terms so far.
 
-    run: its fingerprint. seconds: training time over all resumes. best_val_top1: in percent, -1 before the first epoch.
+    run: its fingerprint. seconds: training time over all resumes. best_epoch, best_val_top1: of the epoch that is kept
+    (best_epoch.py); the latter is in percent, -1 before the first epoch, and NaN without validation images.
     waited_s: the part of the finished epochs' time in which steps waited for images on disk.
     peak_memory_bytes: the maximum over all resumes; 0 if unknown.
     loss_scale: the state of the loss scaler of a run in fp16 (loss_scale.py).

@@ -19,7 +19,7 @@ from raykd.data.loader import Batch, EpochOrder
 from raykd.errors import RejectedConfiguration, reason_of
 from raykd.training.failure import CaptureFailed
 from raykd.training.host_state import changes, host_state
-from raykd.training.optim import learning_rate, set_learning_rate
+from raykd.training.optim import learning_rate, lr_scale, set_learning_rate
 from raykd.training.sums import EpochSums
 from raykd.training.training_step import TrainState
 
@@ -96,11 +96,15 @@ class DeviceSteps:
         self._step = torch.zeros(1, dtype=torch.int64, device=device)
         # Fused GPU kernels read a float32 learning rate; on a CPU float64 keeps all bits of Python's float.
         dtype = torch.float32 if self._captures else torch.float64
-        # The learning rate and the progress: of all steps of the epoch, and of this one. Together they take one kernel.
-        self._schedule = torch.zeros(2, training.loader.steps_per_epoch, dtype=dtype, device=device)
-        self._now = torch.zeros(2, 1, dtype=dtype, device=device)
-        for group in training.optimizer.param_groups:
-            group["lr"] = self._now[0, 0]
+        groups = training.optimizer.param_groups
+        self._lr_scales = list(dict.fromkeys(map(lr_scale, groups)))
+        # Progress and learning rates: of all steps of the epoch, and of this one. Together they take one kernel.
+        self._schedule = torch.zeros(
+            1 + len(self._lr_scales), training.loader.steps_per_epoch, dtype=dtype, device=device
+        )
+        self._now = torch.zeros(1 + len(self._lr_scales), 1, dtype=dtype, device=device)
+        for group in groups:
+            group["lr"] = self._now[1 + self._lr_scales.index(lr_scale(group)), 0]
         self._order: EpochOrder | None = None
         self._names: tuple[str, ...] = ()
 
@@ -116,7 +120,8 @@ class DeviceSteps:
             self._weights = torch.zeros(len(weights), device=training.compute.device)
             self.sums = _new_sums(training, weights)
         steps = range(training.loader.steps_per_epoch)
-        schedule = [[of(training, epoch, step) for step in steps] for of in (_rate, _progress)]
+        progress, rates = ([of(training, epoch, step) for step in steps] for of in (_progress, _rate))
+        schedule = [progress, *([rate * scale for rate in rates] for scale in self._lr_scales)]
         self._schedule.copy_(torch.tensor(schedule, dtype=self._schedule.dtype))
         self._weights.copy_(torch.tensor([*weights.values()]))
         self._step.fill_(first_step)
@@ -143,7 +148,7 @@ class DeviceSteps:
         torch.index_select(self._schedule, 1, self._step, out=self._now)
         batch = training.loader.batch(order, training.loader.positions_on_device(self._step))
         weights = dict(zip(self._names, self._weights.unbind(), strict=True))
-        terms = training.step(batch, weights, self._now[1, 0].float())
+        terms = training.step(batch, weights, self._now[0, 0].float())
         self.sums.add(terms, self._step)
         self._step += 1
 

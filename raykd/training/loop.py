@@ -22,7 +22,7 @@ from raykd.spec.plan import Run
 from raykd.store.records import Best
 from raykd.store.run_folder import RunFolder
 from raykd.training.agreement import Agreement
-from raykd.training.best_epoch import keep_if_best, why_stopped
+from raykd.training.best_epoch import keep_weights, why_stopped
 from raykd.training.checkpoint import read_checkpoint, save_checkpoint
 from raykd.training.compute import configure_process
 from raykd.training.cuda_graph import Steps, make_steps
@@ -30,7 +30,7 @@ from raykd.training.determinism import cpu_threads, generator_of, step_seeds
 from raykd.training.evaluate import Evaluation, evaluate
 from raykd.training.failure import explaining_step, rejecting_configuration
 from raykd.training.group import SINGLE_WORKER, Group, per_worker_parts
-from raykd.training.hooks import NO_HOOKS, EpochReport, Hooks
+from raykd.training.hooks import CHECKPOINT_EVERY_S, NO_HOOKS, EpochReport, Hooks
 from raykd.training.loss_scale import require_scale
 from raykd.training.memory import peak_bytes, reset_peak
 from raykd.training.optim import learning_rate
@@ -40,6 +40,7 @@ from raykd.training.teacher.imported import import_teacher
 from raykd.training.teacher.sources import Teacher, no_teacher
 from raykd.training.training_step import TrainState, make_train_state
 
+MAX_SAVE_SHARE = 0.02  # the fraction of the time that checkpoints may take, at the default interval
 WRITER_WAIT_S = 1.0  # a status check holds a run's lock briefly
 
 
@@ -88,13 +89,14 @@ def _require_one_teacher(teacher: Teacher, group: Group) -> None:
 
 
 def _train(training: TrainState, dataset: Dataset, folder: RunFolder, hooks: Hooks) -> None:
-    """Train a run to its end and save its best weights."""
+    """Train a run to its end and save the weights of the epoch that it keeps."""
     has_peak = reset_peak(training.compute.device)
     for report in train_epochs(training, folder, hooks):
         hooks.on_epoch(report)
     if training.group.is_first:
         progress = training.progress
-        best = Best(progress.best_epoch, progress.best_val_top1)
+        val_top1 = progress.best_val_top1 if training.run.data.val_images else None
+        best = Best(progress.best_epoch, val_top1)
         peak = (progress.peak_memory_bytes or None) if has_peak else None
         stopped_early = why_stopped(training.run.recipe, progress.history) or None
         is_on_disk, seconds = training.loader.renderer.is_on_host, max(progress.seconds, 1e-9)
@@ -171,13 +173,13 @@ def _run_steps(
 def _finish_epoch(
     training: TrainState, epoch: int, means: dict[str, float], speed: _Speed, saver: "_Checkpointer"
 ) -> EpochReport:
-    """Validate, keep the weights of the best epoch, append to the history, and move on to the next epoch."""
+    """Validate, keep the weights by `Recipe.keep`, append to the history, and move on to the next epoch."""
     recipe, progress, num_steps = training.run.recipe, training.progress, training.loader.steps_per_epoch
     with training.averaged_weights():
         val = _validate(training, epoch)
         # Before on_epoch: a user's callback may reset the peak.
         progress.peak_memory_bytes = max(progress.peak_memory_bytes, peak_bytes(training.compute.device) or 0)
-        keep_if_best(training, epoch, val.top1)
+        keep_weights(training, epoch, val.top1)
     train_top1 = means.pop("top1", nan)  # without a classifier
     saver.count_seconds()
     progress.epoch, progress.step, progress.sums = epoch + 1, 0, None
@@ -201,9 +203,16 @@ def _finish_epoch(
 
 
 def _validate(training: TrainState, epoch: int) -> Evaluation:
-    """Evaluate on the validation split. Raises RunDiverged if the epoch's last update made the weights invalid."""
+    """Evaluate on the validation split. Raises RunDiverged if the epoch's last update made the weights invalid.
+
+    Without validation images, the weights themselves are checked, and the result is NaN.
+    """
     student = training.objective.student
     training.group.copy_buffers(student)
+    if not training.run.data.val_images:
+        if not all(bool(tensor.isfinite().all()) for tensor in student.state_dict().values()):
+            raise RunDiverged(f"weights became NaN or infinite after epoch {epoch}; lower the learning rate")
+        return Evaluation(nan, nan, 0)
     if training.bank is None:
         val = evaluate(student, training.val, training.compute, training.group)
     else:
@@ -214,15 +223,18 @@ def _validate(training: TrainState, epoch: int) -> Evaluation:
 
 
 class _Checkpointer:
-    """Write checkpoints when they are due, on the first worker, and count the training time."""
+    """Write checkpoints when they are due, on the first worker, and count the training time.
+
+    The interval is longer than `every_s` if a checkpoint takes more than MAX_SAVE_SHARE of it: the GPU waits for it.
+    """
 
     def __init__(self, training: TrainState, folder: RunFolder, every_s: float) -> None:
-        self._training, self._folder, self._every_s = training, folder, every_s
+        self._training, self._folder, self._every_s, self._stretch = training, folder, every_s, 1.0
         self._counted = time.monotonic()
         self._saved: float | None = None  # the first step is saved immediately, which reveals a full disk early
 
     def is_due(self) -> bool:
-        return self._saved is None or time.monotonic() - self._saved >= self._every_s
+        return self._saved is None or time.monotonic() - self._saved >= self._every_s * self._stretch
 
     def count_seconds(self) -> None:
         moment = time.monotonic()
@@ -232,10 +244,11 @@ class _Checkpointer:
     def save(self) -> None:
         """Write the history, then the checkpoint, so that the history has every epoch of the checkpoint."""
         self.count_seconds()
-        training, progress = self._training, self._training.progress
+        started, training, progress = time.monotonic(), self._training, self._training.progress
         if training.group.is_first:
             progress.loss_scale = training.scaler.state_dict() or None
             if progress.history:
                 self._folder.write_history(progress.history)
             save_checkpoint(self._folder.checkpoint, training.objective, training.optimizer, training.best, progress)
         self._saved = time.monotonic()
+        self._stretch = max(1.0, (self._saved - started) / (MAX_SAVE_SHARE * CHECKPOINT_EVERY_S))

@@ -18,6 +18,7 @@ from raykd.spec.plan import Run, train_val_indices
 from raykd.training.adapters import NUM_SHOWN, evaluation_outputs, make_adapter, required_outputs
 from raykd.training.method_check import require_valid_terms
 from raykd.training.model_file import images_of
+from raykd.training.optim import groups_of_adapter, require_no_optimizer
 from raykd.training.sync_batch_norm import require_synchronizable
 from raykd.training.teacher.imported import load_imported_teacher
 from raykd.training.training_step import make_model
@@ -131,7 +132,10 @@ class Networks:
         if type(run.method).adapter is Method.adapter:
             return student, teacher, None
         with run.method.errors_of("its adapter", run.method.received_outputs):
-            return student, teacher, make_adapter(run, self._dataset.train.labels, student, teacher)
+            adapter = make_adapter(run, self._dataset.train.labels, student, teacher)
+        require_no_optimizer(run.method, adapter)
+        groups_of_adapter(run.method, adapter, run.recipe.optimizer)
+        return student, teacher, adapter
 
     def _outputs_for(self, method: Method, run: Run, needs: frozenset[Need]) -> Outputs:
         """Return the outputs of the network of `run`, of which `method` reads `needs`.

@@ -32,7 +32,7 @@ from raykd.training.half_weights import HalfWeights
 from raykd.training.loss_scale import make_scaler, zero_momentum
 from raykd.training.model_file import images_of, load_into
 from raykd.training.objective import Objective
-from raykd.training.optim import make_optimizer
+from raykd.training.optim import groups_of_adapter, make_optimizer
 from raykd.training.probe import Bank, bank_of
 from raykd.training.sync_batch_norm import synchronize_batch_norm
 from raykd.training.teacher.sources import LiveTeacher, Teacher
@@ -247,7 +247,8 @@ def make_train_state(
     if run.recipe.channels_last:
         objective = objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     val = validation_of(run.data, dataset, device, group)
-    optimizer = make_optimizer(objective, run.recipe.optimizer, fused=device.type == "cuda")
+    groups = groups_of_adapter(run.method, adapter, run.recipe.optimizer)
+    optimizer = make_optimizer(objective, run.recipe.optimizer, device.type == "cuda", groups)
     if compute.precision == "fp16":
         zero_momentum(optimizer)
     bank = None if run.model.classifier else bank_of(run.data, dataset, device)

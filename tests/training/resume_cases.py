@@ -13,6 +13,7 @@ import torch
 from documented_methods import documented_method
 from hugging_face import CONFIGS
 from methods_by_progress import Annealed
+from methods_with_groups import Scaled
 from safetensors import safe_open
 from safetensors.torch import load_file
 from small_runs import CPU, curve, digits, recipe, run_of, teacher_of
@@ -110,6 +111,10 @@ _CASES: dict[str, tuple[Stage, dict[str, Any]]] = {
         "distilled",
         {"method": Annealed(), "student": recipe(optimizer=AdamW(lr=3e-3))},
     ),
+    "adapter with its own learning rates, adamw": (
+        "distilled",
+        {"method": Scaled(), "student": recipe(optimizer=AdamW(lr=3e-3), clip_gradient_norm=1.0)},
+    ),
     "memory inside an adapter, accumulated": (
         "distilled",
         {"method": documented_method("QueueContrast", size=120), "student": recipe(gradient_accumulation=2)},
@@ -118,6 +123,7 @@ _CASES: dict[str, tuple[Stage, dict[str, Any]]] = {
 CASES = tuple(_CASES)
 FAST_CASES = (
     *CASES[:3],
+    "adapter with its own learning rates, adamw",
     "temperature by progress, adamw",
     "memory inside an adapter, accumulated",
     "everything augmented",
