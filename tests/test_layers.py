@@ -17,20 +17,8 @@ EXPERIMENTS = PACKAGE.parent / "experiments"
 
 # Packages by level: each imports those of lower levels only. The modules beside the packages are level 0.
 LEVELS: tuple[frozenset[str], ...] = (
-    frozenset(
-        {
-            "config",
-            "errors",
-            "outputs",
-            "atomic",
-            "file_lock",
-            "provenance",
-            "environment",
-            "on_disk",
-            "mounts",
-            "units",
-        }
-    ),
+    frozenset({"config", "errors", "outputs", "atomic", "file_lock", "provenance", "environment", "on_disk", "mounts"})
+    | {"console", "units"},
     frozenset({"data", "models", "methods"}),
     frozenset({"spec"}),
     frozenset({"store"}),
