@@ -1,6 +1,8 @@
 """`raykd runs` and `raykd clean`, as a user types them, also while another process trains in the results folder."""
 
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -130,6 +132,21 @@ def test_rm_prints_what_it_removes_and_asks(type_in, results, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda question: "y")
     text = type_in("runs", "rm", path.name)
     assert f"small/{path.name}: done, test top-1 90.00, in the family's plan" in text and not path.exists()
+
+
+def test_files_that_cannot_be_deleted_are_reported_with_the_remedy(type_in, results, monkeypatch):
+    def fail(path: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path / "code"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", fail)
+        line = type_in("runs", "rm", "small/baseline-resnet8-w8-s0", "teach", "--yes", code=1)
+        assert line.startswith("raykd: removed, but files remain in '") and line.count("(Permission denied)") == 2
+        assert "remove the cause and run" in line and line.endswith(" clean'\n")
+        assert not list((results / "small").glob("baseline-*-s0-*"))
+        assert "files remain" in type_in("clean", "--yes", code=1)
+    type_in("clean", "--yes")
+    assert not list(results.glob("*/.removed-*"))
 
 
 def test_rm_without_an_answer_removes_nothing(type_in, results):
