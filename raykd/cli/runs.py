@@ -21,11 +21,12 @@ from raykd.cli.runs_text import (
 )
 from raykd.config.codec import write_record
 from raykd.errors import COMMAND, ConfigError, RaykdError, did_you_mean, one_line, plural, shortened
+from raykd.file_lock import holding, lock_at
 from raykd.on_disk import is_file
 from raykd.report.read.search_summary import search_paths
 from raykd.store.cleaning import find_removable, remove_unneeded
 from raykd.store.records import TagsRecord
-from raykd.store.results_folder import require_readable, require_writable
+from raykd.store.results_folder import PLAN_LOCK, PLAN_WAIT_S, require_readable, require_writable
 from raykd.store.run_catalog import read_catalog, tags_of
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_names import find_run, short_names
@@ -133,12 +134,14 @@ def tag(arguments: Namespace) -> None:
     results = Path(arguments.results)
     folder = find_run(results, arguments.run)
     require_writable(folder.path, results)
-    before = set(tags_of(folder))
-    if arguments.untag and (missing := sorted(set(arguments.tag) - before)):
-        has = f"has {', '.join(sorted(before))}" if before else "has none"
-        raise ConfigError(f"tag '{missing[0]}': run '{folder.path.name}' {has}")
-    after = before - set(arguments.tag) if arguments.untag else before | set(arguments.tag)
-    write_record(folder.tags_path, TagsRecord(tuple(sorted(after))))
+    with holding(lock_at(folder.results / PLAN_LOCK), PLAN_WAIT_S):
+        folder = find_run(results, arguments.run)  # again, because it may have been removed before the lock was held
+        before = set(tags_of(folder))
+        if arguments.untag and (missing := sorted(set(arguments.tag) - before)):
+            has = f"has {', '.join(sorted(before))}" if before else "has none"
+            raise ConfigError(f"tag '{missing[0]}': run '{folder.path.name}' {has}")
+        after = before - set(arguments.tag) if arguments.untag else before | set(arguments.tag)
+        write_record(folder.tags_path, TagsRecord(tuple(sorted(after))))
     print(f"{folder.path.name}: {', '.join(sorted(after)) or 'no tags'}")
 
 

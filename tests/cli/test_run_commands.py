@@ -17,11 +17,12 @@ from written_records import search_record
 from written_results import finish, finished, interrupt, write_cache
 
 from raykd.bench.without_ray import train_plan
-from raykd.cli import parser
+from raykd.cli import parser, runs
 from raykd.config import to_dict
 from raykd.methods import KD
 from raykd.spec.plan import make_plan
 from raykd.spec.search import Search, uniform
+from raykd.store.run_catalog import tags_of
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.store.study import SearchFolder, SearchStudy
@@ -181,6 +182,26 @@ def test_tags_are_added_listed_and_removed(type_in):
     assert "    tags best, paper" in type_in("runs", "--tag", "paper").splitlines()
     assert "best" in type_in("runs", "tag", "teach", "paper", "--untag")
     assert "no run has it; there are best" in type_in("runs", "--tag", "paper", code=2)
+
+
+def test_tags_that_two_commands_add_concurrently_are_both_kept(type_in, results, monkeypatch, capsys):
+    """The second command comes when the first one has read the tags. It waits, here for no time, and is repeated."""
+    second = ["runs", "--results", str(results), "tag", "teach", "second"]
+
+    def read_and_tag(folder: RunFolder) -> tuple[str, ...]:
+        before = tags_of(folder)
+        monkeypatch.setattr(runs, "tags_of", tags_of)
+        if parser.entry(second):
+            assert "was locked by another process" in capsys.readouterr().err
+            waiting.append(second)
+        return before
+
+    waiting: list[list[str]] = []
+    monkeypatch.setattr(runs, "PLAN_WAIT_S", 0.0, raising=False)
+    monkeypatch.setattr(runs, "tags_of", read_and_tag)
+    type_in("runs", "tag", "teach", "first")
+    assert all(parser.entry(command) == 0 for command in waiting)
+    assert "    tags first, second" in type_in("runs").splitlines()
 
 
 def test_clean_shows_sizes_by_kind_and_removes_them_once(type_in, results):
