@@ -1,6 +1,9 @@
 """Tests of a search's study: one that is killed at any write and resumed samples the same configurations."""
 
+import errno
+import os
 import re
+import resource
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -75,6 +78,24 @@ def test_partly_sampled_configuration_is_completed(folder: SearchFolder, uninter
         return True
 
     assert run_trials(folder, SEARCH, truncate_last_line) == uninterrupted
+
+
+def test_an_append_that_fails_half_way_leaves_the_study_intact(folder: SearchFolder) -> None:
+    """As on a full disk: a part of a line is written. A search may leave the trial unfinished and start another one."""
+    study = study_in(folder)
+    trial = study.start_trial()
+    before = folder.journal.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 20, limits[1]))
+    try:
+        with pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
+            study.report_value(trial.number, 1, 0.5)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert folder.journal.read_bytes() == before
+    other = study.start_trial()
+    study.finish_trial(other.number, "done", [1.0])
+    assert [one.state for one in folder.trials()] == ["running", "done"] == [one.state for one in study.trials()]
 
 
 @pytest.mark.parametrize("field", ["method.alpha", "method.temperature"])
