@@ -13,6 +13,7 @@ import optuna
 import pytest
 from search_folders import DEFAULT_CONFIGURATION, SPACE
 
+from raykd.config.damage import DamagedFile
 from raykd.errors import RunFailed
 from raykd.spec.search import Search, choice, integer
 from raykd.store.records import END_STATES
@@ -208,6 +209,14 @@ def test_reading_a_search_that_has_not_started_creates_no_folder(folder: SearchF
 
 def done_trial(number: int, *values: float) -> SearchTrial:
     return SearchTrial(number, "done", {}, values, {}, "")
+
+
+def test_pipe_in_place_of_the_journal_is_damage_and_not_waited_for(folder: SearchFolder) -> None:
+    folder.path.mkdir(parents=True)
+    os.mkfifo(folder.journal)
+    for read in (folder.trials, lambda: study_in(folder)):
+        with pytest.raises(DamagedFile, match=r"study\.journal' is damaged: it is not a regular file; move"):
+            read()
 
 
 def test_only_done_trials_are_among_the_best() -> None:
