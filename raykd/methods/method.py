@@ -37,7 +37,9 @@ class Method(Config):
     """
 
     paper: ClassVar[str] = ""  # the formula's source, if possible an arXiv id
-    needs: ClassVar[frozenset[Need]] = frozenset()  # the teacher's outputs that `terms` and `adapter` read
+    # The teacher's outputs that `terms` and `adapter` read. If there are none, students are trained without a teacher,
+    # and `terms` and `adapter` receive empty logits [B, 0] in its place.
+    needs: ClassVar[frozenset[Need]] = frozenset()
     student_needs: ClassVar[frozenset[Need] | None] = None  # the student's outputs that they read; None: as `needs`
     needs_distillation_token: ClassVar[bool] = False  # whether the student must have one
     # Whether a term depends on which images share a batch. `terms` then receives the images of all workers of a run.

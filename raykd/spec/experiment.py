@@ -30,7 +30,7 @@ from raykd.data.crop_views import CropViews
 from raykd.data.sampling import Sampling
 from raykd.data.views import Views
 from raykd.errors import ConfigError
-from raykd.methods import KD, Method
+from raykd.methods import KD, CrossEntropy, Method
 from raykd.methods.method import Need
 from raykd.models import MAX_SIDE, Model, find, hf_files
 from raykd.models.hf_model import HuggingFace
@@ -177,7 +177,6 @@ class Experiment(Config):
     tracker: Annotated[tuple[str, ...], MaxLength(10)] = by_name(("tensorboard",), trackers_named, False)
     # Code of the user that each run calls at its start, after each epoch and at its end: 'my_callbacks.py:MyCallback'.
     callbacks: Annotated[tuple[Callback, ...], MaxLength(100)] = by_name((), callbacks_named, False)
-
     # Whether finished runs and trials keep their checkpoints, three times the weights each. They can restore damaged
     # weights; nothing resumes from them.
     keep_checkpoints: bool = not_fingerprinted(False)
@@ -228,7 +227,8 @@ class Experiment(Config):
     def _check_methods(self) -> None:
         for method in self.methods:
             name = "method" if method is self.method else "compare"
-            self.require(bool(method.needs), name, "needs no teacher, so nothing would be distilled; use KD()")
+            is_baseline = type(method) is CrossEntropy
+            self.require(not is_baseline, name, "needs no teacher, so nothing would be distilled; use KD()")
             method.require_valid_weights(self.student.epochs)
             method.require_batch(self.student.batch_size, self.student.gradient_accumulation)
         repeated = [method.title() for method in self.methods if self.methods.count(method) > 1]
@@ -380,8 +380,8 @@ class Experiment(Config):
 
     @property
     def methods_of_all_classes(self) -> tuple[str, ...]:
-        """The methods that do not work with the top classes alone, searched ones included."""
-        return tuple(dict.fromkeys(m.title() for m in self._methods_of_all if not m.works_with_top_classes))
+        """The methods that read a teacher and do not work with the top classes alone, searched ones included."""
+        return tuple(dict.fromkeys(m.title() for m in self._methods_of_all if m.needs and not m.works_with_top_classes))
 
     @property
     def why_never_cached(self) -> str:

@@ -440,7 +440,17 @@ METHODS: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
         ("student_needs = {'maps'}: 'maps' is not one of logits, embedding, features",),
     ),
     "a method whose needs are text": (method(needs='"logits"'), ("needs = 'logits'", "must be a frozenset")),
-    "a method that needs nothing": (method(needs="frozenset()"), ("needs no teacher",)),
+    "a method that reads a teacher and needs none": (
+        method(needs="frozenset()"),
+        (
+            "its terms() fails at line 15 with RuntimeError",
+            "it receives the outputs in `needs`: none; list",
+        ),
+    ),
+    "a method with neither needs nor terms": (
+        method(needs="frozenset()", weights='{"ce": 1.0}', terms="{}"),
+        ("terms() returns no term that depends on the student",),
+    ),
     "weights of NaN": (
         method(weights='{"ce": 1.0, "l1": float("nan")}'),
         ("weights(0) weights 'l1' by nan", "finite"),
