@@ -2,11 +2,12 @@
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import field
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from raykd.config.limits import Limit, declared_in
 from raykd.config.typed import has_type
 from raykd.errors import ConfigError
 
@@ -36,16 +37,24 @@ def annotations_of(cls: type) -> dict[str, Any]:
 
 def parameters_of(cls: Any) -> dict[str, inspect.Parameter]:
     """Return the parameters of `__init__` by name, with resolved annotations where that is possible."""
-    function = cls.__init__
-    try:
-        hints = get_type_hints(function)
-    except Exception:  # noqa: BLE001 - annotations that exist for type checkers only
-        hints = {}
+    hints = _hints_of(cls, include_limits=False)
     return {
         name: parameter.replace(annotation=hints.get(name, inspect.Parameter.empty))
-        for name, parameter in signature_of(function).parameters.items()
+        for name, parameter in signature_of(cls.__init__).parameters.items()
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) and name != "self"
     }
+
+
+def limits_of_parameters(cls: Any) -> dict[str, list[Limit]]:
+    """Return the limits that annotations of `__init__` declare, by parameter."""
+    return {name: [*declared_in(hint)] for name, hint in _hints_of(cls, include_limits=True).items()}
+
+
+def _hints_of(cls: Any, include_limits: bool) -> dict[str, Any]:
+    try:
+        return get_type_hints(cls.__init__, include_extras=include_limits)
+    except Exception:  # noqa: BLE001 - annotations that exist for type checkers only
+        return {}
 
 
 def accepts_any(cls: Any) -> bool:
@@ -53,10 +62,12 @@ def accepts_any(cls: Any) -> bool:
     return any(p.kind is p.VAR_KEYWORD for p in signature_of(cls.__init__).parameters.values())
 
 
-def field_of(name: str, parameter: inspect.Parameter, where: str) -> tuple[str, Any, Any] | None:
-    """Return (name, type, field) of a parameter; None if its type cannot be set from text, so it keeps its default.
+def field_of(
+    name: str, parameter: inspect.Parameter, where: str, limits: Sequence[Limit] = ()
+) -> tuple[str, Any, Any] | None:
+    """Return (name, type with `limits`, field) of a parameter; None if its type cannot be set from text.
 
-    Raises ConfigError for such a parameter without a default. where: the class in the message.
+    It then keeps its default. Raises ConfigError if it has none. where: the class in the message.
     """
     default = parameter.default
     if isinstance(default, list):
@@ -68,12 +79,18 @@ def field_of(name: str, parameter: inspect.Parameter, where: str) -> tuple[str, 
                 f"{where}: the type of its parameter '{name}' cannot be set from text; use a number, text, true or "
                 "false, or a tuple of these, or give it a default"
             )
-        return name, hint, field()
+        return name, _limited(hint, limits), field()
     if hint is None:
         return None
     if not has_type(default, hint):
         hint = Union[hint, NoneType] if default is None else _field_type(inspect.Parameter.empty, default)  # noqa: UP007
-    return None if hint is None else (name, hint, field(default=default))
+    return None if hint is None else (name, _limited(hint, limits), field(default=default))
+
+
+def _limited(hint: Any, limits: Sequence[Limit]) -> Any:
+    for limit in limits:
+        hint = Annotated[hint, limit]
+    return hint
 
 
 def _field_type(annotation: Any, default: Any) -> Any:
