@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from raykd.cli.parser import main
-    from raykd.config.limits import Interval, NonNegative, Positive, PositiveInt
+    from raykd.config.limits import Interval, NonNegative, NonNegativeInt, Positive, PositiveInt
     from raykd.data.augmentation import Augmentation
     from raykd.methods import (
         CRD,
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
         FitNets,
         HardLabels,
         LogitStandardization,
+        Memory,
         Method,
+        ParameterGroup,
         SimilarityPreserving,
         StandardizedDKD,
     )
@@ -59,10 +61,11 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "raykd.cli.parser": "main",
-    "raykd.config.limits": "Interval NonNegative Positive PositiveInt",
+    "raykd.config.limits": "Interval NonNegative NonNegativeInt Positive PositiveInt",
     "raykd.data.augmentation": "Augmentation",
     "raykd.methods": "AttentionTransfer CorrelationCongruence CRD CrossEntropy DeiT DIST DKD EmbeddingRegression "
-    "FeatureKD FitNets HardLabels KD LogitStandardization Method NST PKT RKD SimilarityPreserving StandardizedDKD VID",
+    "FeatureKD FitNets HardLabels KD LogitStandardization Memory Method NST ParameterGroup PKT RKD "
+    "SimilarityPreserving StandardizedDKD VID",
     "raykd.models.three_stage_resnet": "CifarResNet",
     "raykd.models.cifar_resnet50": "BottleneckResNet",
     "raykd.models.custom_network": "Network",

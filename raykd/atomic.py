@@ -28,7 +28,7 @@ def replacing(path: Path) -> Iterator[Path]:
     make_folder(path.parent)
     if is_folder(path):
         raise ConfigError(f"'{path}' is a folder, and a file has to be written there; move it away")
-    temporary = _beside(path)
+    temporary = temporary_beside(path)
     try:
         with naming(path, temporary):
             yield temporary
@@ -68,7 +68,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, previous = _beside(path), _beside(path)
+    temporary, previous = temporary_beside(path), temporary_beside(path)
     try:
         temporary.mkdir()
         yield temporary
@@ -125,8 +125,11 @@ def write_json(path: Path, payload: Any) -> None:
     write_bytes(path, (json.dumps(payload, indent=1, allow_nan=False) + "\n").encode())
 
 
-def _beside(path: Path) -> Path:
-    """Return a unique name in the same folder. It keeps the suffix, by which some writers choose their format."""
+def temporary_beside(path: Path) -> Path:
+    """Return a unique name in the same folder, for which `is_leftover` is true.
+
+    It keeps the suffix, by which some writers choose their format.
+    """
     return path.with_name(f".{uuid.uuid4().hex[:12]}-{path.name}")
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 MAX_SHOWN = 100  # characters of a value in a message: a line on a terminal stays readable
 MAX_REASON = 300  # characters of another library's message
@@ -38,11 +38,20 @@ COMMAND = _command()
 
 # ---- Errors ----
 
+# The kinds of failure of a run, as run.json records them; training/failure.py is the policy that depends on them.
+# 'code' is an error in raykd, a custom method or a library, which would occur again with the same configuration.
+# 'outside' has a cause outside of the configuration, which may pass: a full disk, a damaged file, a lost GPU.
+Failure = Literal["diverged", "rejected", "out of memory", "code", "outside"]
+
 
 class RaykdError(Exception):
-    """Base of the errors that end a command with one line instead of a traceback."""
+    """Base of the errors that end a command with one line instead of a traceback.
+
+    failure: the kind of failure of a run that ends with this error.
+    """
 
     exit_code = 1
+    failure: ClassVar[Failure] = "outside"
 
 
 class ConfigError(RaykdError, ValueError):
@@ -56,6 +65,8 @@ class ConfigError(RaykdError, ValueError):
 
 class RejectedConfiguration(ConfigError):
     """The model, the method or the adapter of one run cannot be built."""
+
+    failure = "rejected"
 
 
 class CodeNotLoaded(ConfigError):
@@ -72,6 +83,24 @@ class RunFailed(RaykdError):
 
 class RunDiverged(RunFailed):
     """Training or validation became NaN or infinite, as it would again with the same configuration and seed."""
+
+    failure = "diverged"
+
+
+class OutOfMemory(RunFailed):
+    """A step, a teacher or an evaluation of a run does not fit in the memory of its device."""
+
+    failure = "out of memory"
+
+
+class CodeFailed(RunFailed):
+    """An error in a run's code, which another process found."""
+
+    failure = "code"
+
+
+class RunLocked(RunFailed):
+    """Another process is writing the run's folder. The run itself has not failed."""
 
 
 class Interrupted(RaykdError):

@@ -45,9 +45,12 @@ class Mixed(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """The labels and indices of the images in a batch."""
+    """The labels and indices of the images in a batch, and when the batch is trained."""
 
     labels: Tensor  # int64 [B]; a mixed image has the label of the image with the larger weight
     # int64 [B], positions in the training split; the same for every view of an image. Shadows tuple.index, unused here.
     index: Tensor  # pyright: ignore[reportIncompatibleMethodOverride]
     mixed: Mixed | None = None  # None if no images were mixed
+    # float32 [] on the batch's device, the share of the run's steps that are done: 0 in the first step, below 1 in the
+    # last. None for the images that `Method.adapter` receives.
+    progress: Tensor | None = None

@@ -22,8 +22,9 @@ RAYKD_GPU_RANK=(h200 h100 a100 l40s rtx6000 a40 v100 rtx8000 a30 t4 p100)
 export RAYKD_TMP=${RAYKD_TMP:-/tmp}
 
 # Scratch space for code and data while the job runs, with the same path on every node; '' stages nothing. Results never
-# go there. Slurm sets TMPDIR in jobs, by default to /tmp. The TMPDIR of the login node is not used.
-[[ -z ${SLURM_JOB_ID:-} ]] || export RAYKD_SCRATCH=${RAYKD_SCRATCH-${TMPDIR:-}}
+# go there. Without this variable, it is the job's TMPDIR, if that is on a local disk. Slurm passes an exported TMPDIR of
+# the login node to the job. To name a folder for jobs only:
+#     [[ -z ${SLURM_JOB_ID:-} ]] || export RAYKD_SCRATCH=${RAYKD_SCRATCH-/local/$USER}
 
 # The network interface that connects the nodes of a job, such as ib0. '' is the one of the route to the second node.
 export RAYKD_INTERFACE=${RAYKD_INTERFACE:-}

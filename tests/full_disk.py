@@ -9,8 +9,8 @@ from pathlib import Path
 
 from small_runs import run_of, train
 
-from raykd.orchestration.worker import failure_reason
 from raykd.store.run_folder import RunFolder
+from raykd.training.failure import job_reason
 
 folder, run = Path(sys.argv[1]), run_of("baseline")
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", folder], check=True)
@@ -18,7 +18,7 @@ small, straight = RunFolder(folder / "run"), RunFolder(folder.parent / "straight
 try:
     train(run, small)
 except OSError as error:
-    print(failure_reason(error))
+    print(job_reason(error))
 print(small.status())
 subprocess.run(["mount", "-o", "remount,size=20m", folder], check=True)
 train(run, small)

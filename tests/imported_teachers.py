@@ -60,7 +60,9 @@ def pooled_state() -> dict[str, Tensor]:
     model = models.build(MODEL, images_of(dataset), 0)
     stem = model.network.get_submodule("layer1")
     stem.register_forward_pre_hook(lambda _, inputs: F.max_pool2d(inputs[0], 3, 2, 1))
-    optimizer = torch.optim.SGD(model.parameters(), 0.1, 0.9, weight_decay=5e-4, nesterov=True)
+    optimizer = torch.optim.SGD(model.parameters(), 0.05, 0.9, weight_decay=5e-4, nesterov=True)
+    num_steps = 4 * len(torch.arange(len(dataset.train)).split(50))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)  # or the last steps decide the accuracy
     generator = torch.Generator().manual_seed(0)
     model.train()
     for _ in range(4):
@@ -69,6 +71,7 @@ def pooled_state() -> dict[str, Tensor]:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            schedule.step()
     model.eval()
     with torch.no_grad():
         accuracy = (model(dataset.test.images).logits.argmax(1) == dataset.test.labels).float().mean().item()

@@ -11,8 +11,17 @@ import numpy as np
 import pyarrow as pa
 
 from raykd.config.codec import write_record
-from raykd.data import pack
 from raykd.data.image_decoding import decode_whole
+from raykd.data.packs.record import (
+    INDEX,
+    INDEX_SCHEMA,
+    RECORD,
+    ROWS_PER_BATCH,
+    SHARD_SCHEMA,
+    VERSION,
+    PackRecord,
+    ShardRecord,
+)
 
 CLASSES = ("ant", "bee", "wasp")
 
@@ -30,19 +39,19 @@ def write_pack(
     index: list[dict[str, Any]] = []
     shards = {name: _write_shards(folder, name, images, encoding, shard_images, index) for name, images in
               (("train", train), ("test", test))}  # fmt: skip
-    table = pa.Table.from_pylist(index, pack.INDEX_SCHEMA)
-    with pa.OSFile(str(folder / pack.INDEX), "wb") as file, pa.ipc.new_file(file, pack.INDEX_SCHEMA) as writer:
+    table = pa.Table.from_pylist(index, INDEX_SCHEMA)
+    with pa.OSFile(str(folder / INDEX), "wb") as file, pa.ipc.new_file(file, INDEX_SCHEMA) as writer:
         writer.write_table(table)
     values: dict[str, Any] = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25), "content": "", "kind": "folder"}
-    values["index_checksum"] = zlib.crc32((folder / pack.INDEX).read_bytes())
-    record = pack.PackRecord(version=pack.VERSION, class_names=CLASSES, encoding=encoding, **shards, **values | fields)
-    write_record(folder / pack.RECORD, record)
+    values["index_checksum"] = zlib.crc32((folder / INDEX).read_bytes())
+    record = PackRecord(version=VERSION, class_names=CLASSES, encoding=encoding, **shards, **values | fields)
+    write_record(folder / RECORD, record)
     return folder
 
 
 def _write_shards(
     folder: Path, split: str, images: Sequence[bytes], encoding: str, shard_images: int, index: list[dict[str, Any]]
-) -> tuple[pack.ShardRecord, ...]:
+) -> tuple[ShardRecord, ...]:
     records = []
     for first in range(0, len(images), shard_images):
         rows = []
@@ -53,9 +62,9 @@ def _write_shards(
             sha256 = hashlib.sha256(image).digest()
             index.append({"label": number % len(CLASSES), "height": height, "width": width, "sha256": sha256})
         name = f"{split}-{len(records):05d}.arrow"
-        with pa.OSFile(str(folder / name), "wb") as file, pa.ipc.new_file(file, pack.SHARD_SCHEMA) as writer:
-            writer.write_table(pa.Table.from_pylist(rows, pack.SHARD_SCHEMA), max_chunksize=pack.ROWS_PER_BATCH)
-        records.append(pack.ShardRecord(name, len(rows), (folder / name).stat().st_size))
+        with pa.OSFile(str(folder / name), "wb") as file, pa.ipc.new_file(file, SHARD_SCHEMA) as writer:
+            writer.write_table(pa.Table.from_pylist(rows, SHARD_SCHEMA), max_chunksize=ROWS_PER_BATCH)
+        records.append(ShardRecord(name, len(rows), (folder / name).stat().st_size))
     return tuple(records)
 
 

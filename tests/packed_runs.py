@@ -13,7 +13,7 @@ from PIL import Image
 from small_runs import CPU, NO_WEIGHTS, experiment, recipe
 
 from raykd.data.augmentation import Augmentation
-from raykd.data.packed_dataset import find, open_packed
+from raykd.data.packs.dataset import find_packed, open_packed
 from raykd.data.types import Dataset
 from raykd.spec.experiment import Data
 from raykd.spec.plan import Run, make_plan
@@ -59,7 +59,7 @@ def on_disk(pack: Path, case: str, loaders: int = 2) -> Dataset:
 @cache
 def in_memory(pack: Path) -> Dataset:
     """Return the same images, decoded into memory."""
-    stored = find(pack, SIZE)
+    stored = find_packed(pack, SIZE)
     train, test = stored.decode()
     mean, std = stored.statistics or ((0.0,) * 3, (1.0,) * 3)
     return Dataset("packed:small", train, test, stored.class_names, mean, std, stored.identity, stored.notes)

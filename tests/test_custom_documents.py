@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from documented_methods import block
 from PIL import Image
 from small_runs import digits
 from small_runs import experiment as small_experiment
@@ -38,13 +39,6 @@ CPU = torch.device("cpu")
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 CUSTOM_NETWORK = (ROOT / "docs" / "custom_network.md").read_text()
 COLORS = {"daisy": (250, 250, 230), "rose": (220, 30, 60), "violet": (90, 30, 200)}
-
-
-def block(document: str, part: str) -> str:
-    """Return the only block of Python in docs/`document` that contains `part`."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / document).read_text(), flags=re.S)
-    (example,) = (block for block in blocks if part in block)
-    return example
 
 
 def write_flowers(place: Path) -> None:

@@ -17,8 +17,9 @@ from raykd.cli.runs_text import list_text, removal_text
 from raykd.config import custom_file
 from raykd.config.codec import read_record, write_record
 from raykd.config.damage import DamagedFile
-from raykd.data.pack import RECORD, Pack, read_pack_record
-from raykd.data.pack_writer import discard_pack
+from raykd.data.packs.reader import Pack
+from raykd.data.packs.record import RECORD, read_pack_record
+from raykd.data.packs.writer import discard_pack
 from raykd.errors import ConfigError
 from raykd.models.custom_network import Network
 from raykd.on_disk import is_own

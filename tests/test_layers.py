@@ -1,6 +1,7 @@
 """The layout of the design holds: imports go down only, modules and functions stay small, experiments are data."""
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ EXPERIMENTS = PACKAGE.parent / "experiments"
 
 # Packages by level: each imports those of lower levels only. The modules beside the packages are level 0.
 LEVELS: tuple[frozenset[str], ...] = (
-    frozenset({"config", "errors", "outputs", "atomic", "file_lock", "provenance", "environment", "on_disk"}),
+    frozenset({"config", "errors", "outputs", "atomic", "file_lock", "provenance", "environment", "on_disk", "mounts"}),
     frozenset({"data", "models", "methods"}),
     frozenset({"spec"}),
     frozenset({"store"}),
@@ -46,6 +47,7 @@ LEAN = (
     "raykd.errors",
     "raykd.environment",
     "raykd.on_disk",
+    "raykd.mounts",
     "raykd.outputs",
     "raykd.atomic",
     "raykd.file_lock",
@@ -55,13 +57,9 @@ LEAN = (
     "raykd.cluster",
     "raykd.spec.stages",
     "raykd.spec.search",
-    "raykd.config.codec",
-    "raykd.config.damage",
-    "raykd.store.journal",
-    "raykd.store.records",
-    "raykd.store.run_folder",
-    "raykd.store.study",
+    "raykd.store",
 )
+HEAVY = ("torch", "torchvision", "timm", "ray")
 SHORT = {  # modules under MIN_MODULE_LINES, and why they are modules
     "raykd.__main__": "Python looks for this name",
     "raykd.cluster.unblocked": "run by name, as a process of its own",
@@ -227,12 +225,23 @@ def test_lean_modules_load_neither_torch_nor_ray() -> None:
         while waiting:
             current = waiting.pop()
             for item in imports(modules()[current]):
-                if item.name.split(".")[0] in ("torch", "torchvision", "timm", "ray") and not item.inside:
+                if item.name.split(".")[0] in HEAVY and not item.inside:
                     heavy.append(f"{start} loads {item.name} through {item.at}")
                 new = {name for name in loaded_with(item.name) if name in modules()} - seen
                 seen |= new
                 waiting += new
     assert not heavy, "\n".join(heavy)
+
+
+def test_importing_every_lean_module_loads_neither_torch_nor_ray() -> None:
+    """In a process of its own, since this one has them."""
+    lean = sorted(name for name in modules() if name.startswith(LEAN))
+    code = (
+        f"import importlib, sys\nfor name in {lean}: importlib.import_module(name)\n"
+        f"print(*(name for name in {HEAVY} if name in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.strip() == ""
 
 
 def test_report_imports_neither_torch_nor_ray_in_functions_either() -> None:

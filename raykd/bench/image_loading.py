@@ -25,12 +25,12 @@ from torchvision import datasets, transforms
 from raykd.data.crop_views import CropViews
 from raykd.data.image_decoding import decode_whole
 from raykd.data.image_metadata import JPEG
-from raykd.data.image_packing import PackOptions
 from raykd.data.load import find_source
 from raykd.data.loader import TrainLoader
-from raykd.data.pack_writer import pack, plan_pack
-from raykd.data.packed_dataset import open_packed
-from raykd.data.shard_writer import write_shard
+from raykd.data.packs.dataset import open_packed
+from raykd.data.packs.encoding import PackOptions
+from raykd.data.packs.shard import write_shard
+from raykd.data.packs.writer import pack, plan_pack
 from raykd.training.compute import GLIBC_DEFAULT, KEEP_MEMORY, set_malloc
 
 NUM_IMAGES, BATCH_SIZE = 1024, 128

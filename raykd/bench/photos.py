@@ -9,7 +9,7 @@ from PIL import Image
 
 from raykd.data.dataset_names import folder_of, kind_of
 from raykd.data.load import find_source
-from raykd.data.pack import Pack
+from raykd.data.packs.reader import Pack
 from raykd.errors import ConfigError
 
 WIDTH, HEIGHT = 500, 375  # pixels, the usual size in ImageNet

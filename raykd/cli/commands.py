@@ -8,7 +8,7 @@ import os
 import shlex
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,14 @@ from typing import Any
 from rich.console import Console
 
 from raykd.cli.benchmark import selected_pairs, with_published_teacher
-from raykd.cli.experiment_file import Flag, apply_settings, load_experiment, load_experiments
+from raykd.cli.command_parts import command_parts, run_program
+from raykd.cli.experiment_file import Flag, apply_settings, load_experiment, load_experiments, settings_by_family
 from raykd.cli.options import parser_of
 from raykd.cli.paper_output import check_paper_flags, write_tables
+from raykd.config.custom_file import is_path
 from raykd.errors import COMMAND, ConfigError, shortened
 from raykd.methods import KD, AlphaWeighted, FeatureKD
+from raykd.models import find
 from raykd.models.hf_files import PREFIX as HF_PREFIX
 from raykd.on_disk import is_folder
 from raykd.spec.experiment import Experiment
@@ -32,11 +35,14 @@ DEFAULT_EXPERIMENTS = ("distill_cnn", "distill_vit")
 def run(arguments: Namespace) -> None:
     experiments = load_experiments(arguments.experiment)
     parser = parser_of(experiments, f"{COMMAND} run {shlex.quote(arguments.experiment)}")
-    run_experiment_file(experiments, parser.parse_args(arguments.arguments))
+    run_experiment_file(experiments, parser.parse_args(arguments.arguments), run_program(arguments.experiment))
 
 
-def run_experiment_file(experiments: Sequence[Experiment], arguments: Namespace) -> None:
-    """Run the experiments of a file: those without a search together on one Ray cluster, then each search."""
+def run_experiment_file(experiments: Sequence[Experiment], arguments: Namespace, program: tuple[str, ...]) -> None:
+    """Run the experiments of a file: those without a search together on one Ray cluster, then each search.
+
+    program: the words that run the file, see `CommandParts`.
+    """
     families = {experiment.family for experiment in experiments}
     selected = set(getattr(arguments, "family", None) or families)
     if "pair" in arguments:
@@ -54,18 +60,20 @@ def run_experiment_file(experiments: Sequence[Experiment], arguments: Namespace)
     if arguments.plan:
         _plan(experiments, arguments, stages)
         return
-    _run(experiments, arguments, stages)
+    _run(experiments, arguments, stages, program, flags)
 
 
 def train(role: str, stage: Stage, arguments: Namespace) -> None:
     """Train the runs of one stage. role: 'teacher' or 'student', whose recipe --model and --epochs change."""
     flags = _flags(arguments, {"--model": f"{role}.model", "--epochs": f"{role}.epochs"})
-    experiment = _experiment_of(arguments, arguments.model)
-    _run(apply_settings([experiment], arguments.settings, flags), arguments, (stage,))
+    file = _file_of(arguments, arguments.model)
+    experiments = apply_settings([load_experiment(file)], arguments.settings, flags)
+    _run(experiments, arguments, (stage,), run_program(file), flags)
 
 
 def distill(arguments: Namespace) -> None:
-    experiment = _experiment_of(arguments, arguments.student)
+    file = _file_of(arguments, arguments.student)
+    experiment = load_experiment(file)
     flags = _flags(
         arguments,
         {
@@ -80,14 +88,15 @@ def distill(arguments: Namespace) -> None:
     if distance := arguments.feature_distill:
         text = f"--feature-distill {distance}"
         flags += [Flag(text, "method", _feature_kd(experiment)), Flag(text, "method.distance", distance)]
-    experiments = apply_settings([experiment], arguments.settings, _with_teacher_model(flags))
+    flags = _with_teacher_model(flags)
+    experiments = apply_settings([experiment], arguments.settings, flags)
     method = experiments[0].method
     if arguments.alpha is not None and not (isinstance(method, AlphaWeighted) or method.is_custom):
         raise ConfigError(
             f"--alpha {arguments.alpha}: method '{method.kind}' has no alpha that weights the labels; "
             "use --set method.FIELD=VALUE with the fields of the method"
         )
-    _run(experiments, arguments, ("teacher", "distilled"))
+    _run(experiments, arguments, ("teacher", "distilled"), run_program(file), flags)
 
 
 def _feature_kd(experiment: Experiment) -> FeatureKD:
@@ -138,7 +147,7 @@ def tune(arguments: Namespace) -> None:
         (experiment,) = apply_settings([experiment], arguments.settings, flags)
     if experiment.search is None:
         raise ConfigError(f"experiment file '{arguments.file}' has no search; add search=Search(space={{...}})")
-    _run([experiment], arguments, STAGES)
+    _run([experiment], arguments, STAGES, run_program(arguments.file), flags)
 
 
 def report(arguments: Namespace) -> None:
@@ -245,10 +254,20 @@ COMMANDS: dict[str, Callable[[Namespace], None]] = {
 }
 
 
-def _run(experiments: Sequence[Experiment], arguments: Namespace, stages: Sequence[Stage]) -> None:
+def _run(
+    experiments: Sequence[Experiment],
+    arguments: Namespace,
+    stages: Sequence[Stage],
+    program: tuple[str, ...],
+    flags: Sequence[Flag],
+) -> None:
+    """Run experiments, to which settings and flags are applied already. program: see `CommandParts`."""
     from raykd.orchestration.library import run_all
 
-    run_all(experiments, _options(arguments, stages), Console())
+    settings = settings_by_family(experiments, arguments.settings, flags)
+    parts = {one.family: command_parts(one, program, arguments, settings[one.family]) for one in experiments}
+    known = {family: part for family, part in parts.items() if part is not None}
+    run_all(experiments, replace(_options(arguments, stages), command_parts=known), Console())
 
 
 def _plan(experiments: Sequence[Experiment], arguments: Namespace, stages: Sequence[Stage] = STAGES) -> None:
@@ -282,13 +301,22 @@ def _experiments_of(arguments: Namespace) -> Sequence[Experiment]:
     return apply_settings(experiments, arguments.settings)
 
 
-def _experiment_of(arguments: Namespace, model: str | None) -> Experiment:
-    """Return the experiment of a single-stage command: that of --experiment, or the default for the family of `model`.
+def _file_of(arguments: Namespace, model: str | None) -> str:
+    """Return the experiment of a single-stage command: that of --experiment, or the default for `model`.
 
     Commands for different stages reuse each other's runs if they have the same experiment.
     """
-    family = "vit" if model and ("vit" in model or "deit" in model) else "cnn"
-    return load_experiment(arguments.experiment or f"distill_{family}")
+    return arguments.experiment or ("distill_vit" if model and _is_vit(model) else "distill_cnn")
+
+
+def _is_vit(model: str) -> bool:
+    """Return whether a model's name stands for a ViT. It does not for a user's class, nor if the name is unknown."""
+    if is_path(model):
+        return False
+    try:
+        return find(model).is_vit
+    except ConfigError:  # the recipe raises it again, with the flag
+        return False
 
 
 def _with_teacher_model(flags: list[Flag]) -> list[Flag]:

@@ -82,9 +82,34 @@ def apply_settings(
 ) -> tuple[Experiment, ...]:
     """Return `experiments` with `settings`, each 'path=value', and `flags` applied. Their order does not matter.
 
+    Raises ConfigError for invalid values, and what `settings_by_family` raises. See spec/overrides.py.
+    """
+    by_family = settings_by_family(experiments, settings, flags, left_out)
+    changed = []
+    for experiment in experiments:
+        try:
+            changed.append(override_all(experiment, by_family[experiment.family]))
+        except ConfigError as error:
+            if len(experiments) == 1:
+                raise
+            raise ConfigError(
+                f"{error} (in the experiment '{experiment.family}'; "
+                f"--set {experiment.family}.FIELD=VALUE sets a field of one family)"
+            ) from None
+    return tuple(changed)
+
+
+def settings_by_family(
+    experiments: Sequence[Experiment],
+    settings: Sequence[str],
+    flags: Sequence[Flag] = (),
+    left_out: Collection[str] = (),
+) -> dict[str, list[tuple[str, Any]]]:
+    """Return (path, value) of each setting and flag by the family of the experiment to which it applies.
+
     A path may begin with a family's name. It then applies to that family only, and takes precedence over the same path
     without the name. left_out: families of the file that do not run. Raises ConfigError for a setting that has no
-    effect, or that sets the field of a flag. See spec/overrides.py.
+    effect, or that sets the field of a flag.
     """
     families = [experiment.family for experiment in experiments]
     split = [_split(setting, families, left_out) for setting in settings]
@@ -94,19 +119,10 @@ def apply_settings(
                 raise ConfigError(f"{flag.text} and --set {setting} set the same field; leave one of them out")
     for_all: list[tuple[str, Any]] = [(flag.path, flag.value) for flag in flags]
     for_all += [(path, value) for family, path, value in split if not family]
-    changed = []
-    for experiment in experiments:
-        for_its_family = [(path, value) for family, path, value in split if family == experiment.family]
-        try:
-            changed.append(override_all(experiment, for_all + for_its_family))
-        except ConfigError as error:
-            if len(families) == 1:
-                raise
-            raise ConfigError(
-                f"{error} (in the experiment '{experiment.family}'; "
-                f"--set {experiment.family}.FIELD=VALUE sets a field of one family)"
-            ) from None
-    return tuple(changed)
+    return {
+        family: for_all + [(path, value) for of_family, path, value in split if of_family == family]
+        for family in families
+    }
 
 
 def _split(setting: str, families: Collection[str], left_out: Collection[str]) -> tuple[str, str, str]:

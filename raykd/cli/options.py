@@ -9,6 +9,7 @@ from raykd.spec.stages import STAGES
 if TYPE_CHECKING:
     from raykd.spec.experiment import Experiment
 
+RESULTS = "ray_results"  # the default of --results
 TEACHER_CHECKPOINT = (
     "import this teacher instead of training one; hf:FOLDER names a classifier of transformers; "
     "default: the experiment's, or none"
@@ -63,7 +64,7 @@ def add_data_dir(parser: Parser) -> None:
 
 
 def add_results(parser: Parser) -> None:
-    parser.add_argument("--results", default="ray_results", metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--results", default=RESULTS, metavar="DIR", help="default: %(default)s")
 
 
 def add_settings(parser: Parser) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 from rich.console import Console
 
 from raykd.data.dataset_names import PACKED_FOLDER, find_folder, plain_name
-from raykd.data.image_packing import PackOptions
 from raykd.data.load import find_source
-from raykd.data.pack import PackRecord
-from raykd.data.pack_writer import SKIPPED, PackPlan, plan_pack
+from raykd.data.packs.encoding import PackOptions
+from raykd.data.packs.record import PackRecord
+from raykd.data.packs.writer import SKIPPED, PackPlan, plan_pack
 from raykd.errors import ConfigError, plural
 from raykd.orchestration.packing import write_pack
 from raykd.orchestration.progress import log

@@ -59,9 +59,9 @@ def main(*experiments: "Experiment") -> None:
     arguments = parser_of(experiments, shlex.join(["python", *sys.argv[:1]])).parse_args()
 
     def run() -> None:
-        from raykd.cli import commands
+        from raykd.cli import command_parts, commands
 
-        commands.run_experiment_file(experiments, arguments)
+        commands.run_experiment_file(experiments, arguments, command_parts.script_program())
 
     sys.exit(run_reporting_errors(run))
 

@@ -7,7 +7,7 @@ Without an experiment, the cluster accepts the experiments that are submitted to
 Exit code: the experiment's; 2 for invalid arguments, configuration or files; 1 if Ray is lost; 75 if Ray does not
 start or the job is interrupted: by SIGTERM, by SIGUSR2 (the signal before the time limit), or by SIGTERM to the job's
 steps (preemption with a grace time). The job requeues itself after the signal before the time limit, a preemption or a
-loss of nodes.
+loss of nodes, and if Ray does not start after a requeue, as on a node with a full disk.
 
 This module imports neither ray nor torch, so that the first line is printed immediately.
 """
@@ -18,18 +18,19 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from raykd.cluster import progress_record
+from raykd.cluster import kept_logs, progress_record
 from raykd.cluster.allocation import Allocation, read_allocation, slurm_id_in
 from raykd.cluster.driver import Signals, exit_code, run_driver
 from raykd.cluster.job_details import JobDetails, differences, read_details
-from raykd.cluster.job_folder import job_folder
-from raykd.cluster.limits import raise_limits
+from raykd.cluster.job_folder import JobFolder, job_folder
+from raykd.cluster.limits import set_limits
+from raykd.cluster.lock_check import locked_file
 from raykd.cluster.mps import is_requested as is_mps_requested
 from raykd.cluster.node_address import head_address
 from raykd.cluster.ports import find_ports
@@ -43,15 +44,16 @@ from raykd.cluster.ray_start import (
     physical_memory_bytes,
     ray_environment,
 )
-from raykd.cluster.ray_variables import start_timeout_s
+from raykd.cluster.ray_variables import pinning, start_timeout_s
 from raykd.cluster.requeue import max_requeues, requeue, resume_command
-from raykd.cluster.slurm_commands import running_job
-from raykd.cluster.staging import planned_staging
+from raykd.cluster.staging import Staging, planned_staging, scratch_folder
 from raykd.cluster.submissions import experiment_command
 from raykd.errors import ConfigError, Interrupted, RaykdError, RayNotStarted, is_environment_error
+from raykd.on_disk import is_file
 
 MAX_RAY_RESTARTS = 3  # per job, after the loss of a Ray agent
 MODE_TIMEOUT_S = 60
+NOT_STARTED = "Ray not started"
 
 
 class JobLog:
@@ -61,66 +63,100 @@ class JobLog:
         self._start = float(environ.get("RAYKD_JOB_START") or time.time())
 
     def write(self, text: str) -> None:
-        """Print a line in which '{after}' is replaced, such as by 'after 8.1 s'."""
+        """Print a line in which '{after}' is replaced, such as by 'after 8.1 s'; leave it out on a full disk."""
         after = f"after {time.time() - self._start:.1f} s"
-        print(f"raykd: {text.replace('{after}', after)}", flush=True)
+        with suppress(OSError):
+            print(f"raykd: {text.replace('{after}', after)}", flush=True)
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run the experiment and its arguments and return the job's exit code. Print an error as one line."""
     experiment = arguments[1:] if arguments[:1] == ["--"] else arguments
-    raise_limits()
+    set_limits(environ)
     try:
         with Signals() as signals:
             return _boot(experiment, environ, JobLog(environ), signals)
-    except RaykdError as error:
-        print(f"raykd: {error}", file=sys.stderr, flush=True)
-        return error.exit_code
-    except OSError as error:  # such as a full RAYKD_TMP, or too many processes
-        if not is_environment_error(error):
-            raise
-        print(f"raykd: {error}; remove the cause, and submit again to resume", file=sys.stderr, flush=True)
-        return RayNotStarted.exit_code
+    except (RaykdError, OSError) as error:
+        _print_error(error)
+        return error.exit_code if isinstance(error, RaykdError) else RayNotStarted.exit_code
 
 
 def _boot(experiment: Sequence[str], environ: Mapping[str, str], log: JobLog, signals: Signals) -> int:
     details = read_details(slurm_id_in(environ))
     allocation, limit = read_allocation(environ, details=details), max_requeues(environ)
-    staging = planned_staging(allocation, environ, with_code=bool(experiment))
-    driver = experiment_command(experiment, allocation.submit_dir) if experiment else []
-    _require_programs(environ)
-    address = head_address([node.name for node in allocation.workers], environ)
-    _log_start(allocation, details, environ, log)
     end, record, is_requeued = _JobEnd(), ProgressRecord(allocation.submit_dir, allocation.job_id), False
     try:
-        staged = staging.filled() if staging else nullcontext()
-        with job_folder(allocation.job_id, environ) as folder, staged as megabytes:
-            root = allocation.submit_dir
-            if staging:
-                log.write(f"{staging} ({megabytes:.1f} MB) staged to {staging.folder} {{after}}")
-                root = staging.code_path or root
-            shares_memory = is_shared(allocation.head, physical_memory_bytes())
-            environment = ray_environment(environ, folder, root, bool(allocation.workers), staging, shares_memory)
-            ports, timeout_s = find_ports(allocation.job_id), start_timeout_s(environ)
-            config = ClusterConfig(allocation, ports, folder, environment, timeout_s, address, staging)
-            with StepWatch(allocation.head, environ) as watch:
-                signals.is_warned = watch.is_terminated
-                _run_on_cluster(driver, config, log, signals, end)
-    except Interrupted as error:
-        log.write(str(error))
-        end.code = error.exit_code
-    try:
+        job = _Job(allocation, environ, experiment)
+        _log_start(allocation, details, environ, log)
+        try:
+            job.run(log, signals, end)
+        except Interrupted as error:
+            log.write(str(error))
+            end.code = error.exit_code
+        except (RaykdError, OSError) as error:
+            _print_error(error)
+            end.has_not_started = isinstance(error, RayNotStarted | OSError)
+            end.code = error.exit_code if isinstance(error, RaykdError) else RayNotStarted.exit_code
+        if end.kept_logs:
+            log.write(f"Ray's logs are in {end.kept_logs}")
         if experiment and end.code == Interrupted.exit_code:
-            resume, cause = resume_command(allocation, experiment), _cause(allocation, signals, end)
-            if cause:
-                may_be_cancelled, refusal = cause.endswith(UNKNOWN), _refusal(record, cause, end)
-                is_requeued = requeue(allocation, resume, limit, refusal, log.write, may_be_cancelled)
-            else:
-                log.write(f"interrupted; to resume: {resume}")
+            is_requeued = _requeue(job, limit, record, signals, end, log)
         return end.code
     finally:
         if not is_requeued:
             record.remove()
+
+
+class _Job:
+    """The checked inputs of a job. experiment: its file and arguments; [] if the job accepts experiments."""
+
+    def __init__(self, allocation: Allocation, environ: Mapping[str, str], experiment: Sequence[str]) -> None:
+        self.allocation, self.environ, self.experiment = allocation, environ, experiment
+        self.staging = planned_staging(allocation, environ, with_code=bool(experiment))
+        self.driver = experiment_command(experiment, allocation.submit_dir) if experiment else []
+        _require_programs(environ)
+        self.address = head_address([node.name for node in allocation.workers], environ)
+
+    def run(self, log: JobLog, signals: Signals, end: "_JobEnd") -> None:
+        """Stage, start Ray, run the driver, and write to `end` how it ended."""
+        allocation, environ = self.allocation, self.environ
+        with job_folder(allocation.job_id, environ) as folder, _staged(self.staging, log) as staging:
+            root = (staging.code_path if staging else None) or allocation.submit_dir
+            shares_memory = is_shared(allocation.head, physical_memory_bytes())
+            environment = ray_environment(environ, folder, root, bool(allocation.workers), staging, shares_memory)
+            environment[kept_logs.VARIABLE] = str(kept_logs.path_beside(_log_of(allocation)))
+            ports, timeout_s = find_ports(allocation.job_id), start_timeout_s(environ)
+            config = ClusterConfig(allocation, ports, folder, environment, timeout_s, self.address, staging)
+            lock = allocation.submit_dir / f".raykd-job-{allocation.job_id}.lock"
+            with (
+                locked_file(lock) if allocation.workers else nullcontext({}) as variable,
+                StepWatch(allocation.head, environ) as watch,
+            ):
+                environment |= variable
+                signals.is_warned = watch.is_terminated
+                _run_on_cluster(self.driver, config, log, signals, end)
+
+
+@contextmanager
+def _staged(staging: Staging | None, log: JobLog) -> Iterator[Staging | None]:
+    """Stage within the block, and yield `staging`; None if that fails, because everything can be read in place."""
+    with ExitStack() as stack:
+        if staging:
+            try:
+                log.write(f"{stack.enter_context(staging.filled())} {{after}}")
+            except ConfigError as error:
+                log.write(f"warning: {error}; code and data are read in place")
+                staging = None
+        yield staging
+
+
+def _print_error(error: RaykdError | OSError) -> None:
+    """Print an error as one line. Raise an OSError that a mistake in the code caused."""
+    if isinstance(error, OSError) and not is_environment_error(error):  # others: a full RAYKD_TMP, too many processes
+        raise error
+    remedy = "; remove the cause, and submit again to resume" if isinstance(error, OSError) else ""
+    with suppress(OSError):
+        print(f"raykd: {error}{remedy}", file=sys.stderr, flush=True)
 
 
 def _require_programs(environ: Mapping[str, str]) -> None:
@@ -135,6 +171,8 @@ def _log_start(allocation: Allocation, details: JobDetails | None, environ: Mapp
     nodes = ", ".join(str(node) for node in allocation.nodes)
     has_mps = any(node.num_gpus for node in allocation.nodes) and is_mps_requested(environ)
     log.write(f"job {allocation.job_id} on {nodes}{restarts}: starting {'MPS and ' if has_mps else ''}Ray")
+    for warning in filter(None, (pinning(environ), scratch_folder(environ)[1])):
+        log.write(f"warning: {warning}")
     if details is not None and (head := allocation.head).name in details.allocations:
         for difference in differences(details, environ, head.name, head.num_cpus):
             log.write(f"warning: {difference}")
@@ -146,29 +184,56 @@ class _JobEnd:
 
     code: int = Interrupted.exit_code
     has_lost_nodes: bool = False
+    kept_logs: Path | None = None  # the folder with Ray's logs
+    was_started: bool = False
+    has_not_started: bool = False  # Ray, for a reason of this node or another
     was_killed: bool = True  # whether a signal that it did not handle ended it, or it was never started
     results: Path | None = None
 
 
+def _requeue(job: _Job, limit: int, record: ProgressRecord, signals: Signals, end: _JobEnd, log: JobLog) -> bool:
+    """Requeue an interrupted job if that is possible, else log how to resume it. Return whether it is requeued."""
+    cause, resume = _cause(job.allocation, signals, end), resume_command(job.allocation, job.experiment)
+    if not cause:
+        log.write(f"interrupted; to resume: {resume}")
+        return False
+    refusal, may_be_cancelled = _refusal(record, cause, end), cause.endswith(UNKNOWN)
+    return requeue(job.allocation, resume, limit, refusal, log.write, may_be_cancelled)
+
+
 def _cause(allocation: Allocation, signals: Signals, end: _JobEnd) -> str:
-    """Return 'preempted: MODE', 'time limit' or 'nodes lost' if Slurm interrupted the job, '' if the user did."""
+    """Return the reason to requeue the job: 'preempted: MODE', 'time limit', 'nodes lost' or NOT_STARTED.
+
+    Return '' if the user interrupted the job, or if Ray does not start in the job's first run.
+    """
     if signals.received and (mode := preempt_mode(allocation.slurm_id, MODE_TIMEOUT_S)):
         return f"preempted: {mode}"
     if signal.SIGUSR2 in signals.received and not signals.has_been_warned:
         return "time limit"
-    return "nodes lost" if end.has_lost_nodes and not signals.received else ""
+    if signals.received:
+        return ""
+    if end.has_not_started:  # it did before, so that another node may do
+        return NOT_STARTED if allocation.restart_count else ""
+    return "nodes lost" if end.has_lost_nodes else ""
 
 
 def _refusal(record: ProgressRecord, cause: str, end: _JobEnd) -> str:
-    """Return why a job that Slurm interrupted must not be requeued, or ''. Record its progress."""
+    """Return why a job that Slurm interrupted must not be requeued, or ''. Record its progress.
+
+    Not that of a preempted job: while Slurm waits for it, there is no time to look into the results.
+    """
     if cause == "preempted: CANCEL":
         return "Slurm preempted it and cancels preempted jobs here (PreemptMode=CANCEL)"
+    if cause.startswith("preempted"):
+        return ""
     saves_by_itself = not end.was_killed and end.results is None  # the user's program, whose progress is unknown
-    progress = progress_digest(end.results)
-    num_stalled = 0 if cause.startswith("preempted") or saves_by_itself else record.num_stalled(progress)
+    progress = None if end.has_not_started else progress_digest(end.results)
+    num_stalled = 0 if saves_by_itself else record.num_stalled(progress)
     record.write(progress, num_stalled)
     if num_stalled < MAX_STALLED:
         return ""
+    if end.has_not_started:
+        return f"{num_stalled} restarts in a row trained no new step"
     return (
         f"{num_stalled} restarts in a row trained no new step, because the signal before the time limit came first; "
         "submit with a longer --time, or with fewer seconds in --signal=B:USR2@120"
@@ -177,27 +242,53 @@ def _refusal(record: ProgressRecord, cause: str, end: _JobEnd) -> str:
 
 def _run_on_cluster(driver: Sequence[str], config: ClusterConfig, log: JobLog, signals: Signals, end: _JobEnd) -> None:
     """Run the driver on the Ray cluster and write to `end` how it ended. Repeat it if Ray lost one of its agents."""
-    allocation, note = config.allocation, config.folder.path / "results"
+    logs = Path(config.environment[kept_logs.VARIABLE])
+    keep_logs = partial(_keep_logs, logs, config.folder, config.allocation.head.name)
     for restarts_left in range(MAX_RAY_RESTARTS, -1, -1):
         with RayCluster(config, log.write) as cluster:
-            address = cluster.wait_until_up(signals.check)
-            environment = driver_environment(config.environment, address) | {progress_record.RESULTS_NOTE: str(note)}
-            command = driver or _serve_command(allocation)
-            _announce(config, command, log)
             try:
-                time_s = partial(save_time_s, allocation.slurm_id)
-                code = run_driver(command, environment, allocation.submit_dir, signals, cluster.failure, time_s)
+                _drive(driver, config, cluster, log, signals, end)
             except RaykdError as error:
-                if not restarts_left or signals.received or not cluster.was_ended_by_agent():
-                    raise
-                log.write(f"Ray lost its agent ({str(error).partition(chr(10))[0]}); starting Ray again")
-                continue
-            end.was_killed = code < 0
-            end.code = exit_code(code, was_interrupted=bool(signals.received))
-            end.has_lost_nodes, end.results = bool(cluster.lost), progress_record.read_results_note(note)
-            log.write(f"driver ended {{after}} with exit code {end.code}")
+                if end.was_started and restarts_left and not signals.received and cluster.was_ended_by_agent():
+                    log.write(f"Ray lost its agent ({str(error).partition(chr(10))[0]}); starting Ray again")
+                    continue
+                keep_logs(error.exit_code, signals, end)
+                raise
+            keep_logs(end.code, signals, end)
             break
     log.write("Ray down {after}")
+
+
+def _drive(
+    driver: Sequence[str],
+    config: ClusterConfig,
+    cluster: RayCluster,
+    log: JobLog,
+    signals: Signals,
+    end: _JobEnd,
+) -> None:
+    """Wait for the Ray cluster, run the driver on it, and write to `end` how it ended."""
+    allocation, note = config.allocation, config.folder.path / "results"
+    end.was_started = False
+    address = cluster.wait_until_up(signals.check)
+    environment = driver_environment(config.environment, address) | {progress_record.RESULTS_NOTE: str(note)}
+    command = driver or _serve_command(allocation)
+    _announce(config, command, log)
+    end.was_started = True
+    time_s = partial(save_time_s, allocation.slurm_id)
+    code = run_driver(command, environment, allocation.submit_dir, signals, cluster.failure, time_s)
+    end.was_killed = code < 0
+    end.code = exit_code(code, was_interrupted=bool(signals.received))
+    end.has_lost_nodes, end.results = bool(cluster.lost), progress_record.read_results_note(note)
+    log.write(f"driver ended {{after}} with exit code {end.code}")
+
+
+def _keep_logs(target: Path, folder: JobFolder, node: str, code: int, signals: Signals, end: _JobEnd) -> None:
+    """Keep Ray's logs in `target` if the job failed with the exit code `code`, or a node is lost."""
+    is_failure = code not in (0, ConfigError.exit_code, Interrupted.exit_code) or not end.was_started
+    # After a signal, Slurm waits for the job to end.
+    if (is_failure or end.has_lost_nodes) and not signals.received and kept_logs.keep(target, folder, node):
+        end.kept_logs = target
 
 
 def _announce(config: ClusterConfig, driver: Sequence[str], log: JobLog) -> None:
@@ -208,12 +299,15 @@ def _announce(config: ClusterConfig, driver: Sequence[str], log: JobLog) -> None
     log.write(f"driver starts {{after}}: {shlex.join(driver)}")
 
 
+def _log_of(allocation: Allocation) -> Path:
+    """Return the path of the job's log, which is this process's standard output; Slurm's default if it is no file."""
+    path = Path(os.path.realpath("/proc/self/fd/1"))
+    return path if is_file(path) else allocation.submit_dir / f"slurm-{allocation.job_id}.out"
+
+
 def _serve_command(allocation: Allocation) -> list[str]:
     """Return the driver of a job without an experiment. Logs of experiments lie beside the log of the job."""
-    try:
-        log = running_job(allocation.job_id).log
-    except ConfigError:  # Slurm is busy
-        log = allocation.submit_dir / f"slurm-{allocation.job_id}.out"
+    log = _log_of(allocation)
     restart = f"-{allocation.restart_count}" if allocation.restart_count else ""
     return [*module_command("serve"), str(allocation.job_id), f"{log.with_suffix('')}{restart}"]
 

@@ -20,10 +20,12 @@ from raykd.cluster.job_folder import job_folder
 from raykd.cluster.limits import low_limits
 from raykd.cluster.ports import find_ports
 from raykd.cluster.private_ray import base_folder
+from raykd.cluster.ray_variables import pinning
 from raykd.cluster.slurm_commands import SlurmError, slurm_output
 from raykd.environment import import_remedy, install_command, reinstall_command
 from raykd.errors import COMMAND, RaykdError, plural
 from raykd.file_lock import lock_at
+from raykd.mounts import LOCAL_LOCKS, mount_of
 from raykd.on_disk import is_file, is_folder
 from raykd.spec.bundled import SLURM
 from raykd.spec.gpu_support import torch_for, unsupported_gpu
@@ -67,6 +69,8 @@ def examine(
     yield _checked("tmp", _make_private_folder)
     yield _shared_memory()
     yield _limits()
+    if ignored := pinning(os.environ):
+        yield Finding("-", "variables", ignored)
     yield from _results(results)
     yield _checked("data", lambda: f"{', '.join(list_datasets(data))} in {data}")
     yield _weights(weights)
@@ -207,14 +211,20 @@ def _results(results: Path) -> Iterator[Finding]:
         remedy = "name another folder with --results: it must be writable and support file locks (Lustre: -o flock)"
         yield Finding("bad", "results", f"{folder}: {error}", remedy)
         return
-    free = shutil.disk_usage(folder).free / 1e9
-    if teachers := old_teachers(results):
+    free, mount = shutil.disk_usage(folder).free / 1e9, mount_of(folder)
+    locks = f"supports locks{f' ({mount.kind})' if mount else ''}"
+    if mount and mount.has_local_locks:
+        remedy = "name another folder with --results, or ask the administrators to mount it with -o flock"
+        yield Finding("bad", "results", f"{folder}: {mount.point} has locks of one node only (localflock)", remedy)
+    elif mount and mount.may_have_local_locks:
+        yield Finding("-", "results", LOCAL_LOCKS.format(folder=folder, point=mount.point))
+    elif teachers := old_teachers(results):
         found = f"{folder}: {plural(len(teachers), 'teacher')} in the folders of families, of an earlier version"
         yield Finding("bad", "results", found, f"run {COMMAND} migrate --results {results}")
     elif free < MIN_FREE_GB:
         yield Finding("bad", "results", f"{folder}: {free:.1f} GB free", f"free at least {MIN_FREE_GB:g} GB")
     else:
-        yield Finding("ok", "results", f"{folder}: writable, supports locks, {free:,.0f} GB free")
+        yield Finding("ok", "results", f"{folder}: writable, {locks}, {free:,.0f} GB free")
     if skew > MAX_CLOCK_SKEW_S:
         remedy = "ask the administrators to synchronize it; TensorBoard and make compare times"
         yield Finding("bad", "clock", f"differs from the file server's by {skew:.0f} s", remedy)

@@ -6,7 +6,7 @@ after an hour on the CPU.
 """
 
 import resource
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 # The limits that are raised, and the largest useful value. Programs that close all possible files take long with more.
 _NO_LIMIT = resource.RLIM_INFINITY
@@ -22,8 +22,16 @@ MIN_PROCESSES = 4096
 MIN_FILES = 4096
 
 
-def raise_limits() -> None:
-    """Raise the soft limits of this process, and of those that it starts, to the hard ones."""
+CORE = "RAYKD_CORE"
+
+
+def set_limits(environ: Mapping[str, str]) -> None:
+    """Raise the soft limits of this process, and of those that it starts, to the hard ones.
+
+    Core dumps, of tens of GB beside the job's log, are disabled unless RAYKD_CORE = 1.
+    """
+    if environ.get(CORE) != "1":
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     for kind, largest in RAISED.items():
         soft, hard = resource.getrlimit(kind)
         new = hard if largest == _NO_LIMIT else largest if hard == _NO_LIMIT else min(hard, largest)

@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Mapping
 
 from raykd.cluster.allocation import Node, without_step_requests
-from raykd.cluster.ray_process import stop_gracefully
+from raykd.cluster.ray_process import stop
 from raykd.cluster.ray_start import srun
 from raykd.cluster.slurm_commands import SlurmError, field_in, show_job, slurm_output
 from raykd.errors import ConfigError
@@ -23,19 +23,27 @@ ANSWER_S = 5.0  # slurmctld has to answer while Slurm waits for the job
 
 
 class StepWatch:
-    """An idle step on the batch script's node. It ends when Slurm sends SIGTERM to the job's steps."""
+    """An idle step on the batch script's node. It ends when Slurm sends SIGTERM to the job's steps.
+
+    At the end its input is closed, so that it ends with exit code 0: a signal would be the DerivedExitCode of the job.
+    """
 
     def __init__(self, node: Node, environment: Mapping[str, str]) -> None:
-        command = [*srun(node, "raykd-signals", whole=False), "sleep", "infinity"]
-        null = subprocess.DEVNULL
+        command = [*srun(node, "raykd-signals", whole=False), "cat"]
+        pipe, null = subprocess.PIPE, subprocess.DEVNULL
         environment = without_step_requests(environment)
-        self._step = subprocess.Popen(command, env=environment, stdin=null, stdout=null, stderr=null)
+        self._step = subprocess.Popen(command, env=environment, stdin=pipe, stdout=null, stderr=null)
 
     def __enter__(self) -> "StepWatch":
         return self
 
     def __exit__(self, *_: object) -> None:
-        stop_gracefully(self._step, TEARDOWN_S)
+        assert self._step.stdin is not None
+        self._step.stdin.close()
+        try:
+            self._step.wait(TEARDOWN_S)
+        except subprocess.TimeoutExpired:
+            stop(self._step, TEARDOWN_S)
 
     def is_terminated(self) -> bool:
         """Return whether SIGTERM ended the step. Any other end is ignored."""

@@ -10,6 +10,7 @@ any Ray cluster of the machine, or fails if there are several. `ray start` write
 `write_current_cluster` into a command's folder.
 """
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -18,9 +19,10 @@ from pathlib import Path
 
 from raykd.cluster.private_folders import claimed, require_safe_place
 from raykd.cluster.ray_token import make_token, write_token
-from raykd.errors import ConfigError
+from raykd.errors import ConfigError, RaykdError, RayNotStarted
 from raykd.on_disk import is_folder
 
+_BAD_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 MAX_TEMP_DIR_CHARACTERS = 43  # Ray appends up to 64 characters, and a Unix socket's path has at most 107
 
 
@@ -42,7 +44,8 @@ def require_short(temp_dir: Path, environ: Mapping[str, str]) -> None:
 def private_folder(path: Path, token: str) -> Iterator[None]:
     """Make the folder `path` (0700) with `token`, or a new one, in it (0600); remove the folder at the end.
 
-    A folder of that name that this user's earlier process left is replaced. Raises ConfigError if it cannot be made.
+    A folder of that name that this user's earlier process left is replaced. Raises ConfigError if it cannot be made,
+    RayNotStarted if the disk is full or broken.
     """
     with ExitStack() as stack:
         try:
@@ -54,14 +57,18 @@ def private_folder(path: Path, token: str) -> Iterator[None]:
             is_ours = stack.enter_context(claimed(path))
             write_token(path, token or make_token())
         except OSError as error:
-            raise ConfigError(
-                f"cannot make the private folder {path}: {error.strerror}; set RAYKD_TMP to a short local folder"
-            ) from error
+            raise _not_made(f"the private folder {path}", error) from error
         try:
             yield
         finally:
             if is_ours():  # another process of the same job may have replaced it
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _not_made(folder: str, error: OSError) -> RaykdError:
+    """Return the error for a folder that cannot be made; RayNotStarted if the node's disk is full or broken."""
+    kind = RayNotStarted if error.errno in _BAD_DISK else ConfigError
+    return kind(f"cannot make {folder}: {error.strerror}; set RAYKD_TMP to a short local folder")
 
 
 def commands_folder(environ: Mapping[str, str]) -> Path:
@@ -76,7 +83,7 @@ def commands_folder(environ: Mapping[str, str]) -> Path:
         folder.mkdir(mode=0o700, exist_ok=True)
         status = folder.lstat()
     except OSError as error:
-        raise ConfigError(f"cannot make {folder}: {error.strerror}; set RAYKD_TMP to a short local folder") from error
+        raise _not_made(str(folder), error) from error
     if status.st_uid != os.getuid() or status.st_mode & 0o077:
         raise ConfigError(f"{folder} is open to other users; remove it, or set RAYKD_TMP to another folder")
     return folder

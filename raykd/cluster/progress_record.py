@@ -87,17 +87,26 @@ class ProgressRecord:
     def __init__(self, folder: Path, job_id: int) -> None:
         self._path = folder / f".raykd-job-{job_id}.json"
 
-    def num_stalled(self, progress: str) -> int:
-        """Return how many consecutive restarts, this one included, ended with the same `progress`."""
-        try:
-            record = json.loads(self._path.read_text(encoding="utf-8"))
-            return record["stalled"] + 1 if record["progress"] == progress else 0
-        except (OSError, ValueError, KeyError, TypeError):  # no record, or a damaged one
-            return 0
+    def num_stalled(self, progress: str | None) -> int:
+        """Return how many consecutive restarts, this one included, ended with the same `progress`.
 
-    def write(self, progress: str, num_stalled: int) -> None:
+        progress: None if Ray did not start in this one.
+        """
+        before, stalled = self._read()
+        return stalled + 1 if progress in (None, before) else 0
+
+    def write(self, progress: str | None, num_stalled: int) -> None:
+        """Record the `progress` of this restart, None for that of the one before."""
+        progress = self._read()[0] if progress is None else progress
         with suppress(OSError):  # then only RAYKD_MAX_REQUEUES limits the restarts
             write_json(self._path, {"progress": progress, "stalled": num_stalled})
+
+    def _read(self) -> tuple[str | None, int]:
+        try:
+            record = json.loads(self._path.read_text(encoding="utf-8"))
+            return record["progress"], int(record["stalled"])
+        except (OSError, ValueError, KeyError, TypeError):  # no record, or a damaged one
+            return None, 0
 
     def remove(self) -> None:
         with suppress(OSError):

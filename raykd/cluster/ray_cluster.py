@@ -162,6 +162,8 @@ class RayCluster:
             time.sleep(POLL_S)
         if self._workers:
             self._log(f"{num_nodes} of {num_nodes} nodes {{after}}")
+            for notice in dict.fromkeys(notice for worker in self._workers.values() for notice in worker.notices()):
+                self._log(notice)
         else:  # no node but the head can be lost
             stop(self._watcher, STOP_TIMEOUT_S)
 

@@ -18,7 +18,7 @@ from raykd.cluster.ports import Ports
 from raykd.cluster.ray_token import private_environment
 from raykd.cluster.ray_variables import FEWER_WORKERS, without_ray
 from raykd.cluster.staging import Staging
-from raykd.data import node_copy
+from raykd.data.packs import node_copy
 from raykd.errors import ConfigError
 
 SHARED_MEMORY = "/dev/shm"  # Ray's object store

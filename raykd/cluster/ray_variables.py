@@ -13,7 +13,7 @@ RAYKD_START_TIMEOUT_S=s   how long Ray may take to start, on one machine or on e
 import math
 from collections.abc import Mapping, MutableMapping
 
-from raykd.errors import ConfigError
+from raykd.errors import ConfigError, one_line, shortened
 
 PREFIX, PASSED_ON = "RAY_", "RAYKD_RAY_"
 ADDRESS = "RAY_ADDRESS"
@@ -24,6 +24,8 @@ START_TIMEOUT_S = "180"  # 4 s on a local disk; minutes in a cold environment on
 # The variables with which a driver connects to RAY_ADDRESS. Ray sets the last one for a submitted experiment.
 _CONNECTION_PREFIXES = ("RAY_AUTH_", "RAY_TLS_")
 _CONNECTION = (ADDRESS, "RAY_USE_TLS", "RAY_COLOR_PREFIX", "RAY_JOB_CONFIG_JSON_ENV_VAR")
+# With them OpenMP binds the first thread of each process to the first CPU, so that all runs would share that CPU.
+PINNING = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
 _NOT_PASSED_ON = (ADDRESS, "RAY_API_SERVER_ADDRESS", "RAY_AUTH_")  # RAYKD_RAY_* must not redirect requests
 
 
@@ -49,12 +51,18 @@ def address_in(environ: Mapping[str, str]) -> str | None:
 def without_ray(environ: Mapping[str, str]) -> dict[str, str]:
     """Return a copy of `environ` without RAY_* variables, except those that RAYKD_RAY_* variables set.
 
-    It has the `proxy_exceptions` of this machine.
+    It has the `proxy_exceptions` of this machine, and no variables that bind processes to CPUs.
     """
-    kept = {name: value for name, value in environ.items() if not name.startswith(PREFIX)}
+    kept = {name: value for name, value in environ.items() if not name.startswith(PREFIX) and name not in PINNING}
     passed_on = {name.removeprefix("RAYKD_"): value for name, value in environ.items() if name.startswith(PASSED_ON)}
     settings = {name: value for name, value in passed_on.items() if not name.startswith(_NOT_PASSED_ON)}
     return kept | settings | proxy_exceptions(environ)
+
+
+def pinning(environ: Mapping[str, str]) -> str:
+    """Return 'OMP_PROC_BIND=true: ignored, ...' for the variables that bind processes to CPUs, '' if there are none."""
+    found = ", ".join(f"{name}={one_line(shortened(environ[name]))}" for name in PINNING if name in environ)
+    return f"{found}: ignored, because all runs would compute on the same CPU" if found else ""
 
 
 def clear(environ: MutableMapping[str, str]) -> None:

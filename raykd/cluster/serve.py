@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from raykd.cluster.job_folder import JobFolder, folder_path
@@ -106,7 +107,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _print(text: str) -> None:
-    print(f"raykd: {text}", flush=True)
+    with suppress(OSError):  # a full disk must not end the experiments
+        print(f"raykd: {text}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """Copies of code and data on a node's scratch space for as long as the job runs. Results never go there.
 
-RAYKD_SCRATCH (by default the job's TMPDIR, see slurm/site.sh) is a folder on every node, on a local or a shared disk;
-if it is empty, nothing is staged. A job imports the raykd of its start or of its last requeue, so users may edit the
-code while it runs. A job that accepts experiments does not stage the code.
+RAYKD_SCRATCH is a folder on every node, on a local or a shared disk; if it is empty, nothing is staged. By default it
+is TMPDIR, if that is on a local disk: Slurm passes the TMPDIR of the login node to the job, if it is exported, and that
+may be in memory or on a shared filesystem. A job imports the raykd of its start or of its last requeue, so users may
+edit the code while it runs. A job that accepts experiments does not stage the code. If staging fails, the job reads
+code and data in place.
 """
 
 import json
@@ -10,14 +12,16 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from raykd.cluster.allocation import Allocation
 from raykd.cluster.private_folders import claimed, remove_abandoned_below, require_safe_place
-from raykd.errors import ConfigError
+from raykd.data.memory import free_bytes
+from raykd.errors import ConfigError, one_line
+from raykd.mounts import mount_of
 from raykd.on_disk import is_file, is_folder
 from raykd.provenance import git_revision
 
@@ -60,11 +64,19 @@ class Staging:
 
     @property
     def packs_path(self) -> Path:
-        """The folder to which processes of the job copy packed data sets, see data/node_copy.py."""
+        """The folder to which processes of the job copy packed data sets, see data/packs/node_copy.py."""
         return self.folder / "packs"
 
     def __str__(self) -> str:
         return " and ".join(name for name, path in (("code", self.repository), ("data", self.data)) if path)
+
+    def _result(self, failure: str) -> str:
+        """Return the line about what was staged. failure: why files are linked instead of copied, or ''."""
+        if failure:
+            return f"warning: {self} not staged to {self.folder} but read in place ({failure})"
+        if not str(self):
+            return f"{self.folder} made for packed data sets"
+        return f"{self} ({_bytes(self.folder) / MEGABYTE:.1f} MB) staged to {self.folder}"
 
     def to_json(self) -> str:
         return json.dumps({name: str(path) for name, path in vars(self).items() if path})
@@ -74,24 +86,34 @@ class Staging:
         return cls(**{name: Path(path) for name, path in json.loads(text).items()})
 
     @contextmanager
-    def filled(self) -> Iterator[float]:
-        """Fill the folder, yield its size in megabytes, and remove it at the end. Raises ConfigError if that fails.
+    def filled(self) -> Iterator[str]:
+        """Fill the folder, yield a line for the log, and remove the folder at the end.
 
-        On a shared disk the first node fills and removes it. That is the head, which starts before the workers.
+        On a shared disk the first node fills and removes it. That is the head, which starts before the workers. Files
+        that cannot be copied, such as to a full disk, are linked. Raises ConfigError if the folder cannot be made.
         """
         with ExitStack() as claim:
+            failure = ""
             try:
                 self._remove_leftovers()
                 remove_abandoned_below(self.folder.parent)
-                is_ours = not self._is_filled() and self._fill(claim)
-                size = _bytes(self.folder)
+                is_ours = not self._is_filled()
+                if is_ours:
+                    self.folder.parent.mkdir(parents=True, exist_ok=True)
+                    require_safe_place(self.folder.parent)
+                    try:
+                        is_ours = self._fill(_copy, claim)
+                    except OSError as error:
+                        failure = error.strerror or str(error)
+                        is_ours = self._fill(_link, claim)
+                result = self._result(failure)
             except OSError as error:
                 raise ConfigError(
                     f"cannot stage to {self.folder}: {error.strerror or error}; set RAYKD_SCRATCH to a folder with "
                     "enough space, or to '' to stage nothing"
                 ) from error
             try:
-                yield size / MEGABYTE
+                yield result
             finally:
                 if is_ours:
                     shutil.rmtree(self.folder, ignore_errors=True)
@@ -113,24 +135,22 @@ class Staging:
             raise OSError(0, "it already exists and is open to other users")
         return True
 
-    def _fill(self, claim: ExitStack) -> bool:
+    def _fill(self, put: Callable[[Path, Path], None], claim: ExitStack) -> bool:
         """Fill the folder under another name, then rename it. Return whether this process's copy became the folder.
 
-        claim: receives the lock that marks the folder as in use.
+        put: _copy or _link. claim: receives the lock that marks the folder as in use.
         """
         code, data = [self.repository / name for name in CODE] if self.repository else [], _data_in(self.data)
         sources = [("code", path) for path in code] + [("data", path) for path in data]
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        require_safe_place(self.folder.parent)
-        size, free = sum(_bytes(path) for _, path in sources), shutil.disk_usage(self.folder.parent).free
-        if free < 1.1 * size:
+        size, free = sum(_bytes(path) for _, path in sources), free_bytes(self.folder.parent)
+        if put is _copy and free < 1.1 * size:
             raise OSError(0, f"{free / MEGABYTE:.0f} MB are free, but {size / MEGABYTE:.0f} MB are required")
         temporary = Path(tempfile.mkdtemp(prefix=f".{self.folder.name}-", dir=self.folder.parent))  # 0700
         try:
             claim.enter_context(claimed(temporary))
             for kind, source in sources:
                 (temporary / kind).mkdir(exist_ok=True)
-                _copy(source, temporary / kind / source.name)
+                put(source, temporary / kind / source.name)
             for path in sorted(self.data.iterdir()) if self.data else []:
                 if path not in data:
                     (temporary / "data" / path.name).symlink_to(path.resolve())
@@ -156,9 +176,28 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copy2(source, target)
 
 
+def _link(source: Path, target: Path) -> None:
+    target.symlink_to(source.resolve())
+
+
+def scratch_folder(environ: Mapping[str, str]) -> tuple[str, str]:
+    """Return RAYKD_SCRATCH, else TMPDIR if it is on a local disk, else '', and why TMPDIR is not used, or ''."""
+    scratch, temporary = environ.get("RAYKD_SCRATCH"), environ.get("TMPDIR", "")
+    if scratch is not None or not temporary:
+        return scratch or "", ""
+    mount = mount_of(Path(temporary))
+    if mount is None or mount.is_local_disk:
+        return temporary, ""
+    place = f"TMPDIR={one_line(temporary)} is {'in memory' if mount.is_in_memory else 'not on a local disk'}"
+    return "", f"nothing is staged: {place} ({mount.kind}); set RAYKD_SCRATCH in slurm/site.sh to a folder on one"
+
+
 def planned_staging(allocation: Allocation, environ: Mapping[str, str], with_code: bool) -> Staging | None:
-    """Return the staging that `environ` requests; None without scratch space, or if there is nothing to stage."""
-    scratch = environ.get("RAYKD_SCRATCH")
+    """Return the staging that `environ` requests, or None without scratch space.
+
+    If there is neither code nor data to stage, the folder is for copies of packed data sets only.
+    """
+    scratch, _ = scratch_folder(environ)
     if not scratch:
         return None
     if not Path(scratch).is_absolute():
@@ -168,7 +207,7 @@ def planned_staging(allocation: Allocation, environ: Mapping[str, str], with_cod
     data = data if _data_in(data) else None
     has_code = is_folder(allocation.submit_dir / CODE[0])
     repository = allocation.submit_dir if with_code and has_code else None
-    return Staging(Path(scratch) / name, repository, data) if repository or data else None
+    return Staging(Path(scratch) / name, repository, data)
 
 
 def _data_in(folder: Path | None) -> list[Path]:

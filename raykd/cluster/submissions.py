@@ -114,21 +114,22 @@ class Submissions:
         environment = ["env", "PYTHONUNBUFFERED=1", "RAY_COLOR_PREFIX=0", *module_command("unblocked")]
         entrypoint = f"cd {shlex.quote(str(folder))} && exec {shlex.join([*environment, *command])}"
         stem = re.sub(r"[^\w.-]+", "-", Path(experiment[0]).stem)[:MAX_STEM]  # in a file's name; typed by users
-        for number in range(1, MAX_NAMES):
-            name = f"{stem}-{number}"
-            if self._is_taken(name):
+        taken = self._names()
+        for name in (f"{stem}-{number}" for number in range(1, MAX_NAMES)):
+            if name in taken:
                 continue
             try:
                 self._ray.submit(name, entrypoint, {"command": shlex.join(experiment)})
             except RaykdError:
-                if not self._is_taken(name):  # otherwise another command took the name at this moment
+                taken = self._names()
+                if name not in taken:  # otherwise another command took the name at this moment
                     raise
                 continue
             return self.find(name)
         raise RaykdError(f"this job has {MAX_NAMES} experiments named {stem}; rename the file")
 
-    def _is_taken(self, name: str) -> bool:
-        return any(submission.name == name for submission in self.all())
+    def _names(self) -> set[str]:
+        return {submission.name for submission in self.all()}
 
     def stop(self, name: str) -> bool:
         """Request that an experiment saves and ends, which takes time. Return False if it has not started yet."""

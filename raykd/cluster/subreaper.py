@@ -107,7 +107,10 @@ class _Subreaper:
         """Handle the end of `ray start`: return the exit code if this process ends too, otherwise None."""
         took_s = time.monotonic() - self._started
         self._processes = _ray_processes()
-        is_running = any(process.name == "raylet" for process in self._processes.values())
+        names = {process.name for process in self._processes.values()}
+        is_running = "raylet" in names
+        if is_running and "--head" in self._command and "gcs_server" not in names:  # it ended before `ray start` did
+            return _lost("gcs_server")
         if code == 0:
             return None if is_running else 0
         if is_running:  # `ray start` has a shorter time limit than the job
@@ -128,8 +131,7 @@ class _Subreaper:
             return None
         description = f"{ended.name} [exit code={code}]"
         if ended.name in ESSENTIAL:
-            print(f"Some Ray subprocesses exited unexpectedly: {description}", flush=True)
-            return 1
+            return _lost(description)
         self._restarts[ended.name] = count = self._restarts.get(ended.name, 0) + 1
         if count > MAX_RESTARTS:
             _notice(f"Ray's {description} ended again; training continues without it")
@@ -197,6 +199,12 @@ def _kill_descendants() -> None:
             for process in _children():
                 os.kill(process, signal.SIGKILL)
             os.wait()
+
+
+def _lost(process: str) -> int:
+    """Log that a process of Ray is lost, in Ray's words, and return the exit code."""
+    print(f"Some Ray subprocesses exited unexpectedly: {process}", flush=True)
+    return 1
 
 
 def _notice(text: str) -> None:

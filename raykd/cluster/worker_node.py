@@ -10,15 +10,17 @@ the head is gone: until then a run may still be saved. Exit code: Ray's, or 128 
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 
-from raykd.cluster import subreaper
+from raykd.cluster import lock_check, subreaper
 from raykd.cluster.allocation import Node
 from raykd.cluster.job_folder import job_folder
-from raykd.cluster.limits import raise_limits
+from raykd.cluster.kept_logs import keep_if_requested
+from raykd.cluster.limits import set_limits
 from raykd.cluster.mps import after_mps
 from raykd.cluster.node_address import VARIABLE as INTERFACE
 from raykd.cluster.ports import accepts_connections, connection_error, find_ports
@@ -28,6 +30,8 @@ from raykd.cluster.staging import Staging
 from raykd.errors import RaykdError, RayNotStarted
 
 CONNECT_S = 20.0  # the head is up before the other nodes start
+ENDED_BY_HEAD = 128 + subreaper.END_SIGNAL  # the code of the step would be the DerivedExitCode of the job
+ENDED_BY_SLURM = 128 + signal.SIGTERM
 ANSWER_S = 3.0  # time for a running head to accept a connection; one that is gone refuses it immediately
 
 
@@ -45,8 +49,10 @@ def main(arguments: Sequence[str]) -> int:
     node_json, node_number, job_id, address, timeout_s, staging_json = arguments
     node = Node(**json.loads(node_json))
     subreaper.hold_signals()
-    raise_limits()
+    set_limits(os.environ)
     print(f"step={os.environ.get('SLURM_STEP_ID', '')}", flush=True)
+    if warning := lock_check.warning(node.name):
+        print(f"{subreaper.NOTICE}{warning}", flush=True)
     token = sys.stdin.read()
     staged = Staging.from_json(staging_json).filled() if staging_json else nullcontext()
     try:
@@ -55,7 +61,9 @@ def main(arguments: Sequence[str]) -> int:
             os.environ |= WORKER_SETTINGS | private_environment(folder.path)
             command = start_worker(address, node, find_ports(int(job_id)), folder, free_shared_memory())
             command = after_mps(command, node, folder.path, os.environ)
-            return subreaper.main(command, float(timeout_s), lambda: not accepts_connections(address, ANSWER_S))
+            code = subreaper.main(command, float(timeout_s), lambda: not accepts_connections(address, ANSWER_S))
+            keep_if_requested(folder, node.name, has_failed=code not in (ENDED_BY_HEAD, ENDED_BY_SLURM))
+            return 0 if code == ENDED_BY_HEAD else code
     except RaykdError as error:
         print(f"raykd: {error}", file=sys.stderr, flush=True)
         return error.exit_code

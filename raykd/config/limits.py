@@ -85,6 +85,7 @@ class Tiny:
 Limit = Interval | MaxLength | Tiny
 NonNegative = Annotated[float, Interval("[0, inf)")]
 Positive = Annotated[float, Interval("(0, inf)")]
+NonNegativeInt = Annotated[int, Interval("[0, inf)")]
 PositiveInt = Annotated[int, Interval("[1, inf)")]
 Seed = Annotated[int, Interval(f"[0, {2**32 - 1}]")]  # the range that every library's random generator accepts
 Seeds = Annotated[tuple[Seed, ...], MaxLength(1000)]
@@ -103,10 +104,9 @@ class Limits:
     def of(cls, hint: Any, inherited: Self) -> Self:
         """Return the limits in a type with its Annotated parts, or if it has none, the inherited ones."""
         declared: dict[type, Any] = {type(item): item for item in declared_in(hint)}
-        plain = get_args(hint)[0] if get_origin(hint) is Annotated else hint
-        literals = [option for option in options_of(plain) if get_origin(option) is Literal]
-        words = [str(word) for literal in literals for word in get_args(literal)]
-        words += ["none"] if type(None) in options_of(plain) else []
+        options = options_of(get_args(hint)[0] if get_origin(hint) is Annotated else hint)
+        words = [word for option in options if get_origin(option) is Literal for word in get_args(option)]
+        words += ["none"] if type(None) in options else []
         instead = "".join(f", {word}" for word in words[:-1]) + "".join(f", or {word}" for word in words[-1:])
         if not declared:
             return replace(inherited, instead=instead)

@@ -2,7 +2,7 @@
 
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import field
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -37,7 +37,7 @@ def annotations_of(cls: type) -> dict[str, Any]:
 
 def parameters_of(cls: Any) -> dict[str, inspect.Parameter]:
     """Return the parameters of `__init__` by name, with resolved annotations where that is possible."""
-    hints = _hints_of(cls, include_limits=False)
+    hints = _hints_of(cls)
     return {
         name: parameter.replace(annotation=hints.get(name, inspect.Parameter.empty))
         for name, parameter in signature_of(cls.__init__).parameters.items()
@@ -46,11 +46,11 @@ def parameters_of(cls: Any) -> dict[str, inspect.Parameter]:
 
 
 def limits_of_parameters(cls: Any) -> dict[str, list[Limit]]:
-    """Return the limits that annotations of `__init__` declare, by parameter."""
+    """Return the limits that the annotations of `__init__` declare, by parameter."""
     return {name: [*declared_in(hint)] for name, hint in _hints_of(cls, include_limits=True).items()}
 
 
-def _hints_of(cls: Any, include_limits: bool) -> dict[str, Any]:
+def _hints_of(cls: Any, include_limits: bool = False) -> dict[str, Any]:
     try:
         return get_type_hints(cls.__init__, include_extras=include_limits)
     except Exception:  # noqa: BLE001 - annotations that exist for type checkers only
@@ -62,12 +62,10 @@ def accepts_any(cls: Any) -> bool:
     return any(p.kind is p.VAR_KEYWORD for p in signature_of(cls.__init__).parameters.values())
 
 
-def field_of(
-    name: str, parameter: inspect.Parameter, where: str, limits: Sequence[Limit] = ()
-) -> tuple[str, Any, Any] | None:
-    """Return (name, type with `limits`, field) of a parameter; None if its type cannot be set from text.
+def field_of(name: str, parameter: inspect.Parameter, where: str) -> tuple[str, Any, Any] | None:
+    """Return (name, type, field) of a parameter; None if its type cannot be set from text, so it keeps its default.
 
-    It then keeps its default. Raises ConfigError if it has none. where: the class in the message.
+    Raises ConfigError for such a parameter without a default. where: the class in the message.
     """
     default = parameter.default
     if isinstance(default, list):
@@ -79,18 +77,20 @@ def field_of(
                 f"{where}: the type of its parameter '{name}' cannot be set from text; use a number, text, true or "
                 "false, or a tuple of these, or give it a default"
             )
-        return name, _limited(hint, limits), field()
+        return name, hint, field()
     if hint is None:
         return None
     if not has_type(default, hint):
         hint = Union[hint, NoneType] if default is None else _field_type(inspect.Parameter.empty, default)  # noqa: UP007
-    return None if hint is None else (name, _limited(hint, limits), field(default=default))
+    return None if hint is None else (name, hint, field(default=default))
 
 
-def _limited(hint: Any, limits: Sequence[Limit]) -> Any:
+def with_limits(item: tuple[str, Any, Any], limits: Iterable[Limit]) -> tuple[str, Any, Any]:
+    """Return the (name, type, field) of `field_of` with limits as part of the type."""
+    name, hint, made = item
     for limit in limits:
         hint = Annotated[hint, limit]
-    return hint
+    return name, hint, made
 
 
 def _field_type(annotation: Any, default: Any) -> Any:

@@ -10,7 +10,7 @@ augmenter.py applies them.
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from raykd.config import Config, Interval
+from raykd.config import Config, Interval, NonNegativeInt
 
 MAX_OPERATIONS = 100  # of RandAugment per image
 MAX_MAGNITUDE = 30  # magnitude at which every operation of RandAugment is strongest
@@ -30,7 +30,7 @@ class Augmentation(Config):
     crop_area: Annotated[float, Interval("(0, 1]")] = 1.0
     randaugment: tuple[int, ...] = ()  # operations per image, and their magnitude; () for none (arXiv:1909.13719)
     # side in pixels of the square that is replaced by the mean color; 0 for none (arXiv:1708.04552)
-    cutout: Annotated[int, Interval("[0, inf)")] = 0
+    cutout: NonNegativeInt = 0
     mixup: Alpha = 0.0  # alpha of the mixed images' weights, from Beta(alpha, alpha); 0 for none (arXiv:1710.09412)
     cutmix: Alpha = 0.0  # alpha of the pasted areas, from Beta(alpha, alpha); 0 for none (arXiv:1905.04899)
 

@@ -1,7 +1,8 @@
 """Strip the metadata from a PNG or JPEG file, after reading the image's orientation from its EXIF or XMP.
 
 Pillow parses EXIF, XMP, ICC profiles and text when it opens a file, and an odd or large entry makes it fail, although
-no pixel depends on it. So Pillow receives only the chunks and segments that pixels depend on.
+no pixel depends on it. So Pillow receives only the chunks and segments that pixels depend on. Pillow's own
+`ImageOps.exif_transpose` stops at the first invalid tag, and leaves the image as it is if the orientation comes later.
 
 Orientation: EXIF 2.32, tag 0x0112, 1 .. 8; see `turned` in image_decoding.py.
 """
@@ -12,6 +13,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG = b"\xff\xd8\xff"
@@ -19,6 +21,7 @@ _PNG_PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 # JPEG application segments that describe how colors are stored: JFIF and Adobe.
 _JPEG_PIXEL_SEGMENTS = (0xE0, 0xEE)
 _COMMENT, _START_OF_SCAN = 0xFE, 0xDA
+_SEQUENTIAL_FRAMES = (0xC0, 0xC1)  # progressive JPEGs have others
 _EXIF_HEADER, _XMP_HEADER = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 _PNG_EXIF_TEXT, _PNG_XMP = b"Raw profile type exif\0", b"XML:com.adobe.xmp\0"
 _MAX_EXIF_BYTES = 1 << 20  # of compressed EXIF in a PNG; one segment of a JPEG has at most 64 KiB
@@ -54,6 +57,26 @@ def strip_metadata(encoded: bytes) -> StrippedImage:
     return StrippedImage(encoded)
 
 
+class JpegHeader(NamedTuple):
+    """orientation: 1 (upright) to 8. height_at: the position of the two bytes with the height, if the rows of all
+    channels are stored together from top to bottom; else None."""
+
+    orientation: int
+    height_at: int | None
+
+
+def read_jpeg_header(encoded: bytes) -> JpegHeader:
+    """Read the segments before the first scan of a JPEG."""
+    exif, xmp, frame, scan = b"", b"", 0, 2
+    for segment in _jpeg_segments(encoded):
+        exif, xmp, scan = exif + segment.exif, xmp + segment.xmp, segment.end
+        if encoded[segment.start + 1] in _SEQUENTIAL_FRAMES:
+            frame = segment.start
+    # Frame: marker, length (2), bits (1), height (2), width (2), channels (1). Scan: marker, length (2), channels (1).
+    is_interleaved = frame and encoded[frame + 9 : frame + 10] == encoded[scan + 4 : scan + 5]
+    return JpegHeader(_read_orientation(exif, xmp), frame + 5 if is_interleaved else None)
+
+
 def _read_orientation(exif: bytes, xmp: bytes) -> int:
     """Return the orientation in an EXIF block, else in an XMP packet, else 1."""
     while exif.startswith(_EXIF_HEADER):  # some cameras write the header twice
@@ -64,8 +87,7 @@ def _read_orientation(exif: bytes, xmp: bytes) -> int:
     return orientations[-1] if orientations else 1
 
 
-@dataclass(frozen=True)
-class _Segment:
+class _Segment(NamedTuple):
     """A PNG chunk or JPEG segment, encoded[start:end], and its content if that is EXIF or XMP."""
 
     start: int

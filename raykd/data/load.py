@@ -16,13 +16,13 @@ from raykd.data import (
     image_folder,
     imagenet,
     memory,
-    packed_dataset,
     parquet_folder,
     tiny_imagenet,
     webdataset,
 )
 from raykd.data.file_hashes import hashes_of
-from raykd.data.pack import RECORD
+from raykd.data.packs.dataset import find_packed
+from raykd.data.packs.record import RECORD
 from raykd.data.sources import Source
 from raykd.data.splits import has_train_and_test
 from raykd.data.types import Dataset, Split, StoredDataset, channel_statistics, constant_channels
@@ -79,7 +79,7 @@ def find_dataset(
     if dataset_names.is_cifar(name):
         return _find_cifar(name, place, image_size, cache)
     if dataset_names.kind_of(name) == "packed":
-        return packed_dataset.find(place, image_size)
+        return find_packed(place, image_size)
     return (source or find_source(name, folder)).stored_dataset(image_size, hashes_of(place, cache))
 
 

@@ -1,13 +1,19 @@
-"""The memory that is still available, and errors for data sets that do not fit into it."""
+"""The memory that is still available, and errors for data sets that do not fit into it.
+
+Of the limits of a Slurm job, it knows those of cgroup v2. On a system with cgroup v1, the memory of the whole node
+counts.
+"""
 
 import errno
 import resource
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import isqrt
 from pathlib import Path
 
 from raykd.errors import DataError
+from raykd.mounts import mount_of
 
 COPIES_WHILE_DECODING = 2  # the pixels, and the bytes of the cache file that stores them
 _CGROUP_ROOT = Path("/sys/fs/cgroup")  # cgroup v2
@@ -75,6 +81,13 @@ def available_bytes() -> int | None:
     if limit != resource.RLIM_INFINITY:
         available.append(max(0, limit - num_pages * resource.getpagesize()))
     return min(available)
+
+
+def free_bytes(folder: Path) -> int:
+    """Return the bytes that a copy in `folder` may have. On tmpfs it takes memory, and half of it is left to runs."""
+    free, mount, available = shutil.disk_usage(folder).free, mount_of(folder), available_bytes()
+    is_in_memory = mount is not None and mount.is_in_memory
+    return free if not is_in_memory or available is None else min(free, available // 2)
 
 
 def _available_in_groups(memberships: str) -> list[int]:

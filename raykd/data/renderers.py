@@ -20,7 +20,7 @@ from torch import Tensor
 
 from raykd.data.crop_views import CropViews
 from raykd.data.loader_threads import PendingPixels
-from raykd.data.packed_images import PackedImages
+from raykd.data.packs.images import PackedImages
 from raykd.data.types import Images
 from raykd.data.views import ViewRenderer, Views
 from raykd.errors import COMMAND, ConfigError

@@ -89,7 +89,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Resizing:
-    """How the images of a pack were reduced before they were stored, see image_packing.py.
+    """How the images of a pack were reduced before they were stored, see packs/encoding.py.
 
     shorter_side, quality: of images that were encoded again as JPEG, if their shorter side was longer. square_size:
     pixels per side of raw squares.
@@ -133,15 +133,17 @@ class Dataset:
     ) -> list[str]:
         """Return the lines that describe the data in the plan and the log: counts, image size, classes, notes.
 
-        Args: val_images training images form the validation split. train_images and student_images are how many of
-            the others the teacher and the students train on, as in `Data`; None stands for all of them.
+        Args: val_images training images form the validation split; with 0 there is none. train_images and
+            student_images are how many of the others the teacher and the students train on, as in `Data`; None stands
+            for all of them.
         """
         first = [" ".join(name.split())[:_MAX_SHOWN_LETTERS] for name in self.class_names[:_NUM_SHOWN_CLASSES]]
         classes = ", ".join([*first, "..."] if self.num_classes > _NUM_SHOWN_CLASSES else first)
         rest = len(self.train) - val_images
         train = f"{rest:,} train" if train_images is None else f"{train_images:,} of {rest:,} train"
         students = "" if student_images is None else f" (students train on {student_images:,})"
-        counts = f"{train}{students}, {val_images:,} validation (split from train)"
+        validation = f"{val_images:,} validation (split from train)" if val_images else "no validation"
+        counts = f"{train}{students}, {validation}"
         size = f"{self.image_size}x{self.image_size} pixels"
         text = f"{self.name}: {counts}, {len(self.test):,} test images of {size}; {self.num_classes} classes: {classes}"
         return [text, *(f"{self.name}: {note}" for note in self.notes)]

@@ -39,12 +39,15 @@ MAX_DIFFERENCE = 1e-4
 def export_run(results: Path, run_name: str, format_name: str, output: Path | None, overwrite: bool) -> str:
     """Write the run `run_name` in the format `format_name`, and return one line that names the folder and its files.
 
-    output: None for <results>/exported/<run>-<format>. Raises ConfigError, with nothing changed, if the run cannot be
-    exported or the folder not written; RaykdError if the format's tools fail, or compute another output than the run.
+    output: None for <results>/exported/<run>-<format>, of a trial <family>-<search>-<number>-<format>.
+
+    Raises ConfigError, with nothing changed, if the run cannot be exported or the folder not written; RaykdError if the
+    format's tools fail, or compute another output than the run.
     """
     form = FORMATS[format_name]
     run = read_finished_run(find_run(results, run_name))
-    folder = output or results / EXPORTED / f"{run.folder.path.name}-{form.name}"
+    name = run.folder.name.replace("/", "-")  # unique for trials too: a family's name has no hyphen
+    folder = output or results / EXPORTED / f"{name}-{form.name}"
     target = folder.resolve()  # if it is a link, the folder that it points to
     require_replaceable(target, overwrite, FILES)
     form.require(run)
@@ -57,7 +60,7 @@ def export_run(results: Path, run_name: str, format_name: str, output: Path | No
 
 def _write(run: FinishedRun, form: ExportFormat, folder: Path) -> float:
     """Write all files into `folder` and return the difference of the exported output from the run's."""
-    name = run.folder.path.name
+    name = run.folder.name
     try:
         config = form.write(run, folder, config_json(run, form))
         (folder / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -43,7 +43,7 @@ def config_json(run: FinishedRun, form: ExportFormat) -> dict[str, Any]:
         },
         "output": {"name": run.output, "dtype": "float32", "shape": ["batch", run.output_width]},
         "classes": list(classes),
-        "run": run.folder.path.name,
+        "run": run.folder.name,
         "fingerprint": run.record.fingerprint,
         "weights_sha256": run.weights_sha256,
         "configuration": run.configuration,
@@ -84,7 +84,7 @@ def provenance_rows(run: FinishedRun, checksums: Mapping[str, str]) -> Rows:
     record = run.record
     hardware = [value for value in record.hardware.values() if value]
     return [
-        ("run", run.folder.path.name),
+        ("run", run.folder.name),
         ("fingerprint", run.record.fingerprint),
         ("trained", f"{record.started} to {record.ended}, {record.seconds:.0f} s"),
         ("computed in", f"{record.compute.precision} on {', '.join(hardware)}; the weights are float32"),

@@ -107,7 +107,7 @@ def read_finished_run(folder: RunFolder) -> FinishedRun:
         folder.weights_sha256()  # raises, with the remedy
     if status != "done":
         remedy = "wait until it ends" if status == "running" else "rerun its experiment until it is done"
-        raise ConfigError(f"run '{folder.path.name}' is {status}, not done: its best weights are not known; {remedy}")
+        raise ConfigError(f"run '{folder.name}' is {status}, not done: its best weights are not known; {remedy}")
     spec = recorded_run(folder)
     header = read_header(folder.best)
     if header is None:

@@ -18,7 +18,7 @@ from raykd.methods.fitnets import FitNets
 from raykd.methods.hard_labels import HardLabels
 from raykd.methods.kd import KD
 from raykd.methods.logit_standardization import LogitStandardization, StandardizedDKD
-from raykd.methods.method import Memory, Method
+from raykd.methods.method import Memory, Method, ParameterGroup
 from raykd.methods.nst import NST
 from raykd.methods.pkt import PKT
 from raykd.methods.rkd import RKD
@@ -47,6 +47,7 @@ __all__ = [
     "LogitStandardization",
     "Memory",
     "Method",
+    "ParameterGroup",
     "SimilarityPreserving",
     "StageMethod",
     "StandardizedDKD",

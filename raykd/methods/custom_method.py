@@ -14,7 +14,8 @@ _validated: set[type] = set()
 def require_valid_class(cls: Any, methods: list[Any], needs: tuple[str, ...]) -> None:
     """Raise ConfigError for a user-defined class that cannot name runs.
 
-    methods: all methods, whose kinds are reserved. needs: the values that the class attribute `needs` may contain.
+    methods: all methods, whose kinds are reserved. needs: the values that the class attributes `needs` and
+    `student_needs` may contain.
     """
     if cls.__module__.partition(".")[0] == "raykd" or cls in _validated:
         return
@@ -32,7 +33,9 @@ def require_valid_class(cls: Any, methods: list[Any], needs: tuple[str, ...]) ->
     require_dataclass(cls, where)
     if reserved := [item.name for item in fields(cls) if item.name in _RESERVED_FIELDS]:
         raise ConfigError(f"{where} has a field '{reserved[0]}', a name that run.json reserves; rename it")
-    _require_known_needs(cls, where, needs)
+    _require_known_needs(cls.needs, f"{where}: needs", needs)
+    if cls.student_needs is not None:
+        _require_known_needs(cls.student_needs, f"{where}: student_needs", needs)
     for other in methods:
         other_source = source_of(other)
         is_earlier_version = other_source and (other_source.path, other_source.name) == (source.path, source.name)
@@ -44,11 +47,11 @@ def require_valid_class(cls: Any, methods: list[Any], needs: tuple[str, ...]) ->
     _validated.add(cls)
 
 
-def _require_known_needs(cls: Any, where: str, known: tuple[str, ...]) -> None:
-    subject = f"{where}: needs = {shown(cls.needs)}"
-    if not isinstance(cls.needs, set | frozenset):
+def _require_known_needs(needs: Any, where: str, known: tuple[str, ...]) -> None:
+    subject = f"{where} = {shown(needs)}"
+    if not isinstance(needs, set | frozenset):
         raise ConfigError(f'{subject}: must be a frozenset, such as frozenset({{"logits"}})')
-    for name in cls.needs:
+    for name in needs:
         if name not in known:
             nearest = did_you_mean(str(name), known)
             raise ConfigError(f"{subject}: '{name}' is not one of {', '.join(known)}{nearest}")

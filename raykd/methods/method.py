@@ -1,11 +1,11 @@
 """The base class of distillation methods: hyperparameters and loss terms in one frozen dataclass."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from numbers import Real
 from sys import float_info
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 from torch import Tensor, nn
 
@@ -21,6 +21,14 @@ Temperature = Annotated[float, Interval("(0, inf)", "1 to 8 are usual")]
 RESERVED_TERMS = (*HISTORY_COLUMNS, "top1")
 
 
+class ParameterGroup(NamedTuple):
+    """Parameters of an adapter with another learning rate or weight decay than the student's."""
+
+    parameters: Iterable[nn.Parameter]
+    lr_scale: float = 1.0  # factor of the learning rate, above 0
+    weight_decay: float | None = None  # 0 or more; None: as for the student's parameters
+
+
 @dataclass(frozen=True)
 class Method(Config):
     """The terms of a student's loss and their weights.
@@ -30,7 +38,8 @@ class Method(Config):
     """
 
     paper: ClassVar[str] = ""  # the formula's source, if possible an arXiv id
-    needs: ClassVar[frozenset[Need]] = frozenset()  # the teacher's outputs that `terms` reads
+    needs: ClassVar[frozenset[Need]] = frozenset()  # the teacher's outputs that `terms` and `adapter` read
+    student_needs: ClassVar[frozenset[Need] | None] = None  # the student's outputs that they read; None: as `needs`
     needs_distillation_token: ClassVar[bool] = False  # whether the student must have one
     # Whether a term depends on which images share a batch. `terms` then receives the images of all workers of a run.
     relates_images: ClassVar[bool] = False
@@ -101,6 +110,11 @@ class Method(Config):
         raise NotImplementedError
 
     @property
+    def read_of_student(self) -> frozenset[Need]:
+        """The student's outputs that `terms` and `adapter` read."""
+        return self.needs if self.student_needs is None else self.student_needs
+
+    @property
     def soft_temperature(self) -> float:
         """The temperature of the method's soft targets, 1 if it has none."""
         value = getattr(self, "temperature", None)
@@ -124,10 +138,23 @@ class Method(Config):
         num_epochs = epochs if self.is_custom else min(epochs, 1)
         return any(self.weights(epoch).get(name) for epoch in range(num_epochs) for name in terms)
 
-    def errors_of(self, part: str) -> AbstractContextManager[None]:
-        """Return a context that turns any error in `part` of the method into a ConfigError with its line."""
+    def errors_of(self, part: str, remedy: str = "") -> AbstractContextManager[None]:
+        """Return a context that turns any error in `part` of the method into a ConfigError with its line.
+
+        remedy: how the message ends.
+        """
         source = self.custom_source()
-        return errors_of(f"method = {self.title()}: {part}", source.path if source else "")
+        return errors_of(f"method = {self.title()}: {part}", source.path if source else "", remedy)
+
+    @property
+    def received_outputs(self) -> str:
+        """The outputs that `terms` and `adapter` receive, as the end of a message about an error in them."""
+        teacher, student = (", ".join(sorted(needs)) or "none" for needs in (self.needs, self.read_of_student))
+        if self.student_needs is None:
+            return f"it receives the outputs in `needs`: {teacher}; list others of the student in `student_needs`"
+        return (
+            f"it receives the teacher's outputs in `needs`: {teacher}, and the student's in `student_needs`: {student}"
+        )
 
     @property
     def is_custom(self) -> bool:
@@ -184,6 +211,10 @@ class Method(Config):
         """
         return None
 
+    def parameter_groups(self, adapter: nn.Module) -> Sequence[ParameterGroup]:
+        """Return the parameters of `adapter` that are not trained like the student's."""
+        return ()
+
     def supervised_logits(self, student: Outputs) -> Tensor:
         """Return the logits [B, C] for the cross-entropy with the labels, 'ce'."""
         return student.logits
@@ -201,10 +232,10 @@ class Method(Config):
 
 
 class Memory(nn.Module):
-    """An adapter whose buffers store outputs of earlier passes, the same on all workers of a run."""
+    """An adapter, or a part of one, whose buffers store outputs of earlier passes, the same on all workers of a run."""
 
     def remember(self, gather: Callable[[Tensor], Tensor]) -> None:
-        """Store the last pass's outputs. All workers call it after each forward and backward pass.
+        """Store the last pass's outputs. All workers call it after each forward and backward pass of training.
 
         gather: returns the tensors of all W workers by rank, [*] -> [W, *].
         """

@@ -20,7 +20,7 @@ from raykd.config import Config, MaxLength, by_name
 from raykd.errors import ConfigError, errors_of
 from raykd.models import hf_files
 from raykd.models.hf_state import quiet
-from raykd.models.model import ImageModel, ImageSpec, label_of
+from raykd.models.model import ImageModel, ImageSpec, label_of, names_vit
 from raykd.models.submodules import SubmoduleModel
 
 _MAX_CONTENT = 100_000  # characters of the two JSON files, without the classes' names
@@ -77,6 +77,10 @@ class HuggingFace(SubmoduleModel):
         """The last part of the folder's or repository's name: 'hf-resnet-50'."""
         name = Path(self.name).name or self.content.get("config", {}).get("model_type", "")
         return label_of(f"hf-{name}")
+
+    @property
+    def is_vit(self) -> bool:
+        return names_vit(self.content.get("config", {}).get("model_type", ""))
 
     def pretrained_spec(self, images: ImageSpec) -> ImageSpec:
         """Return `images` with the mean and std of preprocessor_config.json, if weights are set and the folder has one.

@@ -72,6 +72,11 @@ class Model(Config):
         raise NotImplementedError
 
     @property
+    def is_vit(self) -> bool:
+        """Whether the network is known to be a ViT."""
+        return False
+
+    @property
     def has_distillation_token(self) -> bool:
         """Whether the network's Outputs have `heads`."""
         return False
@@ -137,6 +142,11 @@ class BuiltInModel(Model):
     def make(self, images: ImageSpec) -> "ImageModel":
         network_class, arguments = self.construction(images.num_classes)
         return ImageModel(network_class(**arguments), forward_network, images)
+
+
+def names_vit(name: str) -> bool:
+    """Return whether the name of an architecture, by which timm, torchvision and transformers list it, is a ViT's."""
+    return "vit" in name or "deit" in name
 
 
 def label_of(text: str) -> str:

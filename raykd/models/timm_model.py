@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from raykd.errors import ConfigError, did_you_mean
-from raykd.models.model import ImageModel, ImageSpec, Model
+from raykd.models.model import ImageModel, ImageSpec, Model, names_vit
 from raykd.outputs import Outputs
 
 MAX_STAGES = 4  # a ResNet has four, so stages of different kinds of models are paired by default
@@ -40,6 +40,10 @@ class Timm(Model):
     @property
     def label(self) -> str:
         return self.name.replace(".", "-").replace("/", "-")
+
+    @property
+    def is_vit(self) -> bool:
+        return names_vit(self.name)
 
     @property
     def has_distillation_token(self) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from raykd.errors import ConfigError, did_you_mean
-from raykd.models.model import ImageModel, ImageSpec
+from raykd.models.model import ImageModel, ImageSpec, names_vit
 from raykd.models.submodules import SubmoduleModel
 
 _SIZED = ("vit_",)  # networks that are built for one image size
@@ -40,6 +40,10 @@ class Torchvision(SubmoduleModel):
     @property
     def label(self) -> str:
         return f"torchvision-{self.name}"
+
+    @property
+    def is_vit(self) -> bool:
+        return names_vit(self.name)
 
     def pretrained_spec(self, images: ImageSpec) -> ImageSpec:
         """Return `images`. If the model has weights, mean and std are those of torchvision's default weights."""

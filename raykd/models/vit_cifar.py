@@ -40,6 +40,10 @@ class ViT(Model):
         return f"vit{self.depth}{width}{patch}{'-token' if self.distillation_token else ''}"
 
     @property
+    def is_vit(self) -> bool:
+        return True
+
+    @property
     def has_distillation_token(self) -> bool:
         return self.distillation_token
 

@@ -230,6 +230,7 @@ def value_of(folder: RunFolder, metric: str) -> float:
     best = folder.require_record().best
     assert best is not None
     if metric == "val_top1":
+        assert best.val_top1 is not None  # a search requires validation images
         return best.val_top1
     value = next((row.get("val_loss") for row in folder.history() if row.get("epoch") == best.epoch), None)
     if not is_number(value):

@@ -12,16 +12,16 @@ from pathlib import Path
 from rich.console import Console
 
 from raykd.data import dataset_names
-from raykd.data.image_packing import PackOptions
 from raykd.data.load import find_source
 from raykd.data.memory import available_bytes
-from raykd.data.pack import read_pack_record
-from raykd.data.pack_errors import HoldsOtherPack, PackError, pack_command
-from raykd.data.pack_writer import PackPlan, discard_pack, plan_pack
+from raykd.data.packs.encoding import PackOptions
+from raykd.data.packs.errors import HoldsOtherPack, PackError, pack_command
+from raykd.data.packs.record import read_pack_record
+from raykd.data.packs.writer import PackPlan, discard_pack, plan_pack
+from raykd.data.placeholder import placeholder_dataset
 from raykd.data.sources import Source
 from raykd.data.storage import StorageChoice, choose_storage, decoded_size
 from raykd.data.types import Dataset
-from raykd.data.undecoded import undecoded_dataset
 from raykd.errors import ConfigError
 from raykd.orchestration.options import Options, data_key, keep_listing
 from raykd.orchestration.packing import write_pack
@@ -43,7 +43,7 @@ def with_packs(
 
     log: receives why images are read from memory or disk. console: shows the progress of packing. Without it,
     ConfigError is raised for a data set that has to be packed first. check: called before a data set is packed, with
-    what is known of it then, see undecoded.py; it raises ConfigError for experiments that cannot run on it.
+    what is known of it then, see data/placeholder.py; it raises ConfigError for experiments that cannot run on it.
     """
     packs = dict(options.packs)
     for data in used:
@@ -111,7 +111,7 @@ def _pack_of(
             f"{name}: its images are decoded in each step and have to be packed first; run the experiment without "
             f"--plan, or pack them for all experiments ({command}) and add --set {setting}"
         )
-    check(data, undecoded_dataset(name, source, data.image_size))
+    check(data, placeholder_dataset(name, source, data.image_size))
     RunStore(options.results).require_writable()
     log(f"packing {name} into {folder}; to pack it once for all results folders: {command}")
     write_pack(plan, console)

@@ -23,7 +23,6 @@ from raykd.orchestration.options import Options
 from raykd.orchestration.run_experiments import plans_of, require_together, run_experiments
 from raykd.orchestration.run_search import search
 from raykd.orchestration.run_states import RunStates
-from raykd.report.build import load
 from raykd.report.report import Report
 from raykd.spec.experiment import Experiment, require_experiments
 from raykd.spec.overrides import override_all
@@ -56,8 +55,7 @@ def run(
     """
     changed = _changed(experiments, settings, "raykd.run")
     options = _options(results, data_dir, stages)
-    run_all(changed, options, Console())
-    return load(results)
+    return run_all(changed, options, Console())
 
 
 def plan(
@@ -96,16 +94,19 @@ def plan(
     return DataFrame(rows)
 
 
-def run_all(experiments: Sequence[Experiment], options: Options, console: Console) -> None:
-    """Run the experiments without a search together, and then each search. Raises what `run` raises."""
+def run_all(experiments: Sequence[Experiment], options: Options, console: Console) -> Report:
+    """Run the experiments without a search together, and then each search. Return the report on all of the results.
+
+    Raises what `run` raises.
+    """
     require_together(experiments)
     address_in(os.environ)  # raises ConfigError for variables with which Ray cannot start, before anything is written
     start_timeout_s(os.environ)
-    if plain := [experiment for experiment in experiments if experiment.search is None]:
-        run_experiments(plain, options, console)
-    for experiment in experiments:
-        if experiment.search is not None:
-            search(experiment, replace(options, stages=STAGES), console)
+    plain = [experiment for experiment in experiments if experiment.search is None]
+    searches = [experiment for experiment in experiments if experiment.search is not None]
+    reports = [run_experiments(plain, options, console)] if plain else []
+    reports += [search(experiment, replace(options, stages=STAGES), console) for experiment in searches]
+    return reports[-1]  # the last one has the runs of all
 
 
 def _changed(experiments: Sequence[Experiment], settings: Settings | None, call: str) -> list[Experiment]:

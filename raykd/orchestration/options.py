@@ -4,22 +4,24 @@ Trials import this module. It is separate so that they need not wait for the imp
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 from raykd.data import dataset_names
 from raykd.data.load import load_dataset
-from raykd.data.node_copy import copy_to_node
-from raykd.data.pack import RECORD
-from raykd.data.packed_dataset import open_packed
+from raykd.data.packs.dataset import open_packed
+from raykd.data.packs.node_copy import copy_to_node
+from raykd.data.packs.record import RECORD
+from raykd.data.packs.statistics import with_exact_statistics
 from raykd.data.sources import Source
-from raykd.data.square_statistics import with_exact_statistics
 from raykd.data.types import Dataset
 from raykd.on_disk import is_folder
 from raykd.spec.callback import Callback
 from raykd.spec.experiment import Data, Experiment
 from raykd.spec.stages import STAGES, Stage
+from raykd.store.records import CommandParts
 from raykd.store.results_folder import DECODED
 
 DataKey = tuple[str, int | None, float | None, str]
@@ -37,7 +39,7 @@ class Options:
     packs: the folder of the pack for each `data_key` whose images are read from disk, and None for those in memory, see
     data_storage.py. Data without an entry is decoded into memory.
 
-    trackers, callbacks, keep_checkpoints: those of the experiments.
+    trackers, callbacks, keep_checkpoints: those of the experiments. command_parts: by family, of a command line.
     """
 
     results: Path
@@ -48,6 +50,7 @@ class Options:
     trackers: tuple[str, ...] = Experiment.tracker
     callbacks: tuple[Callback, ...] = field(default=(), compare=False)  # a field of one may have no hash
     keep_checkpoints: bool = Experiment.keep_checkpoints
+    command_parts: Mapping[str, CommandParts] = field(default_factory=dict, compare=False)
 
     @property
     def weights_folder(self) -> Path:

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from raykd.cluster.ray_variables import address_in
-from raykd.data.pack import PackRecord
-from raykd.data.pack_writer import PackPlan, Runner, pack
-from raykd.data.shard_writer import ShardTask, WrittenShard, write_shard
+from raykd.data.packs.record import PackRecord
+from raykd.data.packs.shard import ShardTask, WrittenShard, write_shard
+from raykd.data.packs.writer import PackPlan, Runner, pack
 from raykd.errors import Interrupted, RunFailed
 from raykd.orchestration.process_pool import KILLED, POLL_S, write_in_processes
 from raykd.orchestration.session import num_usable_cpus, ray_session

@@ -16,8 +16,8 @@ from pathlib import Path
 from threading import Thread
 
 from raykd.cluster.group_signals import GROUP_SIGNALS, blocked_in_children
-from raykd.data.pack_errors import pack_command
-from raykd.data.shard_writer import ShardTask, WrittenShard, write_shard
+from raykd.data.packs.errors import pack_command
+from raykd.data.packs.shard import ShardTask, WrittenShard, write_shard
 from raykd.errors import RunFailed
 
 KILLED = (

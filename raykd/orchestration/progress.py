@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from importlib.util import find_spec
+from math import isnan
 from typing import Self
 
 from rich.console import Console
@@ -108,8 +109,16 @@ class Progress(LiveTable):
 
 
 def log(console: Console, text: str) -> None:
-    """Print `text` unchanged: a bracket in a path is no markup, and a long line is not wrapped in a log."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    """Print `text` unchanged: a bracket in a path is no markup, and a long line is not wrapped in a log.
+
+    An error, as of a log in a full home folder, is ignored: training does not depend on its log.
+    """
+    try:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+    except BrokenPipeError:  # a reader such as `| head` has ended, which ends the command
+        raise
+    except OSError:
+        pass
 
 
 def run_line(status: JobStatus) -> str:
@@ -122,12 +131,14 @@ def run_line(status: JobStatus) -> str:
         return f"{name}  {status.state}{result}"
     if status.state is State.DONE:
         early = f"; stopped after epoch {report.epoch + 1}/{report.epochs}, {report.stopped_early}"
-        done = f"done in {duration(report.seconds)}: best val {report.best_val_top1:.1f} %"
+        result = "" if isnan(report.best_val_top1) else f": best val {report.best_val_top1:.1f} %"
+        done = f"done in {duration(report.seconds)}{result}"
         return f"{name}  {done}{early if report.stopped_early else ''}"
     epoch = f"epoch {report.epoch + 1:>3}/{report.epochs}"
     waiting = "" if report.data_wait is None else f" ({report.data_wait:.0%} waiting for data)"
     speed = f"{report.images_per_s:,.0f} images/s{waiting}"
-    metrics = f"loss {report.terms['loss']:.3f}  val {report.val_top1:5.1f} %  {speed}"
+    validation = "" if isnan(report.val_top1) else f"val {report.val_top1:5.1f} %  "
+    metrics = f"loss {report.terms['loss']:.3f}  {validation}{speed}"
     end = f"left {duration(seconds_left(status))}" if status.state is State.RUNNING else status.state
     return f"{name}  {epoch}  {metrics}  {end}"
 
@@ -172,8 +183,8 @@ def _table(statuses: Sequence[JobStatus]) -> Table:
             status.job.run.name,
             f"{report.epoch + 1}/{report.epochs}",
             f"{report.terms['loss']:.3f}",
-            f"{report.val_top1:.1f} %",
-            f"{report.best_val_top1:.1f} %",
+            "" if isnan(report.val_top1) else f"{report.val_top1:.1f} %",
+            "" if isnan(report.best_val_top1) else f"{report.best_val_top1:.1f} %",
             f"{report.images_per_s:,.0f}",
             duration(seconds_left(status)),
         )

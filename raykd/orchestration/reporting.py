@@ -105,7 +105,10 @@ def _outdated_models(results: Path, best_runs: Collection[str]) -> list[Path]:
 
 
 def _best_of_each_role(results: Path) -> dict[str, RunFolder]:
-    """Return the finished run with the best validation top-1 of each '<family>_<role>', without compared methods."""
+    """Return the finished run with the best validation top-1 of each '<family>_<role>', without compared methods.
+
+    Without validation images it is the first one.
+    """
     best: dict[str, tuple[float, RunFolder]] = {}
     for path in find(results, "*/plan.json"):
         for stage, names in read_plan(path).stages.items():
@@ -113,6 +116,7 @@ def _best_of_each_role(results: Path) -> dict[str, RunFolder]:
                 record, family_role = folder.record(), f"{path.parent.name}_{ROLES[stage]}"
                 if record is None or record.best is None or folder.status() not in ("done", "damaged"):
                     continue
-                if family_role not in best or record.best.val_top1 > best[family_role][0]:
-                    best[family_role] = (record.best.val_top1, folder)
+                val_top1 = record.best.val_top1 or 0.0
+                if family_role not in best or val_top1 > best[family_role][0]:
+                    best[family_role] = (val_top1, folder)
     return {family_role: folder for family_role, (_, folder) in best.items()}

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from math import sqrt
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -34,10 +36,16 @@ from raykd.training.compute import device_for, require_precision
 from raykd.training.final_evaluation import is_tested
 from raykd.training.networks import Networks
 from raykd.training.repair import repair_weights
+from raykd.training.run_record import record_failure
 from raykd.training.teacher.choose import PlannedCache, TeacherChoice, choose_teacher, merge_caches, split_for_slots
 from raykd.training.teacher.import_check import describe_import
 from raykd.training.teacher.imported import read_import_check, require_import_fits
 from raykd.training.teacher.load import is_full
+
+if TYPE_CHECKING:  # it loads matplotlib
+    from raykd.report.report import Report
+
+FEW_VAL_IMAGES = 100  # with fewer, the standard error of a validation top-1 can exceed 5 points
 
 
 def require_together(experiments: Sequence[Experiment]) -> None:
@@ -135,15 +143,33 @@ def run_experiments(
     experiments: Sequence[Experiment],
     options: Options,
     console: Console,
-    reports: bool = True,
     tracking: Tracking | None = None,
-) -> list[JobStatus]:
-    """Train and evaluate every run of the experiments, and report. Return how each job ended.
+) -> "Report":
+    """Train and evaluate every run of the experiments, and write and return the report.
 
     tracking: the trackers of a command that runs more than this; None for those of the experiments.
 
     Raises Interrupted, or RunFailed with the jobs that failed.
     """
+    _, report = _train(experiments, options, console, tracking, reports=True)
+    assert report is not None
+    return report
+
+
+def train_experiments(
+    experiments: Sequence[Experiment], options: Options, console: Console, tracking: Tracking | None = None
+) -> list[JobStatus]:
+    """Train and evaluate every run of the experiments without a report. Return how each job ended.
+
+    tracking, errors: as for `run_experiments`.
+    """
+    return _train(experiments, options, console, tracking, reports=False)[0]
+
+
+def _train(
+    experiments: Sequence[Experiment], options: Options, console: Console, tracking: Tracking | None, reports: bool
+) -> "tuple[list[JobStatus], Report | None]":
+    """Plan, train and evaluate the experiments. Return how each job ended, and with `reports` the report."""
     options = prepared(experiments, options, console)
     plans = plans_of(experiments, options)
     store = RunStore(options.results)
@@ -151,7 +177,7 @@ def run_experiments(
     store.make_folder()
     note_results(options.results)
     with in_use(options.results):
-        states = _write_plans(plans, states, store, console)
+        states = _write_plans(plans, states, options, console)
         return _run_planned(experiments[0].workers, plans, states, options, console, reports, tracking)
 
 
@@ -161,14 +187,15 @@ def _runs_of(plans: Sequence[tuple[Plan, Dataset]]) -> list[Run]:
 
 
 def _write_plans(
-    plans: Sequence[tuple[Plan, Dataset]], states: RunStates, store: RunStore, console: Console
+    plans: Sequence[tuple[Plan, Dataset]], states: RunStates, options: Options, console: Console
 ) -> RunStates:
     """Write the plans, and return the states without runs that `raykd runs rm` removed before the plans named them."""
+    store = RunStore(options.results)
     with store.planning():
         states = states.without_removed(_runs_of(plans), store)
         for plan, _ in plans:
-            if replaced := store.write_plan(plan):
-                family = plan.experiment.family
+            family = plan.experiment.family
+            if replaced := store.write_plan(plan, options.command_parts.get(family)):
                 log(console, f"the report of {family} has a new plan; runs of the old plan are kept: {len(replaced)}")
     return states
 
@@ -181,8 +208,9 @@ def _run_planned(
     console: Console,
     reports: bool,
     tracking: Tracking | None,
-) -> list[JobStatus]:
-    """Train and evaluate the planned runs, and report. Return and raise what `run_experiments` does."""
+) -> "tuple[list[JobStatus], Report | None]":
+    """Train and evaluate the planned runs. Return what `_train` does, and raise what `run_experiments` does."""
+    report = None
     store, runs = RunStore(options.results), _runs_of(plans)
     for _, dataset in plans:
         keep_decoded(dataset, options.decoded)  # the workers read it there
@@ -200,11 +228,11 @@ def _run_planned(
         statuses = run_to_completion(runs, states, caches, workers, options, console, stopped.is_set)
         try:
             if reports:
-                write_report(options.results, console)
+                report = write_report(options.results, console)
                 attach_report(tracking, [plan for plan, _ in plans], options.results)
         finally:
             raise_for(statuses)  # the failed runs explain more than an error of the report
-    return statuses
+    return statuses, report
 
 
 def _plan_caches(
@@ -254,7 +282,7 @@ def data_lines(plan: Plan, dataset: Dataset) -> list[str]:
 
 
 def warning_lines(plan: Plan) -> list[str]:
-    """Return a line for each fact that weakens the plan's results: warm-ups that do not end, equal initial weights."""
+    """Return a line for each fact that weakens the plan's results, such as warm-ups that do not end."""
     students = [run for run in plan.runs if run.stage == "distilled"]
     epochs = plan.experiment.student.epochs
     paths = ("method", *(f"compare.{name}" for name in member_names(plan.experiment.compare)))
@@ -264,6 +292,14 @@ def warning_lines(plan: Plan) -> list[str]:
         for path, method in zip(paths, plan.experiment.methods, strict=True)
         if students and isinstance(method, DKD) and (share := method.warmup(epochs - 1)) < 1
     ]
+    data, recipes = plan.experiment.data, [run.recipe for run in plan.runs if run.imported is None]
+    if 0 < data.val_images < FEW_VAL_IMAGES and any(recipe.keep == "best" for recipe in recipes):
+        error = 50 / sqrt(data.val_images)
+        lines.append(
+            f"warning: {plural(data.val_images, 'validation image')} (data.val_images) select the epoch of each run, "
+            f"and the standard error of their top-1 is up to {error:.0f} points; use more, or keep the last epoch "
+            "(teacher.keep=last and student.keep=last)"
+        )
     if seeds := sorted({run.seed for run in students if run.starts_as_its_teacher}):
         lines.append(
             f"warning: students of seed {', '.join(map(str, seeds))} start from the initial weights of their teacher, "
@@ -342,18 +378,11 @@ def _require_precisions(jobs: Sequence[Job], slots: Slots) -> None:
 
 
 def _record_failures(statuses: list[JobStatus], store: RunStore) -> None:
-    """Record in run.json that a run's workers died repeatedly, which the workers themselves could not record."""
+    """Record in run.json why runs failed, as the workers could not if they died."""
     for status in statuses:
-        folder = store.folder(status.job.run)
-        if status.job.kind != "train" or status.state is not State.FAILED:
-            continue
-        recorded, reason = folder.status(), (status.reason.splitlines() or ["no reason given"])[0]
-        if recorded in ("interrupted", "failed"):
-            with folder.lock():
-                record = folder.require_record()
-                is_known = recorded == "failed" and record.reason == reason
-                failure = record.failure if is_known else "outside"
-                folder.write_record(replace(record, status="failed", reason=reason, failure=failure))
+        if status.job.kind == "train" and status.state is State.FAILED:
+            reason = (status.reason.splitlines() or ["no reason given"])[0]
+            record_failure(store.folder(status.job.run), reason, status.failure or "outside")
 
 
 def raise_for(statuses: list[JobStatus]) -> None:

@@ -1,4 +1,4 @@
-"""The queue of a command's jobs: which job a slot does next, also after its worker died (retry.py limits the attempts).
+"""The queue of a command's jobs: which job a slot does next, also after an error (training/failure.py).
 
 A slot is the workers of one trainer (parallel_runs.py counts slots, trainers.py starts them). It requests a job, does
 it, and requests the next. So a plan of many runs pays for a trainer's start once per slot, and a run starts as soon as
@@ -11,15 +11,17 @@ would wait for it.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
 
-from raykd.orchestration.retry import MAX_ATTEMPTS, give_up_reason
+from raykd.training.failure import MAX_ATTEMPTS, Decision, give_up_reason
 
 if TYPE_CHECKING:
+    from raykd.errors import Failure
     from raykd.spec.plan import Run
     from raykd.training.hooks import EpochReport
     from raykd.training.teacher.choose import PlannedCache
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 # A slot that sends no heartbeat for this long is lost with its node: Ray replaces a worker in 15 s. If the slot comes
 # back, the run's lock keeps it from writing a run that another slot trains by then, and it receives the next job.
 LOST_AFTER_S = 45.0
-LOCKED_RETRY_S = 5.0  # the wait before a run that another command has locked is tried again
+PAUSE_S = 5.0  # how long a job that was put back waits at least
 
 
 class State(StrEnum):
@@ -39,6 +41,14 @@ class State(StrEnum):
     FAILED = "failed"
     SKIPPED = "skipped"
     STOPPED = "stopped"
+
+
+class Pause(StrEnum):
+    """Why a slot put a job back. The job waits for PAUSE_S, and then for those that were never started."""
+
+    LOCKED = "locked"  # another command has locked its run
+    OUT_OF_MEMORY = "out of memory"  # on a GPU that another run shares, and may have filled
+    UNREACHABLE = "unreachable"  # the worker had no answer from the queue, and saved its run
 
 
 @dataclass(frozen=True)
@@ -69,10 +79,16 @@ class Job:
 class JobStatus:
     """The progress of a job.
 
-    report, first_report: of its last epoch, and of the first one in this command. locked_at: when a slot last found its
-    run locked by another command. blames_gpu: whether another GPU may do what the worker that died could not.
-    failed_on: the slot whose GPU could not do the job, so that another one tries it. times: seconds from the queue's
-    start to 'started', 'first epoch', 'last epoch' and 'ended'. lines: what the worker adds to the command's log.
+    state: WAITING for a slot, for jobs that it needs, or for the end of a `pause`. reason: why it failed, was skipped,
+    stopped or waits again; of a job that is done, its result. failure: the kind of the failure; None if the job has not
+    failed, or if its worker died.
+
+    pause: why a slot put it back, until a slot takes it again. paused_at: when a slot last put it back. blames_gpu:
+    whether another GPU may do what the worker that died could not. failed_on: the slot whose GPU could not do the job,
+    so that another one tries it.
+
+    report, first_report: of its last epoch, and of the first one in this command. times: seconds from the queue's start
+    to 'started', 'first epoch', 'last epoch' and 'ended'. lines: what the worker adds to the command's log.
     """
 
     job: Job
@@ -80,9 +96,11 @@ class JobStatus:
     slot: int | None = None
     attempts: int = 0
     reason: str = ""
+    failure: Failure | None = None
     report: EpochReport | None = None
     first_report: EpochReport | None = None
-    locked_at: float | None = None
+    pause: Pause | None = None
+    paused_at: float = -math.inf
     blames_gpu: bool = False
     failed_on: int | None = None
     times: dict[str, float] = field(default_factory=dict)
@@ -163,10 +181,10 @@ class RunQueue:
         running = [s for s in self._statuses.values() if s.state is State.RUNNING]
         current = next((s for s in running if s.slot == slot), None)
         if current is not None and self._is_stopping:
-            self.finish(slot, current.job.name, State.STOPPED, "its worker died; the last checkpoint is kept")
+            self._end(current, State.STOPPED, "its worker died; the last checkpoint is kept")
         elif current is not None and current.attempts >= MAX_ATTEMPTS:
             reason = give_up_reason(current.attempts, current.reason)
-            self.finish(slot, current.job.name, State.FAILED, reason, current.blames_gpu)
+            self._fail(current, reason, current.blames_gpu)
             current = None
         if self._is_stopping:
             return None
@@ -175,19 +193,20 @@ class RunQueue:
         if chosen is None:
             return None
         chosen.state, chosen.slot, chosen.reason, chosen.blames_gpu = State.RUNNING, slot, "", False
+        chosen.pause = None
         chosen.attempts += 1
         chosen.times.setdefault("started", time.monotonic() - self._started)
         return chosen.job
 
     def _first_ready(self, slot: int) -> JobStatus | None:
-        """Return the first job that `slot` can start. Runs that another command has locked come last, after a pause."""
-        due = time.monotonic() - LOCKED_RETRY_S
+        """Return the first job that `slot` can start. Those that a slot has put back come last, after a pause."""
+        due = time.monotonic() - PAUSE_S
         done = {name for name, s in self._statuses.items() if s.state is State.DONE}
         waiting = (s for s in self._statuses.values() if s.state is State.WAITING and done.issuperset(s.job.needs))
-        ready = (s for s in waiting if s.locked_at is None or s.locked_at <= due)
+        ready = (s for s in waiting if s.paused_at <= due)
         if self._has_other(slot):
             ready = (s for s in ready if s.failed_on != slot)
-        return min(ready, key=lambda s: s.locked_at or 0.0, default=None)
+        return min(ready, key=lambda s: s.paused_at, default=None)
 
     def live_slots(self, within_s: float = LOST_AFTER_S) -> set[int]:
         """Return the slots whose last heartbeat is at most `within_s` seconds old."""
@@ -198,32 +217,68 @@ class RunQueue:
         """Return the slots that have started, and whose last heartbeat is more than LOST_AFTER_S old."""
         return self._last_heartbeat.keys() - self.live_slots()
 
-    def _has_other(self, slot: int) -> bool:
+    def _has_other(self, slot: int | None) -> bool:
         """Return whether another slot than `slot` sends heartbeats."""
         return bool(self.live_slots() - {slot})
 
-    def finish(self, slot: int, name: str, state: State, reason: str = "", blames_gpu: bool = False) -> None:
-        """Record how `slot` ended a job. Jobs that need a failed one are skipped, and so are those that need these.
+    def finish(self, slot: int, name: str, line: str = "") -> None:
+        """Record that `slot` has done a job. line: its result for the command's log.
 
-        WAITING returns the job untouched, because another command has its run locked. blames_gpu: another GPU may do
-        the job. Then another slot tries it once: one unusable GPU among several must not fail every run.
-
-        A call from a slot that was counted as lost, and whose job another slot has by now, changes nothing.
+        A call from a slot that was counted as lost, and whose job another slot has by now, changes nothing. This holds
+        for `carry_out` too.
         """
-        status = self._statuses[name]
-        if status.slot != slot or status.state is not State.RUNNING:
+        if (status := self._running(slot, name)) is not None:
+            self._end(status, State.DONE, line)
+
+    def carry_out(self, slot: int, name: str, decision: Decision) -> None:
+        """Do what follows from an error of `slot` in a job.
+
+        'another process' only records the reason. The slot's next worker receives the job again.
+        """
+        status = self._running(slot, name)
+        if status is None:
             return
+        if decision.retry == "another process":
+            self._note_error(status, decision)
+        elif decision.retry == "later":
+            pause = Pause.LOCKED if decision.failure is None else Pause.OUT_OF_MEMORY
+            self._put_back(status, pause, decision.reason)
+        elif decision.retry == "no":
+            self._fail(status, decision.reason, decision.blames_gpu, decision.failure)
+        elif self._is_stopping:
+            self._end(status, State.STOPPED, decision.reason)
+        else:
+            self._put_back(status, Pause.UNREACHABLE, f"the queue was unreachable; {decision.reason}")
+
+    def _running(self, slot: int, name: str) -> JobStatus | None:
+        """Return the status of a job that `slot` does; None if another slot has it, or it has ended."""
+        status = self._statuses[name]
+        return status if status.slot == slot and status.state is State.RUNNING else None
+
+    def _end(self, status: JobStatus, state: State, reason: str) -> None:
         status.state, status.reason = state, reason
         status.times["ended"] = time.monotonic() - self._started
-        if state is State.FAILED and blames_gpu and status.failed_on is None and self._has_other(slot):
-            status.state, status.slot, status.attempts, status.failed_on = State.WAITING, None, 0, slot
+
+    def _put_back(self, status: JobStatus, pause: Pause, reason: str) -> None:
+        """Return a job to the queue as if it had not been tried."""
+        self._end(status, State.WAITING, reason)
+        status.slot, status.pause, status.paused_at = None, pause, time.monotonic()
+        status.attempts -= 1
+
+    def _fail(self, status: JobStatus, reason: str, blames_gpu: bool, failure: Failure | None = None) -> None:
+        """Record that a job failed. Jobs that need it are skipped, and so are those that need these.
+
+        blames_gpu: another GPU may do the job. Then another slot tries it once: one unusable GPU among several must not
+        fail every run.
+        """
+        if blames_gpu and status.failed_on is None and self._has_other(status.slot):
+            self._end(status, State.WAITING, reason)
+            status.failed_on, status.slot, status.attempts = status.slot, None, 0
             status.lines.append(f"failed on its GPU, and is tried on another one: {reason.splitlines()[0]}")
             return
-        if state is State.WAITING:
-            status.slot, status.locked_at = None, time.monotonic()
-            status.attempts -= 1
-        if state is State.FAILED:
-            self._skip_dependents(name)
+        self._end(status, State.FAILED, reason)
+        status.failure = failure
+        self._skip_dependents(status.job.name)
 
     def _skip_dependents(self, name: str) -> None:
         for status in self._statuses.values():
@@ -231,11 +286,10 @@ class RunQueue:
                 status.state, status.reason = State.SKIPPED, f"{name} failed"
                 self._skip_dependents(status.job.name)
 
-    def note_error(self, slot: int, name: str, reason: str, blames_gpu: bool = False) -> None:
-        """Record why a worker of `slot` is about to end. The first reason is kept; later ones only report its loss."""
-        status = self._statuses[name]
-        if status.slot == slot and status.state is State.RUNNING and not status.reason:
-            status.reason, status.blames_gpu = reason, blames_gpu
+    def _note_error(self, status: JobStatus, decision: Decision) -> None:
+        """Record why a worker is about to end. The first reason is kept; later ones only report its loss."""
+        if not status.reason:
+            status.reason, status.blames_gpu = decision.reason, decision.blames_gpu
 
     def report(self, report: EpochReport) -> None:
         """Record the last epoch of a run in training."""

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -20,7 +20,14 @@ from raykd.errors import ConfigError, Interrupted, RunFailed, plural
 from raykd.orchestration.confirm import confirm, is_confirmed, winner_of
 from raykd.orchestration.options import Options
 from raykd.orchestration.parallel_runs import Slots
-from raykd.orchestration.run_experiments import as_filled, plan_of, prepared, run_experiments, teacher_choice_of
+from raykd.orchestration.run_experiments import (
+    as_filled,
+    plan_of,
+    prepared,
+    run_experiments,
+    teacher_choice_of,
+    train_experiments,
+)
 from raykd.orchestration.run_queue import JobStatus
 from raykd.orchestration.run_states import RunStates
 from raykd.orchestration.search_identity import SearchCommand
@@ -42,11 +49,14 @@ from raykd.trackers.tracking import Tracking
 from raykd.training.compute import device_for, require_precision
 from raykd.training.teacher.choose import PlannedCache, teacher_identity
 
+if TYPE_CHECKING:  # it loads matplotlib
+    from raykd.report.report import Report
+
 PRECISION = "student.precision"
 
 
-def search(experiment: Experiment, options: Options, console: Console) -> None:
-    """Search, confirm and report; resume where an earlier command stopped.
+def search(experiment: Experiment, options: Options, console: Console) -> "Report":
+    """Search, confirm and report; resume where an earlier command stopped. Return the report.
 
     Raises ConfigError for a space that cannot be searched and for another search of the same name, Interrupted after a
     signal, and RunFailed if every trial or a run that confirms a configuration failed.
@@ -64,7 +74,7 @@ def search(experiment: Experiment, options: Options, console: Console) -> None:
             winner = _earlier_winner(command)
         else:
             winner = _find_winner(command, plan, dataset, identity, tracking)
-        run_experiments([experiment.with_configuration(winner)], options, console, tracking=tracking)
+        return run_experiments([experiment.with_configuration(winner)], options, console, tracking)
 
 
 def _earlier_winner(command: SearchCommand) -> dict[str, Any]:
@@ -81,7 +91,7 @@ def _find_winner(
     search, folder, options = command.search, command.folder, command.options
     _require_precisions(command, _slots(command, num_concurrent=1))
     only_teacher, store = replace(options, stages=("teacher",)), RunStore(options.results)
-    ended = run_experiments([command.experiment], only_teacher, command.console, False, tracking)
+    ended = train_experiments([command.experiment], only_teacher, command.console, tracking)
     choice = teacher_choice_of(plan, dataset, RunStates.read(plan.runs, store), options)
     cache = as_filled(choice.cache) if choice and choice.cache else None  # it was filled after the teacher's training
     teachers = [store.folder(run) for run in plan.runs if run.stage == "teacher"]

@@ -45,11 +45,15 @@ _SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     **ray_variables.FEWER_WORKERS,
 }
-_PREFIXES, _NAMES = ("RAY_", "TUNE_"), ("TMPDIR", "no_proxy", "NO_PROXY")  # the variables that a session changes
+_PREFIXES, _NAMES = (
+    ("RAY_", "TUNE_"),
+    ("TMPDIR", "no_proxy", "NO_PROXY", *ray_variables.PINNING),
+)  # the variables that a session changes
 CODE = Path(__file__).parents[2]  # the folder that raykd is imported from
 ANSWER_S = 10.0
 SLOW_START = "timed out during startup"  # a part of Ray's message
 
+_log = logging.getLogger(__name__)
 _token = cache(make_token)  # Ray caches the token that it read, so all sessions of a process share one
 _open: list[str | None] = []  # the dashboard of the session that this process is in
 
@@ -82,6 +86,8 @@ def _session_of_connection() -> Iterator[str | None]:
 def _new_session() -> Iterator[str | None]:
     """Connect to Ray or start it, yield the dashboard's address, and disconnect at the end. See `ray_session`."""
     address, timeout_s = ray_variables.address_in(os.environ), start_timeout_s(os.environ)
+    if ignored := ray_variables.pinning(os.environ):
+        _log.warning("%s", ignored)
     ray_variables.clear(os.environ)
     _set_defaults()
     with _shared_ray(address) if address else _private_ray() as settings:

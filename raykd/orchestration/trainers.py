@@ -23,7 +23,6 @@ from raykd.orchestration.options import Options
 from raykd.orchestration.parallel_runs import Slots, num_workers_that_fit, plan_slots
 from raykd.orchestration.process_group import GroupConfig
 from raykd.orchestration.progress import Progress
-from raykd.orchestration.retry import max_failures_of_slot
 from raykd.orchestration.run_queue import Job, JobStatus, RunQueue, State
 from raykd.orchestration.slot_watch import SlotWatch
 from raykd.orchestration.stop_signals import delayed_signals
@@ -31,6 +30,7 @@ from raykd.orchestration.worker import WorkerConfig, work
 from raykd.spec.experiment import Workers
 from raykd.spec.trackers import TENSORBOARD
 from raykd.store.results_folder import RAY
+from raykd.training.failure import max_failures_of_slot
 from raykd.training.group import STUCK
 
 POLL_S = 0.25

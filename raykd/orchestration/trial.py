@@ -30,12 +30,11 @@ from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from raykd.data.types import Dataset
-from raykd.errors import ConfigError, Interrupted, RaykdError, RejectedConfiguration, RunDiverged, RunFailed, reason_of
+from raykd.errors import ConfigError, Interrupted, RejectedConfiguration, RunFailed, reason_of
 from raykd.models.hf_files import PREFIX as HF_PREFIX
 from raykd.orchestration.metrics import export
 from raykd.orchestration.options import Options, dataset_of
 from raykd.orchestration.process_group import GroupConfig
-from raykd.orchestration.retry import MAX_FAILURES
 from raykd.orchestration.searcher import (
     CONFIGURATION,
     EPOCHS,
@@ -52,14 +51,22 @@ from raykd.orchestration.worker_link import ANSWER_S, POLL_S, StopPoller
 from raykd.spec.experiment import PRETRAINED, Experiment
 from raykd.spec.overrides import override
 from raykd.spec.plan import Plan, Run, make_plan
+from raykd.spec.recipe import Recipe
 from raykd.spec.search import Search
 from raykd.spec.trackers import TENSORBOARD
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.store.study import SearchFolder
-from raykd.training.best_epoch import best_row, num_epochs
+from raykd.training.best_epoch import kept_row, num_epochs
 from raykd.training.compute import choose_compute, configure_process, device_for, release_memory
-from raykd.training.failure import classify_failure, loses_gpu
+from raykd.training.failure import (
+    MAX_FAILURES,
+    Decision,
+    ProcessLostGpu,
+    classify_failure,
+    decide_trial,
+    recorded_error,
+)
 from raykd.training.group import SINGLE_WORKER, Group, default_group
 from raykd.training.hooks import EpochReport, Hooks
 from raykd.training.latency import latency
@@ -104,10 +111,6 @@ class TrialContext:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-class ProcessLostGpu(RunFailed):
-    """An earlier trial of this process lost the GPU. Another process can train the trial."""
-
-
 def train_variables(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variables of Ray Train in `environ`.
 
@@ -139,40 +142,28 @@ def run_trial(config: Mapping[str, Any], shared: TrialContext) -> None:
                 last = train_with_workers(config, shared, stop.should_stop)
             else:
                 last = train_trial(config, shared, tune.report, stop.should_stop)
-    except Interrupted:
-        last = {INTERRUPTED: True}
     except Exception as error:
         is_last_attempt = config.get(FAILURES, 0) >= MAX_FAILURES
-        if _may_pass_in_another_process(error, shared) and not is_last_attempt:
+        decision = decide_trial(error, shared.gpus, shared.workers, is_last_attempt)
+        if decision.retry == "another process":
             raise
-        if shared.workers == 1 and loses_gpu(error):
-            _lost_gpu.append(reason_of(error))
-        last = _failed_result(error)
+        if decision.ends_process:
+            _lost_gpu.append(decision.reason)
+        if decision.failure == "code":
+            traceback.print_exc()
+        last = failed_result(decision)
     finally:
         release_memory()
     tune.report(last | {"done": True})
 
 
-def _may_pass_in_another_process(error: Exception, shared: TrialContext) -> bool:
-    """Return whether a trial that ended with `error` may succeed in another process.
-
-    The GPU is lost for a reason outside of the configuration, or memory is missing on a GPU that the trial shares:
-    other trials may have used that memory, and a failed trial would mislead the search. The process of a trial with
-    several workers has no GPU; its trainer has replaced the workers.
-    """
-    failure = classify_failure(error)
-    is_gpu_lost = shared.workers == 1 and loses_gpu(error) and failure == "outside"
-    return isinstance(error, ProcessLostGpu) or is_gpu_lost or (0 < shared.gpus < 1 and failure == "out of memory")
-
-
-def _failed_result(error: Exception) -> dict[str, Any]:
-    """Return the last result of a trial that ended with `error`."""
-    failure = "outside" if isinstance(error, RayError) else classify_failure(error)
-    if failure == "code":
-        traceback.print_exc()
-    text = str(error).splitlines()[0] if str(error) else "no reason given"
-    reason = text if isinstance(error, RaykdError) else f"{type(error).__name__}: {text}"
-    return {INTERRUPTED: True, EXTERNAL_FAILURE: reason} if failure == "outside" else {FAILED: reason}
+def failed_result(decision: Decision) -> dict[str, Any]:
+    """Return the last result of a trial that ended with an error."""
+    if decision.failure is None:
+        return {INTERRUPTED: True}
+    if decision.retry == "no":
+        return {FAILED: decision.reason}
+    return {INTERRUPTED: True, EXTERNAL_FAILURE: decision.reason}
 
 
 def train_trial(
@@ -197,7 +188,7 @@ def train_trial(
 
     def report_row(row: Mapping[str, float]) -> None:
         rows.append(row)
-        result = result_of(rows, num_epochs(run.recipe, rows), fixed)
+        result = result_of(run.recipe, rows, fixed)
         if config[REPORTED] < result[EPOCHS_DONE] < result[EPOCHS]:
             report(result | {LINES: list(lines)})
 
@@ -218,7 +209,7 @@ def train_trial(
             folder.update(model_metrics=fixed)  # read by the process that reports the result
             if not shared.options.keep_checkpoints:
                 folder.remove_checkpoint()
-    return result_of(rows, num_epochs(run.recipe, rows), fixed) | {LINES: lines}
+    return result_of(run.recipe, rows, fixed) | {LINES: lines}
 
 
 def run_of(config: Mapping[str, Any], shared: TrialContext) -> tuple[Run, Dataset]:
@@ -268,18 +259,17 @@ def model_metrics(run: Run, dataset: Dataset, metrics: Collection[str], device: 
     return values
 
 
-def result_of(rows: Sequence[Mapping[str, float]], epochs: int, fixed: Mapping[str, float]) -> dict[str, Any]:
-    """Return the result for Tune after the epochs in `rows`, with the validation metrics of the best one.
+def result_of(recipe: Recipe, rows: Sequence[Mapping[str, float]], fixed: Mapping[str, float]) -> dict[str, Any]:
+    """Return the result for Tune after the epochs in `rows`, with the validation metrics of the one that is kept.
 
-    rows: rows of the history; a repeated epoch changes nothing. epochs: number of epochs of the whole run. fixed: its
-    `model_metrics`.
+    rows: rows of the history; a repeated epoch changes nothing. fixed: the `model_metrics` of the run.
     """
-    best, last = best_row(rows), rows[-1]
+    kept, last = kept_row(recipe, rows), rows[-1]
     return {
         EPOCHS_DONE: int(last["epoch"]) + 1,
-        EPOCHS: epochs,
-        "val_top1": best["val_top1"],
-        "val_loss": best["val_loss"],
+        EPOCHS: num_epochs(recipe, rows),
+        "val_top1": kept["val_top1"],
+        "val_loss": kept["val_loss"],
         "seconds": last["seconds"],
         "images_per_s": last["images_per_s"],
         **fixed,
@@ -292,7 +282,7 @@ def train_with_workers(
     """Train a trial with several workers, and return its last result.
 
     Raises Interrupted if the workers stopped before the end, for which a lost connection to the driver is enough, and
-    RunFailed with the reason that the workers left in run.json.
+    else the failure that the workers left in run.json.
     """
     folder, storage = SearchFolder(shared.folder).run(config[NUMBER]), shared.storage / uuid.uuid4().hex[:12]
     try:
@@ -310,7 +300,7 @@ def train_with_workers(
     run, _ = run_of(config, shared)
     # The workers computed the metrics of the model, because this process has no GPU.
     rows = folder.history()
-    last = result_of(rows, num_epochs(run.recipe, rows), folder.require_record().model_metrics)
+    last = result_of(run.recipe, rows, folder.require_record().model_metrics)
     assert last[EPOCHS_DONE] == last[EPOCHS]
     return last
 
@@ -387,8 +377,7 @@ def _workers_failure(folder: RunFolder, error: Exception) -> Exception | None:
     """
     if folder.status() == "failed":
         record = folder.require_record()
-        reason = record.reason or "no reason recorded"
-        return (RunDiverged if record.fails_by_configuration else RunFailed)(reason)
+        return recorded_error(record.failure, record.reason)
     if isinstance(error, ControllerError):  # Ray did not start the workers, or lost them while they connected
         cause = error.controller_failure
         return cause if isinstance(cause, Interrupted) else RunFailed(f"its trainer failed with {reason_of(cause)}")

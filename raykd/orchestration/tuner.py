@@ -16,7 +16,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raykd.errors import Interrupted, RunFailed, plural
 from raykd.orchestration.parallel_runs import Slots, num_workers_that_fit
-from raykd.orchestration.retry import MAX_FAILURES
 from raykd.orchestration.run_queue import LOST_AFTER_S
 from raykd.orchestration.schedulers import make_scheduler
 from raykd.orchestration.search_identity import SearchCommand
@@ -24,6 +23,7 @@ from raykd.orchestration.searcher import StudySearcher
 from raykd.orchestration.trial_progress import TrialProgress
 from raykd.store.results_folder import RAY
 from raykd.store.study import SearchStudy
+from raykd.training.failure import MAX_FAILURES
 
 NODES_POLL_S = 2.0
 NAMES = ("CPU", "GPU")

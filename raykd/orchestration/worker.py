@@ -12,7 +12,6 @@ import pickle
 import tempfile
 import threading
 import time
-import traceback
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
@@ -24,16 +23,15 @@ import ray
 import ray.train
 import torch
 
-from raykd.errors import RESUME, Interrupted, RaykdError, RunFailed, is_environment_error
+from raykd.errors import Interrupted, RunLocked
 from raykd.orchestration.metrics import export
 from raykd.orchestration.options import DataKey, Options, dataset_of
-from raykd.orchestration.retry import is_retried
-from raykd.orchestration.run_queue import Job, State
+from raykd.orchestration.run_queue import Job
 from raykd.orchestration.worker_link import ANSWER_S, QueueLink
 from raykd.spec.plan import Run
 from raykd.store.run_store import RunStore
 from raykd.training.compute import choose_compute, device_for, release_memory
-from raykd.training.failure import classify_failure, loses_gpu, may_pass_on_another_gpu, memory_detail
+from raykd.training.failure import decide_job
 from raykd.training.final_evaluation import evaluate_on_test
 from raykd.training.group import Group, default_group
 from raykd.training.hooks import EpochReport, Hooks
@@ -43,7 +41,7 @@ from raykd.training.teacher.fill import STOPPED, Filler
 from raykd.training.teacher.import_check import describe_import
 from raykd.training.teacher.imported import read_import_check
 from raykd.training.teacher.load import make_filler
-from raykd.training.train_one import Logging, RunLocked, locked, train_one
+from raykd.training.train_one import Logging, locked, train_one
 
 IDLE_POLL_S = 0.2  # seconds between a free slot's requests for a job
 RAY_REPORT_EVERY_S = 30.0
@@ -99,57 +97,32 @@ def work(config: dict[str, Any]) -> None:
 def _do(job: Job, worker: WorkerConfig, all_workers: Group, link: QueueLink) -> None:
     """Do one job, and report to the queue how it ended.
 
-    An error fails the job and not the worker, with two exceptions: if other workers share the job, they wait for this
-    one, and if the GPU is lost, this process can do no other job. Then the worker ends, and Ray replaces the slot's
+    An error fails the job and not the worker, unless the decision ends this process. Then Ray replaces the slot's
     workers.
     """
     torch.set_num_threads(worker.threads)  # the previous job may have resumed a run with another number
-    state, reason, group, is_gpu_lost, blames_gpu = State.DONE, "", all_workers, False, False
     if job.kind != "fill":
         _filler.cache_clear()  # it holds a teacher and all images
+    group, line, decision = all_workers, "", None
     try:
         if job.kind == "train":
             group = all_workers.subgroup(job.run.recipe.images_per_pass)
-            _train(job, worker, group, all_workers.size, link)
-            if job.run.imported is not None and (check := read_import_check(RunStore(worker.results).folder(job.run))):
-                reason = describe_import(check)
+            line = _train(job, worker, group, all_workers.size, link)
         elif job.kind == "fill":
-            reason = _fill(job, worker, all_workers, link)
+            line = _fill(job, worker, all_workers, link)
         elif all_workers.is_first:
             _evaluate(job.run, worker)
-    except RunLocked as error:
-        state, reason = State.WAITING, str(error)
-    except Interrupted as error:
-        state, reason = State.STOPPED, str(error)
-    except RaykdError as error:
-        state, reason, is_gpu_lost = State.FAILED, str(error), loses_gpu(error)
-        blames_gpu = group.size == 1 and may_pass_on_another_gpu(error, worker.gpus)
-        if group.size == 1 and is_retried(classify_failure(error), job.name, worker.gpus):
-            state = State.WAITING
     except Exception as error:
-        reason, is_gpu_lost = failure_reason(error), loses_gpu(error)
-        blames_gpu = group.size == 1 and may_pass_on_another_gpu(error, worker.gpus)
-        if group.size > 1 or (is_gpu_lost and classify_failure(error) == "outside"):
-            link.note_error(job, reason, blames_gpu)  # the error may only mean that another worker was lost
+        decision = decide_job(error, worker.gpus, group.size, link.was_out_of_memory(job))
+        if decision.ends_process:
+            link.carry_out(job, decision)
             raise
-        is_again = group.size == 1 and is_retried(classify_failure(error), job.name, worker.gpus)
-        state = State.WAITING if is_again else State.FAILED
     finally:
         release_memory()
-    if all_workers.is_first or state is State.FAILED:
-        link.finish(job, state, reason, blames_gpu)
-    if state is State.FAILED and (group.size > 1 or is_gpu_lost):
-        raise RunFailed(reason)
-
-
-def failure_reason(error: Exception) -> str:
-    """Return why a job failed: in one line for a full disk, missing permissions or memory, else with a traceback."""
-    if is_environment_error(error):
-        return f"{error}; {RESUME}"
-    if classify_failure(error) == "out of memory":
-        remedy = "use a GPU with more memory, or let fewer runs share it (workers.gpus)"
-        return f"out of memory ({memory_detail(error)}): {remedy}; then rerun the same command"
-    return f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
+    if all_workers.is_first and decision is not None:
+        link.carry_out(job, decision)
+    elif all_workers.is_first:
+        link.finish(job, line)
 
 
 def _evaluate(run: Run, worker: WorkerConfig) -> None:
@@ -186,10 +159,13 @@ def _filler(cache: PlannedCache, options: Options, gpus: float) -> Filler:
     return make_filler(cache, RunStore(options.results), dataset_of(cache.data, options), device_for(gpus))
 
 
-def _train(job: Job, worker: WorkerConfig, group: Group, num_workers: int, link: QueueLink) -> None:
-    """Train a run with the workers of `group`. Ray Train receives reports only when all workers are in the group."""
+def _train(job: Job, worker: WorkerConfig, group: Group, num_workers: int, link: QueueLink) -> str:
+    """Train a run with the workers of `group`, and return how imported weights fit, or ''.
+
+    Ray Train receives reports only when all workers are in the group.
+    """
     if not group.is_member:
-        return
+        return ""
     run, store, device = job.run, RunStore(worker.results), device_for(worker.gpus)
     folder, dataset = store.folder(run), dataset_of(run.data, worker.options)
     to_ray = _RayReports(folder.checkpoint, group)
@@ -205,6 +181,8 @@ def _train(job: Job, worker: WorkerConfig, group: Group, num_workers: int, link:
     logging = replace(worker.logging, log=lambda line: worker.queue.log.remote(run.name, line))
     train_one(run, folder, dataset, device, store, job.cache, hooks, group, logging)
     to_ray.flush()
+    check = read_import_check(folder) if run.imported is not None else None
+    return describe_import(check) if check else ""
 
 
 class _RayReports:

@@ -10,7 +10,8 @@ from typing import Any, Self
 import ray
 from ray.exceptions import RayError
 
-from raykd.orchestration.run_queue import Job, State
+from raykd.orchestration.run_queue import Job
+from raykd.training.failure import Decision
 
 POLL_S = 0.5
 ANSWER_S = 20.0  # without an answer for this long, the driver counts as unreachable
@@ -61,21 +62,23 @@ class QueueLink(StopPoller):
         """queue: the handle of the RunQueue's actor."""
         super().__init__(lambda: queue.is_stopping.remote(slot))
         self._queue, self._slot = queue, slot
+        self._out_of_memory: set[str] = set()  # names of jobs
 
     def next_job(self) -> tuple[Job | None, bool]:
         """Return the next job, or None if there is none now; and whether no more jobs will come."""
         job: Job | None = ray.get(self._queue.next_job.remote(self._slot))
         return job, job is None and (self.is_stopping or ray.get(self._queue.is_over.remote()))
 
-    def finish(self, job: Job, state: State, reason: str, blames_gpu: bool) -> None:
-        """Report how a job ended. A job that stopped without the command's request waits, and is resumed.
+    def finish(self, job: Job, line: str) -> None:
+        """Report that a job is done. line: its result for the command's log, or ''."""
+        ray.get(self._queue.finish.remote(self._slot, job.name, line))
 
-        blames_gpu: see `RunQueue.finish`.
-        """
-        if state is State.STOPPED and not self.is_stopping:
-            state, reason = State.WAITING, f"the queue was unreachable; {reason}"
-        ray.get(self._queue.finish.remote(self._slot, job.name, state, reason, blames_gpu))
+    def carry_out(self, job: Job, decision: Decision) -> None:
+        """Report what follows from an error in a job."""
+        if decision.failure == "out of memory" and decision.retry == "later":
+            self._out_of_memory.add(job.name)
+        ray.get(self._queue.carry_out.remote(self._slot, job.name, decision))
 
-    def note_error(self, job: Job, reason: str, blames_gpu: bool) -> None:
-        """Report why this worker is about to end. blames_gpu: see `RunQueue.finish`."""
-        ray.get(self._queue.note_error.remote(self._slot, job.name, reason, blames_gpu))
+    def was_out_of_memory(self, job: Job) -> bool:
+        """Return whether a worker of this process was out of memory in this job, which it then put back."""
+        return job.name in self._out_of_memory

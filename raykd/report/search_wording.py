@@ -11,7 +11,7 @@ from raykd.report.stats.confirmation import winner_gains
 from raykd.report.stats.metrics import SEARCH_METRICS
 from raykd.report.stats.paired_interval import PairedGain, spread_of
 from raykd.spec.search import Search
-from raykd.store.records import CandidateRecord, ConfirmationRecord
+from raykd.store.records import CandidateRecord, CommandParts, ConfirmationRecord
 
 
 def value_in_units(metric: str, value: float) -> str:
@@ -57,35 +57,20 @@ def flags(configuration: Mapping[str, Any]) -> str:
     return " ".join(f"--set {shlex.quote(f'{path}={text}')}" for path, text in texts.items())
 
 
-def training_command(summary: SearchSummary, winner: CandidateRecord) -> str:
-    """Return the command that trains the winner's configuration without a search.
+def training_command(command: CommandParts | None, winner: CandidateRecord) -> str:
+    """Return the command that trains the winner's configuration without a search: `command` with other settings.
 
-    It is the command of the family's plan, without its settings of the search and of the searched fields. FILE stands
-    for the experiment if that command cannot be changed like this, as that of a notebook.
+    Without `command`, return the options alone that any command of the experiment requires.
     """
-    kept: list[str] = []
-    for word in _words_without_search(summary.command) or ["raykd", "run", "FILE"]:
-        path = word.partition("=")[0]
-        if kept[-1:] == ["--set"] and (path.split(".")[0] == "search" or path in winner.configuration):
-            kept.pop()
-        else:
-            kept.append(word)
-    return f"{shlex.join(kept)} --set search=none {flags(winner.configuration)}"
-
-
-def _words_without_search(command: str) -> list[str]:
-    """Return the words of the command that runs the same experiment; [] if it is not known. 'tune' becomes 'run'."""
-    try:
-        words = shlex.split(command)
-    except ValueError:  # a long command is shortened, perhaps inside quotes
-        return []
-    if words[:3] == ["python", "-m", "raykd"]:
-        words = ["raykd", *words[3:]]
-    if words[:2] == ["raykd", "tune"]:
-        flag = words.index("--trials") if "--trials" in words else len(words)
-        words = ["raykd", "run", *words[2:flag], *words[flag + 2 :]]
-    is_script = words[:1] == ["python"] and len(words) > 1 and words[1].endswith(".py")
-    return words if is_script or words[:2] == ["raykd", "run"] else []
+    options = f"--set search=none {flags(winner.configuration)}"
+    if command is None:
+        return options
+    kept = {
+        path: value
+        for path, value in command.settings.items()
+        if not any(path == other or path.startswith(f"{other}.") for other in ("search", *winner.configuration))
+    }
+    return " ".join(filter(None, (shlex.join((*command.program, *command.options)), flags(kept), options)))
 
 
 def trials_in_words(search: Search) -> str:

@@ -1,12 +1,14 @@
 """How the report and the progress lines write numbers: rounded to what the data supports, with units."""
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from raykd.errors import flattened, plural
 from raykd.report.stats.comparison import MethodSummary, Ratio
 from raykd.report.stats.paired_interval import DISTILLED, PairedGain, Spread
 from raykd.report.stats.significance import LEVEL, fewest_pairs, p_equals, p_value
-from raykd.spec.published import PROTOCOL, PublishedPair
+from raykd.spec.published import PublishedPair, protocol
 from raykd.store.records import Costs
 
 _MINUS = re.compile(r"(?<![\w.,\u2212-])-(?=\d)")
@@ -20,10 +22,13 @@ def mean_std(spread: Spread | None, decimals: int = 2) -> str:
     return f"{spread.mean:.{decimals}f}" + ("" if spread.std is None else f" ± {spread.std:.{decimals}f}")
 
 
-def published(pair: PublishedPair) -> list[str]:
-    """Return the sentences on a published pair: its teacher and baseline, and how the protocols differ."""
+def published(pair: PublishedPair, experiment: Mapping[str, Any]) -> list[str]:
+    """Return the sentences on a published pair: its teacher and baseline, and how the protocols compare.
+
+    experiment: as plan.json has it.
+    """
     points = ", ".join(f"{name} {pair.top1[name]:.2f} %" for name in ("teacher", "baseline") if name in pair.top1)
-    return [f"published for {pair.name}: {points}; sources in raykd/spec/published_cifar100.json", PROTOCOL]
+    return [f"published for {pair.name}: {points}; sources in raykd/spec/published_cifar100.json", protocol(experiment)]
 
 
 def signed(value: float, decimals: int = 2) -> str:

@@ -16,6 +16,7 @@ from raykd.config import (
     Config,
     Interval,
     MaxLength,
+    NonNegativeInt,
     PositiveInt,
     Seed,
     Seeds,
@@ -60,7 +61,8 @@ class Data(Config):
     # cifar10, cifar100, cifar100-coarse, digits, imagenet, tiny_imagenet; or folder:PLACE, parquet:PLACE,
     # webdataset:PLACE, packed:PLACE for custom images (data/dataset_names.py)
     name: str = "cifar10"
-    val_images: PositiveInt = 5_000  # training images that select the checkpoint, in equal proportion from each class
+    # training images used for validation, in equal proportion from each class; 0 for none
+    val_images: NonNegativeInt = 5_000
     train_images: PositiveInt | None = None  # how many of the other training images the teacher trains on; None for all
     student_images: PositiveInt | None = None  # how many of the teacher's images the students train on; None for all
     image_size: Annotated[int | None, Interval(f"[1, {MAX_SIDE}]")] = None  # side in pixels to resize to; None: as is
@@ -190,6 +192,8 @@ class Experiment(Config):
             self._check_teachers()
         self._check_token()
         self._check_classifiers()
+        if self.data.val_images == 0:
+            self._check_without_validation()
         self._check_checkpoint()
         self._check_cache()
         for role in ("teacher", "student"):
@@ -219,6 +223,16 @@ class Experiment(Config):
         self.require(not repeated, "compare", f"has {repeated[:1]} twice, including the experiment's `method`")
         both = "cannot be combined with a search; remove one of them"
         self.require(not self.compare or self.search is None, "compare", both)
+
+    def _check_without_validation(self) -> None:
+        """Check that nothing selects by validation."""
+        trains = all(method.trains_classifier(self.student.epochs) for method in self.methods)
+        has_probe = not (trains and self._teacher_has_logits)
+        selecting = "a search" if self.search else "a linear probe" if has_probe else ""
+        self.data.require(not selecting, "val_images", f"must be above 0, because {selecting} selects by validation")
+        for role in ("student",) if self.teacher_checkpoint else ("teacher", "student"):
+            selects = f"selects the epoch by validation, and data.val_images = 0; set {role}.keep=last"
+            getattr(self, role).require(getattr(self, role).keep == "last", "keep", selects)
 
     def _check_cache(self) -> None:
         """Check that a logit cache can serve every run if one is requested, and the number of classes in it."""

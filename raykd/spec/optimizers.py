@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from raykd.config import Config, Interval, NonNegative, Positive, converted, kinds
 from raykd.config.limits import Limit, Tiny
-from raykd.config.signature import field_of, parameters_of
+from raykd.config.signature import field_of, parameters_of, with_limits
 from raykd.errors import ConfigError, did_you_mean, reason_of, shown
 
 TIMM = "timm:"
@@ -190,10 +190,10 @@ def _config_class(name: str) -> type[NamedOptimizer]:
         if parameter_name in _NOT_FIELDS:
             continue
         default = defaults.get(parameter_name, parameter.default)
-        limits = _LIMITS.get("eps" if parameter_name.startswith("eps") else parameter_name, ())
-        item = field_of(parameter_name, _typed(parameter_name, parameter.replace(default=default)), name, limits)
+        item = field_of(parameter_name, _typed(parameter_name, parameter.replace(default=default)), name)
         if item is not None:
-            items.append(item)
+            limits = _LIMITS.get("eps" if parameter_name.startswith("eps") else parameter_name, ())
+            items.append(with_limits(item, limits))
             names.add(parameter_name)
     tuned = {key: value for key, value in defaults.items() if key not in names}
     namespace = {"name": name, "optimizer_class": cls, "tuned": tuned, "__module__": cls.__module__}

@@ -13,10 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-PROTOCOL = (
-    "published numbers are test accuracies of the last or best epoch after training on all 50,000 images; here, "
-    "training leaves out the validation images, which select the epoch"
-)
+_PUBLISHED = "published numbers are test accuracies of the last or best epoch after training on all 50,000 images"
 
 
 @dataclass(frozen=True)
@@ -38,6 +35,16 @@ class PublishedPair:
     def family(self) -> str:
         """The name of the pair's results folder: 'resnet32x4_resnet8x4'."""
         return self.name.lower().replace(":", "_")
+
+
+def protocol(experiment: Mapping[str, Any]) -> str:
+    """Return the sentence that compares the published protocol with that of an experiment, as plan.json has it."""
+    data, student = (experiment.get(name) for name in ("data", "student"))
+    has_all_images = isinstance(data, Mapping) and data.get("val_images") == 0
+    keeps_last = isinstance(student, Mapping) and student.get("keep") == "last"
+    images = "all of them" if has_all_images else "those outside the validation split"
+    epoch = "the last epoch counts" if keeps_last else "the epoch with the highest validation accuracy counts"
+    return f"{_PUBLISHED}; here, training has {images}, and {epoch}"
 
 
 @cache

@@ -81,7 +81,8 @@ class Recipe(Config):
     schedule: MultiStep | Cosine | Constant = MultiStep()  # of the learning rate
     batch_size: Annotated[int, Interval(f"[1, {MAX_BATCH}]")] = 128  # images per update, over all workers of the run
     label_smoothing: Annotated[float, Interval("[0, 1)")] = 0.0  # of the labels' cross-entropy
-    clip_gradient_norm: Positive | None = None  # largest L2 norm of the gradient; None for no clipping
+    # largest L2 norm of the gradient of the model and of the method's adapter together; None for no clipping
+    clip_gradient_norm: Positive | None = None
     # For matrix products and convolutions, see docs/training.md. 'auto': bf16 if the hardware supports it, else fp16 on
     # a GPU with tensor cores, else fp32; run.json records which.
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
@@ -105,6 +106,9 @@ class Recipe(Config):
     sampling: Sampling = skip_if_default("shuffle")  # 'balanced' shows each class equally often, with replacement
     # End training after this many epochs without a new best validation top-1; None trains all epochs.
     patience: PositiveInt | None = skip_if_default(None)
+    # The epoch whose weights a run keeps, evaluates and distills from: 'best' for the one with the highest validation
+    # top-1, 'last' for the last one, as in most published tables.
+    keep: Literal["best", "last"] = skip_if_default("best")
 
     def check(self) -> None:
         is_equal = self.batch_size % self.gradient_accumulation == 0
@@ -116,6 +120,8 @@ class Recipe(Config):
         self.require(not is_twice, "class_weights", "would balance twice with sampling = balanced; use one of them")
         total = plural(self.epochs, "epoch")
         self.require(self.patience is None or self.patience < self.epochs, "patience", f"must be below the {total}")
+        needs_best = "ends training by validation, by which keep = last selects no epoch; leave one of them out"
+        self.require(self.patience is None or self.keep == "best", "patience", needs_best)
         uniform = "cannot be combined with mixup or cutmix, whose partners are drawn from all images; use shuffle"
         self.require(self.sampling != "balanced" or not self.augmentation.mixes, "sampling", uniform)
         if isinstance(self.schedule, MultiStep):

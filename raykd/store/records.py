@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, get_args
 from raykd.config import Interval, NonNegative
 from raykd.config.codec import read_record
 from raykd.config.damage import damaged
+from raykd.errors import Failure
 from raykd.spec.stages import Stage
 
 Percent = Annotated[float, Interval("[0, 100]")]
@@ -29,7 +30,6 @@ TeacherSource = Literal["live", "cache"]
 EndState = Literal["done", "pruned", "failed"]  # end of a search's trial; a pruned trial was stopped early
 END_STATES: tuple[EndState, ...] = get_args(EndState)
 TrialState = Literal["waiting", "running"] | EndState  # waiting: enqueued and not started
-Failure = Literal["diverged", "rejected", "out of memory", "code", "outside"]  # see training/failure.py
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,10 @@ class ComputeRecord:
 
 @dataclass(frozen=True)
 class Best:
-    """The epoch with the best validation top-1, whose weights are kept."""
+    """The epoch whose weights are kept: that with the best validation top-1, or the last, by `Recipe.keep`."""
 
     epoch: int | None  # None for imported weights
-    val_top1: Percent
+    val_top1: Percent | None  # None without validation images
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,11 @@ class ImportCheck:
     """The result of checking an imported teacher, see training/teacher/import_check.py."""
 
     val_top1: Percent
-    num_images: int  # images in the validation split
+    num_images: int  # images in the validation split, or of the training split if on_training_images
     refused: str = ""  # reason for refusing the teacher, or ''
     warnings: tuple[str, ...] = ()  # one sentence each
     has_votes: bool = False  # whether val_top1 is that of nearest neighbors, for a teacher without a classifier
+    on_training_images: bool = False  # whether the check had training images, because none are for validation
 
 
 @dataclass(frozen=True)
@@ -260,6 +261,24 @@ class UsageFile:
 
 
 @dataclass(frozen=True)
+class CommandParts:
+    """The parts of the command that planned a family, from which the report makes other commands.
+
+    program: the words that run the experiment, such as ('raykd', 'run', 'tune_cnn'). options: the other words that set
+    no field, such as ('--results', 'DIR'). settings: the fields of this family's experiment that the command sets,
+    {dotted path: value as text}.
+    """
+
+    program: tuple[str, ...]
+    options: tuple[str, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    def problem(self) -> str:
+        words = (*self.program, *self.options, *self.settings, *self.settings.values())
+        return "" if all(map(str.isprintable, words)) else "field 'command_parts' has characters that are not printable"
+
+
+@dataclass(frozen=True)
 class PlanRecord:
     """plan.json of a family: the runs in its report, by the names of their folders; see `planned_folder`."""
 
@@ -268,6 +287,7 @@ class PlanRecord:
     comparison: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # runs by method, if several are compared
     experiment: Mapping[str, Any] = field(default_factory=dict)  # to_dict(experiment)
     command: str = ""  # the last command that planned these runs, as typed in a shell
+    command_parts: CommandParts | None = None  # of that command; None if it is not one of raykd's command line
 
     @property
     def names(self) -> set[str]:

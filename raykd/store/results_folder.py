@@ -10,6 +10,7 @@ Imports no torch.
 import errno
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from raykd.atomic import naming
 from raykd.errors import ConfigError, RunFailed
-from raykd.on_disk import is_file, is_folder
+from raykd.on_disk import is_file, is_folder, owner_of
 
 LOGIT_CACHES, DECODED, RAY = ".logit_caches", ".data", ".ray"
 IN_USE_LOCK, PLAN_LOCK = ".in_use.lock", ".plan.lock"
@@ -30,22 +31,38 @@ POLL_S = 0.05
 def in_use(results: Path) -> Iterator[None]:
     """Keep `raykd clean` from removing caches and leftovers of `results` inside the block.
 
-    Many processes may be inside at the same time. A folder that is missing or read-only has nothing to protect.
-    Raises RunFailed if `raykd clean` holds the lock for more than CLEAN_WAIT_S.
+    Many processes may be inside at the same time. A folder that is missing or read-only has nothing to protect. In a
+    folder that a group may write, the group may write what this process makes within the block. Raises RunFailed if
+    `raykd clean` holds the lock for more than CLEAN_WAIT_S, ConfigError if the lock file is another user's.
     """
-    descriptor = _open(results)
-    if descriptor is None:
+    with _writable_by_group(results):
+        descriptor = _open(results)
+        if descriptor is None:
+            yield
+            return
+        try:
+            deadline = time.monotonic() + CLEAN_WAIT_S
+            while not _try_lock(results, descriptor, fcntl.LOCK_SH):
+                if time.monotonic() > deadline:
+                    raise RunFailed(f"'{results}' was locked by `raykd clean` for {CLEAN_WAIT_S:g} s; end that command")
+                time.sleep(POLL_S)
+            yield
+        finally:
+            os.close(descriptor)  # which releases the lock
+
+
+@contextmanager
+def _writable_by_group(results: Path) -> Iterator[None]:
+    """Remove the group's write permission from this process's umask within the block, if `results` has it."""
+    if not is_folder(results) or not results.stat().st_mode & stat.S_IWGRP:
         yield
         return
+    before = os.umask(0o022)
+    os.umask(before & ~stat.S_IWGRP)
     try:
-        deadline = time.monotonic() + CLEAN_WAIT_S
-        while not _try_lock(results, descriptor, fcntl.LOCK_SH):
-            if time.monotonic() > deadline:
-                raise RunFailed(f"'{results}' was locked by `raykd clean` for {CLEAN_WAIT_S:g} s; end that command")
-            time.sleep(POLL_S)
         yield
     finally:
-        os.close(descriptor)  # which releases the lock
+        os.umask(before)
 
 
 @contextmanager
@@ -99,9 +116,15 @@ def disk_bytes(path: Path) -> int:
 
 def _open(results: Path) -> int | None:
     """Open the lock file of `results`; None if the folder is missing or cannot be written."""
+    path = results / IN_USE_LOCK
     try:
-        return os.open(results / IN_USE_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
+        if error.errno == errno.EACCES and os.access(results, os.W_OK) and is_file(path):
+            raise ConfigError(
+                f"'{path}' belongs to {owner_of(path)} and cannot be written by you; in a shared results folder, its "
+                f"owner types: chmod -R g+w {results}, and each user 'umask 002' before sbatch"
+            ) from None
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EROFS, errno.EACCES):
             return None
         raise

@@ -46,7 +46,7 @@ class CatalogRun:
 
     @property
     def family(self) -> str:
-        return self.folder.path.parents[2 if self.search else 0].name
+        return self.folder.family
 
     @property
     def name(self) -> str:

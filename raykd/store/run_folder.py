@@ -14,7 +14,7 @@ from raykd.atomic import remove_leftovers, replacing
 from raykd.config.damage import damaged
 from raykd.on_disk import is_file
 from raykd.provenance import file_sha256
-from raykd.spec.stages import TEACHERS, Stage
+from raykd.spec.stages import TEACHERS, TRIALS, Stage
 from raykd.store.locked_folder import FileIn, LockedFolder
 from raykd.store.records import RunRecord
 
@@ -41,6 +41,28 @@ class RunFolder(LockedFolder[RunRecord]):
     tensorboard = FileIn("tensorboard")
     tags_path = FileIn("tags.json")  # TagsRecord; any process may replace it
     code = FileIn("code")  # copies of the user's files that the run executes, see training/run_sources.py
+
+    @property
+    def is_trial(self) -> bool:
+        """Whether it is <results>/<family>/<search>/trials/<number>, and not <results>/<family>/<run>."""
+        return self.path.parent.name == TRIALS  # no family may have this name
+
+    @property
+    def results(self) -> Path:
+        """The results folder that has the run."""
+        return self.path.parents[3 if self.is_trial else 1]
+
+    @property
+    def family(self) -> str:
+        """The name of the family's folder that has the run."""
+        return self.path.parents[2 if self.is_trial else 0].name
+
+    @property
+    def name(self) -> str:
+        """The run's name: that of its folder; of a trial '<family>/<search>/<number>'."""
+        if not self.is_trial:
+            return self.path.name
+        return f"{self.family}/{self.path.parents[1].name}/{self.path.name}"
 
     def usage(self, rank: int) -> Path:
         """Return the path of the UsageFile of worker `rank`."""

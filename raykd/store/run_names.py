@@ -66,8 +66,7 @@ def _names_of_runs(results: Path) -> Mapping[Path, tuple[str, ...]]:
     for path in sorted(record.parent for record in find(results, f"*/*/{_RECORD}")):
         names[path] = (path.name, f"{path.parent.name}/{path.name}")
     for path in sorted(record.parent for record in find(results, f"*/*/{TRIALS}/*/{_RECORD}")):
-        search = path.parents[1]
-        names[path] = (f"{search.parent.name}/{search.name}/{path.name}",)
+        names[path] = (RunFolder(path).name,)
     return {path: known for path, known in names.items() if not _is_hidden(path.relative_to(results))}
 
 

@@ -2,29 +2,36 @@
 
 ray_results/<family>/<run>/    see run_folder.py          ray_results/<family>/plan.json
 ray_results/teachers/<run>/    the teachers of all families
+
+Imports no torch.
 """
 
+import logging
 import os
-import uuid
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from filelock import FileLock
 
-from raykd.atomic import make_folder
+from raykd.atomic import make_folder, temporary_beside
 from raykd.config import to_dict
 from raykd.config.codec import write_record
 from raykd.errors import ConfigError
 from raykd.file_lock import holding, lock_at
+from raykd.mounts import LOCAL_LOCKS, mount_of
 from raykd.provenance import command_line
-from raykd.spec.plan import Plan, Run
 from raykd.spec.stages import Stage
-from raykd.store.records import PlanRecord, read_plan
+from raykd.store.records import CommandParts, PlanRecord, read_plan
 from raykd.store.results_folder import LOGIT_CACHES, PLAN_LOCK, PLAN_WAIT_S, require_writable
 from raykd.store.run_folder import RunFolder, Status
+
+if TYPE_CHECKING:  # it loads torch
+    from raykd.spec.plan import Plan, Run
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,13 +47,13 @@ class RunStore:
 
     @classmethod
     def of(cls, folder: RunFolder) -> Self:
-        """Return the store of a run's `folder`, which is <results>/<family>/<run>."""
-        return cls(folder.path.parents[1])
+        """Return the store of the run or trial in `folder`."""
+        return cls(folder.results)
 
-    def folder(self, run: Run) -> RunFolder:
+    def folder(self, run: "Run") -> RunFolder:
         return RunFolder(self.results / run.family / run.name)
 
-    def status(self, run: Run) -> Status:
+    def status(self, run: "Run") -> Status:
         """Return the status of `run`. Raises DamagedFile if its folder holds the run.json of another run."""
         return self.folder(run).status(run.fingerprint)
 
@@ -60,9 +67,18 @@ class RunStore:
     def make_folder(self) -> None:
         """Make the results folder and check that it has file locks, which keep two jobs from writing one run.
 
-        Raises ConfigError if either fails.
+        Raises ConfigError if either fails, and logs a warning if locks may exclude the processes of one node only.
         """
-        path = self.results / f".lock-{uuid.uuid4().hex[:12]}"
+        mount = mount_of(self.results)
+        if mount is not None and mount.has_local_locks:
+            raise ConfigError(
+                f"results folder '{self.results}' cannot be used: {mount.point} is Lustre with locks of one node only "
+                "(localflock), so that two jobs could write one run; name a folder on another filesystem with "
+                "--results, or ask the administrators to mount it with -o flock"
+            )
+        if mount is not None and mount.may_have_local_locks:
+            _log.warning("%s", LOCAL_LOCKS.format(folder=self.results, point=mount.point))
+        path = temporary_beside(self.results / "lock")
         try:
             self.results.mkdir(parents=True, exist_ok=True)
             with lock_at(path).acquire(timeout=0):
@@ -88,10 +104,11 @@ class RunStore:
     def _plan_lock(self) -> FileLock:
         return lock_at(self.results / PLAN_LOCK)
 
-    def write_plan(self, plan: Plan) -> set[str]:
+    def write_plan(self, plan: "Plan", command_parts: CommandParts | None = None) -> set[str]:
         """Write the runs of the family's report to <family>/plan.json. Stages that are not planned are kept.
 
-        Returns the names of the runs that this removes from the report.
+        command_parts: those of the command line, if it is one of raykd's. Returns the names of the runs that this
+        removes from the report.
         """
         path = self.results / plan.experiment.family / "plan.json"
         planned: dict[Stage, tuple[str, ...]] = {stage: tuple(names) for stage, names in plan.stages.items() if names}
@@ -108,6 +125,7 @@ class RunStore:
                 comparison,
                 to_dict(plan.experiment, results_only=True),
                 command_line(),
+                command_parts,
             )
             write_record(path, after)
         return before.names - after.names

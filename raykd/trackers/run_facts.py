@@ -37,7 +37,7 @@ def tracked_run(record: RunRecord, name: str, kind: str, group: str) -> TrackedR
 
 def epochs_of(history: Sequence[Mapping[str, Any]]) -> list[Epoch]:
     """Return the epochs in the rows of history.parquet."""
-    best = accumulate((row["val_top1"] for row in history), max)
+    best = accumulate((row["val_top1"] for row in history), max)  # NaN without validation images
     return [
         Epoch(int(row["epoch"]), row["seconds"], scalars_of(row, best_val_top1))
         for row, best_val_top1 in zip(history, best, strict=True)
@@ -55,7 +55,7 @@ def results_of(record: RunRecord, folder: RunFolder, has_epochs: bool) -> dict[s
     """Return the results of a finished run: its best epoch, and the metrics of the test split once they are known."""
     test = read_record(Metrics, folder.test)
     results = {f"test/{name}": value for name, value in test.numbers.items()} if test else {}
-    if record.best is not None and not has_epochs:  # imported weights
+    if record.best is not None and record.best.val_top1 is not None and not has_epochs:  # imported weights
         results[BEST] = record.best.val_top1
     if record.best is not None and record.best.epoch is not None:
         results["best_epoch"] = record.best.epoch

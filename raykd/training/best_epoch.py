@@ -1,8 +1,11 @@
-"""Choose the epoch whose weights a run keeps as its best: the highest validation top-1, the earlier of equal ones.
+"""Choose the epoch whose weights a run keeps, by `Recipe.keep`.
+
+    best   the highest validation top-1, the earlier of equal ones
+    last   the last epoch, whatever its validation top-1; also for runs without validation images
 
 With a `patience`, a run ends after that many epochs without a new best one (`why_stopped`).
 
-The test split chooses nothing. loop.py calls `keep_if_best` after each epoch, and final_evaluation.py evaluates these
+The test split chooses nothing. loop.py calls `keep_weights` after each epoch, and final_evaluation.py evaluates these
 weights.
 """
 
@@ -13,18 +16,25 @@ from raykd.spec.recipe import Recipe
 from raykd.training.training_step import TrainState
 
 
-def keep_if_best(training: TrainState, epoch: int, val_top1: float) -> None:
-    """Copy the student's weights to `training.best` if `val_top1`, in percent, is the highest so far."""
+def keep_weights(training: TrainState, epoch: int, val_top1: float) -> None:
+    """Copy the student's weights to `training.best` if the run keeps this epoch of those so far.
+
+    val_top1: in percent; NaN without validation images.
+    """
     progress = training.progress
-    if val_top1 > progress.best_val_top1:
+    if training.run.recipe.keep == "last" or val_top1 > progress.best_val_top1:
         progress.best_epoch, progress.best_val_top1 = epoch, val_top1
         weights = training.objective.student.network.state_dict()
         training.best = {name: tensor.detach().clone() for name, tensor in weights.items()}
 
 
-def best_row(history: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
-    """Return the row of the best epoch, by the same rule. Rows are in the order of epochs; a repeated one is equal."""
-    return max(history, key=lambda row: row["val_top1"])  # the first of equal ones
+def kept_row(recipe: Recipe, history: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
+    """Return the row of the epoch that is kept, by the same rule.
+
+    history: rows in the order of epochs; a repeated one is equal.
+    """
+    # max returns the first of equal ones.
+    return history[-1] if recipe.keep == "last" else max(history, key=lambda row: row["val_top1"])
 
 
 def why_stopped(recipe: Recipe, history: Sequence[Mapping[str, float]]) -> str:
@@ -34,7 +44,7 @@ def why_stopped(recipe: Recipe, history: Sequence[Mapping[str, float]]) -> str:
     """
     if recipe.patience is None or not history or _num_trained(history) >= recipe.epochs:
         return ""
-    best = best_row(history)
+    best = kept_row(recipe, history)  # a patience requires keep = best
     if history[-1]["epoch"] - best["epoch"] < recipe.patience:
         return ""
     return (

@@ -11,6 +11,7 @@ from raykd.spec.callback import Callback, RunInfo, RunOutcome
 from raykd.spec.plan import Run
 from raykd.spec.set_paths import settings_of
 from raykd.store.run_folder import RunFolder
+from raykd.training.checkpoint import progress_of
 from raykd.training.hooks import EpochReport
 
 
@@ -24,7 +25,13 @@ class RunCallbacks:
         self._best: tuple[int | None, float | None] = (None, None)  # epoch and validation top-1
 
     def start(self) -> None:
+        """Call `on_run_start`. A run that resumes has its best epoch in the checkpoint."""
+        if not self._callbacks:
+            return
         run = self._run
+        progress = progress_of(self._folder.checkpoint, run.fingerprint)
+        if progress is not None and progress.best_epoch >= 0:
+            self._best = progress.best_epoch, progress.best_val_top1
         info = RunInfo(run.name, run.family, run.stage, run.seed, self._folder.path)
         self._call("on_run_start", info, settings_of(to_dict(run), run.stage))
 

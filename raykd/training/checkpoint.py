@@ -33,7 +33,8 @@ from raykd.training.optimizer_state import pack_state, unpack_state
 class Progress:
     """The progress of a run: `step` steps of `epoch` are done, with the epoch's `sums` of loss terms so far.
 
-    run: its fingerprint. seconds: training time over all resumes. best_val_top1: in percent, -1 before the first epoch.
+    run: its fingerprint. seconds: training time over all resumes. best_epoch, best_val_top1: of the epoch that is kept
+    (best_epoch.py); the latter is in percent, -1 before the first epoch, and NaN without validation images.
     waited_s: the part of the finished epochs' time in which steps waited for images on disk.
     peak_memory_bytes: the maximum over all resumes; 0 if unknown.
     loss_scale: the state of the loss scaler of a run in fp16 (loss_scale.py).
@@ -108,6 +109,21 @@ def read_checkpoint(path: Path, run: str = "") -> Checkpoint | None:
             raise _other_run_error(path)
         return checkpoint
     raise RunFailed(f"checkpoint '{path}' is damaged ({why}); remove it to train from the start")
+
+
+def progress_of(path: Path, run: str) -> Progress | None:
+    """Return the progress in the checkpoint of the run with the fingerprint `run`. It reads no tensor.
+
+    None if there is none that can be read: `read_checkpoint`, which the training calls, raises the reason.
+    """
+    if not is_file(path):
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            progress = Progress(**json.loads(file.metadata()["progress"]))
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError):
+        return None
+    return progress if progress.run == run else None
 
 
 def set_run_of_checkpoint(path: Path, run: str) -> None:

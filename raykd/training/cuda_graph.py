@@ -3,7 +3,7 @@
 A training step of a ResNet-8 with batch size 128 has about 160 operations, mostly kernels of a few microseconds. Python
 takes several times as long to launch them as a large GPU takes to execute them. One call launches them all as a graph,
 from the batch's views to the optimizer. This requires every input of a step to stay at a fixed address on the device:
-the epoch's order, learning rates, weights of loss terms, sums, and the step's number.
+the epoch's order, learning rates, weights of loss terms, progress, sums, and the step's number.
 
 In tests `DeviceSteps` also runs on a CPU, without a capture, and its results are bit-identical to `EagerSteps`.
 """
@@ -19,7 +19,7 @@ from raykd.data.loader import Batch, EpochOrder
 from raykd.errors import RejectedConfiguration, reason_of
 from raykd.training.failure import CaptureFailed
 from raykd.training.host_state import changes, host_state
-from raykd.training.optim import learning_rate, set_learning_rate
+from raykd.training.optim import learning_rate, lr_scale, set_learning_rate
 from raykd.training.sums import EpochSums
 from raykd.training.training_step import TrainState
 
@@ -36,6 +36,12 @@ def _new_sums(training: TrainState, weights: dict[str, float]) -> EpochSums:
 
 def _rate(training: TrainState, epoch: int, step: int) -> float:
     return learning_rate(training.run.recipe, epoch, step, training.loader.steps_per_epoch)
+
+
+def _progress(training: TrainState, epoch: int, step: int) -> float:
+    """Return the share of the run's steps that are done before a step."""
+    num_steps = training.loader.steps_per_epoch
+    return (epoch * num_steps + step) / (training.run.recipe.epochs * num_steps)
 
 
 @cache
@@ -65,7 +71,9 @@ class EagerSteps:
         """Run the next step, number `step` of the epoch."""
         training = self._training
         set_learning_rate(training.optimizer, _rate(training, self._epoch, step))
-        self.sums.add(training.step(next(self._batches), self._weights), step)
+        share = _progress(training, self._epoch, step)
+        progress = torch.full((), share, dtype=torch.float32, device=training.compute.device)
+        self.sums.add(training.step(next(self._batches), self._weights, progress), step)
 
 
 class DeviceSteps:
@@ -88,10 +96,15 @@ class DeviceSteps:
         self._step = torch.zeros(1, dtype=torch.int64, device=device)
         # Fused GPU kernels read a float32 learning rate; on a CPU float64 keeps all bits of Python's float.
         dtype = torch.float32 if self._captures else torch.float64
-        self._rates = torch.zeros(training.loader.steps_per_epoch, dtype=dtype, device=device)
-        self._rate = torch.zeros((), dtype=dtype, device=device)
-        for group in training.optimizer.param_groups:
-            group["lr"] = self._rate
+        groups = training.optimizer.param_groups
+        self._lr_scales = list(dict.fromkeys(map(lr_scale, groups)))
+        # Progress and learning rates: of all steps of the epoch, and of this one. Together they take one kernel.
+        self._schedule = torch.zeros(
+            1 + len(self._lr_scales), training.loader.steps_per_epoch, dtype=dtype, device=device
+        )
+        self._now = torch.zeros(1 + len(self._lr_scales), 1, dtype=dtype, device=device)
+        for group in groups:
+            group["lr"] = self._now[1 + self._lr_scales.index(lr_scale(group)), 0]
         self._order: EpochOrder | None = None
         self._names: tuple[str, ...] = ()
 
@@ -106,8 +119,10 @@ class DeviceSteps:
             self._names, self._graph, self._num_steps, self._changed = tuple(weights), None, 0, []
             self._weights = torch.zeros(len(weights), device=training.compute.device)
             self.sums = _new_sums(training, weights)
-        rates = [_rate(training, epoch, step) for step in range(training.loader.steps_per_epoch)]
-        self._rates.copy_(torch.tensor(rates, dtype=self._rates.dtype))
+        steps = range(training.loader.steps_per_epoch)
+        progress, rates = ([of(training, epoch, step) for step in steps] for of in (_progress, _rate))
+        schedule = [progress, *([rate * scale for rate in rates] for scale in self._lr_scales)]
+        self._schedule.copy_(torch.tensor(schedule, dtype=self._schedule.dtype))
         self._weights.copy_(torch.tensor([*weights.values()]))
         self._step.fill_(first_step)
         self.sums.clear()
@@ -130,9 +145,10 @@ class DeviceSteps:
         """Launch the kernels of a step, which the graph records."""
         training, order = self._training, self._order
         assert order is not None
-        torch.index_select(self._rates, 0, self._step, out=self._rate.view(1))
+        torch.index_select(self._schedule, 1, self._step, out=self._now)
         batch = training.loader.batch(order, training.loader.positions_on_device(self._step))
-        terms = training.step(batch, dict(zip(self._names, self._weights.unbind(), strict=True)))
+        weights = dict(zip(self._names, self._weights.unbind(), strict=True))
+        terms = training.step(batch, weights, self._now[0, 0].float())
         self.sums.add(terms, self._step)
         self._step += 1
 

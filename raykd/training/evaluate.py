@@ -51,10 +51,12 @@ def predictions(
             return tuple(model(images).logits for model in models)
 
     modes = [model.training for model in models]
-    for model in models:
-        model.eval()
-    with float32_heads(*models):
-        for part, logits in batches_that_fit(models[0], len(split), EVALUATION_BATCH[compute.device.type], predict):
-            yield split.labels[part].to(compute.device), logits
-    for model, mode in zip(models, modes, strict=True):
-        model.train(mode)
+    try:
+        for model in models:
+            model.eval()
+        with float32_heads(*models):
+            for part, logits in batches_that_fit(models[0], len(split), EVALUATION_BATCH[compute.device.type], predict):
+                yield split.labels[part].to(compute.device), logits
+    finally:
+        for model, mode in zip(models, modes, strict=True):
+            model.train(mode)

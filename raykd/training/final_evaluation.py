@@ -1,8 +1,9 @@
-"""Evaluate the best weights of a finished run on the validation and test split, once, and record the model's costs.
+"""Evaluate the kept weights of a finished run on the validation and test split, once, and record the model's costs.
 
-val.json  test.json   metrics of the best weights, see metrics.py        costs.json   see costs.py
+val.json  test.json   metrics of the kept weights, see metrics.py        costs.json   see costs.py
 
-The best epoch was chosen on the validation split during training (best_epoch.py); the test split chooses nothing.
+The epoch was chosen during training (best_epoch.py); the test split chooses nothing. Without validation images there is
+no val.json.
 test.json is written last. If it exists and belongs to the weights in run.json, the run is not evaluated again and the
 test split is not read. Remove it to evaluate the run again.
 """
@@ -63,7 +64,8 @@ def evaluate_on_test(run: Run, folder: RunFolder, dataset: Dataset, compute: Com
             probe_penalty=None if probe is None else probe.penalty,
         )
 
-    write_record(folder.val, metrics(validation_of(run.data, dataset, compute.device)))
+    if run.data.val_images:
+        write_record(folder.val, metrics(validation_of(run.data, dataset, compute.device)))
     costs = model_costs(folder.path.parent, run.model, model, images_of(dataset), compute, shares_gpu)
     write_record(folder.costs, costs)
     write_record(folder.test, metrics(dataset.test))

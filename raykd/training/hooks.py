@@ -12,6 +12,7 @@ CHECKPOINT_EVERY_S = 60.0  # the most work that an interruption can lose; an epo
 class EpochReport:
     """One epoch of one run. top1 is in percent; seconds is the training time over all resumes.
 
+    val_top1, val_loss: NaN without validation images. best_val_top1: of the epoch that the run keeps so far.
     terms: mean unweighted loss terms and the loss. data_wait: the fraction of the steps' time in which training waited
     for images on disk, None for images in memory. compute: a description of precision, device, teacher and step.
     """

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from raykd.errors import RunFailed
+from raykd.errors import OutOfMemory
 
 Value = TypeVar("Value")
 
@@ -26,7 +26,7 @@ def with_largest_batch_size(network: nn.Module, max_size: int, attempt: Callable
 
     attempt: passes at most `size` images through `network`; it is called again after an out-of-memory error.
 
-    Raises RunFailed if not even one image fits.
+    Raises OutOfMemory if not even one image fits.
     """
     while True:
         size = min(max_size, _limits.get(network, max_size))
@@ -34,7 +34,7 @@ def with_largest_batch_size(network: nn.Module, max_size: int, attempt: Callable
             return attempt(size)
         except torch.OutOfMemoryError as error:
             if size == 1:
-                raise RunFailed(
+                raise OutOfMemory(
                     "out of memory for a single image: use a GPU with more memory, a smaller model or a smaller "
                     "data.image_size"
                 ) from error
@@ -51,7 +51,7 @@ def batches_that_fit(
     run_part: passes one part through `network`. After an out-of-memory error it is called again for a smaller part that
     begins at the same image.
 
-    Raises RunFailed if not even one image fits.
+    Raises OutOfMemory if not even one image fits.
     """
     start = 0
 

@@ -9,7 +9,7 @@ result is bit-identical to that of an uninterrupted one. The loop does not depen
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from math import isfinite, nan
@@ -17,25 +17,25 @@ from math import isfinite, nan
 import torch
 
 from raykd.data.types import Dataset
-from raykd.errors import Interrupted, RaykdError, RunDiverged, RunFailed
+from raykd.errors import Interrupted, RunDiverged, RunFailed
 from raykd.spec.plan import Run
 from raykd.store.records import Best
 from raykd.store.run_folder import RunFolder
 from raykd.training.agreement import Agreement
-from raykd.training.best_epoch import keep_if_best, why_stopped
+from raykd.training.best_epoch import keep_weights, why_stopped
 from raykd.training.checkpoint import read_checkpoint, save_checkpoint
 from raykd.training.compute import configure_process
 from raykd.training.cuda_graph import Steps, make_steps
 from raykd.training.determinism import cpu_threads, generator_of, step_seeds
 from raykd.training.evaluate import Evaluation, evaluate
-from raykd.training.failure import classify_failure, rejecting_configuration
+from raykd.training.failure import explaining_step, rejecting_configuration
 from raykd.training.group import SINGLE_WORKER, Group, per_worker_parts
 from raykd.training.hooks import NO_HOOKS, EpochReport, Hooks
 from raykd.training.loss_scale import require_scale
 from raykd.training.memory import peak_bytes, reset_peak
 from raykd.training.optim import learning_rate
 from raykd.training.probe import evaluate_neighbors
-from raykd.training.run_record import finish_run, require_same_data, start_run
+from raykd.training.run_record import finish_run, recording_failure, require_same_data, start_run
 from raykd.training.teacher.imported import import_teacher
 from raykd.training.teacher.sources import Teacher, no_teacher
 from raykd.training.training_step import TrainState, make_train_state
@@ -57,15 +57,16 @@ def fit(
     group: the workers that share its batches. All call this with their hooks; the first one's `should_stop` decides.
     If one of several raises anything but Interrupted, the others wait for it and must be ended.
 
-    Raises ConfigError if `dataset` is not the run's; RunFailed for NaN, for a folder that another process has locked,
-    and for a teacher that changed since the run started; Interrupted if `should_stop` returned true.
+    Raises ConfigError if `dataset` is not the run's; RunDiverged for NaN; OutOfMemory, with a remedy, when a step does
+    not fit on the GPU; RunFailed for a folder that another process has locked, and for a teacher that changed since the
+    run started; Interrupted if `should_stop` returned true.
     """
     require_same_data(run.name, run.data_identity, dataset)
     with folder.lock(WRITER_WAIT_S) if group.is_first else nullcontext():
         if group.on_first(lambda: folder.status() == "done"):
             return
         compute = group.on_first(lambda: start_run(run, folder, device, dataset, teacher, group))
-        with _recorded(folder, group) if group.is_first else nullcontext(), cpu_threads(compute.threads):
+        with recording_failure(folder, group), explaining_step(run), cpu_threads(compute.threads):
             configure_process(device)
             if run.imported is None:
                 _require_one_teacher(teacher, group)
@@ -87,13 +88,14 @@ def _require_one_teacher(teacher: Teacher, group: Group) -> None:
 
 
 def _train(training: TrainState, dataset: Dataset, folder: RunFolder, hooks: Hooks) -> None:
-    """Train a run to its end and save its best weights."""
+    """Train a run to its end and save the weights of the epoch that it keeps."""
     has_peak = reset_peak(training.compute.device)
     for report in train_epochs(training, folder, hooks):
         hooks.on_epoch(report)
     if training.group.is_first:
         progress = training.progress
-        best = Best(progress.best_epoch, progress.best_val_top1)
+        val_top1 = progress.best_val_top1 if training.run.data.val_images else None
+        best = Best(progress.best_epoch, val_top1)
         peak = (progress.peak_memory_bytes or None) if has_peak else None
         stopped_early = why_stopped(training.run.recipe, progress.history) or None
         is_on_disk, seconds = training.loader.renderer.is_on_host, max(progress.seconds, 1e-9)
@@ -170,13 +172,13 @@ def _run_steps(
 def _finish_epoch(
     training: TrainState, epoch: int, means: dict[str, float], speed: _Speed, saver: "_Checkpointer"
 ) -> EpochReport:
-    """Validate, keep the weights of the best epoch, append to the history, and move on to the next epoch."""
+    """Validate, keep the weights by `Recipe.keep`, append to the history, and move on to the next epoch."""
     recipe, progress, num_steps = training.run.recipe, training.progress, training.loader.steps_per_epoch
     with training.averaged_weights():
         val = _validate(training, epoch)
         # Before on_epoch: a user's callback may reset the peak.
         progress.peak_memory_bytes = max(progress.peak_memory_bytes, peak_bytes(training.compute.device) or 0)
-        keep_if_best(training, epoch, val.top1)
+        keep_weights(training, epoch, val.top1)
     train_top1 = means.pop("top1", nan)  # without a classifier
     saver.count_seconds()
     progress.epoch, progress.step, progress.sums = epoch + 1, 0, None
@@ -200,9 +202,16 @@ def _finish_epoch(
 
 
 def _validate(training: TrainState, epoch: int) -> Evaluation:
-    """Evaluate on the validation split. Raises RunDiverged if the epoch's last update made the weights invalid."""
+    """Evaluate on the validation split. Raises RunDiverged if the epoch's last update made the weights invalid.
+
+    Without validation images, the weights themselves are checked, and the result is NaN.
+    """
     student = training.objective.student
     training.group.copy_buffers(student)
+    if not training.run.data.val_images:
+        if not all(bool(tensor.isfinite().all()) for tensor in student.state_dict().values()):
+            raise RunDiverged(f"weights became NaN or infinite after epoch {epoch}; lower the learning rate")
+        return Evaluation(nan, nan, 0)
     if training.bank is None:
         val = evaluate(student, training.val, training.compute, training.group)
     else:
@@ -238,21 +247,3 @@ class _Checkpointer:
                 self._folder.write_history(progress.history)
             save_checkpoint(self._folder.checkpoint, training.objective, training.optimizer, training.best, progress)
         self._saved = time.monotonic()
-
-
-@contextmanager
-def _recorded(folder: RunFolder, group: Group) -> Iterator[None]:
-    """Record a failure in run.json. An interrupted run keeps the status 'running'.
-
-    So does a run of several workers after an unknown error, since the loss of a worker looks like one.
-    """
-    try:
-        yield
-    except Interrupted:
-        raise
-    except Exception as error:
-        if group.size > 1 and not isinstance(error, RaykdError):
-            raise
-        with suppress(OSError):  # on a full disk; `error` is raised anyway
-            folder.update(status="failed", reason=f"{error}" or type(error).__name__, failure=classify_failure(error))
-        raise

@@ -11,7 +11,7 @@ from raykd.methods import Method
 from raykd.outputs import Outputs, Targets
 from raykd.spec.plan import Run, train_val_indices
 from raykd.training.adapters import required_outputs
-from raykd.training.objective import STANDARD_TERMS
+from raykd.training.objective import STANDARD_TERMS, memories_of
 
 NUM_IMAGES = 8  # one batch if it is smaller; more than two images, since terms may compare images
 
@@ -23,48 +23,72 @@ def require_valid_terms(
 
     labels: int64 [N], of the data set's training split. student, teacher: outputs of a few images, on the CPU.
     """
-    method, indices = run.method, train_val_indices(run.data, labels)[0][: min(NUM_IMAGES, run.recipe.batch_size)]
-    num_images, targets = len(indices), Targets(labels[indices], indices)
+    method, train = run.method, train_val_indices(run.data, labels)[0]
+    index = train[: min(NUM_IMAGES, run.recipe.batch_size)]
 
     def extend(tensor: Tensor) -> Tensor:
-        """Return outputs for `num_images` without another forward pass: repeated, times factors in [0.5, 1.5)."""
-        repeated = tensor[torch.arange(num_images) % len(tensor)]
+        """Return outputs for all of `index` without another forward pass: repeated, times factors in [0.5, 1.5)."""
+        repeated = tensor[torch.arange(len(index)) % len(tensor)]
         return repeated * (0.5 + torch.rand_like(repeated))
 
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        student, teacher = student.map(extend), required_outputs(method, teacher.map(extend))
+    student = student.map(lambda tensor: tensor.detach().clone().requires_grad_())
+    num_steps = run.recipe.epochs * (len(train) // run.recipe.batch_size)
+    for step, when in ((0, ""), (num_steps - 1, " in the last step")):
+        targets = Targets(labels[index], index, progress=torch.tensor(step / num_steps))
+        _require_valid_pass(run, student, teacher, targets, adapter, when)
+
+
+def _require_valid_pass(
+    run: Run, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None, when: str
+) -> None:
+    """Raise ConfigError if the terms, their gradients or memories fail for a batch. when: for messages."""
+    method = run.method
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(0)
-        student, teacher = student.map(extend), teacher.map(extend)
-        student = student.map(lambda tensor: tensor.detach().clone().requires_grad_())
-        terms = _terms_of(method, student, required_outputs(method, teacher), targets, adapter)
-    subject = f"method = {method.title()}: terms()"
+        terms = _terms_of(method, student, teacher, targets, adapter, when)
+    subject = f"method = {method.title()}: terms(){when}"
     if not isinstance(terms, Mapping):
         raise ConfigError(f"{subject} returns {shown(terms)}; it must return a dict from names to tensors")
     for name, term in terms.items():
-        if problem := _problem_of(name, term, num_images):
+        if problem := _problem_of(name, term, len(targets.labels)):
             raise ConfigError(f"{subject} returns '{name}'{problem}")
     _require_weighted_terms(method, run.recipe.epochs, set(terms))
     if not any(term.requires_grad for term in terms.values()):
         raise ConfigError(f"{subject} returns no term that depends on the student, so nothing would be distilled")
-    _require_finite_gradient(method, student, terms)
+    _require_finite_gradient(method, student, terms, when)
+    _require_memories(method, adapter)
 
 
-def _require_finite_gradient(method: Method, student: Outputs, terms: Mapping[str, Tensor]) -> None:
-    """Raise ConfigError if a term's gradient is NaN or infinite, which would end the run in its first step."""
+def _require_memories(method: Method, adapter: nn.Module | None) -> None:
+    """Raise ConfigError if a memory in `adapter` cannot store the outputs of the pass."""
+    with torch.random.fork_rng(devices=[]):
+        for memory in memories_of(adapter):
+            with method.errors_of(f"remember() of {type(memory).__name__} in its adapter"):
+                memory.remember(lambda tensor: tensor[None])
+
+
+def _require_finite_gradient(method: Method, student: Outputs, terms: Mapping[str, Tensor], when: str) -> None:
+    """Raise ConfigError if a term's gradient is NaN or infinite, which would end the run."""
     outputs = [student.logits, student.embedding, *student.features, *student.heads]
     inputs = [tensor for tensor in outputs if tensor is not None]
     for name, term in terms.items():
         if not term.requires_grad:
             continue
-        with method.errors_of(f"the gradient of its term '{name}'"):
+        part = f"the gradient of its term '{name}'{when}"
+        with method.errors_of(part):
             gradients = torch.autograd.grad(term, inputs, retain_graph=True, allow_unused=True)
         if not all(bool(gradient.isfinite().all()) for gradient in gradients if gradient is not None):
             raise ConfigError(
-                f"method = {method.title()}: the gradient of its term '{name}' is NaN or infinite; keep roots, "
-                "logarithms and divisors away from 0"
+                f"method = {method.title()}: {part} is NaN or infinite; keep roots, logarithms and divisors away from 0"
             )
 
 
-def _terms_of(method: Method, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None) -> Any:
+def _terms_of(
+    method: Method, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None, when: str
+) -> Any:
     shape = tuple(student.logits.shape)
     with method.errors_of("its supervised_logits()"):
         logits: Any = method.supervised_logits(student)
@@ -73,7 +97,7 @@ def _terms_of(method: Method, student: Outputs, teacher: Outputs, targets: Targe
         raise ConfigError(
             f"method = {method.title()}: supervised_logits() returns shape {actual}; it must return logits {shape}"
         )
-    with method.errors_of("its terms()"):
+    with method.errors_of(f"its terms(){when}", method.received_outputs):
         return method.terms(student, teacher, targets, adapter)
 
 

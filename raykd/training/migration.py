@@ -27,7 +27,7 @@ from raykd.file_lock import is_locked, lock_at
 from raykd.on_disk import find, is_file, is_folder, is_there
 from raykd.provenance import teacher_digest
 from raykd.spec.plan import Run
-from raykd.spec.stages import TEACHERS, TRIALS
+from raykd.spec.stages import TEACHERS
 from raykd.store.migration import JOURNAL, SET_ASIDE, MigrationRecord, Move
 from raykd.store.records import PlanRecord, RunRecord, UsageFile
 from raykd.store.results_folder import is_in_use
@@ -48,7 +48,7 @@ class OldRun:
 
     @property
     def is_trial(self) -> bool:
-        return self.folder.path.parent.name == TRIALS
+        return self.folder.is_trial
 
 
 def plan_migration(results: Path) -> MigrationRecord:

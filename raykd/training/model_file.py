@@ -130,7 +130,8 @@ def _require_valid(header: Header) -> None:
     if trained_on is not None:
         parts = (trained_on.train_images, trained_on.student_images)
         required["trained_on"] = (
-            all(_is_count(count, 1) for count in (trained_on.num_images, trained_on.val_images))
+            _is_count(trained_on.num_images, 1)
+            and _is_count(trained_on.val_images, 0)
             and all(part is None or _is_count(part, 1) for part in parts)
             and _is_count(trained_on.split_seed, 0)
             and trained_on.val_images < trained_on.num_images

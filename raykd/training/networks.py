@@ -10,13 +10,15 @@ from raykd.data.types import Dataset
 from raykd.errors import ConfigError, plural
 from raykd.methods import Method
 from raykd.methods.feature_method import require_feature_maps
+from raykd.methods.method import Need
 from raykd.models import num_parameters
-from raykd.models.submodules import NUM_LISTED, HookedModel, describe_candidates
+from raykd.models.submodules import NUM_LISTED, HookedModel, SubmoduleModel, describe_candidates
 from raykd.outputs import Outputs, Targets
 from raykd.spec.plan import Run, train_val_indices
 from raykd.training.adapters import NUM_SHOWN, evaluation_outputs, make_adapter, required_outputs
 from raykd.training.method_check import require_valid_terms
 from raykd.training.model_file import images_of
+from raykd.training.optim import groups_of_adapter, require_no_optimizer
 from raykd.training.sync_batch_norm import require_synchronizable
 from raykd.training.teacher.imported import load_imported_teacher
 from raykd.training.training_step import make_model
@@ -66,12 +68,13 @@ class Networks:
         """
         method, num_images = run.method, max(run.method.min_batch_size, NUM_SHOWN)
         model = make_model(run, self._dataset).eval()
-        model.request({*method.needs, "embedding"})
+        model.request({*method.read_of_student, "embedding"})
         labels = self._dataset.train.labels[:num_images]
         repeated = required_outputs(method, teacher).map(lambda tensor: tensor[torch.arange(num_images) % len(tensor)])
         with torch.enable_grad():
             outputs = model(self._dataset.train.images[:num_images])
-            terms = method.terms(outputs, repeated, Targets(labels, torch.arange(num_images)), adapter)
+            targets = Targets(labels, torch.arange(num_images), progress=torch.zeros(()))
+            terms = method.terms(outputs, repeated, targets, adapter)
             loss = torch.stack([weight * terms[name] for name, weight in method.weights(0).items() if name in terms])
         weights = {name: weight for name, weight in model.network.named_parameters() if weight.requires_grad}
         gradients = torch.autograd.grad(loss.sum(), [*weights.values()], allow_unused=True)
@@ -117,31 +120,41 @@ class Networks:
         student, teacher, adapter = self._inputs_of_terms(run)
         if adapter is not None:
             index = train_val_indices(run.data, self._dataset.train.labels)[0][:1]
-            targets = Targets(self._dataset.train.labels[index], index)
+            targets = Targets(self._dataset.train.labels[index], index, progress=torch.zeros(()))
             student, teacher = (outputs.map(lambda tensor: tensor[:1]) for outputs in (student, teacher))
             run.method.terms(student, teacher, targets, adapter)
 
     def _inputs_of_terms(self, run: Run) -> tuple[Outputs, Outputs, nn.Module | None]:
         """Return outputs of student and teacher, and the method's adapter or None. Raises ConfigError if one fails."""
         assert run.teacher is not None
-        with_features = "features" in run.method.needs
-        student, teacher = (self.outputs_of(model, with_features) for model in (run, run.teacher))
-        for model, outputs in ((run, student), (run.teacher, teacher)):
-            self._require_named_submodules(run.method, model, outputs)
-        if with_features:
-            require_feature_maps(run.method, student=student, teacher=teacher)
+        student = self._outputs_for(run.method, run, run.method.read_of_student)
+        teacher = self._outputs_for(run.method, run.teacher, run.method.needs)
         if type(run.method).adapter is Method.adapter:
             return student, teacher, None
-        detail = f"it receives the teacher's outputs in `needs`: {', '.join(sorted(run.method.needs))}"
-        with run.method.errors_of(f"its adapter ({detail})"):
-            return student, teacher, make_adapter(run, self._dataset.train.labels, student, teacher)
+        with run.method.errors_of("its adapter", run.method.received_outputs):
+            adapter = make_adapter(run, self._dataset.train.labels, student, teacher)
+        require_no_optimizer(run.method, adapter)
+        groups_of_adapter(run.method, adapter, run.recipe.optimizer)
+        return student, teacher, adapter
 
-    def _require_named_submodules(self, method: Method, run: Run, outputs: Outputs) -> None:
-        """Raise ConfigError if the method needs outputs of a plain network that the user can name and has not named."""
+    def _outputs_for(self, method: Method, run: Run, needs: frozenset[Need]) -> Outputs:
+        """Return the outputs of the network of `run`, of which `method` reads `needs`.
+
+        Raises ConfigError if the network cannot return them.
+        """
+        outputs = self.outputs_of(run, "features" in needs)
+        self._require_named_submodules(method, run, needs, outputs)
+        if "features" in needs:
+            require_feature_maps(method, **{run.role: outputs})
+        is_plain = isinstance(run.model, SubmoduleModel) and run.model.classifier  # returns nothing else unasked
+        return outputs if needs - {"logits"} or not is_plain else outputs._replace(embedding=None)
+
+    def _require_named_submodules(self, method: Method, run: Run, needs: frozenset[Need], outputs: Outputs) -> None:
+        """Raise ConfigError if `needs` has outputs of a plain network that the user can name and has not named."""
         lacks = {"embedding": outputs.embedding is None, "features": not outputs.features}
         need: Literal["embedding", "features"]
         for need in ("embedding", "features"):
-            model = make_model(run, self._dataset) if need in method.needs and lacks[need] else None
+            model = make_model(run, self._dataset) if need in needs and lacks[need] else None
             if isinstance(model, HookedModel):
                 names = describe_candidates(model.network, model.input_size or self._dataset.image_size, need)
                 output, field = OUTPUT_DESCRIPTIONS[need], f"{run.role}.model.{need}"

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raykd.errors import ConfigError
-from raykd.methods import Method
+from raykd.methods import Memory, Method
 from raykd.models import ImageModel
 from raykd.outputs import Mixed, Outputs, Targets
 from raykd.training.group import Group
@@ -45,6 +45,7 @@ class Objective(nn.Module):
         super().__init__()
         self.student = student
         self.adapter = adapter
+        self.memories = memories_of(adapter)
         self.method = method
         self.label_smoothing = label_smoothing
         self.group = group
@@ -79,7 +80,7 @@ class Objective(nn.Module):
         if self.method.relates_images and self.group.size > 1:
             student, teacher = (self.method.used(outputs).map(self.gather) for outputs in (student, teacher))
             mixed = targets.mixed and Mixed(*map(self.gather, targets.mixed))
-            targets = Targets(self.gather(targets.labels), self.gather(targets.index), mixed)
+            targets = Targets(self.gather(targets.labels), self.gather(targets.index), mixed, targets.progress)
         return self.method.terms(student, teacher, targets, self.adapter)
 
     def _cross_entropy(self, logits: Tensor, targets: Targets) -> Tensor:
@@ -98,3 +99,8 @@ class Objective(nn.Module):
         """Return the weighted cross-entropy of each image, [B]."""
         losses = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing, reduction="none")
         return losses if self.class_weights is None else self.class_weights[labels] * losses
+
+
+def memories_of(adapter: nn.Module | None) -> list[Memory]:
+    """Return the memories among the modules of `adapter`, itself included."""
+    return [module for module in adapter.modules() if isinstance(module, Memory)] if adapter is not None else []

@@ -18,7 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_SET_BY_RAYKD = ("params", "lr", "weight_decay")  # values of a group, set when it is created or before each step
+_SET_BY_RAYKD = (
+    "params",
+    "lr",
+    "lr_scale",
+    "weight_decay",
+)  # values of a group, set when it is created or before each step
 _GROUPS = "groups/"  # beginning of the names of a group's tensors; no parameter's name has a slash
 
 

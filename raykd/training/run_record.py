@@ -1,8 +1,10 @@
-"""Write run.json at the start and at the end of a run, and read the run back from it."""
+"""Write run.json at the start and at the end of a run, and when it fails, and read the run back from it."""
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -10,7 +12,7 @@ from torch import Tensor
 from raykd.config import from_dict, to_dict
 from raykd.config.damage import damaged
 from raykd.data.types import Dataset
-from raykd.errors import ConfigError, RunFailed
+from raykd.errors import ConfigError, Failure, Interrupted, RunFailed
 from raykd.methods import CrossEntropy
 from raykd.models import ImageModel
 from raykd.on_disk import is_file
@@ -19,7 +21,7 @@ from raykd.spec.plan import Run
 from raykd.store.records import Best, ComputeRecord, RunRecord, TopClasses
 from raykd.store.run_folder import RunFolder, now
 from raykd.training.compute import Compute, choose_compute, gpu_name, require_precision, why_not_graph
-from raykd.training.failure import rejecting_configuration
+from raykd.training.failure import classify_failure, is_cause, rejecting_configuration
 from raykd.training.group import Group
 from raykd.training.model_file import Header, header_of, save_model
 from raykd.training.run_sources import load_network_classes, save_sources
@@ -179,3 +181,31 @@ def finish_run(
         weights_sha256=file_sha256(folder.best),
         history_sha256=file_sha256(folder.history_path) if is_file(folder.history_path) else None,
     )
+
+
+@contextmanager
+def recording_failure(folder: RunFolder, group: Group) -> Iterator[None]:
+    """Record in run.json why the run failed, and raise the error. An interrupted run keeps the status 'running'.
+
+    So does a run of several workers after an error that may only mean that another worker was lost.
+    """
+    try:
+        yield
+    except Interrupted:
+        raise
+    except Exception as error:
+        if group.is_first and is_cause(error, group.size):
+            with suppress(OSError):  # on a full disk; `error` is raised anyway
+                reason = f"{error}" or type(error).__name__
+                folder.update(status="failed", reason=reason, failure=classify_failure(error))
+        raise
+
+
+def record_failure(folder: RunFolder, reason: str, failure: Failure) -> None:
+    """Record in run.json a failure that no worker of the run could record, such as that its workers died.
+
+    Does nothing for a run that has not started, is done, or is trained by another process.
+    """
+    if folder.status() in ("interrupted", "failed"):
+        with folder.lock():
+            folder.write_record(replace(folder.require_record(), status="failed", reason=reason, failure=failure))

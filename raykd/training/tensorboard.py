@@ -6,13 +6,14 @@ import os
 import socket
 import time
 from collections.abc import Mapping
+from math import isnan
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from raykd.outputs import HISTORY_COLUMNS
 from raykd.training.hooks import EpochReport
 
-BEST = "top1/best_val"  # the best epoch so far; HPARAMS shows the last value of a tag
+BEST = "top1/best_val"  # of the epoch that is kept so far; HPARAMS shows the last value of a tag
 _FILES = itertools.count()  # numbers this process's event files, which may be opened in the same second
 
 
@@ -89,14 +90,13 @@ def _summary(report: EpochReport) -> dict[str, Any]:
 def scalars_of(row: Mapping[str, float], best_val_top1: float) -> dict[str, float]:
     """Return an epoch's values by their names in every tracker.
 
-    row: of history.parquet; its loss terms are 'loss/<term>'. best_val_top1: of the epochs so far, in percent.
+    row: of history.parquet; its loss terms are 'loss/<term>'. best_val_top1: of the epochs so far, in percent. Those of
+    validation are left out without validation images.
     """
     terms = {name: value for name, value in row.items() if name == "loss" or name not in HISTORY_COLUMNS}
-    return {f"loss/{name}": value for name, value in terms.items() if value is not None} | {
-        "top1/train": row["train_top1"],
-        "top1/val": row["val_top1"],
-        BEST: best_val_top1,
-        "loss/val": row["val_loss"],
-        "lr": row["lr"],
-        "images_per_s": row["images_per_s"],
-    }
+    validation = {"top1/val": row["val_top1"], BEST: best_val_top1, "loss/val": row["val_loss"]}
+    return (
+        {f"loss/{name}": value for name, value in terms.items() if value is not None}
+        | {"top1/train": row["train_top1"], "lr": row["lr"], "images_per_s": row["images_per_s"]}
+        | {name: value for name, value in validation.items() if not isnan(value)}
+    )

@@ -6,23 +6,22 @@ The steps: lock the folder, choose the teacher, train, and write TensorBoard fil
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from raykd.data.types import Dataset
-from raykd.errors import RaykdError, RejectedConfiguration, RunFailed, reason_of
+from raykd.errors import RunFailed, RunLocked
 from raykd.on_disk import is_file
 from raykd.spec.callback import Callback
 from raykd.spec.plan import Run
-from raykd.store.records import Failure
 from raykd.store.results_folder import in_use
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.training.callbacks import calling
-from raykd.training.failure import out_of_memory_message, recompiles_too_often
+from raykd.training.failure import explaining_teacher
 from raykd.training.group import SINGLE_WORKER, Group, require_separate_gpus
 from raykd.training.hooks import NO_HOOKS, EpochReport, Hooks
 from raykd.training.loop import WRITER_WAIT_S, fit
@@ -30,10 +29,6 @@ from raykd.training.teacher.choose import PlannedCache
 from raykd.training.teacher.load import load_teacher
 from raykd.training.tensorboard import TensorBoard
 from raykd.training.usage import record_usage
-
-
-class RunLocked(RunFailed):
-    """Another process is writing the run's folder. The run itself has not failed."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +66,8 @@ def train_one(
     cache: the logit cache that a distilled run reads, None for a live teacher. `hooks.on_epoch` is called in every
     worker; the first worker writes the files.
 
-    Raises what `fit` raises; ConfigError for several workers on MIG instances of one node; RunFailed with a remedy when
-    the teacher or a step does not fit in memory; RunLocked in all workers when another process has locked the folder.
+    Raises what `fit` raises; ConfigError for several workers on MIG instances of one node; OutOfMemory, with a remedy,
+    when the teacher does not fit on the GPU; RunLocked in all workers when another process has locked the folder.
     """
     require_separate_gpus(group, device)
     with ExitStack() as stack:
@@ -80,7 +75,7 @@ def train_one(
         stack.enter_context(locked(folder, group))
         # Read by the first worker only: the filesystem of another node may still show an older file.
         source_at_start = group.on_first(lambda: folder.teacher_source_at_start)
-        with _explained_for_teacher(run):
+        with explaining_teacher(run):
             teacher = load_teacher(run, source_at_start, cache, store, dataset, device)
         board = stack.enter_context(closing(TensorBoard(folder.tensorboard, logging.hyperparameters)))
 
@@ -94,53 +89,7 @@ def train_one(
             is_started = group.is_first and (is_file(folder.checkpoint) or is_file(folder.best))
             stack.enter_context(record_usage(folder.usage(group.rank), device, logging.gpus, is_started))
         called = stack.enter_context(calling(logging.callbacks if group.is_first else (), run, folder, logging.log))
-        with _explained(run, folder, group):
-            fit(run, dataset, folder, device, teacher, replace(hooks, on_epoch=on_epoch), group)
-
-
-@contextmanager
-def _explained_for_teacher(run: Run) -> Iterator[None]:
-    """Raise an out-of-memory error again as RunFailed: the network or the whole logit cache does not fit on the GPU."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise RunFailed(
-            f"out of memory while the teacher of {run.name} is loaded: use a GPU with more memory, or raise "
-            f"workers.gpus so that fewer runs share one ({reason_of(error)})"
-        ) from error
-
-
-@contextmanager
-def _explained(run: Run, folder: RunFolder, group: Group) -> Iterator[None]:
-    """Raise errors of a training step that the recipe can avoid again, as one line with a remedy, and record it.
-
-    An out-of-memory error becomes RunFailed, and the limit of torch.compile RejectedConfiguration.
-    """
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        # From Python 3.12 on, this traceback is part of a cycle through contextlib, which would keep all tensors.
-        message = out_of_memory_message(run, error.with_traceback(None))
-        raise _recorded(RunFailed(message), "out of memory", folder, group) from error
-    except Exception as error:
-        if not recompiles_too_often(error):
-            raise
-        message = (
-            f"{run.role}.compile = true: torch compiled the training step anew too often, because its operations "
-            f"differ between steps; set {run.role}.compile=false"
-        )
-        raise _recorded(RejectedConfiguration(message), "rejected", folder, group) from error
-
-
-def _recorded(error: RaykdError, failure: Failure, folder: RunFolder, group: Group) -> RaykdError:
-    """Record the failure of the run, and return `error`.
-
-    No variable of a frame in the error's traceback refers to it, since the cycle would keep all tensors of the run.
-    """
-    if group.is_first:
-        with suppress(OSError):  # on a full disk; the raised error has the reason
-            folder.update(status="failed", reason=str(error), failure=failure)
-    return error
+        fit(run, dataset, folder, device, teacher, replace(hooks, on_epoch=on_epoch), group)
 
 
 @contextmanager

@@ -20,7 +20,6 @@ from raykd.data.loader import Batch, TrainLoader
 from raykd.data.sampling import class_shares
 from raykd.data.types import Dataset, Split
 from raykd.errors import RunFailed
-from raykd.methods.method import Memory
 from raykd.models import ImageModel
 from raykd.outputs import Targets
 from raykd.spec.experiment import Data
@@ -33,7 +32,7 @@ from raykd.training.half_weights import HalfWeights
 from raykd.training.loss_scale import make_scaler, zero_momentum
 from raykd.training.model_file import images_of, load_into
 from raykd.training.objective import Objective
-from raykd.training.optim import make_optimizer
+from raykd.training.optim import groups_of_adapter, make_optimizer
 from raykd.training.probe import Bank, bank_of
 from raykd.training.sync_batch_norm import synchronize_batch_norm
 from raykd.training.teacher.sources import LiveTeacher, Teacher
@@ -132,15 +131,18 @@ class TrainState:
         no_graph = f", no CUDA graph: {reason}" if is_expected else ""
         return f"{self.compute}{precision}{teacher}{no_graph if reason else ', one CUDA graph per step'}"
 
-    def step(self, batch: Batch, weights: Mapping[str, float | Tensor]) -> dict[str, Tensor]:
+    def step(
+        self, batch: Batch, weights: Mapping[str, float | Tensor], progress: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Take one optimizer step and return the unweighted terms and the loss, still on the device.
 
-        weights: the weight of each term of the loss, a number or float32 [] on the device.
+        weights: the weight of each term of the loss, a number or float32 [] on the device. progress: as in Targets.
         """
         passes = self.run.recipe.gradient_accumulation
         self.optimizer.zero_grad(set_to_none=True)
         results = [
-            self._run_pass(part, weights, number == passes) for number, part in enumerate(batch.parts(passes), 1)
+            self._run_pass(part, _targets_of(part, progress), weights, number == passes)
+            for number, part in enumerate(batch.parts(passes), 1)
         ]
         terms = results[0]
         if passes > 1:
@@ -154,7 +156,9 @@ class TrainState:
             self.objective.average.update(self.objective.student.network)
         return terms
 
-    def _run_pass(self, part: Batch, weights: Mapping[str, float | Tensor], is_last: bool) -> dict[str, Tensor]:
+    def _run_pass(
+        self, part: Batch, targets: Targets, weights: Mapping[str, float | Tensor], is_last: bool
+    ) -> dict[str, Tensor]:
         """Add the gradients of the images in `part` to those of the step, and return the terms and the loss.
 
         Workers average their gradients in the last pass of a step.
@@ -165,17 +169,21 @@ class TrainState:
         with synchronized, self.compute.float32_products():  # also for the backward pass
             with self.compute.autocast():
                 teacher = self.teacher(part)
-                terms = self._terms(part.images, Targets(part.labels, part.index, part.mixed), teacher)
+                terms = self._terms(part.images, targets, teacher)
             loss = torch.stack([weight * terms[name] for name, weight in weights.items()]).sum()
             self.scaler.scale(loss / passes if passes > 1 else loss).backward()
-            if isinstance(self.objective.adapter, Memory):
-                self.objective.adapter.remember(self.group.gather)
+            for memory in self.objective.memories:
+                memory.remember(self.group.gather)
         return {name: term.detach() for name, term in (terms | {"loss": loss}).items()}
 
     def _terms(self, *inputs: Any) -> dict[str, Tensor]:
         if self.half_weights is not None:
             return functional_call(self.objective, self.half_weights.cast(), inputs, tie_weights=False)
         return (self.objective if self.parallel is None else self.parallel)(*inputs)
+
+
+def _targets_of(batch: Batch, progress: Tensor | None) -> Targets:
+    return Targets(batch.labels, batch.index, batch.mixed, progress)
 
 
 def class_weights_of(run: Run, dataset: Dataset) -> Tensor | None:
@@ -226,7 +234,7 @@ def make_train_state(
     """Return the state of `run` before its first step."""
     student, device = make_model(run, dataset), compute.device
     # A student without a classifier is evaluated by k-NN on its embedding after each epoch.
-    student.request(run.method.needs if run.model.classifier else {*run.method.needs, "embedding"})
+    student.request(run.method.read_of_student | (set() if run.model.classifier else {"embedding"}))
     if isinstance(teacher, LiveTeacher) and isinstance(teacher.model, ImageModel):  # not the mean of several teachers
         teacher.model.request(run.method.needs)
     loader = _make_loader(run, dataset, teacher, device, group)
@@ -239,7 +247,8 @@ def make_train_state(
     if run.recipe.channels_last:
         objective = objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     val = validation_of(run.data, dataset, device, group)
-    optimizer = make_optimizer(objective, run.recipe.optimizer, fused=device.type == "cuda")
+    groups = groups_of_adapter(run.method, adapter, run.recipe.optimizer)
+    optimizer = make_optimizer(objective, run.recipe.optimizer, device.type == "cuda", groups)
     if compute.precision == "fp16":
         zero_momentum(optimizer)
     bank = None if run.model.classifier else bank_of(run.data, dataset, device)

@@ -8,10 +8,10 @@ from pathlib import Path
 from small_images import write_folder, write_webdataset
 
 from bad_inputs.case import BadInput, experiment_file
-from raykd.data.image_packing import PackOptions
 from raykd.data.load import find_source
-from raykd.data.pack_writer import pack, plan_pack
-from raykd.data.shard_writer import write_shard
+from raykd.data.packs.encoding import PackOptions
+from raykd.data.packs.shard import write_shard
+from raykd.data.packs.writer import pack, plan_pack
 
 
 def packing(name: str, arguments: Sequence[str], parts: Sequence[str]) -> BadInput:

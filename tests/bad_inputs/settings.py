@@ -434,6 +434,14 @@ METHODS: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
         method(needs='frozenset({"logit"})'),
         ("'logit' is not one of", "did you mean 'logits'?"),
     ),
+    "a method whose student_needs are text": (
+        method("    student_needs = 'features'\n"),
+        ("student_needs = 'features'", "must be a frozenset"),
+    ),
+    "a method that needs an unknown output of the student": (
+        method("    student_needs = {'maps'}\n"),
+        ("student_needs = {'maps'}: 'maps' is not one of logits, embedding, features",),
+    ),
     "a method whose needs are text": (method(needs='"logits"'), ("needs = 'logits'", "must be a frozenset")),
     "a method that needs nothing": (method(needs="frozenset()"), ("needs no teacher",)),
     "weights of NaN": (

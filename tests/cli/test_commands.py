@@ -5,10 +5,22 @@ import sys
 from pathlib import Path
 
 import pytest
+from hugging_face import write_folder
 
 from raykd.cli import parser
 
 ROOT = Path(__file__).parents[2]
+NETWORK = """
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.head = torch.nn.Linear(3, num_classes)
+
+    def forward(self, images):
+        return self.head(images.mean((2, 3)))
+"""
 DIGITS = str(ROOT / "experiments" / "digits.py")
 
 
@@ -119,6 +131,36 @@ def test_feature_distill_keeps_alpha_and_temperature(tmp_path, started):
 
     ((experiment,), _) = started[0]
     assert experiment.method == FeatureKD(alpha=0.3, temperature=4.0, distance="cosine")
+
+
+@pytest.mark.parametrize(
+    ("model", "family"),
+    [
+        ("vit6", "vit"),
+        ("vit_tiny", "vit"),
+        ("timm:deit_tiny_patch16_224", "vit"),
+        ("torchvision:vit_b_16", "vit"),
+        ("resnet18", "cnn"),
+        ("torchvision:resnet18", "cnn"),
+        ("{folder}/vitaly/my_net.py:Net", "cnn"),
+        ("hf:{folder}/vitaly/resnet", "cnn"),
+        ("hf:{folder}/a_vit", "vit"),
+    ],
+)
+def test_the_default_recipe_is_that_of_the_networks_architecture(tmp_path, started, model, family):
+    (tmp_path / "vitaly").mkdir()
+    (tmp_path / "vitaly" / "my_net.py").write_text(NETWORK)
+    write_folder(tmp_path / "vitaly" / "resnet", "resnet")
+    write_folder(tmp_path / "a_vit", "vit")
+    arguments = ["--model", model.format(folder=tmp_path), "--results", str(tmp_path / "r")]
+    assert parser.entry(["train-student", *arguments]) == 0
+    (((experiment,), _),) = started
+    assert experiment.family == family
+
+
+def test_an_unknown_model_is_refused_by_its_recipe(capsys, started):
+    assert parser.entry(["train-student", "--model", "vit7"]) == 2
+    assert "unknown model 'vit7'" in capsys.readouterr().err and not started
 
 
 def test_prefetch_downloads_nothing_that_is_already_there(tmp_path):

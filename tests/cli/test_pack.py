@@ -17,8 +17,8 @@ from small_images import encoded, write_folder, write_parquet
 
 from raykd.cli import parser
 from raykd.data.load import load_dataset
-from raykd.data.pack import ShardRecord
-from raykd.data.shard_writer import WrittenShard
+from raykd.data.packs.record import ShardRecord
+from raykd.data.packs.shard import WrittenShard
 from raykd.orchestration.packing import PackProgress
 
 ROOT = Path(__file__).parents[2]

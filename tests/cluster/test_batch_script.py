@@ -134,19 +134,6 @@ def test_a_script_that_is_run_by_hand_prints_how_to_submit(copy: Path) -> None:
     assert done.stderr.startswith("raykd: this is a batch script; submit it: sbatch slurm/ray_cluster.slurm ")
 
 
-def test_scratch_is_the_tmpdir_of_the_job_and_never_that_of_the_login_node(repository: Path) -> None:
-    """The submit scripts source site.sh too, and sbatch passes their exports to the job."""
-
-    def scratch(**env: str) -> str:
-        command = ["bash", "-c", "source slurm/site.sh; printenv RAYKD_SCRATCH || echo not set"]
-        environ = {"PATH": os.environ["PATH"], "HOME": "/root", "TMPDIR": "/scratch/me"} | env
-        return subprocess.run(command, cwd=repository, env=environ, capture_output=True, text=True, check=True).stdout
-
-    assert scratch() == "not set\n"
-    assert scratch(SLURM_JOB_ID="7") == "/scratch/me\n"
-    assert scratch(SLURM_JOB_ID="7", RAYKD_SCRATCH="") == "\n", "an export of the user overrides it"
-
-
 @pytest.fixture
 def checkout(repository: Path, tmp_path: Path) -> Path:
     """Make a repository whose submit scripts print the sbatch commands with --dry-run."""

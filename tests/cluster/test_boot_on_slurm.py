@@ -2,6 +2,7 @@
 
 import json
 import os
+import tarfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -53,9 +54,21 @@ def test_experiment_path_and_arguments_stay_words(pair: SimpleNamespace, reposit
     assert not (repository / "pwned").exists()
 
 
+def test_no_step_of_a_job_that_succeeds_has_another_exit_code(slurm: Testbed, pair: SimpleNamespace) -> None:
+    assert "DerivedExitCode=0:0" in slurm.run(["scontrol", "show", "job", "--details", str(pair.ids[0])])
+
+
 def test_the_exit_code_of_the_driver_is_that_of_the_job(pair: SimpleNamespace) -> None:
     assert (pair.bad.state, pair.bad.exit_code) == ("FAILED", 7)
     assert "with exit code 7" in pair.bad.output
+
+
+def test_a_job_that_fails_keeps_rays_logs_beside_its_own(slurm: Testbed, pair: SimpleNamespace) -> None:
+    good, bad = (slurm.folder / f"slurm-{job_id}-ray-logs" for job_id in pair.ids)
+    assert pair.bad.output.endswith(f"raykd: Ray's logs are in {bad}\n") and not good.exists()
+    (archive,) = bad.iterdir()
+    with tarfile.open(archive) as file:
+        assert {"raylet.out", "gcs_server.out"} <= {Path(name).name for name in file.getnames()}
 
 
 def test_the_token_is_private_and_appears_nowhere(slurm: Testbed, pair: SimpleNamespace) -> None:

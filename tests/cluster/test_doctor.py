@@ -13,6 +13,7 @@ from testbed import Testbed
 from raykd.cluster import doctor
 from raykd.cluster.doctor import Finding, examine, torch_finding
 from raykd.data.load import list_datasets
+from raykd.mounts import Mount
 
 MAKE = shlex.join(["make", "-C", str(Path(__file__).parents[2]), "env", f"VENV={sys.prefix}"])
 H100 = ["NVIDIA H100, 535.104.05, 81559 MiB"]
@@ -82,6 +83,18 @@ def test_a_results_folder_without_locks_is_bad(tmp_path: Path, monkeypatch) -> N
     assert finding.verdict == "bad" and "-o flock" in finding.remedy
 
 
+def test_the_locks_of_the_results_folder_are_named(tmp_path: Path, monkeypatch) -> None:
+    def found(kind: str, *options: str) -> Finding:
+        monkeypatch.setattr(doctor, "mount_of", lambda _: Mount("/m", kind, frozenset(options)))
+        return next(doctor._results(tmp_path))
+
+    assert "writable, supports locks (ext4)" in found("ext4").text
+    local = found("lustre", "localflock")
+    assert (local.verdict, local.text) == ("bad", f"{tmp_path}: /m has locks of one node only (localflock)")
+    assert "-o flock" in local.remedy
+    assert found("beegfs", "cfgFile=/none").verdict == "-"
+
+
 def test_a_full_disk_is_bad(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(doctor, "MIN_FREE_GB", 1e9)
     finding = findings(tmp_path)["results"]
@@ -105,6 +118,12 @@ def test_a_low_limit_is_bad_in_a_job_and_not_on_a_login_node(monkeypatch, job_id
         monkeypatch.setenv("SLURM_JOB_ID", job_id)
     finding = doctor._limits()
     assert finding.verdict == verdict and "ulimit -u is 512, below 4,096" in finding.text
+
+
+def test_variables_that_bind_processes_to_cpus_are_named(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("OMP_PLACES", "cores")
+    found = findings(tmp_path)["variables"]
+    assert found.text == "OMP_PLACES=cores: ignored, because all runs would compute on the same CPU"
 
 
 def test_results_of_an_earlier_version_are_bad(tmp_path: Path) -> None:

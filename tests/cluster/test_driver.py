@@ -5,14 +5,19 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from raykd.cluster import boot, driver
+from raykd.cluster.allocation import Allocation, Node
 from raykd.cluster.driver import Signals, exit_code, run_driver
+from raykd.cluster.private_ray import private_folder
+from raykd.cluster.progress_record import ProgressRecord
 from raykd.cluster.submissions import experiment_command
 from raykd.errors import ConfigError, Interrupted, RaykdError, RayNotStarted
 from raykd.spec.bundled import EXPERIMENTS
@@ -169,6 +174,68 @@ def test_an_error_of_the_machine_ends_boot_in_one_line(capsys, monkeypatch, numb
     assert boot.main(["--", "experiments/digits.py"], {}) == RayNotStarted.exit_code
     errors = capsys.readouterr().err
     assert errors.count("\n") == 1 and os.strerror(number) in errors and "submit again to resume" in errors
+
+
+ALLOCATION = Allocation(7, (Node("cn1", 1, 0, None),), Path("/repository"), 1, "7")
+
+
+def interrupted(*numbers: signal.Signals) -> Signals:
+    signals = Signals()
+    signals.received = list(numbers)
+    return signals
+
+
+def test_a_restarted_job_whose_ray_does_not_start_is_requeued_twice(tmp_path: Path) -> None:
+    """A node with a full disk would otherwise end a chain of requeues."""
+    end, record = boot._JobEnd(has_not_started=True), ProgressRecord(tmp_path, 7)
+    cause = boot._cause(ALLOCATION, interrupted(), end)
+    assert cause == boot.NOT_STARTED and boot._cause(replace(ALLOCATION, restart_count=0), interrupted(), end) == ""
+    assert boot._refusal(record, cause, end) == ""
+    assert boot._refusal(record, cause, end) == "2 restarts in a row trained no new step"
+
+
+def test_a_node_on_which_ray_does_not_start_keeps_the_progress_of_the_restart_before(tmp_path: Path) -> None:
+    (tmp_path / "results" / "run").mkdir(parents=True)
+    (tmp_path / "results" / "run" / "test.json").touch()
+    record, trained = ProgressRecord(tmp_path, 7), boot._JobEnd(results=tmp_path / "results")
+    assert [boot._refusal(record, "time limit", trained) for _ in range(2)] == ["", ""]
+    refusal = boot._refusal(record, boot.NOT_STARTED, boot._JobEnd(has_not_started=True))
+    assert refusal == "2 restarts in a row trained no new step"
+
+
+def test_a_preempted_job_does_not_look_into_its_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slurm waits for it for few seconds, and a results folder may have 100,000 files."""
+    monkeypatch.setattr(boot, "progress_digest", lambda _: 1 / 0)
+    end = boot._JobEnd(results=tmp_path)
+    assert [boot._refusal(ProgressRecord(tmp_path, 7), "preempted: REQUEUE", end) for _ in range(4)] == [""] * 4
+    with pytest.raises(ZeroDivisionError):
+        boot._refusal(ProgressRecord(tmp_path, 7), "time limit", end)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENOENT])
+def test_a_private_folder_on_a_full_or_broken_disk_is_no_error_of_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "mkdir", fails)
+    error = ConfigError if number == errno.ENOENT else RayNotStarted
+    with pytest.raises(error, match="set RAYKD_TMP to a short local folder"), private_folder(tmp_path / "rk", ""):
+        pass
+
+
+def test_a_full_disk_under_the_jobs_log_ends_nothing() -> None:
+    """Python writes a line to the disk immediately, as in a job; a buffered line would fail at the end."""
+    program = (
+        "import sys; from raykd.cluster import boot, serve; from raykd.errors import RayNotStarted\n"
+        "boot.JobLog({}).write('a'); boot._print_error(RayNotStarted('b')); serve._print('c')\n"
+        "open(sys.argv[1], 'w').write('done')"
+    )
+    with Path("/dev/full").open("w") as full, tempfile.NamedTemporaryFile() as file:
+        command = [sys.executable, "-u", "-c", program, file.name]
+        assert subprocess.run(command, stdout=full, stderr=full, timeout=30, check=False).returncode == 0
+        assert file.read() == b"done"
 
 
 def test_boot_imports_neither_ray_nor_torch() -> None:

@@ -12,7 +12,7 @@ from slurm_jobs import ONE_CPU_EACH, SCRIPT, leftovers
 from small_images import write_tar
 from testbed import Testbed
 
-from raykd.data.pack import Pack
+from raykd.data.packs.reader import Pack
 
 pytestmark = [pytest.mark.slurm, pytest.mark.nightly, pytest.mark.timeout(900)]
 

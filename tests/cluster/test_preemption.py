@@ -42,10 +42,11 @@ def wait_for(path: Path) -> str:
 
 
 def test_the_step_gets_the_job_id_and_no_request_of_the_job(srun: Path) -> None:
-    (srun.parent / "then.sh").write_text("exec sleep 60")
+    (srun.parent / "then.sh").write_text("exec cat")
     with StepWatch(NODE, environment(srun)) as watch:
         names = {line.partition("=")[0] for line in wait_for(srun.parent / "seen").splitlines()}
         assert not watch.is_terminated()
+    assert watch._step.returncode == 0, "it would be the DerivedExitCode of the job"
     assert "SLURM_JOB_ID" in names and not names & set(REQUESTS)
 
 

@@ -23,6 +23,10 @@ def test_one_ray_on_two_nodes_has_the_allocated_resources_and_ends_with_the_expe
     job_id = slurm.sbatch([*TWO, SCRIPT, str(DRIVERS / "reports_nodes.py"), str(report), "7"], repository, env)
     job = slurm.wait(job_id, BOOT_TIMEOUT_S)
     assert job.exit_code == 7, job.output
+    assert "DerivedExitCode=0:0" in slurm.run(["scontrol", "show", "job", "--details", str(job_id)])
+    assert "file locks" not in job.output and not list(repository.glob(".raykd-job-*"))
+    logs = slurm.folder / f"slurm-{job_id}-ray-logs"
+    assert {path.name for path in logs.iterdir()} == {"cn1.tar.gz", "cn2.tar.gz"}
     nodes = json.loads(report.read_text())
     assert {node["host"]: (node["CPU"], node["GPU"]) for node in nodes} == {"cn1": (2, 1), "cn2": (2, 1)}
     assert all(node["memory"] + node["object_store_memory"] == 6 * 1024**3 for node in nodes)

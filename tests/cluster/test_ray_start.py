@@ -22,7 +22,7 @@ from raykd.cluster.ray_start import (
 )
 from raykd.cluster.staging import Staging
 from raykd.cluster.worker_node import worker_command
-from raykd.data import node_copy
+from raykd.data.packs import node_copy
 from raykd.errors import ConfigError
 
 GIBIBYTE = 1024**3
@@ -134,6 +134,13 @@ def test_processes_read_staged_data_and_copy_packed_data_beside_it() -> None:
     code_only = ray_environment({"RAYKD_DATA": "data"}, FOLDER, Path("/"), staging=Staging(Path("/local/x"), Path("/")))
     assert (code_only["RAYKD_DATA"], code_only[node_copy.NODE_DATA]) == ("data", "/local/x/packs")
     assert node_copy.NODE_DATA not in ray_environment({}, FOLDER, Path("/"))
+
+
+@pytest.mark.parametrize("name", ["OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY"])
+def test_no_process_is_bound_to_the_cpus_that_the_login_shell_names(name: str) -> None:
+    """GNU OpenMP would bind the first thread of every process to the first CPU of the job."""
+    environment = ray_environment({name: "0", "OMP_NUM_THREADS": "2"}, FOLDER, Path("/"))
+    assert name not in environment and environment["OMP_NUM_THREADS"] == "2"
 
 
 def test_rays_memory_monitor_is_off_where_other_jobs_may_fill_the_node() -> None:

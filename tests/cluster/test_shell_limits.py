@@ -4,11 +4,12 @@ import subprocess
 import sys
 
 SHOW = """
-import resource
-from raykd.cluster.limits import low_limits, raise_limits
-raise_limits()
+import os, resource
+from raykd.cluster.limits import low_limits, set_limits
+set_limits(os.environ)
 print(*(resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_NPROC, resource.RLIMIT_CPU, resource.RLIMIT_NOFILE)))
 print(*low_limits(), sep="; ")
+print(resource.getrlimit(resource.RLIMIT_CORE)[0])
 """
 
 
@@ -20,13 +21,18 @@ def run_after(limits: str) -> list[str]:
 
 def test_soft_limits_of_the_login_node_are_raised_to_the_hard_ones() -> None:
     login = "ulimit -Su 200; ulimit -Hu 5000; ulimit -St 600; ulimit -Ht 9000; ulimit -Sn 300; ulimit -Hn 6000"
-    soft, low = run_after(login)
+    soft, low, _ = run_after(login)
     assert (soft, low) == ("5000 9000 6000", "")
 
 
 def test_hard_limits_that_are_too_low_are_named() -> None:
-    _, low = run_after("ulimit -u 512; ulimit -n 1024; ulimit -v 8000000")
+    _, low, _ = run_after("ulimit -u 512; ulimit -n 1024; ulimit -v 8000000")
     assert low == (
         "ulimit -u is 512, below 4,096; ulimit -n is 1,024, below 4,096; ulimit -v is 8,000,000, and must be unlimited "
         "for GPUs"
     )
+
+
+def test_a_process_that_crashes_writes_no_core_dump_unless_the_user_requests_it() -> None:
+    assert run_after("ulimit -c unlimited")[2] == "0"
+    assert run_after("ulimit -c unlimited; export RAYKD_CORE=1")[2] == "-1"

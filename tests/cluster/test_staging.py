@@ -1,14 +1,19 @@
 """Staging of code and data to scratch space, and its removal."""
 
+import errno
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from raykd import mounts
+from raykd.cluster import boot
 from raykd.cluster.allocation import Allocation, Node
 from raykd.cluster.private_folders import LOCK
-from raykd.cluster.staging import Staging, planned_staging
+from raykd.cluster.staging import Staging, planned_staging, scratch_folder
+from raykd.data import memory
 from raykd.errors import ConfigError
 from raykd.provenance import git_revision
 
@@ -50,7 +55,7 @@ def staging_of(repository: Path, scratch: Path, with_code: bool = True, **enviro
 
 def test_only_code_and_data_are_staged_and_all_of_it_is_removed(repository: Path, tmp_path: Path) -> None:
     staging = staging_of(repository, tmp_path / "scratch")
-    with staging.filled() as megabytes:
+    with staging.filled() as line:
         assert files(staging.folder) == [
             "code/.git/HEAD",
             "code/experiments/digits.py",
@@ -60,7 +65,7 @@ def test_only_code_and_data_are_staged_and_all_of_it_is_removed(repository: Path
         ]
         assert git_revision(staging.folder / "code" / ".git") == "0123abcd"
         assert staging.folder.stat().st_mode & 0o777 == 0o700
-        assert megabytes == pytest.approx(0.002, abs=0.0002)
+        assert line == f"code and data (0.0 MB) staged to {staging.folder}"
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
@@ -141,10 +146,13 @@ def test_data_is_staged_from_raykd_data_if_there_is_any(repository: Path, tmp_pa
     assert staging_of(repository, tmp_path, RAYKD_DATA=str(tmp_path / "none")).data_path is None
 
 
-def test_nothing_to_stage_stages_nothing(repository: Path, tmp_path: Path) -> None:
-    environ = {"RAYKD_SCRATCH": str(tmp_path), "RAYKD_DATA": str(tmp_path / "none")}
-    assert planned_staging(allocation(repository), environ, with_code=False) is None
-    assert str(planned_staging(allocation(repository), environ, with_code=True)) == "code"
+def test_without_code_and_data_the_folder_is_for_packed_data_sets(repository: Path, tmp_path: Path) -> None:
+    """As in a project of `raykd init` whose data are packed: it has no raykd and no CIFAR."""
+    none = str(tmp_path / "none")
+    with (staging := staging_of(repository, tmp_path, with_code=False, RAYKD_DATA=none)).filled() as line:
+        assert line == f"{staging.folder} made for packed data sets" and files(staging.folder) == []
+        assert (staging.code_path, staging.data_path) == (None, None)
+    assert str(staging_of(repository, tmp_path, RAYKD_DATA=none)) == "code"
     assert str(staging_of(repository, tmp_path)) == "code and data"
 
 
@@ -160,15 +168,61 @@ def test_without_scratch_nothing_is_staged_and_a_relative_path_is_refused(reposi
         planned_staging(allocation(repository), {"RAYKD_SCRATCH": "scratch"}, True)
 
 
-def test_a_full_scratch_is_reported_before_anything_is_written(
+def test_without_a_name_scratch_is_a_tmpdir_on_a_local_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = tmp_path / "mountinfo"
+    monkeypatch.setattr(mounts, "_TABLE", table)
+    table.write_text(
+        "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n"
+        "2 1 0:5 / /dev/shm rw - tmpfs tmpfs rw\n"
+        "3 1 0:6 / /lustre\\040me rw - lustre ost rw,flock\n"
+    )
+    assert scratch_folder({"TMPDIR": "/local"}) == ("/local", "")
+    assert scratch_folder({"TMPDIR": "/dev/shm", "RAYKD_SCRATCH": "/dev/shm"}) == ("/dev/shm", ""), "it is named"
+    assert scratch_folder({"TMPDIR": "/local", "RAYKD_SCRATCH": ""}) == scratch_folder({}) == ("", "")
+    for place, state in (("/dev/shm/x", "in memory (tmpfs)"), ("/lustre me/x", "not on a local disk (lustre)")):
+        start = f"nothing is staged: TMPDIR={place} is {state}; set RAYKD_SCRATCH in slurm/site.sh"
+        scratch, reason = scratch_folder({"TMPDIR": place})
+        assert scratch == "" and reason.startswith(start)
+
+
+def test_what_does_not_fit_on_scratch_is_read_in_place(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     staging = staging_of(repository, tmp_path / "scratch")
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10))
-    message = r"cannot stage to .*: 0 MB are free, but 0 MB are required; set RAYKD_SCRATCH"
-    with pytest.raises(ConfigError, match=message), staging.filled():
-        pass
+    expected = f"warning: code and data not staged to {staging.folder} but read in place (0 MB are free, but"
+    with staging.filled() as line:
+        assert line.startswith(expected)
+        assert (staging.folder / "data" / "cifar10").resolve() == repository / "data" / "cifar10"
+        assert (staging.folder / "code" / "raykd" / "cli" / "parser.py").is_file()
     assert list((tmp_path / "scratch").iterdir()) == []
+    assert (repository / "raykd" / "cli" / "parser.py").is_file(), "the links are removed, not their targets"
+
+
+def test_a_disk_that_is_filled_during_the_copy_does_not_end_the_job(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("shutil.copytree", fails)
+    with (staging := staging_of(repository, tmp_path / "scratch")).filled() as line:
+        assert "read in place (No space left on device)" in line
+        assert [path.name for path in (tmp_path / "scratch").iterdir()] == [staging.folder.name]
+
+
+def test_a_job_without_the_folder_runs_without_it(repository: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "file").touch()
+    with boot._staged(staging_of(repository, tmp_path / "file" / "scratch"), boot.JobLog({})) as staging:
+        assert staging is None
+    assert "raykd: warning: cannot stage to " in capsys.readouterr().out
+
+
+def test_a_copy_in_memory_leaves_half_of_it_to_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1000)
+    assert memory.free_bytes(tmp_path) > 1000
+    monkeypatch.setattr(memory, "mount_of", lambda _: mounts.Mount("/", "tmpfs", frozenset()))
+    assert memory.free_bytes(tmp_path) == 500
 
 
 def test_a_project_without_raykd_stages_its_data_only(repository: Path, tmp_path: Path) -> None:

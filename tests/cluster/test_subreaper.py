@@ -82,6 +82,14 @@ def test_sigterm_from_slurm_leaves_ray_running(tmp_path: Path) -> None:
     assert not is_running(raylet)
 
 
+def test_a_head_that_lost_its_gcs_while_it_started_ends_the_subreaper(tmp_path: Path) -> None:
+    """On a busy node `ray start` goes on for a minute after Ray is up; the driver may run already."""
+    step = subprocess.Popen([*ray(tmp_path), "start", "--head"], stdout=subprocess.PIPE, text=True)
+    output, _ = step.communicate(timeout=20)
+    assert step.returncode == 1 and "exited unexpectedly: gcs_server" in output
+    assert not is_running(pids(tmp_path, "raylet")[0])
+
+
 def test_a_lost_raylet_ends_the_subreaper_and_is_named(tmp_path: Path) -> None:
     step = subprocess.Popen(ray(tmp_path), stdout=subprocess.PIPE, text=True)
     wait_until((tmp_path / "up").exists)

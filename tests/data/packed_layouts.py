@@ -6,11 +6,11 @@ from pathlib import Path
 
 from small_images import encoded, write_folder, write_parquet, write_tiny_imagenet, write_webdataset
 
-from raykd.data.image_packing import PackOptions
 from raykd.data.load import find_source
-from raykd.data.pack_lock import record_packing
-from raykd.data.pack_writer import PackPlan, pack, plan_pack
-from raykd.data.shard_writer import write_shard
+from raykd.data.packs.encoding import PackOptions
+from raykd.data.packs.folder import record_packing
+from raykd.data.packs.shard import write_shard
+from raykd.data.packs.writer import PackPlan, pack, plan_pack
 
 IN_THIS_PROCESS = partial(map, write_shard)
 

@@ -11,7 +11,7 @@ from small_images import encoded, write_folder, write_parquet, write_tiny_imagen
 from raykd.cli import parser
 from raykd.data import imagenet
 from raykd.data.load import find_source, list_datasets, load_dataset
-from raykd.data.pack import Pack
+from raykd.data.packs.reader import Pack
 from raykd.errors import DataError
 
 DIGITS = Path(__file__).parents[2] / "experiments" / "digits.py"

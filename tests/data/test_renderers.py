@@ -18,8 +18,8 @@ from raykd.data.crop_views import CropViews
 from raykd.data.image_decoding import TargetSize, decode
 from raykd.data.loader import Batch, TrainLoader
 from raykd.data.loader_threads import LoaderThreads
-from raykd.data.pack import Pack
-from raykd.data.packed_images import PackedImages
+from raykd.data.packs.images import PackedImages
+from raykd.data.packs.reader import Pack
 from raykd.data.renderers import PackedRenderer, make_renderer
 from raykd.data.types import Split
 from raykd.data.views import ViewRenderer, Views

@@ -14,10 +14,10 @@ from rich.console import Console
 from small_runs import CPU, NO_WEIGHTS, experiment, recipe
 from torch import Tensor
 
-from raykd.data.image_packing import PackOptions
 from raykd.data.load import find_source, load_dataset
-from raykd.data.pack_writer import pack, plan_pack
-from raykd.data.shard_writer import write_shard
+from raykd.data.packs.encoding import PackOptions
+from raykd.data.packs.shard import write_shard
+from raykd.data.packs.writer import pack, plan_pack
 from raykd.data.types import Dataset
 from raykd.export.export import export_run
 from raykd.models.four_stage_resnet import ResNet

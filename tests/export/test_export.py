@@ -1,7 +1,10 @@
 """An impossible export is one line with exit code 2 and changes nothing. A killed or failed export leaves no files."""
 
 import errno
+import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +18,7 @@ from small_runs import run_of, train
 from raykd.cli import parser
 from raykd.config.codec import read_checked_json, write_checked_json
 from raykd.errors import Interrupted
-from raykd.export.export import FORMATS
+from raykd.export.export import FORMATS, export_run
 from raykd.export.onnx_format import OnnxFormat
 from raykd.store.run_folder import RunFolder
 
@@ -73,6 +76,18 @@ def test_a_run_named_by_a_dot_is_exported_under_its_name(export, students, resul
 def test_an_export_without_output_is_below_the_results(export, students, results):
     assert export(students["resnet"].path.name, "--format", "safetensors")[0] == 0
     assert (results / "exported" / f"{students['resnet'].path.name}-safetensors" / "README.md").is_file()
+
+
+def test_trials_of_two_searches_are_exported_to_two_folders_with_their_teachers_accuracy(students, tmp_path):
+    run = students["resnet"].path
+    shutil.copytree(run.parents[1] / "teachers", tmp_path / "teachers")
+    for search in ("wide", "narrow"):
+        shutil.copytree(run, tmp_path / "small" / search / "trials" / "0003")
+        export_run(tmp_path, f"small/{search}/0003", "safetensors", None, overwrite=False)
+        folder = tmp_path / "exported" / f"small-{search}-0003-safetensors"
+        assert json.loads((folder / "config.json").read_text())["run"] == f"small/{search}/0003"
+        text = (folder / "README.md").read_text()
+        assert f"# small/{search}/0003\n" in text and re.search(r"Teacher: .*, test top-1 \d", text)
 
 
 def test_an_unknown_run_is_refused_with_the_most_similar_name(refused, students):

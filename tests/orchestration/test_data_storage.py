@@ -16,12 +16,13 @@ from small_runs import NO_WEIGHTS, experiment, recipe
 
 from raykd.cli import parser
 from raykd.data import image_folder, load
-from raykd.data.image_packing import PackOptions
 from raykd.data.load import find_source, load_dataset
-from raykd.data.pack import Pack, read_pack_record
-from raykd.data.pack_writer import discard_pack, pack, plan_pack
-from raykd.data.packed_images import PackedImages
-from raykd.data.shard_writer import write_shard
+from raykd.data.packs.encoding import PackOptions
+from raykd.data.packs.images import PackedImages
+from raykd.data.packs.reader import Pack
+from raykd.data.packs.record import read_pack_record
+from raykd.data.packs.shard import write_shard
+from raykd.data.packs.writer import discard_pack, pack, plan_pack
 from raykd.data.sources import Source
 from raykd.data.types import Dataset
 from raykd.errors import COMMAND, ConfigError, DataError, RunFailed

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
 
@@ -66,6 +67,16 @@ def test_a_mistake_is_a_config_error_before_anything_is_written(
     with pytest.raises(ConfigError, match=message):
         raykd.run(*arguments, results=tmp_path / "results", **options)
     assert not (tmp_path / "results").exists()
+
+
+def test_run_returns_the_report_that_it_wrote_without_reading_the_results_again(tmp_path: Path, monkeypatch) -> None:
+    search = raykd.Search({"method.alpha": raykd.uniform(0, 1)})
+    monkeypatch.setattr("raykd.report.build.load", lambda *_: pytest.fail("the results are read again"))
+    monkeypatch.setattr("raykd.orchestration.library.run_experiments", lambda experiments, *_: experiments[0].family)
+    monkeypatch.setattr("raykd.orchestration.library.search", lambda experiment, *_: f"search of {experiment.family}")
+    assert raykd.run(TINY, results=tmp_path) == "tiny"
+    searched = replace(TINY, family="searched", search=search)
+    assert raykd.run(searched, TINY, results=tmp_path) == "search of searched", "the last report has the runs of all"
 
 
 def test_settings_are_text_as_on_the_command_line_or_values() -> None:

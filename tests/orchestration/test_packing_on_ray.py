@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from small_images import write_folder
 
-from raykd.data.image_packing import PackOptions
 from raykd.data.load import find_source
-from raykd.data.pack_errors import PackError
-from raykd.data.pack_writer import PackPlan, pack, plan_pack
-from raykd.data.shard_writer import write_shard
+from raykd.data.packs.encoding import PackOptions
+from raykd.data.packs.errors import PackError
+from raykd.data.packs.shard import write_shard
+from raykd.data.packs.writer import PackPlan, pack, plan_pack
 from raykd.errors import DataError
 from raykd.orchestration.packing import write_on_ray
 

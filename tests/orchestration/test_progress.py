@@ -4,6 +4,7 @@ import io
 import re
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -54,6 +55,15 @@ def make_screen(monkeypatch: pytest.MonkeyPatch, terminal: bool = False) -> Scre
 @pytest.fixture
 def screen(monkeypatch: pytest.MonkeyPatch) -> Screen:
     return make_screen(monkeypatch)
+
+
+def test_a_full_disk_under_the_log_does_not_end_the_training() -> None:
+    with Path("/dev/full").open("wb", buffering=0) as full:  # as in a job, where Python does not buffer
+        console = Console(file=io.TextIOWrapper(full, write_through=True))
+        log(console, "lost")
+        console.file = kept = io.StringIO()
+        log(console, "kept")
+    assert kept.getvalue().endswith("kept\n")
 
 
 def test_line_has_epoch_loss_validation_speed_and_time_left() -> None:

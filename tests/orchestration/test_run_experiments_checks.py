@@ -17,14 +17,16 @@ from experiment_runs import wait_until
 from rich.console import Console
 from small_images import write_folder
 from small_runs import experiment, recipe, run_of
+from written_records import record_of
 
 from raykd.data.load import load_dataset
-from raykd.errors import ConfigError, Interrupted, RunFailed
+from raykd.errors import ConfigError, Failure, Interrupted, RunFailed
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
 from raykd.orchestration.options import Options
 from raykd.orchestration.parallel_runs import Slots
 from raykd.orchestration.run_experiments import (
+    _record_failures,
     _require_precisions,
     _run,
     prepared,
@@ -220,6 +222,21 @@ def test_failure_takes_precedence_over_interruption() -> None:
     with pytest.raises(RunFailed):
         raise_for(statuses(State.FAILED, State.STOPPED, State.SKIPPED, State.WAITING))
     raise_for(statuses(State.DONE, State.DONE, State.DONE, State.DONE))
+
+
+@pytest.mark.parametrize(("reported", "recorded"), [("code", "code"), (None, "outside")], ids=["an error", "it died"])
+def test_a_failed_run_keeps_the_kind_that_its_worker_reported(
+    reported: Failure | None, recorded: Failure, tmp_path: Path
+) -> None:
+    """A search would train a configuration with an error in its method again, if its kind became 'outside'."""
+    store, failed = RunStore(tmp_path), statuses(State.FAILED, State.DONE, State.DONE, State.DONE)
+    status = failed[0]
+    folder = store.folder(status.job.run)
+    folder.write_record(record_of(status.job.run, status="failed", failure="code", reason="shapes differ"))
+    status.reason, status.failure = "RuntimeError: shapes differ\nTraceback (most recent call last):", reported
+    _record_failures(failed, store)
+    record = folder.require_record()
+    assert (record.status, record.reason, record.failure) == ("failed", "RuntimeError: shapes differ", recorded)
 
 
 def test_tf32_is_refused_by_a_cluster_without_gpus() -> None:

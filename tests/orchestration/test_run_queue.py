@@ -9,20 +9,35 @@ from dataclasses import replace
 import pytest
 from small_runs import NO_WEIGHTS, digits, experiment, run_of
 
+from raykd.errors import Interrupted, OutOfMemory, RunLocked
 from raykd.orchestration import run_queue as queue_module
-from raykd.orchestration.retry import MAX_ATTEMPTS
 from raykd.orchestration.run_queue import (
-    LOCKED_RETRY_S,
     LOST_AFTER_S,
+    PAUSE_S,
     Job,
+    Pause,
     RunQueue,
     State,
     max_concurrent,
     plan_jobs,
 )
 from raykd.spec.plan import Run, make_plan
+from raykd.training.failure import MAX_ATTEMPTS, Decision, decide_job
 from raykd.training.hooks import EpochReport
 from raykd.training.teacher.choose import PlannedCache
+
+LOCKED = decide_job(RunLocked("locked by process 1 on elsewhere"), gpus=0)
+INTERRUPTED = decide_job(Interrupted("stopped after epoch 3"), gpus=0)
+
+
+def failed(reason: str, blames_gpu: bool = False) -> Decision:
+    """Return the decision after an error that fails a job."""
+    return Decision("code", reason, "no", blames_gpu=blames_gpu)
+
+
+def lost(reason: str, blames_gpu: bool = False) -> Decision:
+    """Return the decision after an error that ends the worker, whose replacement retries the job."""
+    return Decision("outside", reason, "another process", ends_process=True, blames_gpu=blames_gpu)
 
 
 class Clock:
@@ -63,7 +78,7 @@ def do_all(queue: RunQueue, slot: int = 0) -> list[Job]:
     """Let one slot do all jobs, and return them in order."""
     done = []
     while job := queue.next_job(slot):
-        queue.finish(slot, job.name, State.DONE)
+        queue.finish(slot, job.name)
         done.append(job)
     return done
 
@@ -101,7 +116,7 @@ def test_student_is_distilled_only_after_its_teacher_is_trained() -> None:
     queue = new_queue()
     assert [stage(queue.next_job(slot)) for slot in range(4)] == ["train teacher", *["train baseline"] * 2, "nothing"]
     assert not queue.is_over(), "a slot without a job must request one again"
-    queue.finish(0, queue.statuses()[0].job.name, State.DONE)
+    queue.finish(0, queue.statuses()[0].job.name)
     assert [stage(queue.next_job(slot)) for slot in (3, 0)] == ["evaluate teacher", "train distilled"]
 
 
@@ -142,15 +157,15 @@ def test_job_that_a_gpu_could_not_do_is_tried_once_on_another_one(clock: Clock) 
     queue = new_queue()
     teacher = queue.next_job(0)
     assert teacher is not None and stage(queue.next_job(1)) == "train baseline"
-    queue.finish(0, teacher.name, State.FAILED, "no code for this GPU\nmore", blames_gpu=True)
+    queue.carry_out(0, teacher.name, failed("no code for this GPU\nmore", blames_gpu=True))
     status = queue.statuses()[0]
     assert (status.state, status.attempts) == (State.WAITING, 0)
     assert status.lines == ["failed on its GPU, and is tried on another one: no code for this GPU"]
     assert stage(queue.next_job(0)) == "train baseline", "the slot that failed does another job"
     assert State.SKIPPED not in states(queue).values()
-    queue.finish(1, f"train {planned()[1].name}", State.DONE)
+    queue.finish(1, f"train {planned()[1].name}")
     assert queue.next_job(1) == teacher
-    queue.finish(1, teacher.name, State.FAILED, "no code for this GPU either", blames_gpu=True)
+    queue.carry_out(1, teacher.name, failed("no code for this GPU either", blames_gpu=True))
     assert status.state is State.FAILED and State.SKIPPED in states(queue).values()
 
 
@@ -161,7 +176,7 @@ def test_run_that_loses_its_gpu_every_time_is_tried_on_another_one(blames_gpu: b
     for _ in range(MAX_ATTEMPTS):
         job = queue.next_job(0)
         assert job is not None
-        queue.note_error(0, job.name, "CUDA error: ECC", blames_gpu)
+        queue.carry_out(0, job.name, lost("CUDA error: ECC", blames_gpu))
     queue.next_job(0)
     assert queue.statuses()[0].state is (State.WAITING if blames_gpu else State.FAILED)
 
@@ -170,7 +185,7 @@ def test_without_another_slot_a_gpu_that_cannot_do_a_job_fails_it(clock: Clock) 
     queue = new_queue()
     job = queue.next_job(0)
     assert job is not None
-    queue.finish(0, job.name, State.FAILED, "out of memory", blames_gpu=True)
+    queue.carry_out(0, job.name, failed("out of memory", blames_gpu=True))
     assert queue.statuses()[0].state is State.FAILED
 
 
@@ -179,7 +194,7 @@ def test_job_goes_back_to_the_gpu_that_failed_it_if_the_others_are_lost(clock: C
     job = queue.next_job(0)
     assert job is not None
     queue.is_stopping(1)
-    queue.finish(0, job.name, State.FAILED, "out of memory", blames_gpu=True)
+    queue.carry_out(0, job.name, failed("out of memory", blames_gpu=True))
     clock.time += LOST_AFTER_S + 1
     assert queue.next_job(0) == job
 
@@ -188,7 +203,7 @@ def test_failure_skips_all_jobs_that_depend_on_it() -> None:
     queue = new_queue()
     job = queue.next_job(0)
     assert job is not None
-    queue.finish(0, job.name, State.FAILED, "NaN")
+    queue.carry_out(0, job.name, failed("NaN"))
     skipped = [name for name, state in states(queue).items() if state is State.SKIPPED]
     assert skipped == [
         "evaluate teacher 0",
@@ -210,7 +225,7 @@ def test_stop_assigns_no_more_jobs_and_waits_for_the_running_ones() -> None:
     queue.stop()
     assert queue.is_stopping(0) and queue.next_job(1) is None
     assert not queue.is_over()
-    queue.finish(0, job.name, State.STOPPED, "stopped")
+    queue.carry_out(0, job.name, INTERRUPTED)
     assert queue.next_job(0) is None and queue.is_over()
 
 
@@ -227,13 +242,47 @@ def test_run_that_another_command_has_locked_waits_while_others_are_trained(cloc
     queue = new_queue()
     teacher = queue.next_job(0)
     assert teacher is not None
-    queue.finish(0, teacher.name, State.WAITING, "locked by process 1 on elsewhere")
+    queue.carry_out(0, teacher.name, LOCKED)
     assert queue.statuses()[0].reason == "locked by process 1 on elsewhere"
     assert [stage(job) for job in do_all(queue)] == ["train baseline", "evaluate baseline"] * 2
     assert queue.next_job(0) is None and not queue.is_over(), "retried immediately, or given up"
-    clock.time += LOCKED_RETRY_S
+    clock.time += PAUSE_S
     assert queue.next_job(0) == teacher
     assert queue.statuses()[0].reason == ""
+
+
+@pytest.mark.parametrize(
+    ("decision", "pause", "reason"),
+    [
+        (LOCKED, Pause.LOCKED, "locked by process 1 on elsewhere"),
+        (decide_job(OutOfMemory("out of memory: lower it"), gpus=0.5), Pause.OUT_OF_MEMORY, "out of memory: lower it"),
+        (INTERRUPTED, Pause.UNREACHABLE, "the queue was unreachable; stopped after epoch 3"),
+    ],
+    ids=lambda value: value if isinstance(value, Pause) else "",
+)
+def test_job_that_is_put_back_has_the_reason_until_a_slot_takes_it_again(
+    decision: Decision, pause: Pause, reason: str, clock: Clock
+) -> None:
+    queue = RunQueue(plan_jobs([run_of("baseline")], set(), set()))
+    job = queue.next_job(0)
+    assert job is not None
+    queue.carry_out(0, job.name, decision)
+    status = queue.statuses()[0]
+    assert (status.state, status.pause, status.reason, status.attempts) == (State.WAITING, pause, reason, 0)
+    assert queue.next_job(0) is None, "it waits for the pause's end"
+    clock.time += PAUSE_S
+    assert queue.next_job(0) == job and status.pause is None
+
+
+def test_failed_job_has_the_kind_of_its_failure_unless_its_workers_died() -> None:
+    queue = new_queue()
+    teacher, baseline = queue.next_job(0), queue.next_job(1)
+    assert teacher is not None and baseline is not None
+    queue.carry_out(0, teacher.name, failed("NaN"))
+    for _ in range(MAX_ATTEMPTS):
+        queue.next_job(1)
+    failures = {status.job.name: status.failure for status in queue.statuses() if status.state is State.FAILED}
+    assert failures == {teacher.name: "code", baseline.name: None}
 
 
 def test_waiting_for_another_command_does_not_count_as_an_attempt(clock: Clock) -> None:
@@ -241,8 +290,8 @@ def test_waiting_for_another_command_does_not_count_as_an_attempt(clock: Clock) 
     for _ in range(3 * MAX_ATTEMPTS):
         job = queue.next_job(0)
         assert job is not None
-        queue.finish(0, job.name, State.WAITING, "locked by process 1 on elsewhere")
-        clock.time += LOCKED_RETRY_S
+        queue.carry_out(0, job.name, LOCKED)
+        clock.time += PAUSE_S
     assert len(do_all(queue)) == 2
 
 
@@ -254,14 +303,14 @@ def test_job_of_a_slot_on_a_lost_node_goes_to_another_slot(clock: Clock) -> None
     clock.time += LOST_AFTER_S - 1
     for slot, job in enumerate(others, start=1):
         assert job is not None and not queue.is_stopping(slot), "polling is the heartbeat of a running slot"
-        queue.finish(slot, job.name, State.DONE)
+        queue.finish(slot, job.name)
     do_all(queue, slot=1)
     assert queue.next_job(1) is None, "counted as lost too early"
     clock.time += 2
     assert queue.next_job(1) == lost
-    queue.finish(0, lost.name, State.FAILED, "the lost slot came back too late")
+    queue.carry_out(0, lost.name, failed("the lost slot came back too late"))
     assert queue.statuses()[0].state is State.RUNNING
-    queue.finish(1, lost.name, State.DONE)
+    queue.finish(1, lost.name)
     do_all(queue, slot=1)
     assert set(states(queue).values()) == {State.DONE} and queue.is_over()
 
@@ -273,7 +322,7 @@ def test_stop_does_not_wait_for_the_job_of_a_lost_slot(clock: Clock) -> None:
     clock.time += LOST_AFTER_S + 1
     queue.stop()
     assert queue.is_stopping(1) and not queue.is_over(), "the other slot is still saving"
-    queue.finish(1, other.name, State.STOPPED)
+    queue.carry_out(1, other.name, INTERRUPTED)
     assert queue.is_over() and queue.lost_slots() == {0}
 
 
@@ -320,12 +369,17 @@ def events(draw: random.Random, queue: RunQueue, slots: int, clock: Clock) -> It
 
     def end(slot: int) -> None:
         if slot in current:
-            state = draw.choices([State.DONE, State.FAILED, State.WAITING], [8, 1, 1])[0]
-            stopped = queue.is_stopping(slot) and draw.random() < 0.5
-            queue.finish(slot, current.pop(slot).name, State.STOPPED if stopped else state, "a reason")
+            name = current.pop(slot).name
+            decision = draw.choices([None, failed("a reason"), LOCKED], [8, 1, 1])[0]
+            if queue.is_stopping(slot) and draw.random() < 0.5:
+                decision = INTERRUPTED
+            if decision is None:
+                queue.finish(slot, name)
+            else:
+                queue.carry_out(slot, name, decision)
 
     while not queue.is_over():
-        clock.time += draw.random() * LOCKED_RETRY_S
+        clock.time += draw.random() * PAUSE_S
         for busy in current:
             queue.is_stopping(busy)  # as the thread of a live worker polls
         slot = draw.randrange(slots)
@@ -362,9 +416,9 @@ def test_first_workers_reason_becomes_the_jobs_after_the_last_attempt(clock: Clo
     job = queue.next_job(0)
     assert job is not None
     for attempt in range(MAX_ATTEMPTS):
-        queue.note_error(1, job.name, "a slot without this job")
-        queue.note_error(0, job.name, f"disk full in attempt {attempt}")
-        queue.note_error(0, job.name, "Connection closed by peer")
+        queue.carry_out(1, job.name, lost("a slot without this job"))
+        queue.carry_out(0, job.name, lost(f"disk full in attempt {attempt}"))
+        queue.carry_out(0, job.name, lost("Connection closed by peer"))
         queue.next_job(0)
     failed = next(status for status in queue.statuses() if status.job == job)
     assert failed.state is State.FAILED
@@ -375,7 +429,7 @@ def test_resumed_run_has_no_reason_left_from_the_worker_that_died(clock: Clock) 
     queue = new_queue()
     job = queue.next_job(0)
     assert job is not None
-    queue.note_error(0, job.name, "Connection closed by peer")
+    queue.carry_out(0, job.name, lost("Connection closed by peer"))
     assert queue.next_job(0) == job
     assert next(status for status in queue.statuses() if status.job == job).reason == ""
 
@@ -384,10 +438,10 @@ def test_second_worker_that_fails_a_job_fails_it_once(clock: Clock) -> None:
     queue = new_queue()
     job = queue.next_job(0)
     assert job is not None
-    queue.finish(0, job.name, State.FAILED, "teacher's file is damaged")
-    queue.finish(0, job.name, State.FAILED, "another reason")
-    failed = next(status for status in queue.statuses() if status.job == job)
-    assert failed.reason == "teacher's file is damaged"
+    queue.carry_out(0, job.name, failed("teacher's file is damaged"))
+    queue.carry_out(0, job.name, failed("another reason"))
+    status = next(status for status in queue.statuses() if status.job == job)
+    assert status.reason == "teacher's file is damaged"
 
 
 def caches_of(*runs: Run) -> tuple[PlannedCache, ...]:
@@ -402,14 +456,14 @@ def test_cache_is_filled_after_its_teacher_and_before_the_runs_that_read_it() ->
     jobs = plan_jobs(runs, set(), set(), caches_of(*runs))
     queue = RunQueue(jobs)
     assert stage(queue.next_job(0)) == "train teacher" and stage(queue.next_job(1)) == "train baseline"
-    queue.finish(0, jobs[0].name, State.DONE)
+    queue.finish(0, jobs[0].name)
     assert [stage(queue.next_job(slot)) for slot in (0, 2, 3, 4)] == ["evaluate teacher"] + 3 * ["fill teacher"]
     assert stage(queue.next_job(5)) == "train baseline"
     assert queue.next_job(6) is None, "the others wait for the logit cache"
     for slot, job in zip((2, 3), jobs[2:4], strict=True):
-        queue.finish(slot, job.name, State.DONE)
+        queue.finish(slot, job.name)
     assert queue.next_job(2) is None, "one part is not filled yet"
-    queue.finish(4, jobs[4].name, State.DONE)
+    queue.finish(4, jobs[4].name)
     job = queue.next_job(4)
     assert stage(job) == "train distilled" and job is not None and job.cache == jobs[2].cache
     assert [j.name.rsplit(" ", 1)[1] for j in jobs if j.kind == "fill"] == ["1/3", "2/3", "3/3"]
@@ -419,7 +473,10 @@ def test_failed_part_skips_only_the_runs_that_read_its_cache() -> None:
     runs = planned()
     queue = RunQueue(plan_jobs(runs, set(), set(), caches_of(*runs)))
     while job := queue.next_job(0):
-        queue.finish(0, job.name, State.FAILED if job.part == 1 else State.DONE, "NaN")
+        if job.part == 1:
+            queue.carry_out(0, job.name, failed("NaN"))
+        else:
+            queue.finish(0, job.name)
     ended = {f"{stage(s.job)} {s.job.part}": s.state for s in queue.statuses() if s.job.kind != "evaluate"}
     assert ended.pop("fill teacher 1") is State.FAILED
     assert {name for name, state in ended.items() if state is State.SKIPPED} == {"train distilled 0"}

@@ -7,18 +7,19 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
+from typing import get_args
 
 import pytest
 from search_runs import EXPERIMENT, Ended, confirmed_in, folder_in, run_search, trials_in
 from small_runs import recipe
+from written_records import run_record
 
-from raykd.errors import RejectedConfiguration
+from raykd.errors import Failure, RejectedConfiguration, RunLocked
 from raykd.spec.recipe import SGD
 from raykd.spec.search import Search, choice, uniform
 from raykd.store.run_folder import RunFolder
 from raykd.store.study import SearchStudy, SearchTrial
-from raykd.training.failure import classify_failure
-from raykd.training.train_one import RunLocked
+from raykd.training.failure import classify_failure, decide_trial
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
@@ -124,6 +125,20 @@ def test_errors_of_a_trials_workers_are_classified() -> None:
     assert _worker_errors(ValueError("none of Ray's")) == []
 
 
+@pytest.mark.parametrize("failure", get_args(Failure))
+def test_a_failure_that_the_workers_of_a_trial_recorded_keeps_its_kind(failure: Failure, tmp_path: Path) -> None:
+    """So that a trial out of memory on a shared GPU is tried again, whichever of its workers had no memory."""
+    from ray.train import WorkerGroupError
+
+    from raykd.orchestration.trial import _workers_failure  # here: it imports ray, which needs its token first
+
+    folder = RunFolder(tmp_path)
+    folder.write_record(run_record(status="failed", failure=failure, reason="what the workers found"))
+    error = _workers_failure(folder, WorkerGroupError("...", {0: RuntimeError("Connection closed by peer")}))
+    assert error is not None
+    assert (classify_failure(error), str(error)) == (failure, "what the workers found")
+
+
 def test_a_configuration_that_all_workers_of_a_trial_reject_is_the_trials_result(tmp_path: Path) -> None:
     """They reject it before run.json exists, as a GPU without TF32 does."""
     from ray.train import WorkerGroupError
@@ -152,14 +167,14 @@ def test_an_error_of_the_trainer_itself_is_outside_of_the_configuration(tmp_path
     from ray.train import ControllerError, FailureConfig
     from ray.train.v2._internal.execution.failure_handling import FailureDecision, create_failure_policy
 
-    from raykd.orchestration.trial import _failed_result, _workers_failure  # here: it imports ray, as above
+    from raykd.orchestration.trial import _workers_failure, failed_result  # here: it imports ray, as above
 
     error = ControllerError(RuntimeError("gloo could not connect to 10.0.0.2\nmore lines"))
     assert create_failure_policy(FailureConfig(max_failures=2)).make_decision(error) is FailureDecision.RAISE
     failure = _workers_failure(RunFolder(tmp_path), error)
     assert failure is not None
     reason = "its trainer failed with RuntimeError: gloo could not connect to 10.0.0.2"
-    assert _failed_result(failure) == {"interrupted": True, "outside": reason}
+    assert failed_result(decide_trial(failure, gpus=0, workers=2)) == {"interrupted": True, "outside": reason}
 
 
 def test_workers_that_died_are_no_result_of_their_trial(tmp_path: Path) -> None:
@@ -172,7 +187,7 @@ def test_workers_that_died_are_no_result_of_their_trial(tmp_path: Path) -> None:
         WorkerHealthCheckTimeoutError,
     )
 
-    from raykd.orchestration.trial import DEAD, _failed_result, _workers_failure  # here: it imports ray, as above
+    from raykd.orchestration.trial import DEAD, _workers_failure, failed_result  # here: it imports ray, as above
 
     assert (WorkerHealthCheckFailedError.__name__, WorkerHealthCheckTimeoutError.__name__) == DEAD
 
@@ -181,19 +196,24 @@ def test_workers_that_died_are_no_result_of_their_trial(tmp_path: Path) -> None:
     for failures in ({1: died}, {0: closed, 1: died}):
         failure = _workers_failure(RunFolder(tmp_path), WorkerGroupError("...", failures))
         assert failure is not None
-        assert "its workers died repeatedly: ActorDiedError: " in _failed_result(failure)["outside"]
+        assert (
+            "its workers died repeatedly: ActorDiedError: "
+            in failed_result(decide_trial(failure, gpus=0, workers=2))["outside"]
+        )
 
 
 def test_a_mistake_in_the_code_of_a_trials_workers_is_its_result_with_the_reason(tmp_path: Path) -> None:
     from ray.train import WorkerGroupError
     from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 
-    from raykd.orchestration.trial import _failed_result, _workers_failure  # here: it imports ray, as above
+    from raykd.orchestration.trial import _workers_failure, failed_result  # here: it imports ray, as above
 
     mistake = UserExceptionWithTraceback(ValueError("a custom method's mistake"), "Traceback ...")
     failure = _workers_failure(RunFolder(tmp_path), WorkerGroupError("...", {0: mistake, 1: mistake}))
     assert failure is not None
-    assert _failed_result(failure) == {"failed": "ValueError: a custom method's mistake"}
+    assert failed_result(decide_trial(failure, gpus=0, workers=2)) == {
+        "failed": "ValueError: a custom method's mistake"
+    }
 
 
 def test_a_round_starts_no_more_trials_after_some_failures_of_the_store(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from raykd.errors import RejectedConfiguration
 from raykd.orchestration.options import Options
 from raykd.spec.search import Search, Space, choice
 from raykd.store.study import SearchFolder
+from raykd.training.failure import decide_trial
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
@@ -66,4 +67,6 @@ def test_each_trial_trains_in_its_precision_and_fails_if_its_device_has_no_such_
     config = {NUMBER: 2, CONFIGURATION: {PRECISION: "tf32"}, REPORTED: 0}
     with pytest.raises(RejectedConfiguration, match=r"precision = tf32: requires a GPU with TF32") as raised:
         trial.train_trial(config, shared, results.append, lambda: False)
-    assert trial._failed_result(raised.value) == {FAILED: str(raised.value)}, "and it is not trained again"
+    assert trial.failed_result(decide_trial(raised.value, gpus=0)) == {FAILED: str(raised.value)}, (
+        "and it is not trained again"
+    )

@@ -38,6 +38,7 @@ LEFTOVERS = {
     "RAY_OVERRIDE_RESOURCES": '{"CPU": 7}',
     "RAY_NAMESPACE": "other",
     "RAY_RUNTIME_ENV_HOOK": "no_such_module.hook",
+    "OMP_PROC_BIND": "true",
     "http_proxy": "http://127.0.0.1:9",
 }
 # The first request of ray.init, made directly because ray.init would retry for 20 s.
@@ -249,7 +250,8 @@ def test_private_session_leaves_the_environment_unchanged(folder: Path, monkeypa
             pytest.fail("the session began without a Ray cluster")
         assert dict(os.environ) == before
     (during,) = environs
-    assert "RAY_NAMESPACE" not in during and during["RAY_AUTH_MODE"] == "token" and str(folder) in during["TMPDIR"]
+    assert not {"RAY_NAMESPACE", "OMP_PROC_BIND"} & set(during)
+    assert during["RAY_AUTH_MODE"] == "token" and str(folder) in during["TMPDIR"]
 
 
 @pytest.mark.parametrize(("num_cpus", "settings"), [(8, {"num_cpus": 8}), (128, {})])

@@ -15,7 +15,7 @@ from raykd.errors import Interrupted
 from raykd.methods import FitNets
 from raykd.orchestration.options import Options
 from raykd.orchestration.reporting import evaluate_and_report
-from raykd.orchestration.run_experiments import run_experiments
+from raykd.orchestration.run_experiments import train_experiments
 from raykd.orchestration.run_queue import Job, plan_jobs
 from raykd.spec.experiment import Experiment, Workers
 from raykd.spec.plan import Run
@@ -55,7 +55,7 @@ def planned_jobs(results: Path, monkeypatch: pytest.MonkeyPatch) -> list[Job]:
         return []
 
     monkeypatch.setattr("raykd.orchestration.run_experiments._run", run)
-    run_experiments([ONE, OTHER], Options(results, NO_DATA), Console(file=io.StringIO()), reports=False)
+    train_experiments([ONE, OTHER], Options(results, NO_DATA), Console(file=io.StringIO()))
     return found
 
 

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from raykd.errors import RunFailed
-from raykd.orchestration.retry import MAX_FAILURES
-from raykd.training.failure import CaptureFailed
+from raykd.errors import OutOfMemory, RunFailed
+from raykd.training.failure import MAX_FAILURES, CaptureFailed
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
@@ -44,7 +43,9 @@ def fails(cluster: str, monkeypatch: pytest.MonkeyPatch):
     return fail
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RunFailed("out of memory with batch")])
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), OutOfMemory("out of memory with batch")]
+)
 def test_a_trial_out_of_memory_on_a_shared_gpu_is_tried_again_and_on_its_own_gpu_has_failed(error, fails) -> None:
     with pytest.raises(type(error), match="out of memory"):
         fails(error, gpus=0.25)

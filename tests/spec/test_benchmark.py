@@ -13,6 +13,7 @@ from small_images import encoded, write_parquet
 from raykd import models
 from raykd.cli.benchmark import MEAN, STD, selected_pairs, with_published_teacher
 from raykd.cli.experiment_file import apply_settings, load_experiments
+from raykd.config import to_dict
 from raykd.data.load import load_dataset
 from raykd.errors import ConfigError
 from raykd.methods import DKD
@@ -23,7 +24,7 @@ from raykd.spec.benchmark import benchmark_experiments
 from raykd.spec.bundled import EXPERIMENTS
 from raykd.spec.experiment import Experiment
 from raykd.spec.plan import Run, make_plan
-from raykd.spec.published import PROTOCOL, published_pairs
+from raykd.spec.published import protocol, published_pairs
 from raykd.spec.recipe import SGD
 from raykd.store.run_store import RunStore
 from raykd.training import latency
@@ -172,7 +173,7 @@ def test_the_report_shows_published_accuracies_beside_the_measured_ones(
     assert re.search(r"method +\| +rank +\| top-1 \(%\) \| published", text)
     assert re.search(r"\| at +\|.*\| +71\.43 \|", text) and re.search(r"\| kd +\|.*\| +72\.98 \|", text)
     assert "published for vgg13:vgg8: teacher 74.64 %, baseline 70.36 %" in text
-    assert PROTOCOL in " ".join(text.split())
+    assert protocol(to_dict(experiment)) in " ".join(text.split())
     page = (tmp_path / "report" / "index.html").read_text()
     assert "published (%)</th>" in page and page.count("72.98") == 1 and "teacher 74.64 %" in page
 

@@ -47,7 +47,7 @@ from raykd.spec.search import Search, uniform
         (FeatureKD(), {"distance": "l1"}),
         (DeiT(), {"alpha": -0.1}),
         (DeiT(), {"temperature": 0}),
-        (Data(), {"val_images": 0}),
+        (Data(), {"val_images": -1}),
         (Data(), {"crop_padding": 33}),
         (Data(), {"image_size": 0}),
         (Data(train_images=100), {"student_images": 101}),

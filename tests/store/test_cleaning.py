@@ -168,6 +168,16 @@ def test_leftovers_of_killed_commands_are_removed(tmp_path):
     assert not any(path.exists() for path in paths) and recent.exists()
 
 
+def test_the_file_of_a_lock_check_that_was_killed_is_removed_later(tmp_path, monkeypatch):
+    with monkeypatch.context() as killed:
+        killed.setattr(Path, "unlink", lambda *_, **__: None)
+        RunStore(tmp_path).make_folder()
+    (left,) = tmp_path.iterdir()
+    old(left)
+    remove_unneeded(tmp_path, find_removable(tmp_path))
+    assert not left.exists()
+
+
 def test_only_checkpoints_are_removed_while_a_command_trains_in_the_folder(tmp_path):
     store, runs = RunStore(tmp_path), finished(tmp_path).runs
     cache = write_cache(tmp_path, store.folder(runs[0]))

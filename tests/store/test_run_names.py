@@ -1,9 +1,12 @@
 """Which run a name names: whole names, unique beginnings, fingerprints; what several or no runs mean."""
 
+from pathlib import Path
+
 import pytest
 from written_results import finished
 
 from raykd.errors import ConfigError
+from raykd.store.run_folder import RunFolder
 from raykd.store.run_names import find_run, short_names
 from raykd.store.run_store import RunStore
 
@@ -76,3 +79,11 @@ def test_a_run_that_is_being_removed_or_was_set_aside_has_no_name(tmp_path, plac
     store.folder(plan.runs[0]).path.rename(tmp_path / place)
     with pytest.raises(ConfigError, match="no run 'teach'"):
         find_run(tmp_path, "teach")
+
+
+def test_a_trial_is_in_the_results_folder_of_its_search():
+    run, trial = RunFolder(Path("r/cnn/baseline-s0-ab12")), RunFolder(Path("r/cnn/search/trials/0003"))
+    for folder, is_trial, name in ((run, False, "baseline-s0-ab12"), (trial, True, "cnn/search/0003")):
+        assert (folder.is_trial, folder.results, folder.family, folder.name) == (is_trial, Path("r"), "cnn", name)
+        assert RunStore.of(folder) == RunStore(Path("r"))
+    assert RunFolder(Path("cnn/search/trials/0003")).results == Path()

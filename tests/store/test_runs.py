@@ -19,8 +19,10 @@ from raykd.atomic import write_bytes
 from raykd.config import from_dict
 from raykd.config.codec import read_checked_json
 from raykd.errors import ConfigError, RunFailed
+from raykd.mounts import Mount
 from raykd.provenance import command_line
 from raykd.spec.plan import Run, make_plan
+from raykd.store import run_store
 from raykd.store.records import read_plan
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
@@ -241,6 +243,16 @@ def test_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch) -> No
     with pytest.raises(ConfigError, match=r"Function not implemented.*name another with --results.*file locks"):
         RunStore(tmp_path).make_folder()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_lustre_whose_locks_are_of_one_node_is_refused_and_beegfs_logged(tmp_path, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(run_store, "mount_of", lambda _: Mount("/l", "lustre", frozenset({"rw", "localflock"})))
+    with pytest.raises(ConfigError, match=r"/l is Lustre with locks of one node only \(localflock\).*-o flock"):
+        RunStore(tmp_path / "r").make_folder()
+    assert not (tmp_path / "r").exists() and not caplog.text
+    monkeypatch.setattr(run_store, "mount_of", lambda _: Mount("/b", "beegfs", frozenset({"rw", "cfgFile=/none"})))
+    RunStore(tmp_path / "r").make_folder()
+    assert "is on BeeGFS (/b), whose file locks are of one node only by default" in caplog.text
 
 
 def test_results_folder_that_cannot_be_made_is_refused(tmp_path: Path, monkeypatch) -> None:

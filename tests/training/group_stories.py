@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from documented_methods import documented_method
+from methods_by_progress import Annealed
 from several_processes import together
 from small_runs import CPU, digits, recipe, run_of, teacher_of
 
@@ -40,6 +42,10 @@ RUNS: dict[str, Run] = {
             model=VIT, ema_decay=0.7, gradient_accumulation=5, sampling="balanced", class_weights=tuple(range(1, 11))
         ),
     ),
+    "memory": run_of(
+        "distilled", method=documented_method("QueueContrast", size=120), student=recipe(model=VIT, epochs=2)
+    ),
+    "temperature by progress": run_of("distilled", method=Annealed(), student=recipe(model=VIT, epochs=2)),
     "resnet, averaged": run_of("baseline", student=recipe(ema_decay=0.7, epochs=1)),
     "without labels": run_of(  # the final norm of the ViT gets no gradient
         "distilled",
@@ -93,13 +99,15 @@ def main(rank: int, size: int, folder: Path) -> None:
             train(name, RunFolder(folder / name), group)
         message = interrupted("resnet", RunFolder(folder / "resnet-cut"), group)
         train("resnet", RunFolder(folder / "resnet-cut"), group)
+        message_memory = interrupted("memory", RunFolder(folder / "memory-cut"), group)
+        train("memory", RunFolder(folder / "memory-cut"), group)
         message_vit = interrupted("vit", RunFolder(folder / "vit-cut"), group)
         agreement.MOST_STEPS["cpu"], agreement.EVERY_S = 16, 1e9
         rarely = interrupted("six epochs", RunFolder(folder / "six-epochs-cut"), group, STOP_AT_MESSAGE)
         train("six epochs", RunFolder(folder / "six-epochs-cut"), group)
         odd = group.subgroup(25)
         result = {
-            "messages": [message, message_vit],
+            "messages": [message, message_memory, message_vit],
             "rarely": rarely,
             "odd": [odd.size, odd.is_member],
             "even": group.subgroup(50).size,

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from documented_methods import documented_method
 from hugging_face import CONFIGS
+from methods_by_progress import Annealed
+from methods_with_groups import Scaled
 from safetensors import safe_open
 from safetensors.torch import load_file
 from small_runs import CPU, curve, digits, recipe, run_of, teacher_of
@@ -31,6 +34,7 @@ from raykd.training.loop import fit
 
 _HF_VIT = CONFIGS["vit"] | {"hidden_dropout_prob": 0.2, "image_size": 8, "patch_size": 2}
 _SMALL_VIT = ViT(depth=2, width=24, heads=2, patch=2, dropout=0.2)
+
 
 _CASES: dict[str, tuple[Stage, dict[str, Any]]] = {
     "resnet, sgd": ("baseline", {}),
@@ -103,10 +107,25 @@ _CASES: dict[str, tuple[Stage, dict[str, Any]]] = {
         "distilled",
         {"student": recipe(precision="fp16", clip_gradient_norm=1.0, ema_decay=0.7, gradient_accumulation=5)},
     ),
+    "temperature by progress, adamw": (
+        "distilled",
+        {"method": Annealed(), "student": recipe(optimizer=AdamW(lr=3e-3))},
+    ),
+    "adapter with its own learning rates, adamw": (
+        "distilled",
+        {"method": Scaled(), "student": recipe(optimizer=AdamW(lr=3e-3), clip_gradient_norm=1.0)},
+    ),
+    "memory inside an adapter, accumulated": (
+        "distilled",
+        {"method": documented_method("QueueContrast", size=120), "student": recipe(gradient_accumulation=2)},
+    ),
 }
 CASES = tuple(_CASES)
 FAST_CASES = (
     *CASES[:3],
+    "adapter with its own learning rates, adamw",
+    "temperature by progress, adamw",
+    "memory inside an adapter, accumulated",
     "everything augmented",
     "averaged, accumulated, balanced",
     "vit of transformers, adamw, dropout, hook",

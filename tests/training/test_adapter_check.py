@@ -8,10 +8,13 @@ import pytest
 import torch
 from small_runs import CPU, NO_WEIGHTS, digits, experiment, recipe, run_of, teacher_of, train
 from torch import Tensor, nn
+from user_network import UserNet
 
 from raykd.errors import ConfigError
 from raykd.methods import Method
 from raykd.methods.method import Need
+from raykd.models import Model
+from raykd.models.custom_network import Network
 from raykd.models.vit_cifar import ViT
 from raykd.outputs import Outputs, Targets
 from raykd.spec.plan import Run, make_plan
@@ -95,6 +98,39 @@ class Maps(Notes):
     adapter = Method.adapter
 
 
+@dataclass(frozen=True)
+class MapsOfStudent(Notes):
+    """Compares the student's last map with the teacher's logits."""
+
+    kind: ClassVar[str] = "own_maps_of_student"
+    needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
+    student_needs: ClassVar[frozenset[Need] | None] = frozenset({"features"})
+
+    def adapter(self, student: Outputs, teacher: Outputs, images: Targets) -> nn.Module | None:
+        return nn.Linear(student.features[-1].shape[1], teacher.logits.shape[1])
+
+    def terms(
+        self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
+    ) -> dict[str, Tensor]:
+        assert adapter is not None and not teacher.features
+        return {"gap": (adapter(student.features[-1].mean((2, 3))) - teacher.logits).abs().mean()}
+
+
+@dataclass(frozen=True)
+class MapsOfTeacher(MapsOfStudent):
+    """Reads a map of the teacher's that it does not declare."""
+
+    kind: ClassVar[str] = "own_maps_of_teacher"
+
+    def terms(
+        self, student: Outputs, teacher: Outputs, targets: Targets, adapter: nn.Module | None
+    ) -> dict[str, Tensor]:
+        return {"gap": student.logits.mean() - teacher.features[-1].mean()}
+
+
+VIT = ViT(depth=2, width=24, heads=2, patch=2)
+
+
 def from_cache(run: Run, caches: Path) -> Teacher:
     live = teacher_of(run)
     assert isinstance(live, LiveTeacher)
@@ -137,13 +173,41 @@ def test_adapter_that_depends_on_its_inputs_is_trained(method: Method, tmp_path:
     assert len(train(run, RunFolder(tmp_path / "run"))) == 3
 
 
+@pytest.mark.parametrize("is_cached", [False, True], ids=["live", "cached"])
+@pytest.mark.parametrize("model", [recipe().model, VIT], ids=["resnet", "vit"])
+def test_a_method_reads_the_students_maps_and_the_teachers_logits(
+    model: Model, is_cached: bool, tmp_path: Path
+) -> None:
+    run = run_of("distilled", method=MapsOfStudent(), student=recipe(model=model, epochs=1), teacher=recipe(model=VIT))
+    Networks(digits()).require_method_fits(run)
+    teacher = from_cache(run, tmp_path) if is_cached else teacher_of(run)
+    (report,) = train(run, RunFolder(tmp_path / "run"), teacher)
+    assert report.terms["gap"] > 0
+    if isinstance(teacher, LiveTeacher):
+        assert not teacher.model.with_features, "maps of a ViT take memory"
+
+
 @pytest.mark.parametrize(
     ("run", "words"),
     [
         (
             run_of("distilled", method=Undeclared()),
-            r"method = Undeclared: its adapter \(it receives the teacher's outputs in `needs`: logits\) fails at line "
-            r"\d+ with AttributeError: 'NoneType'",
+            r"method = Undeclared: its adapter fails at line \d+ with AttributeError: 'NoneType'.*; it receives the "
+            r"outputs in `needs`: logits; list others of the student in `student_needs`$",
+        ),
+        (
+            run_of("distilled", method=FromMaps(), student=recipe(model=VIT)),
+            r"method = FromMaps: its adapter fails at line \d+ with IndexError: tuple index out of range; it receives "
+            r"the outputs in `needs`: logits; list others of the student in `student_needs`$",
+        ),
+        (
+            run_of("distilled", method=MapsOfTeacher()),
+            r"method = MapsOfTeacher: its terms\(\) fails at line \d+ with IndexError: .*; it receives the teacher's "
+            r"outputs in `needs`: logits, and the student's in `student_needs`: features$",
+        ),
+        (
+            run_of("distilled", method=MapsOfStudent(), student=recipe(model=Network(UserNet))),
+            r"method = MapsOfStudent: requires feature maps of the student, and student.model.features is not set; --",
         ),
         (
             run_of("distilled", method=Maps(), teacher=recipe(model=ViT(depth=1, width=24, heads=2, patch=2))),

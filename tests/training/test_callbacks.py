@@ -1,14 +1,19 @@
 """A user's callbacks, named by file: what they receive, and that nothing they do fails a run."""
 
+import json
 import pickle
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file
 from small_runs import CPU, digits, experiment, run_of
 
 from raykd.config import custom_file
 from raykd.errors import ConfigError, Interrupted, RunDiverged
+from raykd.models.weights import save_weights
 from raykd.spec.callback import Callback, callbacks_named
 from raykd.spec.overrides import override
 from raykd.spec.plan import Run
@@ -35,7 +40,8 @@ class Notes(Callback):
         self.state["lines"].append(f"epoch {report.epoch}")
 
     def on_run_end(self, outcome):
-        lines = [*self.state["lines"], f"{outcome.status} {outcome.best_epoch} {outcome.reason}".strip()]
+        best = f"{outcome.best_epoch} {outcome.best_val_top1}"
+        lines = [*self.state["lines"], f"{outcome.status} {best} {outcome.reason}".strip()]
         Path(self.file).write_text("\\n".join(lines))
 """
 
@@ -63,8 +69,9 @@ def test_a_callback_is_called_at_the_start_after_each_epoch_and_at_the_end(
     file, callback = notes(tmp_path)
     train(run_folder, callback)
     best = run_folder.require_record().best
+    assert best is not None
     assert file.read_text().splitlines() == [
-        "start baseline 0 3", "epoch 0", "epoch 1", "epoch 2", f"done {best.epoch if best else None}"
+        "start baseline 0 3", "epoch 0", "epoch 1", "epoch 2", f"done {best.epoch} {best.val_top1}"
     ]  # fmt: skip
     file.unlink()
     train(run_folder, callback)
@@ -77,9 +84,26 @@ def test_an_interrupted_run_and_its_resume_call_the_callback(run_folder: RunFold
     with pytest.raises(Interrupted):
         train(run_folder, callback, hooks=Hooks(should_stop=lambda: next(steps) == 6))
     assert file.read_text().splitlines()[1:2] == ["epoch 0"]
-    assert file.read_text().splitlines()[-1].startswith("interrupted 0 stopped after epoch 1")
+    assert re.match("interrupted 0 [0-9.]+ stopped after epoch 1", file.read_text().splitlines()[-1])
     train(run_folder, callback)
     assert file.read_text().splitlines()[:3] == ["start baseline 0 3", "epoch 1", "epoch 2"], "with an empty state"
+
+
+@pytest.mark.parametrize(("stop_at", "epoch"), [(1, 1), (3, 2)], ids=["before an epoch ends", "after another epoch"])
+def test_the_best_epoch_of_an_interrupted_run_may_be_of_an_earlier_process(
+    stop_at: int, epoch: int, run_folder: RunFolder, tmp_path: Path
+) -> None:
+    file, callback = notes(tmp_path)
+    steps, later = iter(range(1, 100)), iter(range(1, 100))
+    with pytest.raises(Interrupted):
+        train(run_folder, hooks=Hooks(should_stop=lambda: next(steps) == 6))
+    with safe_open(run_folder.checkpoint, framework="pt") as opened:
+        progress = json.loads(opened.metadata()["progress"]) | {"best_val_top1": 99.5}  # better than later epochs
+    save_weights(run_folder.checkpoint, load_file(run_folder.checkpoint), {"progress": json.dumps(progress)})
+    with pytest.raises(Interrupted):
+        train(run_folder, callback, hooks=Hooks(should_stop=lambda: next(later) == stop_at))
+    last = file.read_text().splitlines()[-1]
+    assert last.startswith(f"interrupted 0 99.5 stopped after epoch {epoch}")
 
 
 def test_a_failed_run_calls_the_callback_with_the_reason(run_folder: RunFolder, tmp_path: Path) -> None:
@@ -90,7 +114,7 @@ def test_a_failed_run_calls_the_callback_with_the_reason(run_folder: RunFolder, 
 
     with pytest.raises(RunDiverged):
         train(run_folder, callback, hooks=Hooks(diverge))
-    assert file.read_text().splitlines()[-1] == "failed 0 loss became NaN"
+    assert re.fullmatch("failed 0 [0-9.]+ loss became NaN", file.read_text().splitlines()[-1])
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,9 @@ QUICK_RECIPES = (
     "vit, adamw, dropout",
     "everything augmented",
     "averaged, accumulated, balanced",
+    "temperature by progress, adamw",
+    "adapter with its own learning rates, adamw",
+    "memory inside an adapter, accumulated",
     "resnet, fp16, clipping, averaged, accumulated",
 )
 GPU = replace(choose_compute(CPU, "fp32"), device=torch.device("cuda"))

@@ -80,7 +80,7 @@ def test_damaged_weights_of_a_run_that_stopped_early_are_restored(scripted: None
 
 def test_reason_is_a_function_of_the_history_which_may_have_an_epoch_twice() -> None:
     history = [{"epoch": epoch, "val_top1": top} for epoch, top in enumerate(TOPS)]
-    assert best_epoch.best_row(history[:ENDS])["epoch"] == 3
+    assert best_epoch.kept_row(RUN.recipe, history[:ENDS])["epoch"] == 3
     for end in range(1, len(history) + 1):
         is_stopped = bool(why_stopped(RUN.recipe, history[:end]))
         assert is_stopped == (end == ENDS)

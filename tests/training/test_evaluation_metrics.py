@@ -14,7 +14,7 @@ from raykd.models import ImageModel, ImageSpec
 from raykd.outputs import Outputs
 from raykd.store.records import Metrics
 from raykd.training.compute import EVALUATION_BATCH, choose_compute
-from raykd.training.evaluate import evaluate
+from raykd.training.evaluate import evaluate, predictions
 from raykd.training.metrics import NUM_BINS, compute_metrics
 
 NUM_IMAGES = 400
@@ -199,6 +199,18 @@ def test_model_is_evaluated_in_evaluation_mode_and_its_mode_restored() -> None:
     model = Watched(given.logits).train()
     compute_metrics(model, given.split, COMPUTE, 10)
     assert modes == [False] and model.training
+
+
+@pytest.mark.parametrize("num_batches", [0, 1])
+def test_a_pass_that_is_not_finished_restores_the_mode_of_every_model(num_batches: int) -> None:
+    given = case()
+    student, teacher = Says(given.logits).train(), Says(given.logits).eval()
+    batches = predictions([student, teacher], given.split, COMPUTE)
+    for _ in range(num_batches):
+        next(batches)
+        assert not student.training
+    batches.close()
+    assert student.training and not teacher.training
 
 
 def test_bf16_metrics_equal_the_loops_evaluation() -> None:

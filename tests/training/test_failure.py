@@ -1,19 +1,45 @@
-"""Tests of the kinds of failure: caused by the configuration, or by something outside of it that may pass."""
+"""Tests of the failure policy: kinds of failure, whether and where runs are retried, and what the user reads."""
 
 import errno
 import os
+import pickle
+from dataclasses import dataclass
+from typing import get_args
 
 import pytest
 import torch
 from safetensors import SafetensorError
 from small_runs import CPU, digits, recipe, run_of
 
-from raykd.errors import ConfigError, DataError, RejectedConfiguration, RunDiverged, RunFailed
+from raykd.data.memory import report_shortage
+from raykd.errors import (
+    RESUME,
+    CodeFailed,
+    ConfigError,
+    DataError,
+    Failure,
+    Interrupted,
+    OutOfMemory,
+    RejectedConfiguration,
+    RunDiverged,
+    RunFailed,
+    RunLocked,
+)
 from raykd.spec.recipe import SGD
 from raykd.store.run_folder import RunFolder
-from raykd.training.failure import classify_failure, loses_gpu, rejecting_configuration
+from raykd.training.failure import (
+    CaptureFailed,
+    Decision,
+    ProcessLostGpu,
+    UnusableGpu,
+    classify_failure,
+    decide_job,
+    decide_trial,
+    loses_gpu,
+    recorded_error,
+    rejecting_configuration,
+)
 from raykd.training.loop import fit
-from raykd.training.train_one import RunLocked
 
 
 @pytest.mark.parametrize(
@@ -25,6 +51,7 @@ from raykd.training.train_one import RunLocked
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "out of memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), "out of memory"),
         (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), "out of memory"),
+        (OutOfMemory("out of memory for a single image"), "out of memory"),
         (ValueError("a custom method's mistake"), "code"),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), "code"),
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "outside"),
@@ -53,6 +80,156 @@ from raykd.training.train_one import RunLocked
 )
 def test_each_error_has_its_kind_of_failure(error: Exception, failure: str) -> None:
     assert classify_failure(error) == failure
+
+
+class GetTimeoutError(type("RayError", (Exception,), {"__module__": "ray.exceptions"})):  # type: ignore[misc]
+    """An error with the class names of one of Ray's, which this test need not import."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """An error, and what follows for a job on a whole and on a shared GPU, for a trial there, and for several workers.
+
+    failure: None if the run has not failed. Each retry is written as 'no', 'later', 'another process' or 'next
+    command'; '*' is added if the decision ends the process, and '+' if it blames the GPU. reason: the start of what the
+    user reads about a job; about a trial, it is the first line.
+    """
+
+    error: Exception
+    failure: str | None
+    job: str
+    job_on_shared: str
+    job_of_several: str
+    trial: str
+    trial_on_shared: str
+    trial_of_several: str
+    reason: str
+
+
+POLICY = [
+    Row(Interrupted("stopped after epoch 3, step 1; rerun the same command to resume"), None,
+        "next command", "next command", "next command", "next command", "next command", "next command",
+        "stopped after epoch 3, step 1; rerun the same command to resume"),
+    Row(RunLocked("locked by process 7 on cn1"), None,
+        "later", "later", "later", "next command", "next command", "next command",
+        "locked by process 7 on cn1"),
+    Row(RunDiverged("loss term 'kd' became NaN"), "diverged",
+        "no", "no", "no*", "no", "no", "no",
+        "loss term 'kd' became NaN"),
+    Row(RejectedConfiguration("student.model.width = 0: must be at least 1"), "rejected",
+        "no", "no", "no*", "no", "no", "no",
+        "student.model.width = 0: must be at least 1"),
+    Row(CaptureFailed("its training step cannot be captured; use --set student.step=eager"), "rejected",
+        "no*", "no*", "no*", "no*", "no*", "no",
+        "its training step cannot be captured; use --set student.step=eager"),
+    Row(OutOfMemory("out of memory with student.batch_size = 512: lower it"), "out of memory",
+        "no+", "later+", "no*", "no", "another process", "no",
+        "out of memory with student.batch_size = 512: lower it"),
+    Row(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. GPU 0 has 4 GiB. More"), "out of memory",
+        "no+", "later+", "another process*", "no", "another process", "no",
+        "out of memory (CUDA out of memory. Tried to allocate 2 GiB): use a GPU with more memory, or let fewer runs "
+        "share it (workers.gpus); then rerun the same command"),
+    Row(UnusableGpu("torch cannot use the GPU that this run was assigned"), "outside",
+        "no+", "no+", "no*", "next command", "next command", "next command",
+        "torch cannot use the GPU that this run was assigned"),
+    Row(ProcessLostGpu("an earlier trial of this process lost the GPU"), "outside",
+        "another process*+", "another process*+", "another process*",
+        "another process*", "another process*", "next command",
+        "an earlier trial of this process lost the GPU"),
+    Row(RuntimeError("CUDA error: uncorrectable ECC error encountered"), "outside",
+        "another process*+", "another process*+", "another process*",
+        "another process*", "another process*", "next command",
+        "RuntimeError: CUDA error: uncorrectable ECC error encountered\n"),
+    Row(RuntimeError("CUDA error: device-side assert triggered"), "code",
+        "no*", "no*", "another process*", "no*", "no*", "no",
+        "RuntimeError: CUDA error: device-side assert triggered\n"),
+    Row(RuntimeError("Connection closed by peer"), "code",
+        "no", "no", "another process*", "no", "no", "no",
+        "RuntimeError: Connection closed by peer\n"),
+    Row(ValueError("a custom method's mistake"), "code",
+        "no", "no", "another process*", "no", "no", "no",
+        "ValueError: a custom method's mistake\n"),
+    Row(OSError(errno.ENOSPC, "No space left on device"), "outside",
+        "no", "no", "another process*", "next command", "next command", "next command",
+        f"[Errno 28] No space left on device; {RESUME}"),
+    Row(DataError("digits: there is not enough memory to read the images (can't allocate memory)"), "outside",
+        "no", "no", "no*", "next command", "next command", "next command",
+        "digits: there is not enough memory to read the images (can't allocate memory)"),
+    Row(GetTimeoutError("the driver did not answer"), "outside",
+        "no", "no", "another process*", "next command", "next command", "next command",
+        "GetTimeoutError: the driver did not answer\n"),
+]  # fmt: skip
+
+
+def written(decision: Decision) -> str:
+    return f"{decision.retry}{'*' if decision.ends_process else ''}{'+' if decision.blames_gpu else ''}"
+
+
+@pytest.mark.parametrize("row", POLICY, ids=lambda row: f"{type(row.error).__name__} {row.error}"[:40])
+def test_each_error_has_its_decision(row: Row) -> None:
+    decided = {
+        "job": decide_job(row.error, gpus=1.0),
+        "job_on_shared": decide_job(row.error, gpus=0.5),
+        "job_of_several": decide_job(row.error, gpus=1.0, workers=2),
+        "trial": decide_trial(row.error, gpus=1.0),
+        "trial_on_shared": decide_trial(row.error, gpus=0.5),
+        "trial_of_several": decide_trial(row.error, gpus=1.0, workers=2),
+    }
+    assert {name: written(decision) for name, decision in decided.items()} == {
+        name: getattr(row, name) for name in decided
+    }
+    is_trial = {name: name.startswith("trial") for name in decided}
+    for name, decision in decided.items():
+        locked_trial = isinstance(row.error, RunLocked) and is_trial[name]
+        assert decision.failure == ("outside" if locked_trial else row.failure)
+        if is_trial[name]:
+            assert "\n" not in decision.reason and str(row.error).splitlines()[0] in decision.reason
+        else:
+            assert decision.reason.startswith(row.reason)
+
+
+@pytest.mark.parametrize("row", POLICY, ids=lambda row: f"{type(row.error).__name__} {row.error}"[:40])
+def test_without_a_gpu_no_decision_blames_one_or_waits_for_its_memory(row: Row) -> None:
+    decision = decide_job(row.error, gpus=0)
+    assert not decision.blames_gpu
+    assert decision.retry == row.job.strip("*+") and decide_trial(row.error, gpus=0).retry == row.trial.strip("*+")
+
+
+def test_a_job_is_out_of_memory_on_a_shared_gpu_once_and_then_blames_it() -> None:
+    error = OutOfMemory("out of memory with student.batch_size = 512: lower it")
+    assert written(decide_job(error, gpus=0.5)) == "later+"
+    assert written(decide_job(error, gpus=0.5, was_out_of_memory=True)) == "no+"
+
+
+@pytest.mark.parametrize("row", POLICY, ids=lambda row: f"{type(row.error).__name__} {row.error}"[:40])
+def test_the_last_attempt_at_a_trial_asks_for_no_other_process(row: Row) -> None:
+    retry = decide_trial(row.error, gpus=0.5, is_last_attempt=True).retry
+    last = "next command" if row.failure in ("outside", None) else "no"
+    assert retry == (last if row.trial_on_shared.startswith("another process") else row.trial_on_shared.strip("*"))
+
+
+def test_an_error_in_the_code_keeps_its_traceback_after_the_first_line() -> None:
+    try:
+        raise KeyError("fc")
+    except KeyError as error:
+        first, *rest = decide_job(error, gpus=0).reason.splitlines()
+        assert decide_trial(error, gpus=0).reason == "KeyError: 'fc'"
+    assert first == "KeyError: 'fc'" and any("test_failure.py" in line for line in rest)
+
+
+@pytest.mark.parametrize(
+    "text", ["out of memory", "can't allocate memory", "CUDA error: ECC", "NCCL error", "os error"]
+)
+def test_the_text_of_raykds_errors_decides_nothing(text: str) -> None:
+    for error in (RunFailed(text), ConfigError(text), RunDiverged(text), DataError(text), CodeFailed(text)):
+        assert classify_failure(error) == type(error).failure and not loses_gpu(error)
+
+
+@pytest.mark.parametrize("failure", [*get_args(Failure), None])
+def test_a_recorded_failure_is_an_error_of_its_kind(failure: Failure | None) -> None:
+    error = recorded_error(failure, "what the worker found")
+    assert classify_failure(pickle.loads(pickle.dumps(error))) == (failure or "outside")  # noqa: S301
+    assert str(error) == "what the worker found" and str(recorded_error(failure, None)) == "no reason recorded"
 
 
 @pytest.mark.parametrize(
@@ -88,3 +265,14 @@ def test_run_json_records_a_disk_failure_as_outside(run_folder: RunFolder) -> No
     (run_folder.path / "checkpoint").unlink()
     fit(run_of("baseline"), digits(), run_folder, CPU)
     assert run_folder.status() == "done" and not run_folder.require_record().fails_by_configuration
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")],
+    ids=["Python", "torch"],
+)
+def test_a_node_without_memory_for_the_images_is_no_result_of_a_configuration(cause: Exception) -> None:
+    with pytest.raises(DataError, match="not enough memory to read the images") as raised, report_shortage("digits"):
+        raise cause
+    assert classify_failure(raised.value) == "outside"

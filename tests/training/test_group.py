@@ -105,7 +105,16 @@ def reports(folder: Path, name: str, rank: int) -> list[Any]:
 
 @pytest.mark.parametrize(
     "name",
-    ["vit", "adapter", "augmented", "averaged, accumulated, balanced", "without labels", "resnet, batch norm over all"],
+    [
+        "vit",
+        "adapter",
+        "augmented",
+        "averaged, accumulated, balanced",
+        "memory",
+        "temperature by progress",
+        "without labels",
+        "resnet, batch norm over all",
+    ],
 )
 def test_two_workers_take_the_steps_of_one(name: str, together: Path, tmp_path: Path) -> None:
     one, two = RunFolder(tmp_path / name), RunFolder(together / name)
@@ -129,11 +138,12 @@ def test_all_workers_receive_the_same_reports(together: Path) -> None:
 
 def test_the_first_worker_stops_all_at_one_step(together: Path) -> None:
     messages = [json.loads((together / f"done-{rank}.json").read_text())["messages"] for rank in (0, 1)]
-    assert messages[0] == messages[1] == ["stopped after epoch 1, step 1; rerun the same command to resume"] * 2
+    assert messages[0] == messages[1] == ["stopped after epoch 1, step 1; rerun the same command to resume"] * 3
 
 
-def test_interrupted_run_of_two_workers_ends_with_the_same_bits(together: Path) -> None:
-    cut, straight = RunFolder(together / "resnet-cut"), RunFolder(together / "resnet")
+@pytest.mark.parametrize("name", ["resnet", "memory"])
+def test_interrupted_run_of_two_workers_ends_with_the_same_bits(name: str, together: Path) -> None:
+    cut, straight = RunFolder(together / f"{name}-cut"), RunFolder(together / name)
     assert cut.require_record().resumes == 1 and straight.require_record().resumes == 0
     assert cut.best.read_bytes() == straight.best.read_bytes()
     assert curve(cut) == curve(straight)

@@ -101,10 +101,10 @@ def test_each_step_trains_at_the_schedules_rate(run_folder: RunFolder, monkeypat
     rates: list[float] = []
     step = TrainState.step
 
-    def noted(self: TrainState, batch: Batch, weights: dict[str, float]) -> dict[str, Tensor]:
+    def noted(self: TrainState, batch: Batch, weights: dict[str, float], progress: Tensor) -> dict[str, Tensor]:
         assert len({group["lr"] for group in self.optimizer.param_groups}) == 1
         rates.append(self.optimizer.param_groups[0]["lr"])
-        return step(self, batch, weights)
+        return step(self, batch, weights, progress)
 
     monkeypatch.setattr(TrainState, "step", noted)
     train(run_of("baseline", student=recipe(optimizer=AdamW(lr=0.01), schedule=Cosine(1.0), epochs=2)), run_folder)

@@ -14,7 +14,7 @@ from resume_cases import outcome
 from small_runs import CPU, NO_WEIGHTS, experiment, recipe
 
 from raykd import models
-from raykd.data.pack import PackedSplit
+from raykd.data.packs.reader import PackedSplit
 from raykd.data.renderers import make_renderer
 from raykd.data.types import Dataset
 from raykd.errors import DataError, Interrupted

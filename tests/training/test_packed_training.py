@@ -12,7 +12,7 @@ from resume_cases import Kill, arm, outcome
 from small_runs import CPU, recipe
 
 from raykd import models
-from raykd.data.packed_images import PackedImages
+from raykd.data.packs.images import PackedImages
 from raykd.errors import DataError, Interrupted
 from raykd.store.run_folder import RunFolder
 from raykd.training.compute import choose_compute, why_not_graph

@@ -13,6 +13,7 @@ from raykd.spec.search import Search
 from raykd.store.records import (
     END_STATES,
     CandidateRecord,
+    CommandParts,
     ConfirmationRecord,
     SearchRecord,
     TopClasses,
@@ -109,7 +110,7 @@ class SearchSummary:
     """Everything that the report reads about one search. path: its folder. page: the HTML file to write.
 
     is_locked: whether a process is running the search. best: numbers of done trials, the best first; with several
-    metrics, the Pareto-optimal ones. command: the last command that planned runs of the family, '' if it is not known.
+    metrics, the Pareto-optimal ones. command: the last one that planned runs of the family, None if it is not known.
     """
 
     path: Path
@@ -121,7 +122,7 @@ class SearchSummary:
     best: tuple[int, ...]
     confirmation: ConfirmationRecord | None
     cost: Cost
-    command: str = ""
+    command: CommandParts | None = None
 
     @property
     def family(self) -> str:

@@ -56,5 +56,5 @@ def summarize_search(folder: Path, results: Path) -> SearchSummary:
         tuple(trial.number for trial in best_first(started, search)),
         read_record(ConfirmationRecord, search_folder.confirmed),
         cost_of(record, trials, runs, results),
-        read_plan(folder.parent / "plan.json").command,
+        read_plan(folder.parent / "plan.json").command_parts,
     )

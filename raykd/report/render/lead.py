@@ -12,7 +12,7 @@ from raykd.store.records import RunRecord
 
 def lead_sentences(summary: FamilySummary) -> list[str]:
     """Return the sentences that are known, without full stops. The first may begin with the name of a network."""
-    return [*_about_networks(summary), *_about_data(summary.family)]
+    return [*_about_networks(summary), *_about_data(summary.family), *_about_kept_epoch(summary.family)]
 
 
 def subject(summary: FamilySummary) -> str:
@@ -66,7 +66,7 @@ def _about_data(family: Family) -> list[str]:
         return []
     counts = [
         *_count(_num_training_images(family, data, "baseline", "distilled"), "training"),
-        *_count(data.get("val_images"), "validation"),
+        *_count(data.get("val_images") or None, "validation"),
         *_count(_common([run.test.num_images for run in family.all_runs if run.test]), "test"),
     ]
     if not counts:
@@ -94,6 +94,13 @@ def _about_other_training_images(family: Family, data: Mapping[str, Any]) -> lis
         return []
     number = _num_training_images(family, {**data, "student_images": None}, "teacher")
     return [] if number is None else [f"The teacher trains on {number:,} images"]
+
+
+def _about_kept_epoch(family: Family) -> list[str]:
+    """Return a sentence if the students' weights are those of the last epoch, which no validation selected."""
+    recipes = [record.config.get("recipe") for record in _records(family, "baseline", "distilled")]
+    keeps = {recipe.get("keep") for recipe in recipes or [family.experiment.get("student")] if recipe}
+    return ["The last epoch of each run is tested"] if keeps == {"last"} else []
 
 
 def _num_training_images(family: Family, data: Mapping[str, Any], *stages: Stage) -> int | None:

@@ -117,7 +117,8 @@ def _lines_under(summary: FamilySummary) -> list[str]:
             lines = [f"gain: {points}; {wording.in_favor(gain)}", gain.verdict]
     if summary.comparison is not None and (best := highest_mean(summary.comparison)):
         lines.append(best)
-    lines += wording.published(summary.family.published) if summary.family.published else []
+    family = summary.family
+    lines += wording.published(family.published, family.experiment) if family.published else []
     lines += [f"warning: {warning}" for warning in summary.warnings]
     return lines + [f"missing: {flattened(line, 400)}" for line in summary.missing]
 

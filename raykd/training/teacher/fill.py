@@ -68,8 +68,8 @@ class Filler:
         """Fill the missing views of part number `part`, or of one worker's share of it; return how many were filled.
 
         Views that another process fills meanwhile are not counted. Raises Interrupted after `should_stop` returns true,
-        once the computed rows are written; RunFailed for logits that float16 cannot hold, and if a single view does not
-        fit in the device's memory.
+        once the computed rows are written; RunFailed for logits that float16 cannot hold; OutOfMemory if a single view
+        does not fit in the device's memory.
         """
         indices = self._parts[part].tensor_split(world_size)[rank]
         if not len(indices):

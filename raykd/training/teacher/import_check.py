@@ -10,11 +10,12 @@ another order of the classes leave no trace in a file. They show in the predicti
     weak         The teacher is no better than the nearest class mean of the raw pixels, which needs no network.
 
 The first two refuse the teacher, the third is a warning. If there are few validation images, training images are added,
-which a fitting teacher predicts at least as well.
+which a fitting teacher predicts at least as well. Without any, training images alone are checked.
 """
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ from raykd.training.compute import Compute
 from raykd.training.metrics import compute_metrics
 
 LEVEL = 1e-3  # the probability of accepting a teacher that guesses, and of calling a fitting one permuted
+NUM_TRAIN_IMAGES = 5_000  # checked if there are no validation images
 ENOUGH_IMAGES = 1_000  # with 10 classes chance is 10 %, and 13 % is clearly above it
 MEAN_IMAGES, MEAN_SIZE = 10_000, 32  # images averaged for the class means, and pixels on their side
 
@@ -41,8 +43,12 @@ REASONS = (
 
 def describe_accuracy(result: ImportCheck) -> str:
     """Return text such as 'validation top-1 98.5 % of 200 images'."""
-    how = " by nearest neighbors" if result.has_votes else ""
-    return f"validation top-1 {result.val_top1:.1f} % of {result.num_images} images{how}"
+    split, how = _split_of(result.on_training_images), " by nearest neighbors" if result.has_votes else ""
+    return f"{split} top-1 {result.val_top1:.1f} % of {result.num_images} images{how}"
+
+
+def _split_of(on_training_images: bool) -> str:
+    return "training" if on_training_images else "validation"
 
 
 def describe_import(result: ImportCheck) -> str:
@@ -53,41 +59,36 @@ def describe_import(result: ImportCheck) -> str:
 def check_import(
     model: nn.Module, data: Data, dataset: Dataset, compute: Compute, has_votes: bool = False
 ) -> ImportCheck:
-    """Evaluate an imported teacher on the validation images and decide whether it fits the data.
+    """Evaluate an imported teacher on the validation images, or else on training images, and decide whether it fits.
 
     model: the teacher, or the VotingModel of one without a classifier (has_votes).
     """
     train, val = train_val_indices(data, dataset.train.labels)
-    confusion = _confusion(model, dataset, val, compute)
+    on_training_images = len(val) == 0
+    checked = train[:: max(1, len(train) // NUM_TRAIN_IMAGES)] if on_training_images else val
+    confusion = _confusion(model, dataset, checked, compute)
     num_images, correct = int(confusion.sum()), int(confusion.diagonal().sum())
     top1 = 100 * correct / num_images
-    if num_images < ENOUGH_IMAGES and not has_votes:  # training images would vote for themselves
+    result = ImportCheck(top1, num_images, has_votes=has_votes, on_training_images=on_training_images)
+    if num_images < ENOUGH_IMAGES and not (has_votes or on_training_images):
+        # With votes, training images would vote for themselves.
         more = train[:: max(1, len(train) // (ENOUGH_IMAGES - num_images))]
         confusion += _confusion(model, dataset, more, compute)
-    accuracy = f"its accuracy on validation is {top1:.1f} % ({correct} of {num_images} images)"
+    split = _split_of(on_training_images)
+    accuracy = f"its accuracy on {split} is {top1:.1f} % ({correct} of {num_images} images)"
     if permutation := find_permutation(confusion):
-        return ImportCheck(
-            top1,
-            num_images,
-            has_votes=has_votes,
-            refused=f"{accuracy}: {_describe_order(permutation, dataset.class_names)}",
-        )
+        return replace(result, refused=f"{accuracy}: {_describe_order(permutation, dataset.class_names)}")
     if is_near_chance(confusion):
         chance = f"not clearly above chance ({100 * chance_accuracy(confusion):.1f} %)"
-        return ImportCheck(
-            top1,
-            num_images,
-            has_votes=has_votes,
-            refused=f"{accuracy}, {chance}: its weights load but do not fit; {REASONS}",
-        )
-    num_simple = _nearest_mean_correct(dataset, train, val)
+        return replace(result, refused=f"{accuracy}, {chance}: its weights load but do not fit; {REASONS}")
+    num_simple = _nearest_mean_correct(dataset, train, checked)
     if correct > num_simple:
-        return ImportCheck(top1, num_images, has_votes=has_votes)
+        return result
     weak = (
-        f"the imported teacher's validation accuracy ({top1:.1f} %) is not above that of the nearest class mean of raw "
+        f"the imported teacher's {split} accuracy ({top1:.1f} %) is not above that of the nearest class mean of raw "
         f"pixels ({100 * num_simple / num_images:.1f} %); {REASONS}"
     )
-    return ImportCheck(top1, num_images, warnings=(weak,), has_votes=has_votes)
+    return replace(result, warnings=(weak,))
 
 
 def chance_accuracy(confusion: Tensor) -> float:

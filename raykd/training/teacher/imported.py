@@ -82,7 +82,7 @@ def import_teacher(run: Run, dataset: Dataset, folder: RunFolder, compute: Compu
     result = check_import(evaluated, run.data, dataset, compute, has_votes)
     warnings = (*teacher.warnings, *result.warnings)
     result = replace(result, warnings=warnings)
-    best = Best(None, result.val_top1)
+    best = Best(None, None if result.on_training_images else result.val_top1)
     folder.update(imported=result, best=best)
     require_import_fits(run, folder)
     weights = teacher.image_model.network.state_dict()
@@ -222,7 +222,7 @@ def _class_names_warning(file_classes: Sequence[str], dataset: Dataset) -> str:
 def _overlap_warning(run: Run, dataset: Dataset, header: Header) -> str:
     """Return a warning if the teacher was, or may have been, trained on validation images of `run`; else ''."""
     split = header.trained_on
-    if split is None or split.num_images != len(dataset.train.labels):
+    if split is None or split.num_images != len(dataset.train.labels) or not run.data.val_images:
         return ""
     if split.data_identity == dataset.identity:
         return _counted_overlap_warning(run, dataset, split)

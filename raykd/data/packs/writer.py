@@ -10,8 +10,6 @@ change no byte.
 
 import hashlib
 import logging
-import os
-import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,24 +19,22 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from raykd.atomic import remove_leftovers, write_bytes
+from raykd.atomic import write_bytes
 from raykd.config.codec import read_record, write_record
 from raykd.data import image_decoding
-from raykd.data.image_packing import PackOptions
-from raykd.data.pack import INDEX, INDEX_SCHEMA, RECORD, VERSION, Pack, PackRecord
-from raykd.data.pack_errors import TO_ANOTHER_FOLDER, HoldsOtherPack, PackError
-from raykd.data.pack_lock import LOCK, PACKING, locked, record_packing, require_same_options
-from raykd.data.pack_space import require_space
-from raykd.data.shard_writer import ShardTask, WrittenShard, read_written, too_many_damaged
+from raykd.data.packs.encoding import PackOptions
+from raykd.data.packs.folder import SKIPPED, locked, record_packing, remove_unfinished, require_place
+from raykd.data.packs.reader import Pack
+from raykd.data.packs.record import INDEX, INDEX_SCHEMA, RECORD, VERSION, PackRecord
+from raykd.data.packs.shard import ShardTask, WrittenShard, read_written, too_many_damaged
+from raykd.data.packs.space import require_space
 from raykd.data.sources import Source, Unit, content_identity, notes_on_shared_files, require_different
 from raykd.data.splits import TEST, TRAIN
 from raykd.data.types import Channels, statistics_of_sums
 from raykd.errors import DataError, plural
-from raykd.on_disk import is_folder, is_there
+from raykd.on_disk import is_there
 
-SKIPPED = "skipped.txt"
 Runner = Callable[[Sequence[ShardTask]], Iterator[WrittenShard]]  # calls write_shard on each; results in any order
-_SHARD_FILE = re.compile(rf"({TRAIN}|{TEST})-\d{{5,}}\.(arrow|index|json)")
 _log = logging.getLogger(__name__)
 
 
@@ -81,7 +77,7 @@ def plan_pack(source: Source, folder: Path, options: PackOptions) -> PackPlan:
         _tasks(split, units, folder, options) for split, units in zip((TRAIN, TEST), source.units(), strict=True)
     )
     plan = PackPlan(source, folder, options, train, test)
-    _require_place_for(plan)
+    require_place(folder, plan.key, options)
     return plan
 
 
@@ -97,40 +93,8 @@ def discard_pack(folder: Path, source_key: str) -> None:
                 (folder / file).unlink(missing_ok=True)
 
 
-def _require_place_for(plan: PackPlan, is_locked: bool = False) -> None:
-    """Raise PackError if the folder of `plan` holds another pack, or anything else. is_locked: by this process."""
-    folder = plan.folder
-    existing = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
-    if not is_folder(existing):
-        where = "there" if existing == folder else "below it"
-        raise PackError(f"{existing}: is no folder, and the pack has to be written {where}", "", TO_ANOTHER_FOLDER)
-    # In this order, because another process writes packing.json before any shard, and removes it after pack.json.
-    names = sorted(path.name for path in folder.iterdir()) if is_folder(folder) else []
-    is_begun = is_there(folder / PACKING)
-    record = read_record(PackRecord, folder / RECORD)
-    if record is not None and record.source_key != plan.key:
-        raise HoldsOtherPack(
-            f"{folder}: holds a pack of other files, other versions of them, or other options",
-            "remove the folder to pack again",
-            TO_ANOTHER_FOLDER,
-        )
-    require_same_options(folder, plan.options, is_locked)
-    if others := [name for name in names if not _belongs_to_pack(name)]:
-        raise PackError(f"{folder}: has {others[0]}, which is no file of a pack", "", TO_ANOTHER_FOLDER)
-    if record is None and not is_begun and (shards := list(filter(_SHARD_FILE.fullmatch, names))):
-        raise PackError(
-            f"{folder}: has {shards[0]}, and neither {RECORD} nor {PACKING}, which state how it was packed",
-            f"copy {RECORD} back, remove the folder to pack again",
-            TO_ANOTHER_FOLDER,
-        )
-
-
 def _tasks(split: str, units: Sequence[Unit], folder: Path, options: PackOptions) -> tuple[ShardTask, ...]:
     return tuple(ShardTask(folder, f"{split}-{i:05d}.arrow", unit, options) for i, unit in enumerate(units))
-
-
-def _belongs_to_pack(name: str) -> bool:
-    return name in (RECORD, INDEX, SKIPPED, PACKING) or name.startswith(".") or bool(_SHARD_FILE.fullmatch(name))
 
 
 def pack(
@@ -152,7 +116,8 @@ def pack(
     if not is_there(plan.folder):
         require_space(plan.folder, plan.tasks, plan.options)  # before the folder is made
     with locked(plan.folder, plan.key, on_wait):
-        _require_place_for(plan, is_locked=True)  # again, for what another process has written meanwhile
+        # Again, for what another process has written meanwhile.
+        require_place(plan.folder, plan.key, plan.options, is_mine=True)
         record = _complete(plan)
         if record is not None:
             return record
@@ -169,7 +134,7 @@ def _complete(plan: PackPlan) -> PackRecord | None:
     if record is None or record.source_key != plan.key:
         return None
     Pack(plan.folder)
-    _remove_unfinished(plan)
+    remove_unfinished(plan.folder, [task.file for task in plan.tasks])
     return record
 
 
@@ -218,7 +183,7 @@ def finish_pack(plan: PackPlan, written: Sequence[WrittenShard]) -> PackRecord:
         text = "".join(f"{image.where}: {image.reason}\n" for image in damaged)
         write_bytes(plan.folder / SKIPPED, text.encode("utf-8", "surrogateescape"))
     write_record(plan.folder / RECORD, record)
-    _remove_unfinished(plan)
+    remove_unfinished(plan.folder, [task.file for task in plan.tasks])
     return record
 
 
@@ -327,14 +292,3 @@ def _shared_images(index: pa.Table, num_train: int) -> tuple[str, ...]:
     train = set(digests[:num_train])
     num_shared, num_test = sum(digest in train for digest in digests[num_train:]), len(digests) - num_train
     return (f"{num_shared} of {num_test} test images are also training images",) if num_shared else ()
-
-
-def _remove_unfinished(plan: PackPlan) -> None:
-    """Remove the files that only an unfinished pack needs, and shards of an earlier plan."""
-    kept = {task.file for task in plan.tasks} | {INDEX, RECORD, SKIPPED}
-    for path in plan.folder.iterdir():
-        if path.name not in kept and _belongs_to_pack(path.name) and not path.name.startswith("."):
-            path.unlink(missing_ok=True)
-    remove_leftovers(plan.folder)
-    if is_there(plan.folder / LOCK):  # a complete pack may be on a read-only disk, where even this would be an error
-        (plan.folder / LOCK).unlink(missing_ok=True)  # a process that still waits for it finds a complete pack

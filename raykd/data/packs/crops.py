@@ -26,14 +26,12 @@ import torch
 import torch.nn.functional as F
 
 from raykd.data.image_decoding import QUARTER_TURNS, UPRIGHT, decode_whole, turned
-from raykd.data.image_metadata import JPEG, strip_metadata
+from raykd.data.image_metadata import read_jpeg_header
 from raykd.errors import DataError
 
-_SEQUENTIAL_FRAMES, _PROGRESSIVE_FRAME = (0xC0, 0xC1), 0xC2
-_START_OF_SCAN, _EXIF_OR_XMP, _FILL = 0xDA, 0xE1, 0xFF
 _MARGIN = 4  # rows decoded below a crop: its last rows are interpolated from the color of the rows below
 _REDUCTIONS = (8, 4, 2)
-_COLOR_CHANNELS = (1, 3)  # of JPEGs that simplejpeg decodes like Pillow; CMYK has 4
+_COLOR_SPACES = ("Gray", "RGB", "YCbCr")  # of JPEGs that simplejpeg decodes like Pillow, unlike CMYK
 
 
 class Box(NamedTuple):
@@ -81,7 +79,7 @@ def reduction_of(box: Box, side: int) -> int:
 
 
 def decode_for_crops(
-    where: str, encoded: memoryview, size: tuple[int, int], boxes: Sequence[Box], reduction: int
+    where: str, encoded: bytes, size: tuple[int, int], boxes: Sequence[Box], reduction: int
 ) -> Decoded:
     """Decode the part of an image that the crops `boxes` show.
 
@@ -89,9 +87,9 @@ def decode_for_crops(
     Raises DataError, which begins with `where`, for an image that cannot be decoded or has another size.
     """
     num_rows = min(size[0], max(box.top + box.height for box in boxes) + _MARGIN)
-    decoded = _decode_jpeg(bytearray(encoded), size, num_rows, reduction)
+    decoded = _decode_jpeg(encoded, size, num_rows, reduction)
     if decoded is None:
-        decoded = Decoded(decode_whole(where, bytes(encoded)))
+        decoded = Decoded(decode_whole(where, encoded))
         if decoded.pixels.shape[:2] != size:
             height, width = decoded.pixels.shape[:2]
             raise DataError(f"{where} is {width}x{height} pixels instead of {size[1]}x{size[0]}; pack the images again")
@@ -108,67 +106,28 @@ def crop(decoded: Decoded, box: Box, view: np.ndarray) -> None:
     view[:] = (resized.flip(3) if box.is_flipped else resized).permute(0, 2, 3, 1).numpy()[0]
 
 
-def _decode_jpeg(encoded: bytearray, size: tuple[int, int], num_rows: int, reduction: int) -> Decoded | None:
-    """Decode the first `num_rows` rows of a JPEG. Return None for files that only Pillow can decode."""
+def _decode_jpeg(encoded: bytes, size: tuple[int, int], num_rows: int, reduction: int) -> Decoded | None:
+    """Decode the first `num_rows` rows of a JPEG, or all of them.
+
+    Return None for files that only Pillow can decode, and for images that have another size.
+    """
     import simplejpeg  # here: only images on disk require it, and machines without it train on images in memory
 
-    header = _read_header(encoded)
-    if header is None:
-        return None
-    orientation = strip_metadata(bytes(encoded)).orientation if header.has_metadata else UPRIGHT
-    height, width = size if orientation not in QUARTER_TURNS else size[::-1]
-    if header.size != (height, width):
-        return None
-    if orientation == UPRIGHT and header.is_sequential and num_rows < height:
-        encoded[header.size_at : header.size_at + 2] = num_rows.to_bytes(2, "big")
-        height = num_rows
-    height, width = ceil(height / reduction), ceil(width / reduction)
-    limits = {} if reduction == 1 else {"min_height": height, "min_width": width}
+    # Not strict: Pillow ignores the decoder's warnings too, and rows that are left out would be reported as damage.
+    # The pack's checksums detect real damage.
     try:
-        # Not strict: rows that are left out would be reported as damage. The pack's checksums detect real damage.
+        *full_size, color_space, _ = simplejpeg.decode_jpeg_header(encoded, strict=False)
+        orientation, height_at = read_jpeg_header(encoded)
+        height, width = size[::-1] if orientation in QUARTER_TURNS else size
+        if full_size != [height, width] or color_space not in _COLOR_SPACES:
+            return None
+        if orientation == UPRIGHT and height_at and num_rows < height:
+            encoded = b"".join((encoded[:height_at], num_rows.to_bytes(2, "big"), encoded[height_at + 2 :]))
+            height = num_rows
+        height, width = ceil(height / reduction), ceil(width / reduction)
+        limits = {} if reduction == 1 else {"min_height": height, "min_width": width}
         buffer = _scratch.reserve(3 * height * width)
         pixels = simplejpeg.decode_jpeg(encoded, "RGB", strict=False, buffer=buffer, **limits)
-    except ValueError:
+    except (ValueError, KeyError):  # KeyError: of a subsampling that simplejpeg does not know
         return None
     return Decoded(turned(pixels, orientation), reduction) if pixels.shape[:2] == (height, width) else None
-
-
-class _Header(NamedTuple):
-    """The properties that determine how a JPEG is decoded.
-
-    size: height and width before any rotation. size_at: the position of both in the file, in two bytes each.
-    is_sequential: whether rows are stored from top to bottom. has_metadata: whether it may have EXIF or XMP.
-    """
-
-    size: tuple[int, int]
-    size_at: int
-    is_sequential: bool
-    has_metadata: bool
-
-
-def _read_header(encoded: bytearray) -> _Header | None:
-    """Read the segments before the first scan of a JPEG. Return None for other files, and for other color channels."""
-    if not encoded.startswith(JPEG):
-        return None
-    start, frame, has_metadata = 2, 0, False
-    while start + 10 <= len(encoded) and encoded[start] == _FILL:
-        marker = encoded[start + 1]
-        if marker == _FILL:  # may precede a marker
-            start += 1
-            continue
-        if marker == _START_OF_SCAN:
-            break
-        if marker in (*_SEQUENTIAL_FRAMES, _PROGRESSIVE_FRAME):
-            frame = start
-        has_metadata |= marker == _EXIF_OR_XMP
-        start += 2 + int.from_bytes(encoded[start + 2 : start + 4], "big")
-    else:
-        return None
-    # Frame: marker, length (2), bits (1), height (2), width (2), channels (1). Scan: marker, length (2), channels (1).
-    if not frame or encoded[frame + 9] not in _COLOR_CHANNELS:
-        return None
-    is_interleaved = encoded[start + 4] == encoded[frame + 9]
-    height, width = (int.from_bytes(encoded[at : at + 2], "big") for at in (frame + 5, frame + 7))
-    return _Header(
-        (height, width), frame + 5, encoded[frame + 1] in _SEQUENTIAL_FRAMES and is_interleaved, has_metadata
-    )

@@ -1,7 +1,7 @@
 """A pack as a data set, on disk or decoded into memory.
 
     open_packed(place, "packed:imagenet-256", image_size=224, center_crop=0.875, loaders=8)    a Dataset on disk
-    find(place, image_size=32)                                                                 a StoredDataset to decode
+    find_packed(place, image_size=32)                                                          a StoredDataset to decode
 
 The identity of a pack of original bytes is that of its source at the same image size. Images that were encoded again
 count as other images, and so do squares of raw pixels, even at their size.
@@ -15,14 +15,15 @@ import numpy as np
 from raykd.data import image_folder, memory
 from raykd.data.image_decoding import TargetSize
 from raykd.data.loader_threads import LoaderThreads
-from raykd.data.pack import Pack, PackedSplit, PackRecord
-from raykd.data.packed_images import PackedImages
+from raykd.data.packs.images import PackedImages
+from raykd.data.packs.reader import Pack, PackedSplit
+from raykd.data.packs.record import PackRecord
 from raykd.data.sources import identity_at_size
 from raykd.data.types import Dataset, Split, StoredDataset, constant_channels
 from raykd.errors import DataError
 
 
-def find(place: Path, image_size: int | None) -> StoredDataset:
+def find_packed(place: Path, image_size: int | None) -> StoredDataset:
     """Open the pack in `place`, as a data set that can be decoded into memory.
 
     image_size: pixels per side; None if all images of the pack are squares of one size.

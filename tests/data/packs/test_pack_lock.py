@@ -15,13 +15,13 @@ import pytest
 from packed_layouts import IN_THIS_PROCESS, bytes_of, make_folder, pack_small, plan_of
 
 from raykd.cli import parser
-from raykd.data import shard_writer
-from raykd.data.image_packing import PackOptions
 from raykd.data.load import load_dataset
-from raykd.data.pack import Pack
-from raykd.data.pack_lock import LOCK, locked
-from raykd.data.pack_writer import pack
-from raykd.data.shard_writer import ShardTask, WrittenShard, write_shard
+from raykd.data.packs import shard
+from raykd.data.packs.encoding import PackOptions
+from raykd.data.packs.folder import LOCK, locked
+from raykd.data.packs.reader import Pack
+from raykd.data.packs.shard import ShardTask, WrittenShard, write_shard
+from raykd.data.packs.writer import pack
 from raykd.errors import DataError
 
 pytestmark = pytest.mark.usefixtures("small_units")
@@ -59,13 +59,13 @@ _numbers = itertools.count()
 
 def _run(arguments: Sequence[str], log: Path, seconds: float) -> None:
     sys.stdout = sys.stderr = log.open("w", buffering=1)
-    prepare = shard_writer.prepare
+    prepare = shard.prepare
 
     def slow(*arguments, **options):
         time.sleep(seconds)
         return prepare(*arguments, **options)
 
-    shard_writer.prepare = slow
+    shard.prepare = slow
     os._exit(parser.entry(arguments))
 
 

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from raykd.data.memory import free_bytes
 from raykd.file_lock import lock_at
 from raykd.on_disk import is_file, is_folder
 from raykd.provenance import file_sha256
@@ -41,7 +42,7 @@ def copy_to_node(record: Path, environ: Mapping[str, str]) -> Path:
 
 def _copy(pack: Path, copy: Path) -> bool:
     """Copy the pack under another name, and rename it. Return False if there is too little space."""
-    size, free = sum(file.stat().st_size for file in pack.iterdir()), shutil.disk_usage(copy.parent).free
+    size, free = sum(file.stat().st_size for file in pack.iterdir()), free_bytes(copy.parent)
     if size > _FREE_SHARE * free:
         sizes = f"{size / _GB:.1f} GB, and {free / _GB:.1f} GB are free"
         _log.warning("%s is read in place: it has %s in %s", pack, sizes, copy.parent)

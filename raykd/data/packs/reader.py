@@ -1,118 +1,27 @@
-"""A packed data set: encoded images in memory-mapped Arrow IPC files, read by row and without copying.
-
-    <folder>/pack.json           the PackRecord, with a checksum; written last, so a folder with it is complete
-    <folder>/train-00000.arrow   images, labels and checksums; one file per shard
-    <folder>/test-00000.arrow
-    <folder>/index.arrow         label, size and SHA-256 of each image of train, then of test
+"""Read a packed data set: encoded images in memory-mapped Arrow IPC files, by row and without copying.
 
 All processes of a node share the pages of a file. A row has a CRC-32, which is compared whenever the row is read, so
 that no run trains on a damaged image, and nothing has to be hashed when a pack is opened.
 
-Shapes: N images of a split. A shard consists of record batches of ROWS_PER_BATCH rows, the last one with the rest.
+Shapes: N images of a split.
 """
 
-import re
 import zlib
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from threading import Lock
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
 
-from raykd.config.codec import read_record
-from raykd.data.splits import TEST, TRAIN
-from raykd.data.types import Channels, Resizing
-from raykd.errors import COMMAND, DataError, plural, shown
-from raykd.on_disk import is_folder
+from raykd.data.packs.record import INDEX, RECORD, ROWS_PER_BATCH, ShardRecord, read_pack_record, repack_remedy
+from raykd.errors import DataError
 
-VERSION = 1
-ROWS_PER_BATCH = 256
-RECORD, INDEX = "pack.json", "index.arrow"
-SHARD_SCHEMA = pa.schema([("image", pa.binary()), ("label", pa.int32()), ("checksum", pa.uint32())])
-INDEX_SCHEMA = pa.schema(
-    [("label", pa.int32()), ("height", pa.int32()), ("width", pa.int32()), ("sha256", pa.binary(32))]
-)
-DIGEST_BYTES = 32
-SHARD_FILE = re.compile(rf"({TRAIN}|{TEST})-\d{{5,}}\.arrow")
-
-
-@dataclass(frozen=True)
-class ShardRecord:
-    """One shard of a split: a file below the pack's folder, its images and its bytes."""
-
-    file: str
-    num_images: int
-    num_bytes: int
-
-
-@dataclass(frozen=True)
-class PackRecord:
-    """pack.json.
-
-    version: version of the format. kind: the kind of the source, such as 'folder', which decides how `content` and the
-    images' SHA-256 become the identity of the data set. content: the identity of the source's files, hex; '' if the
-    images' SHA-256 suffice.
-    index_checksum: CRC-32 of index.arrow. encoding: 'original' bytes, 'jpeg' if they were encoded again, or 'raw',
-    which are uint8 [S, S, 3]. shorter_side: pixels, if images were resized. quality: of the JPEG encoder. square_size:
-    pixels per side if all images are squares of one size. mean, std: of the training pixels, as fractions of 255.
-    num_skipped: damaged images that were left out. source_key: a hash, hex, of the names, sizes and times of change of
-    the source's files, and of the options of packing.
-    """
-
-    version: int
-    kind: str
-    content: str
-    class_names: tuple[str, ...]
-    train: tuple[ShardRecord, ...]
-    test: tuple[ShardRecord, ...]
-    index_checksum: int
-    encoding: Literal["original", "jpeg", "raw"]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    shorter_side: int | None = None
-    quality: int | None = None
-    square_size: int | None = None
-    notes: tuple[str, ...] = ()
-    num_skipped: int = 0
-    source_key: str = ""
-
-    @property
-    def statistics(self) -> tuple[Channels, Channels]:
-        """Mean and standard deviation by channel."""
-        (red, green, blue), (red_std, green_std, blue_std) = self.mean, self.std
-        return (red, green, blue), (red_std, green_std, blue_std)
-
-    @property
-    def resizing(self) -> Resizing | None:
-        """How the images were reduced; None if they are the original ones."""
-        if self.encoding == "original":
-            return None
-        return Resizing(self.shorter_side, self.quality, self.square_size if self.encoding == "raw" else None)
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of all shards."""
-        return sum(shard.num_bytes for shard in (*self.train, *self.test))
-
-    def problem(self) -> str:
-        if self.version != VERSION:
-            return f"version is {self.version}, and this raykd reads version {VERSION}"
-        if len(self.mean) != 3 or len(self.std) != 3:
-            return "mean and std must have three numbers each"
-        if wrong := [shard.file for shard in (*self.train, *self.test) if not SHARD_FILE.fullmatch(shard.file)]:
-            return f"{shown(wrong[0])} is not the name of a shard"
-        if len(self.class_names) < 2:
-            return f"it names {plural(len(self.class_names), 'class', 'classes')}, and at least two are required"
-        ((name, count),) = Counter(self.class_names).most_common(1)
-        return f"{count} of its classes are called '{name}'" if count > 1 else ""
+_DIGEST_BYTES = 32
 
 
 class Pack:
@@ -166,7 +75,7 @@ class Pack:
             labels, *sides = (
                 torch.from_numpy(table[name].to_numpy().astype(np.int64)) for name in ("label", "height", "width")
             )
-            digests = np.frombuffer(b"".join(table["sha256"].to_pylist()), np.uint8).reshape(-1, DIGEST_BYTES)
+            digests = np.frombuffer(b"".join(table["sha256"].to_pylist()), np.uint8).reshape(-1, _DIGEST_BYTES)
         except (OSError, pa.ArrowException, KeyError, ValueError) as error:
             raise DataError(f"{path}: is damaged ({error}); {repack_remedy(self.folder)}") from error
         if len(labels) != num_images:
@@ -233,21 +142,3 @@ class _Rows:
             return None
         encoded = self._data[self._offsets[row] : self._offsets[row + 1]]
         return encoded if zlib.crc32(encoded) == self._checksums[row] else None
-
-
-def read_pack_record(folder: Path) -> PackRecord:
-    """Return the record of the pack in `folder`. Raises DataError if there is no complete pack, or it is damaged."""
-    if not is_folder(folder):
-        raise DataError(f"{folder}: no such folder; pack a data set with: {COMMAND} pack NAME")
-    record = read_record(PackRecord, folder / RECORD)
-    if record is None:
-        raise DataError(
-            f"{folder}: has no {RECORD}; it is no packed data set, or packing it was interrupted: rerun the command "
-            "that packs it"
-        )
-    return record
-
-
-def repack_remedy(folder: Path) -> str:
-    """Return the remedy for a damaged pack, which an experiment or the `pack` command has written."""
-    return f"remove the folder '{folder}' and pack the data set again: rerun the command that packed it"

@@ -21,9 +21,9 @@ import pyarrow as pa
 from raykd.atomic import replacing, write_bytes
 from raykd.config.codec import read_record, write_record
 from raykd.config.damage import DamagedFile
-from raykd.data.image_packing import PackOptions, PreparedImage, prepare
-from raykd.data.pack import INDEX_SCHEMA, ROWS_PER_BATCH, SHARD_SCHEMA, ShardRecord
-from raykd.data.pack_errors import Alternative, PackError
+from raykd.data.packs.encoding import PackOptions, PreparedImage, prepare
+from raykd.data.packs.errors import Alternative, PackError
+from raykd.data.packs.record import INDEX_SCHEMA, ROWS_PER_BATCH, SHARD_SCHEMA, ShardRecord
 from raykd.data.regular_files import REDOWNLOAD
 from raykd.data.sources import EncodedImage, Unit
 from raykd.errors import DataError

@@ -18,11 +18,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from raykd.data.crop_decoding import Box, Decoded, crop, decode_for_crops, reduction_of
 from raykd.data.crop_views import Boxes
 from raykd.data.image_decoding import TargetSize, decode, middle_square
 from raykd.data.loader_threads import LoaderThreads, PendingPixels
-from raykd.data.pack import PackedSplit
+from raykd.data.packs.crops import Box, Decoded, crop, decode_for_crops, reduction_of
+from raykd.data.packs.reader import PackedSplit
 
 
 class PackedImages:
@@ -116,7 +116,7 @@ class PackedImages:
         for reduction in set(reductions):
             chosen = [number for number, other in enumerate(reductions) if other == reduction]
             shown = [boxes[number] for number in chosen]
-            decoded = decode_for_crops(where, encoded, (height, width), shown, reduction)
+            decoded = decode_for_crops(where, bytes(encoded), (height, width), shown, reduction)
             for number in chosen:
                 crop(decoded, boxes[number], pixels[number])
 

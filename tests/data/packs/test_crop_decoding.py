@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from raykd.data.crop_decoding import Box, crop, decode_for_crops, reduction_of
 from raykd.data.image_decoding import decode_whole
+from raykd.data.packs.crops import Box, crop, decode_for_crops, reduction_of
 from raykd.errors import DataError
 
 SIDE = 16
@@ -68,7 +68,7 @@ def size_of(encoded: bytes) -> tuple[int, int]:
 def view_of(encoded: bytes, box: Box, side: int = SIDE) -> np.ndarray:
     view = np.zeros((side, side, 3), dtype=np.uint8)
     reduction = reduction_of(box, side)
-    crop(decode_for_crops("it", memoryview(encoded), size_of(encoded), [box], reduction), box, view)
+    crop(decode_for_crops("it", encoded, size_of(encoded), [box], reduction), box, view)
     return view
 
 
@@ -92,9 +92,9 @@ def test_a_jpeg_is_turned_as_its_exif_requires_even_at_a_reduced_size(orientatio
     encoded = encode(smooth(40, 30).resize((320, 240), Image.Resampling.BICUBIC), quality=95, exif=exif(orientation))
     height, width = size_of(encoded)
     whole = Box(0, 0, height, width, False)
-    decoded = decode_for_crops("it", memoryview(encoded), (height, width), [whole], 1)
+    decoded = decode_for_crops("it", encoded, (height, width), [whole], 1)
     assert decoded.reduction == 1 and (decoded.pixels == decode_whole("", encoded)).all()
-    reduced = decode_for_crops("it", memoryview(encoded), (height, width), [whole], 4)
+    reduced = decode_for_crops("it", encoded, (height, width), [whole], 4)
     small = np.asarray(Image.fromarray(decode_whole("", encoded)).reduce(4)).astype(int)
     assert reduced.reduction == 4 and abs(reduced.pixels - small).mean() < 3
 
@@ -103,10 +103,10 @@ def test_a_jpeg_is_turned_as_its_exif_requires_even_at_a_reduced_size(orientatio
 @pytest.mark.parametrize("subsampling", ["444", "422", "420", "440", "411"])
 def test_the_number_of_decoded_rows_leaves_the_rows_of_the_crop_unchanged(subsampling: str, reduction: int) -> None:
     pixels = np.ascontiguousarray(smooth(40, 136, seed=1))
-    encoded = memoryview(simplejpeg.encode_jpeg(pixels, colorsubsampling=subsampling))
+    encoded = simplejpeg.encode_jpeg(pixels, colorsubsampling=subsampling)
     whole = decode_for_crops("it", encoded, (136, 40), [Box(0, 0, 136, 40, False)], reduction).pixels
     if reduction == 1:
-        assert (whole == decode_whole("", bytes(encoded))).all()
+        assert (whole == decode_whole("", encoded)).all()
     for bottom in range(1, 137):
         decoded = decode_for_crops("it", encoded, (136, 40), [Box(0, 0, bottom, 40, False)], reduction).pixels
         num_rows = round(bottom / reduction)
@@ -119,7 +119,7 @@ def test_the_number_of_decoded_rows_leaves_the_rows_of_the_crop_unchanged(subsam
 def test_a_large_crop_is_decoded_at_a_reduced_size(shortest: int, reduction: int) -> None:
     box = Box(3, 5, shortest, shortest + 9, False)
     assert reduction_of(box, SIDE) == reduction
-    decoded = decode_for_crops("it", memoryview(encode(smooth(300, 200))), (200, 300), [box], reduction)
+    decoded = decode_for_crops("it", encode(smooth(300, 200)), (200, 300), [box], reduction)
     assert decoded.reduction == reduction
     assert decoded.pixels.shape[1] == -(-300 // reduction)
 
@@ -137,9 +137,9 @@ def test_an_image_that_cannot_be_decoded_is_named() -> None:
     encoded = FILES["4:2:0"]
     for damaged in (encoded[:200], b"\xff\xd8\xff" + bytes(100), b"no image", b"\xff\xd8\xff\xc0"):
         with pytest.raises(DataError, match=r"^row 3 (is|of)"):
-            decode_for_crops("row 3", memoryview(damaged), (90, 120), [BOXES["all"]], 1)
+            decode_for_crops("row 3", damaged, (90, 120), [BOXES["all"]], 1)
 
 
 def test_an_image_of_another_size_than_the_index_has_is_named() -> None:
     with pytest.raises(DataError, match=r"^row 3 is 120x90 pixels instead of 120x91"):
-        decode_for_crops("row 3", memoryview(FILES["4:2:0"]), (91, 120), [Box(0, 0, 91, 91, False)], 1)
+        decode_for_crops("row 3", FILES["4:2:0"], (91, 120), [Box(0, 0, 91, 91, False)], 1)

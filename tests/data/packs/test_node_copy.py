@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import pytest
 
-from raykd.data import node_copy
-from raykd.data.node_copy import NODE_DATA, copy_to_node
+from raykd.data.packs import node_copy
+from raykd.data.packs.node_copy import NODE_DATA, copy_to_node
 
 
 class Usage(NamedTuple):

@@ -1,6 +1,7 @@
 """A pack has the pixels, labels and identity of its source, whatever its shards; options change them as documented."""
 
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,10 +13,10 @@ from PIL import Image
 from small_images import encoded, write_folder, write_parquet
 
 from raykd.data import sources
-from raykd.data.image_packing import PackOptions
 from raykd.data.load import find_source, list_datasets, load_dataset
-from raykd.data.pack import Pack
-from raykd.data.pack_writer import pack
+from raykd.data.packs.encoding import PackOptions
+from raykd.data.packs.reader import Pack
+from raykd.data.packs.writer import pack
 from raykd.data.types import Dataset
 from raykd.errors import ConfigError, DataError
 
@@ -23,6 +24,24 @@ from raykd.errors import ConfigError, DataError
 def assert_equal_images(one: Dataset, other: Dataset) -> None:
     for split, other_split in ((one.train, other.train), (one.test, other.test)):
         assert np.array_equal(split.images, other_split.images) and split.labels.equal(other_split.labels)
+
+
+VERSION_1 = Path(__file__).with_name("pack_of_version_1")  # 6 images of 6x6 pixels, changed at CHANGED_S
+CHANGED_S = 1_700_000_000
+
+
+def test_a_pack_of_an_earlier_raykd_is_read_and_written_again_byte_by_byte(tmp_path: Path) -> None:
+    old = load_dataset(f"packed:{VERSION_1}", None)
+    assert old.identity == "8e06c7306b1580f59c3a4efc1b2ba8a94d478bf64cd33341daf841251b3c7668"
+    assert old.train.pixels.long().sum() == 54_800 and old.train.labels.tolist() == [0, 0, 1, 1]
+    opened = Pack(VERSION_1)
+    for split, images, count in (("train", opened.train, 2), ("test", opened.test, 1)):
+        for row, label in enumerate(images.labels.tolist()):
+            file = tmp_path / "insects" / split / ("ant", "bee")[label] / f"{row % count}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(images.read(row)[1])
+            os.utime(file, (CHANGED_S, CHANGED_S))
+    assert bytes_of(pack_small("folder:insects", tmp_path)) == bytes_of(VERSION_1)
 
 
 @pytest.mark.usefixtures("small_units")
