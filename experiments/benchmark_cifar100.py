@@ -1,7 +1,6 @@
-"""The CIFAR-100 benchmark of RepDistiller (Tian et al. 2020, arXiv:1910.10699): 13 pairs of networks, 11 methods.
+"""The CIFAR-100 benchmark of RepDistiller (Tian et al. 2020, arXiv:1910.10699): 13 pairs of networks, 13 methods.
 
-The report shows the published accuracy beside that of these runs. As there, runs train on all 50,000 images and keep
-their last epoch. The first command trains the default pair.
+As in the papers, runs train on all 50,000 images and keep their last epoch. The first command has the default pair.
 
     sbatch slurm/ray_cluster.slurm experiments/benchmark_cifar100.py
     sbatch slurm/ray_cluster.slurm experiments/benchmark_cifar100.py --pair vgg13:vgg8 --set compare=fitnets,crd
@@ -11,8 +10,7 @@ their last epoch. The first command trains the default pair.
 import raykd
 from raykd import KD, SGD, Data, Experiment, MultiStep, Recipe, benchmark_experiments, main
 
-sgd = SGD(lr=0.05, momentum=0.9, weight_decay=5e-4)
-schedule = MultiStep((150 / 240, 180 / 240, 210 / 240))
+sgd, schedule = SGD(lr=0.05, momentum=0.9, weight_decay=5e-4), MultiStep((150 / 240, 180 / 240, 210 / 240))
 experiment = Experiment(
     family="resnet32x4_resnet8x4",
     published="resnet32x4:resnet8x4",
@@ -32,6 +30,8 @@ experiment = Experiment(
         raykd.PKT(),
         raykd.NST(),
         raykd.CRD(),
+        raykd.DIST(),
+        raykd.LogitStandardization(),
     ),
 )
 experiments = benchmark_experiments(experiment, light_network_lr=0.01)  # for MobileNets and ShuffleNets

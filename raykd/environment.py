@@ -4,13 +4,15 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Mapping
 from importlib.metadata import distributions
 from pathlib import Path
 
-from raykd.on_disk import is_file
+from raykd.on_disk import is_file, is_folder
 
 _ROOT = Path(__file__).parents[1]  # of the clone from which raykd is imported, if it has a Makefile
 _LIBRARY = re.compile(r"\.so\b|undefined symbol|GLIBC")  # in the error of a shared library that does not fit
+_SHADOWED = ("numpy", "torch", "ray", "pyarrow")  # packages that modules of a site often put on PYTHONPATH
 _PACKAGES = ("torch", "torchvision", "timm", "ray")
 
 
@@ -36,6 +38,16 @@ def _installer() -> tuple[list[str], str]:
     if any(distributions(name="pip")):
         return [sys.executable, "-m", "pip", "install"], "--force-reinstall"
     return ["uv", "pip", "install", "-p", sys.prefix], "--reinstall"
+
+
+def shadowing(environ: Mapping[str, str]) -> str:
+    """Return a sentence about folders on PYTHONPATH whose packages replace those of this environment, otherwise ''."""
+    folders = [Path(entry) for entry in environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    found = {folder: [name for name in _SHADOWED if is_folder(folder / name)] for folder in folders}
+    parts = [f"{folder} ({', '.join(names)})" for folder, names in found.items() if names]
+    return (
+        f"PYTHONPATH has packages that replace those of the environment: {', '.join(parts)}; unset it" if parts else ""
+    )
 
 
 def import_remedy(error: ImportError) -> str:

@@ -10,7 +10,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from functools import cache, lru_cache
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -103,21 +103,28 @@ def command_line() -> str:
     return flattened(shlex.join(["raykd", *words[1:]] if is_script else ["python", *words]), MAX_COMMAND)
 
 
+# Digests of files by "<algorithm> <absolute path>", each as "<state> <digest>". The state is the file's size, inode and
+# times of its last changes, so that the digest of an earlier version is never used.
+known_digests: dict[str, str] = {}
+
+
 def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of the file's bytes, 64 hex digits. An unchanged file is hashed once per process, unless
-    it was changed less than AT_REST_S seconds ago."""
-    status = path.stat()
-    state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-    if time.time() - max(status.st_mtime, status.st_ctime) < AT_REST_S:
-        return _file_sha256(path)
-    return _cached_sha256(path.absolute(), state)
+    """Return the SHA-256 of the file's bytes, 64 hex digits; see `file_digest`."""
+    return file_digest(path, "sha256")
 
 
-@lru_cache(maxsize=4096)
-def _cached_sha256(path: Path, state: tuple[int, ...]) -> str:
-    return _file_sha256(path)
+def file_digest(path: Path, algorithm: str) -> str:
+    """Return the digest of the file's bytes by an algorithm of hashlib, in hex.
 
-
-def _file_sha256(path: Path) -> str:
+    An unchanged file is hashed once per process, unless it was changed less than AT_REST_S seconds ago.
+    """
+    key, started_ns, status = f"{algorithm} {path.absolute()}", time.time_ns(), path.stat()
+    state = f"{status.st_size} {status.st_ino} {status.st_mtime_ns} {status.st_ctime_ns}"
+    known_state, _, digest = known_digests.get(key, "").rpartition(" ")
+    if known_state == state:
+        return digest
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.file_digest(file, partial(hashlib.new, algorithm, usedforsecurity=False)).hexdigest()
+    if started_ns - max(status.st_mtime_ns, status.st_ctime_ns) >= AT_REST_S * 1e9:
+        known_digests[key] = f"{state} {digest}"
+    return digest

@@ -55,5 +55,6 @@ fi
     fail "$venv/bin/python is a link to $(readlink -m "$venv/bin/python"), which $HOSTNAME does not have; make the environment from a Python that all nodes have"
 [[ -x $venv/bin/python ]] || fail "no Python at $venv/bin/python; run 'make env VENV=$venv' in a clone of raykd, or export RAYKD_VENV"
 export VIRTUAL_ENV=$venv PATH="$venv/bin:$PATH"
+export PYTHONNOUSERSITE=1 # packages in ~/.local would replace those of a Conda environment
 unset PYTHONHOME PYTHONPLATLIBDIR PYTHONSAFEPATH # set for another Python; this one would not find its library or raykd
 require_start

@@ -1,8 +1,9 @@
 # The settings of a site. The batch script and the submit scripts source this file. docs/cluster.md has the values of a
 # second site. CPUs, memory and time are set in ray_cluster.slurm, because sbatch reads them before any shell runs.
 
-# Modules, loaded in this order if a `module` command exists. A module that does not load ends the job.
-RAYKD_MODULES=(Python/3.11.3-GCCcore-12.3.0 CUDA/12.1.1)
+# Modules, loaded in this order if a `module` command exists. A module that does not load ends the job. Load no CUDA
+# module: torch has CUDA's libraries, and those of another version on LD_LIBRARY_PATH keep it from being imported.
+RAYKD_MODULES=(Python/3.11.3-GCCcore-12.3.0)
 
 # The virtual environment in which raykd, or its requirements.txt, is installed. RAYKD_VENV in your environment overrides
 # it, and must then exist.
@@ -26,7 +27,8 @@ export RAYKD_TMP=${RAYKD_TMP:-/tmp}
 # the login node to the job. To name a folder for jobs only:
 #     [[ -z ${SLURM_JOB_ID:-} ]] || export RAYKD_SCRATCH=${RAYKD_SCRATCH-/local/$USER}
 
-# The network interface that connects the nodes of a job, such as ib0. '' is the one of the route to the second node.
+# The network interface that connects the nodes of a job, such as ib0, or a list such as ib0,hsn0,10.10.0.0/16, of which
+# the first that a node has is used. '' is the one of the route to the second node.
 export RAYKD_INTERFACE=${RAYKD_INTERFACE:-}
 
 # How long Ray may take to start on a node, in seconds: minutes if many nodes read from one slow filesystem.

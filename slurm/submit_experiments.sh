@@ -23,6 +23,10 @@ for_stages=$(translated)
 for_report=$(translated --without-gpus)
 eval "options=($for_stages)"
 
+if [[ ! $dry_run ]]; then # mistakes of typing end here, not in the queue
+    python -m raykd.cli.submission_check experiments/cnn_and_vit.py "$@" || (($? != 2)) || exit 2
+fi
+
 submit() { # NAME DEPENDENCY ARGUMENTS...: submit a job and print its id
     local command=(sbatch --parsable --job-name="$1" ${options[@]+"${options[@]}"} ${2:+"--dependency=$2"} "${@:3}")
     if [[ $dry_run ]]; then

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from raykd.cluster.sbatch_options import Option, script_defaults, split, translate, value_of
 from raykd.cluster.slurm_commands import SCRIPT, SlurmError, slurm_output
+from raykd.cluster.submissions import PACK
 from raykd.errors import ConfigError
 from raykd.on_disk import is_file
 from raykd.spec.bundled import find_experiment
@@ -58,6 +59,9 @@ def main(arguments: Sequence[str]) -> int:
     if is_dry:
         print(shlex.join(command))
         return 0
+    check = [sys.executable, "-m", "raykd.cli.submission_check", *experiment]
+    if experiment[0] != PACK and subprocess.run(check, check=False).returncode == ConfigError.exit_code:
+        return ConfigError.exit_code  # a typing mistake, which the job would report after its time in the queue
     return subprocess.run(command, check=False).returncode
 
 

@@ -24,10 +24,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from raykd.cluster import kept_logs, progress_record
+from raykd.cluster import kept_logs, memory_events, progress_record
 from raykd.cluster.allocation import Allocation, read_allocation, slurm_id_in
 from raykd.cluster.driver import Signals, exit_code, run_driver
-from raykd.cluster.job_details import JobDetails, differences, read_details
+from raykd.cluster.job_details import JobDetails, differences, read_details, unused_gpu
 from raykd.cluster.job_folder import JobFolder, job_folder
 from raykd.cluster.limits import set_limits
 from raykd.cluster.lock_check import locked_file
@@ -48,11 +48,15 @@ from raykd.cluster.ray_variables import pinning, start_timeout_s
 from raykd.cluster.requeue import max_requeues, requeue, resume_command
 from raykd.cluster.staging import Staging, planned_staging, scratch_folder
 from raykd.cluster.submissions import experiment_command
+from raykd.environment import shadowing
 from raykd.errors import ConfigError, Interrupted, RaykdError, RayNotStarted, is_environment_error
 from raykd.on_disk import is_file
 
 MAX_RAY_RESTARTS = 3  # per job, after the loss of a Ray agent
 MODE_TIMEOUT_S = 60
+KILLS_EVERYTHING = (
+    "if the job's memory is full, the kernel kills all its processes on the node (OOMKillStep in Slurm's configuration)"
+)
 NOT_STARTED = "Ray not started"
 
 
@@ -97,6 +101,8 @@ def _boot(experiment: Sequence[str], environ: Mapping[str, str], log: JobLog, si
             _print_error(error)
             end.has_not_started = isinstance(error, RayNotStarted | OSError)
             end.code = error.exit_code if isinstance(error, RaykdError) else RayNotStarted.exit_code
+        if killed := memory_events.kills():
+            log.write(f"{allocation.head.name}: {killed}")
         if end.kept_logs:
             log.write(f"Ray's logs are in {end.kept_logs}")
         if experiment and end.code == Interrupted.exit_code:
@@ -171,7 +177,9 @@ def _log_start(allocation: Allocation, details: JobDetails | None, environ: Mapp
     nodes = ", ".join(str(node) for node in allocation.nodes)
     has_mps = any(node.num_gpus for node in allocation.nodes) and is_mps_requested(environ)
     log.write(f"job {allocation.job_id} on {nodes}{restarts}: starting {'MPS and ' if has_mps else ''}Ray")
-    for warning in filter(None, (pinning(environ), scratch_folder(environ)[1])):
+    unused = unused_gpu(details, environ, allocation.head.name, allocation.head.num_gpus)
+    whole = KILLS_EVERYTHING if memory_events.kills_everything() else ""
+    for warning in filter(None, (whole, unused, pinning(environ), shadowing(environ), scratch_folder(environ)[1])):
         log.write(f"warning: {warning}")
     if details is not None and (head := allocation.head).name in details.allocations:
         for difference in differences(details, environ, head.name, head.num_cpus):

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from raykd.cluster.descendants import children_of, kill_tree
+
 GROUP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGHUP})  # Ray itself blocks SIGINT in its processes
 POLL_S = 0.01
 
@@ -36,14 +38,14 @@ def quick_end() -> Iterator[None]:
     Ray would wait a second for each before it kills it. Children whose SIGTERM is older than the block are left to Ray.
     On systems without /proc all of them are.
     """
-    children = {process for process in _children(os.getpid()) if not _has_pending_sigterm(process)}
+    children = {process for process in children_of(os.getpid()) if not _has_pending_sigterm(process)}
     is_over = threading.Event()
 
     def watch() -> None:
         while not is_over.wait(POLL_S):
             for process in [process for process in children if _has_pending_sigterm(process)]:
                 children.remove(process)
-                _kill_tree(process)
+                kill_tree(process)
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -60,13 +62,13 @@ def killed_on_error(folder: str) -> Iterator[None]:
 
     On systems without /proc none is found.
     """
-    before = set(_children(os.getpid()))
+    before = set(children_of(os.getpid()))
     try:
         yield
     except BaseException:
-        for process in set(_children(os.getpid())) - before:
+        for process in set(children_of(os.getpid())) - before:
             if folder in _command_line(process):
-                _kill_tree(process)
+                kill_tree(process)
         raise
 
 
@@ -75,23 +77,6 @@ def _command_line(process: int) -> str:
     with suppress(OSError):
         return Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     return ""
-
-
-def _children(process: int) -> list[int]:
-    """Return the pids of a process's children; none if the process has ended."""
-    with suppress(OSError):
-        lists = [path.read_text() for path in Path(f"/proc/{process}/task").glob("*/children")]
-        return [int(word) for line in lists for word in line.split()]
-    return []
-
-
-def _kill_tree(process: int) -> None:
-    """Kill a process and then its descendants, which it could start again."""
-    children = _children(process)
-    with suppress(ProcessLookupError):
-        os.kill(process, signal.SIGKILL)
-    for child in children:
-        _kill_tree(child)
 
 
 def _has_pending_sigterm(process: int) -> bool:

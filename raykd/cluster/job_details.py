@@ -15,13 +15,16 @@ NODES = re.compile(r"\bNodes=(\S+) CPU_IDs=\S* Mem=(\d+) GRES=(\S*)")
 # 'gpu:h100:2(IDX:0-1)', 'gres:gpu:2', 'gres/gpu:2'
 GPUS = re.compile(r"(?:^|,|[:/])gpu(?::[^:,()]+)*?:(\d+)(?=[,(]|$)")
 
+SHARES = re.compile(r"(?:^|,|[:/])((?:shard|mps)(?::[^:,()]+)*?:\d+)(?=[,(]|$)")  # parts of a GPU: 'shard:h100:1'
+
 
 @dataclass(frozen=True)
 class NodeAllocation:
-    """A job's GPUs and memory on one node. memory_mib: 0 if Slurm does not manage memory."""
+    """A job's GPUs and memory on one node. memory_mib: 0 if Slurm does not manage memory. share: such as 'shard:1'."""
 
     gpus: int
     memory_mib: int
+    share: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,9 @@ def parse_details(text: str, expand: Callable[[str], Sequence[str]] = hostnames)
     allocations = {}
     for nodes, memory_mib, gres in NODES.findall(text):
         names = expand(nodes) if re.search(r"[\[,]", nodes) else [nodes]
-        allocations |= dict.fromkeys(names, NodeAllocation(sum(gpu_counts(gres)), int(memory_mib)))
+        allocations |= dict.fromkeys(
+            names, NodeAllocation(sum(gpu_counts(gres)), int(memory_mib), ",".join(SHARES.findall(gres)))
+        )
     if not allocations:
         return None
     totals, restarts = gpu_counts(field_in(text, "TresPerJob")), field_in(text, "Restarts")
@@ -69,6 +74,19 @@ def parse_details(text: str, expand: Callable[[str], Sequence[str]] = hostnames)
 def gpu_counts(gres: str) -> list[int]:
     """Return each count of GPUs in 'gpu:a100:1(IDX:0),gpu:h100:2(IDX:1-2)'."""
     return [int(count) for count in GPUS.findall(gres)]
+
+
+def unused_gpu(details: JobDetails | None, environ: Mapping[str, str], node: str, num_gpus: int) -> str:
+    """Return a sentence if runs on `node` would train on CPUs although the job may use a GPU there, otherwise ''.
+
+    num_gpus: the job's whole GPUs there, the only ones that Ray counts.
+    """
+    share = details.allocations[node].share if details is not None and node in details.allocations else ""
+    visible = environ.get("CUDA_VISIBLE_DEVICES", "")
+    if num_gpus or not (share or visible not in ("", "-1", "NoDevFiles")):
+        return ""
+    reason = f"--gres={share} is part of a GPU" if share else f"CUDA_VISIBLE_DEVICES={visible}, but the job has no GPU"
+    return f"{reason}: the runs train on CPUs; submit with --gres=gpu:1 (and --set workers.gpus=0.25 to share it)"
 
 
 def differences(details: JobDetails, environ: Mapping[str, str], head: str, head_cpus: int) -> list[str]:

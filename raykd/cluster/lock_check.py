@@ -4,11 +4,12 @@ The head holds a lock on a file in the folder where the job was submitted, and e
 BeeGFS, and on Lustre with `-o localflock`, it can. Two jobs on such nodes could then train one run at the same time.
 """
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from raykd.file_lock import try_lock
 
 VARIABLE = "RAYKD_LOCK_CHECK"  # environment variable: the path of the file
 
@@ -22,12 +23,10 @@ def locked_file(path: Path) -> Iterator[dict[str, str]]:
         yield {}
         return
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:  # no locks at all, which the experiment reports
-            yield {}
-        else:
-            yield {VARIABLE: str(path)}
+        is_locked = False
+        with suppress(OSError):  # no locks at all, which the experiment reports
+            is_locked = try_lock(descriptor)
+        yield {VARIABLE: str(path)} if is_locked else {}
     finally:
         os.close(descriptor)
         with suppress(OSError):
@@ -42,7 +41,8 @@ def warning(node: str) -> str:
     except OSError:
         return ""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not try_lock(descriptor):
+            return ""
     except OSError:
         return ""
     finally:

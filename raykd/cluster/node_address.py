@@ -1,6 +1,9 @@
 """The address of the job's head, to which the other nodes connect.
 
-    RAYKD_INTERFACE=ib0      the network interface that connects the nodes; by default that of the route to another node
+    RAYKD_INTERFACE=ib0                     the network interface that connects the nodes
+    RAYKD_INTERFACE=ib0,hsn0,10.10.0.0/16   the first that a node has: interfaces, and networks of their addresses
+
+By default it is that of the route to another node. A job of one node needs none.
 
 Ray would choose the interface that leads to the internet. A compute node may have no such route. Ray then takes the
 address to which the node resolves its own name, and many systems resolve it to 127.0.1.1.
@@ -10,6 +13,7 @@ import fcntl
 import socket
 import struct
 from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Address, IPv4Network
 
 from raykd.errors import ConfigError, shown
 
@@ -22,18 +26,30 @@ ANY_PORT = 9
 def head_address(other_nodes: Sequence[str], environ: Mapping[str, str]) -> str:
     """Return the head's IPv4 address, or '' if Ray has to choose it. other_nodes: names of the job's other nodes.
 
-    Raises ConfigError if this node has no interface RAYKD_INTERFACE with an address.
+    Raises ConfigError if this node has no interface of RAYKD_INTERFACE with an address.
     """
-    if name := environ.get(VARIABLE):
-        addresses = interface_addresses()
-        if name not in addresses:
-            known = ", ".join(f"{interface} ({address})" for interface, address in addresses.items())
-            raise ConfigError(
-                f"{VARIABLE} = {shown(name)}: {socket.gethostname()} has no such interface with an IPv4 address; it "
-                f"has {known or 'none'}"
-            )
-        return addresses[name]
-    return _address_towards(other_nodes[0]) if other_nodes else ""
+    if not other_nodes:
+        return ""
+    if not (names := environ.get(VARIABLE)):
+        return _address_towards(other_nodes[0])
+    addresses = interface_addresses()
+    for name in names.split(","):
+        for interface, address in addresses.items():
+            if name.strip() == interface or _is_in(address, name.strip()):
+                return address
+    known = ", ".join(f"{interface} ({address})" for interface, address in addresses.items())
+    raise ConfigError(
+        f"{VARIABLE} = {shown(names)}: {socket.gethostname()} has no such interface with an IPv4 address; it has "
+        f"{known or 'none'}"
+    )
+
+
+def _is_in(address: str, network: str) -> bool:
+    """Return whether `network` is one, such as 10.10.0.0/16, that contains `address`."""
+    try:
+        return IPv4Address(address) in IPv4Network(network, strict=False)
+    except ValueError:  # the name of an interface
+        return False
 
 
 def interface_addresses() -> dict[str, str]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from raykd.file_lock import try_lock
 from raykd.on_disk import is_there
 
 LOCK = ".owner"
@@ -91,8 +92,7 @@ def _remove_if_abandoned(folder: Path) -> bool:
         with suppress(OSError):
             if not _is_this_machine(os.read(descriptor, 4096).decode(errors="replace")):
                 return False
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError if it is in use
-            if _is_lock_of(folder, descriptor):  # not replaced meanwhile by a requeued job
+            if try_lock(descriptor) and _is_lock_of(folder, descriptor):  # not replaced meanwhile by a requeued job
                 shutil.rmtree(folder)
                 return True
         return False

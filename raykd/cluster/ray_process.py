@@ -10,6 +10,7 @@ from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
+from raykd.cluster.descendants import children_of
 from raykd.cluster.subreaper import END_SIGNAL, NOTICE
 from raykd.on_disk import is_there
 
@@ -101,8 +102,7 @@ class RayProcess:
         step_ids = STEP_ID.findall(self._log_path.read_text(errors="replace"))
         if not step_ids or self.has_ended():
             return ""
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
-        for process in [*map(int, children.read_text().split()), self._process.pid]:
+        for process in [*children_of(self._process.pid), self._process.pid]:
             with suppress(ProcessLookupError):  # it has just ended
                 os.kill(process, signal.SIGKILL)
         self._process.wait()

@@ -11,7 +11,6 @@ from raykd.on_disk import is_file
 
 TIMEOUT_S = 60
 SCRIPT = "slurm/ray_cluster.slurm"
-JOB_NAME = "raykd"  # the script's #SBATCH line
 
 
 class SlurmError(ConfigError):
@@ -74,13 +73,18 @@ def running_job(job_id: int) -> RunningJob:
 
 
 def only_job() -> int:
-    """Return the id of the user's one running raykd job. Raises ConfigError if there is none, or several."""
-    command = ["squeue", "--me", "--noheader", "--states=RUNNING", f"--name={JOB_NAME}", "--format=%i"]
+    """Return the id of the user's one running job of the batch script. Raises ConfigError if there is none, or several.
+
+    The job may have any name (sbatch --job-name).
+    """
+    command = ["squeue", "--me", "--noheader", "--states=RUNNING", "--format=%i|%o"]
     try:
-        lines = slurm_output(command).split()
+        lines = [line.partition("|") for line in slurm_output(command).splitlines()]
     except SlurmError as error:
         raise ConfigError(f"Slurm cannot list your jobs ({error}); run this on a machine of the cluster") from None
-    job_ids = [line for line in lines if line.isdecimal()]  # a task of an array (7_1) is no job of raykd's
+    job_ids = [
+        job for job, _, script in lines if job.isdecimal() and SCRIPT in script
+    ]  # a task of an array (7_1) is no job of raykd's
     if len(job_ids) != 1:
         state = f"several raykd jobs are running ({', '.join(job_ids)})" if job_ids else "no raykd job is running"
         raise ConfigError(f"{state}; name one with --job JOBID ('squeue --me' lists them)")

@@ -21,6 +21,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from raykd.cluster.descendants import children_of, kill_descendants
+
 PR_SET_PDEATHSIG = 1  # prctl(2): the signal that this process receives when its parent ends
 PR_SET_CHILD_SUBREAPER = 36  # prctl(2): orphaned descendants become children of this process
 
@@ -63,7 +65,7 @@ def main(command: Sequence[str], timeout_s: float = 0.0, is_over: Callable[[], b
     try:
         return _Subreaper(command, timeout_s, is_over).run()
     finally:
-        _kill_descendants()
+        kill_descendants()
 
 
 class _Subreaper:
@@ -119,7 +121,7 @@ class _Subreaper:
         may_repeat = self._attempts == 1 or took_s >= SLOW_START_S
         if may_repeat and time.monotonic() < self._deadline:
             _notice(f"'ray start' failed after {took_s:.0f} s; trying again")
-            _kill_descendants()
+            kill_descendants()
             self._start()
             return None
         return code if code > 0 else 128 - code
@@ -159,7 +161,7 @@ def _ended_children() -> list[tuple[int, int]]:
 def _ray_processes() -> dict[int, _Process]:
     """Return Ray's processes among this process's children, by pid. `ray start` must have left them behind already."""
     processes = {}
-    for process in _children():
+    for process in children_of(os.getpid()):
         folder = Path(f"/proc/{process}")
         try:
             command = os.fsdecode((folder / "cmdline").read_bytes()).split("\0")[:-1]
@@ -186,19 +188,6 @@ def _name(command: Sequence[str]) -> str:
     paths = [Path(word) for word in command if not word.startswith("-")]
     is_python = paths[0].name.startswith("python")
     return paths[min(is_python, len(paths) - 1)].name
-
-
-def _children() -> list[int]:
-    return [int(word) for word in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
-
-
-def _kill_descendants() -> None:
-    """Kill all descendants, generation by generation: orphans become children of this process."""
-    with suppress(ChildProcessError):  # no child is left
-        while True:
-            for process in _children():
-                os.kill(process, signal.SIGKILL)
-            os.wait()
 
 
 def _lost(process: str) -> int:

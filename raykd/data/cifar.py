@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from raykd.data import parquet, parquet_folder
-from raykd.data.file_hashes import FileHashes, hashes_of
+from raykd.data.file_hashes import md5_of, read_hashes
 from raykd.data.image_decoding import TargetSize
 from raykd.data.regular_files import require_regular_file
 from raykd.data.sources import content_identity, hash_files
@@ -131,11 +131,12 @@ def find(name: str, folder: Path, cache: Path | None = None) -> StoredDataset:
         )
     prefetch = prefetch_command(name, folder)
     if batches := _find_batches(variant, folder):
-        _verify_batches(variant, batches, hashes_of(batches, cache), prefetch)
+        read_hashes(batches, cache)
+        _verify_batches(variant, batches, prefetch)
         return _stored(variant, published_identity(variant), partial(_read_folder, variant, batches, prefetch))
     if archive := _find_archive(variant, folder):
-        hashes = hashes_of(archive.parent, cache)
-        _verify(archive, _dataset_class(variant).tgz_md5, hashes, prefetch)
+        read_hashes(archive.parent, cache)
+        _verify(archive, _dataset_class(variant).tgz_md5, prefetch)
         return _stored(variant, published_identity(variant), partial(_read_archive, variant, archive, prefetch))
     if parquet_files := _find_parquet(variant, folder):
         return _stored_parquet(variant, *parquet_files, cache)
@@ -233,19 +234,19 @@ def _find_parquet(variant: Cifar, folder: Path) -> tuple[Path, dict[str, parquet
     return None
 
 
-def _verify_batches(variant: Cifar, batches: Path, hashes: FileHashes, prefetch: str) -> None:
+def _verify_batches(variant: Cifar, batches: Path, prefetch: str) -> None:
     """Raise DataError if a file is missing or does not match its checksum. prefetch: the remedy's command."""
     dataset_class = _dataset_class(variant)
     meta = (dataset_class.meta["filename"], dataset_class.meta["md5"])
-    for name, md5 in (*dataset_class.train_list, *dataset_class.test_list, meta):
+    for name, published in (*dataset_class.train_list, *dataset_class.test_list, meta):
         if not is_file(batches / name):
             raise DataError(f"{batches / name}: missing from the unpacked batches; run: {prefetch}")
-        _verify(batches / name, md5, hashes, prefetch)
+        _verify(batches / name, published, prefetch)
 
 
-def _verify(file: Path, md5: str, hashes: FileHashes, prefetch: str) -> None:
-    if hashes.md5(file).hex() != md5:
-        raise DataError(f"{file}: truncated or changed (checksum is not {md5}); delete it and run: {prefetch}")
+def _verify(file: Path, published: str, prefetch: str) -> None:
+    if md5_of(file) != published:
+        raise DataError(f"{file}: truncated or changed (checksum is not {published}); delete it and run: {prefetch}")
 
 
 def _stored(variant: Cifar, identity: str, decode: Callable[[], tuple[Split, Split]]) -> StoredDataset:
@@ -263,8 +264,8 @@ def _stored_parquet(
     schemas = [parquet.read_schema(file) for file in (*train, *test)]
     parquet.require_same_class_names((*train, *test), schemas, variant.label_column)
     parquet.require_published_labels(train[0], schemas[0], variant.label_column, variant.class_names)
-    hashes = hashes_of(root, cache)
-    digests = [hash_files([require_regular_file(file) for file in split], hashes) for split in (train, test)]
+    read_hashes(root, cache)
+    digests = [hash_files([require_regular_file(file) for file in split]) for split in (train, test)]
     identity = _identity_with_labels(variant, content_identity("parquet", *digests))
     return _stored(variant, identity, partial(_read_parquet, variant, train, test))
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from raykd.data import image_decoding, memory
-from raykd.data.file_hashes import FileHashes
+from raykd.data.file_hashes import sha256_of
 from raykd.data.image_decoding import TargetSize
 from raykd.data.regular_files import FileVersion, list_folder, require_regular_file, walk
 from raykd.data.sources import EncodedImage, Source, key_of, split_by_size
@@ -84,7 +84,7 @@ class FolderSource(Source):
         slices = split_by_size(file.size for file in split.files)
         return [FolderUnit(self.place, split.files[part], split.labels[part]) for part in slices]
 
-    def stored_dataset(self, image_size: int | None, hashes: FileHashes) -> StoredDataset:
+    def stored_dataset(self, image_size: int | None) -> StoredDataset:
         target = image_decoding.target_size(image_size, self.first_image)
 
         def decode() -> tuple[Split, Split]:
@@ -92,9 +92,7 @@ class FolderSource(Source):
             return _decode(self.train, target), _decode(self.test, target)
 
         splits = (self.train, self.test)
-        digests = [
-            image_decoding.map_in_threads(lambda file: hashes.sha256(file.path), split.files) for split in splits
-        ]
+        digests = [image_decoding.map_in_threads(lambda file: sha256_of(file.path), split.files) for split in splits]
         parts = [(split.labels, split_digests) for split, split_digests in zip(splits, digests, strict=True)]
         identity = identity_of(self.class_names, parts, target.image_size)
         notes, train_digests = self.notes, set(digests[0])

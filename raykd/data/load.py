@@ -12,7 +12,6 @@ from raykd.data import (
     dataset_names,
     decoded_cache,
     digits,
-    file_hashes,
     image_folder,
     imagenet,
     memory,
@@ -20,7 +19,7 @@ from raykd.data import (
     tiny_imagenet,
     webdataset,
 )
-from raykd.data.file_hashes import hashes_of
+from raykd.data.file_hashes import read_hashes, write_hashes
 from raykd.data.packs.dataset import find_packed
 from raykd.data.packs.record import RECORD
 from raykd.data.sources import Source
@@ -80,7 +79,8 @@ def find_dataset(
         return _find_cifar(name, place, image_size, cache)
     if dataset_names.kind_of(name) == "packed":
         return find_packed(place, image_size)
-    return (source or find_source(name, folder)).stored_dataset(image_size, hashes_of(place, cache))
+    read_hashes(place, cache)
+    return (source or find_source(name, folder)).stored_dataset(image_size)
 
 
 def find_source(name: str, folder: Path | None) -> Source:
@@ -116,7 +116,7 @@ def keep_decoded(dataset: Dataset, cache: Path) -> None:
 
     Digits are not written, because they load fast, and neither are images on disk.
     """
-    file_hashes.write_all(cache)
+    write_hashes(cache)
     if dataset.name != "digits" and dataset.train.is_in_memory:
         path = decoded_cache.cache_path(cache, dataset.name, dataset.image_size, dataset.identity)
         decoded_cache.write(path, dataset.identity, (dataset.train, dataset.test))
@@ -138,7 +138,7 @@ def _load_stored(
     if path and cached is None:
         decoded_cache.write(path, stored.identity, (train, test))
     if cache:
-        file_hashes.write_all(cache)
+        write_hashes(cache)
     notes = (*stored.notes, *constant_channels(mean, std))
     return Dataset(name, train, test, stored.class_names, mean, std, stored.identity, notes, stored.resizing)
 

@@ -24,7 +24,6 @@ from pathlib import Path
 import numpy as np
 
 from raykd.data import image_decoding, memory, parquet
-from raykd.data.file_hashes import FileHashes
 from raykd.data.regular_files import FileVersion, list_folder, require_regular_file
 from raykd.data.sources import (
     EncodedImage,
@@ -114,7 +113,7 @@ class ParquetSource(Source):
             yield ParquetUnit(self.place, file, self.expected, groups, first_row, num_rows, num_bytes)
             first_row += num_rows
 
-    def stored_dataset(self, image_size: int | None, hashes: FileHashes) -> StoredDataset:
+    def stored_dataset(self, image_size: int | None) -> StoredDataset:
         train, test = ([file.path for file in files] for files in (self.train, self.test))
         target = image_decoding.target_size(image_size, self.first_image)
 
@@ -122,7 +121,7 @@ class ParquetSource(Source):
             memory.require_memory(self.place, sum(self.num_images), target.image_size)
             return parquet.read(train, self.expected, target), parquet.read(test, self.expected, target)
 
-        digests = [hash_files(files, hashes) for files in (self.train, self.test)]
+        digests = [hash_files(files) for files in (self.train, self.test)]
         identity = identity_at_size(content_identity("parquet", *digests), target.image_size)
         notes = (*self.notes, *notes_on_shared_files(test, *digests))
         return StoredDataset(identity, target.image_size, self.class_names, decode, self.statistics, notes)

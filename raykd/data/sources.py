@@ -13,7 +13,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from raykd.data.file_hashes import FileHashes
+from raykd.data.file_hashes import sha256_of
 from raykd.data.regular_files import FileVersion
 from raykd.data.types import Channels, StoredDataset
 from raykd.errors import DataError
@@ -84,7 +84,7 @@ class Source(ABC):
         """Return the units of the training and the test split, in order."""
 
     @abstractmethod
-    def stored_dataset(self, image_size: int | None, hashes: FileHashes) -> StoredDataset:
+    def stored_dataset(self, image_size: int | None) -> StoredDataset:
         """Return the data set that can be decoded into memory. The files are hashed.
 
         image_size: pixels per side of all images; None if they already are squares of one size.
@@ -107,10 +107,10 @@ def split_by_size(num_bytes: Iterable[int], num_images: Iterable[int] | None = N
     return [*slices, slice(start, stop)]
 
 
-def hash_files(files: Sequence[FileVersion], hashes: FileHashes) -> list[bytes]:
+def hash_files(files: Sequence[FileVersion]) -> list[bytes]:
     """Return the SHA-256 of each file of one split. Raises DataError if two are equal, or one cannot be read."""
     paths = [file.path for file in files]
-    digests = [hashes.sha256(path) for path in paths]
+    digests = [sha256_of(path) for path in paths]
     require_different(paths, digests)
     return digests
 

@@ -24,7 +24,6 @@ import numpy as np
 import torch
 
 from raykd.data import image_decoding, memory
-from raykd.data.file_hashes import FileHashes
 from raykd.data.image_decoding import TargetSize
 from raykd.data.regular_files import REDOWNLOAD, FileVersion, list_folder, require_regular_file
 from raykd.data.sources import (
@@ -118,7 +117,7 @@ class TarSource(Source):
         for part in split_by_size(image.size for image in images):
             yield TarUnit(self.place, file, images[part], file.path if part.start == 0 else None)
 
-    def stored_dataset(self, image_size: int | None, hashes: FileHashes) -> StoredDataset:
+    def stored_dataset(self, image_size: int | None) -> StoredDataset:
         target = image_decoding.target_size(image_size, self.first_image)
 
         def decode() -> tuple[Split, Split]:
@@ -126,7 +125,7 @@ class TarSource(Source):
             return _decode(self.train, target), _decode(self.test, target)
 
         files = [[file for file, _ in split] for split in (self.train, self.test)]
-        digests = [hash_files(split_files, hashes) for split_files in files]
+        digests = [hash_files(split_files) for split_files in files]
         identity = identity_at_size(content_identity("webdataset", *digests), target.image_size)
         notes = (*self.notes, *notes_on_shared_files([file.path for file in files[1]], *digests))
         return StoredDataset(identity, target.image_size, self.class_names, decode, self.statistics, notes)

@@ -1,8 +1,11 @@
 """Any image classifier of torchvision, by name, as an ImageModel: `torchvision:resnet50`.
 
-Runs never download pretrained weights: `raykd prefetch` stores torchvision's default weights on a machine with internet
-access, and compute nodes read that file. If `weights` is set, images are normalized by the mean and std of these
-default weights, also for another file.
+A name may end with the tag of its pretrained weights, as torchvision names them: `torchvision:resnet50.IMAGENET1K_V1`,
+which published tables use. Without one, they are torchvision's default weights, usually a later version.
+
+Runs never download pretrained weights: `raykd prefetch` stores them on a machine with internet access, and compute
+nodes read that file. If `weights` is set, images are normalized by the mean and std of the pretrained weights, also for
+another file.
 """
 
 from dataclasses import dataclass, replace
@@ -23,7 +26,7 @@ class Torchvision(SubmoduleModel):
     """A classifier of torchvision. If `weights` is set, images are normalized by torchvision's mean and std."""
 
     kind: ClassVar[str] = "torchvision"
-    name: str = "resnet18"  # name in torchvision
+    name: str = "resnet18"  # name in torchvision, with an optional tag of its weights: 'resnet50.IMAGENET1K_V1'
     weights: str = ""  # 'pretrained', or a file to start from; empty for random weights
 
     def check(self) -> None:
@@ -31,11 +34,24 @@ class Torchvision(SubmoduleModel):
 
         super().check()
         known = models.list_models(module=models)
-        if self.name not in known:
-            hint = did_you_mean(self.name, known, numbered=True)
+        if self.architecture not in known:
+            hint = did_you_mean(self.architecture, known, numbered=True)
             raise ConfigError(
-                f"unknown torchvision model '{self.name}': torchvision has {len(known)} classifiers{hint}"
+                f"unknown torchvision model '{self.architecture}': torchvision has {len(known)} classifiers{hint}"
             )
+        tags = list(models.get_model_weights(self.architecture).__members__)
+        unknown = f"has the tag of no weights of torchvision; it has {', '.join(tags)}"
+        self.require(self.tag in ("", *tags) and not self.name.endswith("."), "name", unknown)
+
+    @property
+    def architecture(self) -> str:
+        """The name without the tag."""
+        return self.name.partition(".")[0]
+
+    @property
+    def tag(self) -> str:
+        """The tag of the pretrained weights; '' for torchvision's default weights."""
+        return self.name.partition(".")[2]
 
     @property
     def label(self) -> str:
@@ -46,13 +62,13 @@ class Torchvision(SubmoduleModel):
         return names_vit(self.name)
 
     def pretrained_spec(self, images: ImageSpec) -> ImageSpec:
-        """Return `images`. If the model has weights, mean and std are those of torchvision's default weights."""
+        """Return `images`. If the model has weights, mean and std are those of the pretrained weights."""
         from torchvision import models
 
         if not self.weights:
             return images
-        weights: Any = models.get_model_weights(self.name)
-        transforms = weights.DEFAULT.transforms()
+        weights: Any = models.get_model_weights(self.architecture)
+        transforms = (weights[self.tag] if self.tag else weights.DEFAULT).transforms()
         return replace(images, mean=tuple(transforms.mean), std=tuple(transforms.std))
 
     def make(self, images: ImageSpec) -> ImageModel:
@@ -60,7 +76,9 @@ class Torchvision(SubmoduleModel):
 
         size = images.size
         try:
-            network = models.get_model(self.name, weights=None, num_classes=images.num_classes, **self.options(size))
+            network = models.get_model(
+                self.architecture, weights=None, num_classes=images.num_classes, **self.options(size)
+            )
         except (TypeError, ValueError, AssertionError, RuntimeError) as error:
             raise ConfigError(
                 f"torchvision model '{self.name}' cannot be built for {size}x{size} images: {error}"
@@ -75,4 +93,4 @@ class Torchvision(SubmoduleModel):
     def download(self) -> nn.Module:
         from torchvision import models
 
-        return models.get_model(self.name, weights="DEFAULT")
+        return models.get_model(self.architecture, weights=self.tag or "DEFAULT")

@@ -13,7 +13,6 @@ from raykd.cluster.progress_record import note_results
 from raykd.data.load import keep_decoded
 from raykd.data.types import Dataset
 from raykd.errors import ConfigError, Interrupted, RunFailed, plural
-from raykd.methods import DKD
 from raykd.orchestration.data_storage import with_packs
 from raykd.orchestration.options import Options, data_key, dataset_of
 from raykd.orchestration.parallel_runs import Slots
@@ -284,13 +283,13 @@ def data_lines(plan: Plan, dataset: Dataset) -> list[str]:
 def warning_lines(plan: Plan) -> list[str]:
     """Return a line for each fact that weakens the plan's results, such as warm-ups that do not end."""
     students = [run for run in plan.runs if run.stage == "distilled"]
-    epochs = plan.experiment.student.epochs
+    first_runs = {run.method: run for run in reversed(students)}
     paths = ("method", *(f"compare.{name}" for name in member_names(plan.experiment.compare)))
     lines = [
-        f"warning: {method.title()} has a warm-up of {method.warmup_epochs:g} epochs, and students train for {epochs}, "
-        f"so its terms reach {100 * share:.0f} % of their weights ({path}.warmup_epochs)"
+        f"warning: {method.title()} has a warm-up of {warmup[0]:g} epochs, and students train for "
+        f"{run.recipe.epochs}, so its terms reach {100 * warmup[1]:.0f} % of their weights ({path}.warmup_epochs)"
         for path, method in zip(paths, plan.experiment.methods, strict=True)
-        if students and isinstance(method, DKD) and (share := method.warmup(epochs - 1)) < 1
+        if (run := first_runs.get(method)) and (warmup := run.unfinished_warmup)
     ]
     data, recipes = plan.experiment.data, [run.recipe for run in plan.runs if run.imported is None]
     if 0 < data.val_images < FEW_VAL_IMAGES and any(recipe.keep == "best" for recipe in recipes):

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 # back, the run's lock keeps it from writing a run that another slot trains by then, and it receives the next job.
 LOST_AFTER_S = 45.0
 PAUSE_S = 5.0  # how long a job that was put back waits at least
+MAX_PAUSE_S = 60.0  # the limit of the pause, which doubles each time that another command still trains the run
 
 
 class State(StrEnum):
@@ -44,7 +45,7 @@ class State(StrEnum):
 
 
 class Pause(StrEnum):
-    """Why a slot put a job back. The job waits for PAUSE_S, and then for those that were never started."""
+    """Why a slot put a job back. The job waits for a pause, and then for those that were never started."""
 
     LOCKED = "locked"  # another command has locked its run
     OUT_OF_MEMORY = "out of memory"  # on a GPU that another run shares, and may have filled
@@ -83,9 +84,9 @@ class JobStatus:
     stopped or waits again; of a job that is done, its result. failure: the kind of the failure; None if the job has not
     failed, or if its worker died.
 
-    pause: why a slot put it back, until a slot takes it again. paused_at: when a slot last put it back. blames_gpu:
-    whether another GPU may do what the worker that died could not. failed_on: the slot whose GPU could not do the job,
-    so that another one tries it.
+    pause: why a slot put it back, until a slot takes it again. paused_at: when a slot last put it back. num_locked: how
+    often another command had its run locked. blames_gpu: whether another GPU may do what the worker that died could
+    not. failed_on: the slot whose GPU could not do the job, so that another one tries it.
 
     report, first_report: of its last epoch, and of the first one in this command. times: seconds from the queue's start
     to 'started', 'first epoch', 'last epoch' and 'ended'. lines: what the worker adds to the command's log.
@@ -101,10 +102,16 @@ class JobStatus:
     first_report: EpochReport | None = None
     pause: Pause | None = None
     paused_at: float = -math.inf
+    num_locked: int = 0
     blames_gpu: bool = False
     failed_on: int | None = None
     times: dict[str, float] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
+
+    @property
+    def due_at(self) -> float:
+        """The time from which on a slot may take the job again. Attempts at a locked run read its files."""
+        return self.paused_at + min(MAX_PAUSE_S, PAUSE_S * 2 ** min(max(0, self.num_locked - 1), 8))
 
 
 def plan_jobs(
@@ -200,10 +207,10 @@ class RunQueue:
 
     def _first_ready(self, slot: int) -> JobStatus | None:
         """Return the first job that `slot` can start. Those that a slot has put back come last, after a pause."""
-        due = time.monotonic() - PAUSE_S
+        now = time.monotonic()
         done = {name for name, s in self._statuses.items() if s.state is State.DONE}
         waiting = (s for s in self._statuses.values() if s.state is State.WAITING and done.issuperset(s.job.needs))
-        ready = (s for s in waiting if s.paused_at <= due)
+        ready = (s for s in waiting if s.due_at <= now)
         if self._has_other(slot):
             ready = (s for s in ready if s.failed_on != slot)
         return min(ready, key=lambda s: s.paused_at, default=None)
@@ -263,6 +270,7 @@ class RunQueue:
         """Return a job to the queue as if it had not been tried."""
         self._end(status, State.WAITING, reason)
         status.slot, status.pause, status.paused_at = None, pause, time.monotonic()
+        status.num_locked += pause is Pause.LOCKED
         status.attempts -= 1
 
     def _fail(self, status: JobStatus, reason: str, blames_gpu: bool, failure: Failure | None = None) -> None:

@@ -13,6 +13,7 @@ from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
 from raykd.spec.search import Search
+from raykd.store.records import EndState
 from raykd.store.study import SearchStudy, num_ended
 
 NUMBER, CONFIGURATION, REPORTED = "number", "configuration", "reported"  # keys of a trial's config
@@ -29,11 +30,19 @@ class StudySearcher(Searcher):
     """Return trials of the study to Tune, and record their results in the study.
 
     The config of a trial is {number, configuration, reported}. reported: the number of epochs whose results Tune
-    already has.
+    already has. remove_checkpoint: called with the number of a trial that has ended, and again after the ends of other
+    trials until it returns True.
     """
 
-    def __init__(self, study: SearchStudy, search: Search, is_stopping: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        study: SearchStudy,
+        search: Search,
+        is_stopping: Callable[[], bool],
+        remove_checkpoint: Callable[[int], bool] = lambda _: True,
+    ) -> None:
         super().__init__()
+        self._remove_checkpoint, self._with_checkpoint = remove_checkpoint, list[int]()
         self._study, self._metrics, self._is_stopping = study, search.metrics, is_stopping
         trials = study.trials()
         self._unfinished = [trial for trial in trials if trial.state == "running"]
@@ -78,16 +87,25 @@ class StudySearcher(Searcher):
         number, result = self._numbers[trial_id], result or {}
         self._open.discard(trial_id)
         if error:
-            self._study.finish_trial(number, "failed", reason="its workers died repeatedly")
+            self._finish(number, "failed", reason="its workers died repeatedly")
         elif FAILED in result:
-            self._study.finish_trial(number, "failed", reason=result[FAILED])
+            self._finish(number, "failed", reason=result[FAILED])
         elif EXTERNAL_FAILURE in result:
             self.outside[number] = result[EXTERNAL_FAILURE]
         elif INTERRUPTED not in result:
             self.on_trial_result(trial_id, result)
             state = "done" if result[EPOCHS_DONE] == result[EPOCHS] else "pruned"
             values = [result[name] for name in self._metrics]
-            self._study.finish_trial(number, state, values, seconds=result["seconds"])
+            self._finish(number, state, values, seconds=result["seconds"])
+
+    def _finish(self, number: int, state: EndState, *result: Any, **named: Any) -> None:
+        self._study.finish_trial(number, state, *result, **named)
+        self._with_checkpoint.append(number)
+        self.remove_checkpoints()
+
+    def remove_checkpoints(self) -> None:
+        """Remove the checkpoints of ended trials, except those whose process still has them locked."""
+        self._with_checkpoint = [number for number in self._with_checkpoint if not self._remove_checkpoint(number)]
 
     def release(self, trials: Iterable[Trial]) -> list[int]:
         """Return the numbers of the trials that Tune has given up without a call of `on_trial_complete`.

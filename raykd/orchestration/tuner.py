@@ -5,6 +5,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ray.tune.experiment import Trial
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raykd.errors import Interrupted, RunFailed, plural
+from raykd.on_disk import is_folder
 from raykd.orchestration.parallel_runs import Slots, num_workers_that_fit
 from raykd.orchestration.run_queue import LOST_AFTER_S
 from raykd.orchestration.schedulers import make_scheduler
@@ -22,12 +24,31 @@ from raykd.orchestration.search_identity import SearchCommand
 from raykd.orchestration.searcher import StudySearcher
 from raykd.orchestration.trial_progress import TrialProgress
 from raykd.store.results_folder import RAY
-from raykd.store.study import SearchStudy
+from raykd.store.study import SearchFolder, SearchStudy
 from raykd.training.failure import MAX_FAILURES
 
 NODES_POLL_S = 2.0
 NAMES = ("CPU", "GPU")
 START_WAIT_S = 60.0  # the wait for the first trial after which the log states which resources are missing
+
+
+def _keep(_: int) -> bool:
+    return True
+
+
+def remove_checkpoint(folder: SearchFolder, number: int) -> bool:
+    """Remove the checkpoint of an ended trial, which resumes no more. Return False while its process has it locked.
+
+    Tune ends the function of a pruned trial while it reports an epoch, so that it cannot do this itself.
+    """
+    run = folder.run(number)
+    try:
+        if is_folder(run.path):
+            with run.lock():
+                run.remove_checkpoint()
+    except (RunFailed, OSError):
+        return False
+    return True
 
 
 def run_trials(
@@ -48,7 +69,8 @@ def run_trials(
     # The trials poll this actor. It runs on the driver's node: if it were lost with another, every trial would stop.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     flag: Any = ray.remote(threading.Event).options(num_cpus=0, scheduling_strategy=here).remote()
-    searcher, before = StudySearcher(study, command.search, should_stop), study.trials()
+    remove = _keep if command.options.keep_checkpoints else partial(remove_checkpoint, command.folder)
+    searcher, before = StudySearcher(study, command.search, should_stop, remove), study.trials()
     control = RoundControl(flag, searcher, slots, should_stop)
     tune_config = tune.TuneConfig(
         num_samples=searcher.num_left,
@@ -67,6 +89,7 @@ def run_trials(
         reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         raise RunFailed(f"the search is interrupted ({reason[0]}); rerun the same command to resume") from error
     finally:
+        searcher.remove_checkpoints()  # of the trials that ended last
         ray.kill(flag)  # it would live as long as the driver, which may be a notebook
         shutil.rmtree(folder, ignore_errors=True)  # the study has everything that is in it
     if control.shortage:

@@ -1,14 +1,13 @@
 """How the report and the progress lines write numbers: rounded to what the data supports, with units."""
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 from raykd.errors import flattened, plural
 from raykd.report.stats.comparison import MethodSummary, Ratio
 from raykd.report.stats.paired_interval import DISTILLED, PairedGain, Spread
 from raykd.report.stats.significance import LEVEL, fewest_pairs, p_equals, p_value
 from raykd.spec.published import PublishedPair, protocol
+from raykd.store.recorded_config import RecordedExperiment
 from raykd.store.records import Costs
 
 _MINUS = re.compile(r"(?<![\w.,\u2212-])-(?=\d)")
@@ -22,13 +21,11 @@ def mean_std(spread: Spread | None, decimals: int = 2) -> str:
     return f"{spread.mean:.{decimals}f}" + ("" if spread.std is None else f" ± {spread.std:.{decimals}f}")
 
 
-def published(pair: PublishedPair, experiment: Mapping[str, Any]) -> list[str]:
-    """Return the sentences on a published pair: its teacher and baseline, and how the protocols compare.
-
-    experiment: as plan.json has it.
-    """
+def published(pair: PublishedPair, experiment: RecordedExperiment) -> list[str]:
+    """Return the sentences on a published pair: its teacher and baseline, and how the protocols compare."""
+    own = protocol(experiment.data.val_images == 0, experiment.student.keep == "last")
     points = ", ".join(f"{name} {pair.top1[name]:.2f} %" for name in ("teacher", "baseline") if name in pair.top1)
-    return [f"published for {pair.name}: {points}; sources in raykd/spec/published_cifar100.json", protocol(experiment)]
+    return [f"published for {pair.name}: {points}; sources in raykd/spec/published_cifar100.json", own]
 
 
 def signed(value: float, decimals: int = 2) -> str:
@@ -63,17 +60,6 @@ def flops(count: int) -> str:
             break
         shown, unit = shown / 1000, f" {prefix}"
     return f"{shown:.3g}{unit}"
-
-
-def duration(seconds: float | None) -> str:
-    """Return a short text: '41.2 s', '12 min 05 s' or '3 h 07 min'."""
-    if seconds is None:
-        return "-"
-    if round(seconds, 1) < 60:
-        return f"{seconds:.1f} s"
-    if round(seconds) < 3600:
-        return f"{round(seconds) // 60} min {round(seconds) % 60:02d} s"
-    return f"{round(seconds / 60) // 60} h {round(seconds / 60) % 60:02d} min"
 
 
 def times(ratio: Ratio | None, with_range: bool = False) -> str:

@@ -17,7 +17,7 @@ from raykd.config import Config, fingerprint, not_fingerprinted, skip_if_default
 from raykd.data.splits import stratified_split, stratified_subset
 from raykd.data.types import Dataset
 from raykd.errors import COMMAND, ConfigError, plural
-from raykd.methods import CrossEntropy, Method
+from raykd.methods import DKD, CrossEntropy, Method
 from raykd.models import Model
 from raykd.models.hf_files import PREFIX as HF_PREFIX
 from raykd.models.hf_model import HuggingFace
@@ -76,6 +76,16 @@ class Run(Config):
             teacher.imported is None and (teacher.model, teacher.seed) == (self.model, self.seed)
             for teacher in self.teachers
         )
+
+    @property
+    def unfinished_warmup(self) -> tuple[float, float] | None:
+        """(epochs, reached) of a warm-up of the method that does not end within the run; None without one.
+
+        epochs: of the whole warm-up. reached: the share of their weights that the loss terms reach in the last epoch.
+        """
+        if not isinstance(self.method, DKD) or (reached := self.method.warmup(self.recipe.epochs - 1)) >= 1:
+            return None
+        return self.method.warmup_epochs, reached
 
     @cached_property
     def fingerprint(self) -> str:

@@ -37,11 +37,11 @@ class PublishedPair:
         return self.name.lower().replace(":", "_")
 
 
-def protocol(experiment: Mapping[str, Any]) -> str:
-    """Return the sentence that compares the published protocol with that of an experiment, as plan.json has it."""
-    data, student = (experiment.get(name) for name in ("data", "student"))
-    has_all_images = isinstance(data, Mapping) and data.get("val_images") == 0
-    keeps_last = isinstance(student, Mapping) and student.get("keep") == "last"
+def protocol(has_all_images: bool, keeps_last: bool) -> str:
+    """Return the sentence that compares the published protocol with that of an experiment.
+
+    has_all_images: whether no training image is for validation. keeps_last: whether the last epoch's weights are kept.
+    """
     images = "all of them" if has_all_images else "those outside the validation split"
     epoch = "the last epoch counts" if keeps_last else "the epoch with the highest validation accuracy counts"
     return f"{_PUBLISHED}; here, training has {images}, and {epoch}"

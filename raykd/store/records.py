@@ -14,6 +14,7 @@ inconsistent, or ''. Imports no torch.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -22,6 +23,7 @@ from raykd.config.codec import read_record
 from raykd.config.damage import damaged
 from raykd.errors import Failure
 from raykd.spec.stages import Stage
+from raykd.store.recorded_config import RecordedExperiment, RecordedRun
 
 Percent = Annotated[float, Interval("[0, 100]")]
 Fraction = Annotated[float, Interval("[0, 1.000000001]")]  # with the rounding of a sum
@@ -85,6 +87,14 @@ class ImportCheck:
 
 
 @dataclass(frozen=True)
+class UnfinishedWarmup:
+    """A warm-up of a method's loss terms that does not end within its run."""
+
+    epochs: NonNegative  # of the whole warm-up
+    reached: Fraction  # share of their weights that the terms reach in the run's last epoch
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """run.json: the run in the folder, how it is computed, its status and result."""
 
@@ -103,6 +113,7 @@ class RunRecord:
     hardware: Mapping[str, str | None]
     git: Mapping[str, str | None]
     writer: str = "another process"  # the last process that trained the run
+    host: str | None = None  # its machine
     seconds: NonNegative = 0.0  # training time, once the run is done
     resumes: int = 0
     ended: str | None = None
@@ -110,6 +121,8 @@ class RunRecord:
     failure: Failure | None = None  # kind of the failure
     teacher_sha256: str = ""  # identity of the teacher's weights, '' without a teacher
     teachers: tuple[str, ...] = ()  # names of the runs of its teachers
+    starts_as_its_teacher: bool = False  # see Run
+    unfinished_warmup: UnfinishedWarmup | None = None
     parameters: int | None = None  # the network's parameters
     num_train_images: int | None = None  # None for imported weights
     peak_memory_bytes: int | None = None  # GPU memory; on a CPU, the peak of the whole process
@@ -123,6 +136,11 @@ class RunRecord:
 
     def problem(self) -> str:
         return "field 'best' is missing, but the run is done" if self.status == "done" and self.best is None else ""
+
+    @cached_property
+    def configuration(self) -> RecordedRun:
+        """The typed fields of `config`."""
+        return RecordedRun(self.config)
 
     @property
     def fails_by_configuration(self) -> bool:
@@ -288,6 +306,11 @@ class PlanRecord:
     experiment: Mapping[str, Any] = field(default_factory=dict)  # to_dict(experiment)
     command: str = ""  # the last command that planned these runs, as typed in a shell
     command_parts: CommandParts | None = None  # of that command; None if it is not one of raykd's command line
+
+    @cached_property
+    def configuration(self) -> RecordedExperiment:
+        """The typed fields of `experiment`."""
+        return RecordedExperiment(self.experiment)
 
     @property
     def names(self) -> set[str]:

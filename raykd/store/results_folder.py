@@ -8,7 +8,6 @@ Imports no torch.
 """
 
 import errno
-import fcntl
 import os
 import stat
 import time
@@ -18,7 +17,8 @@ from pathlib import Path
 
 from raykd.atomic import naming
 from raykd.errors import ConfigError, RunFailed
-from raykd.on_disk import is_file, is_folder, owner_of
+from raykd.file_lock import try_lock
+from raykd.on_disk import below, is_file, is_folder, owner_of
 
 LOGIT_CACHES, DECODED, RAY = ".logit_caches", ".data", ".ray"
 IN_USE_LOCK, PLAN_LOCK = ".in_use.lock", ".plan.lock"
@@ -42,7 +42,7 @@ def in_use(results: Path) -> Iterator[None]:
             return
         try:
             deadline = time.monotonic() + CLEAN_WAIT_S
-            while not _try_lock(results, descriptor, fcntl.LOCK_SH):
+            while not _try_lock(results, descriptor, shared=True):
                 if time.monotonic() > deadline:
                     raise RunFailed(f"'{results}' was locked by `raykd clean` for {CLEAN_WAIT_S:g} s; end that command")
                 time.sleep(POLL_S)
@@ -70,7 +70,7 @@ def unused(results: Path) -> Iterator[bool]:
     """Yield whether no process is inside `in_use(results)`. If so, none enters until the block ends."""
     descriptor = _open(results)
     try:
-        yield descriptor is not None and _try_lock(results, descriptor, fcntl.LOCK_EX)
+        yield descriptor is not None and _try_lock(results, descriptor)
     finally:
         if descriptor is not None:
             os.close(descriptor)
@@ -104,9 +104,8 @@ def require_writable(folder: Path, results: Path) -> None:
 
 def disk_bytes(path: Path) -> int:
     """Return the bytes that a file, or all files below a folder, occupy on disk. Holes in files occupy none."""
-    paths = [path, *path.rglob("*")] if is_folder(path) and not path.is_symlink() else [path]
     total = 0
-    for entry in paths:
+    for entry in (path, *(() if path.is_symlink() else below(path))):
         try:
             total += entry.lstat().st_blocks * 512  # the unit of st_blocks, whatever the filesystem's block size
         except OSError:  # removed in the meantime
@@ -130,13 +129,7 @@ def _open(results: Path) -> int | None:
         raise
 
 
-def _try_lock(results: Path, descriptor: int, mode: int) -> bool:
+def _try_lock(results: Path, descriptor: int, shared: bool = False) -> bool:
     """Lock the lock file of `results`, open as `descriptor`. Return False if another process holds its lock."""
-    try:
-        with naming(results / IN_USE_LOCK):
-            fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.EACCES):
-            return False
-        raise
-    return True
+    with naming(results / IN_USE_LOCK):
+        return try_lock(descriptor, shared)

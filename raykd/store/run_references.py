@@ -70,7 +70,7 @@ class References:
             runs = [run for run in self.catalog.runs if run.family == family or run.name in planned]
             if not any(map(_is_left, runs)) and not self._planned_left(family) and not self._searches_left(family):
                 continue
-            of_family = {run.record.config.get("data_identity") for run in runs if run.record}
+            of_family = {run.record.configuration.data_identity for run in runs if run.record}
             if not of_family or None in of_family:
                 return None
             identities |= {str(identity) for identity in of_family}

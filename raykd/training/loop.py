@@ -30,7 +30,7 @@ from raykd.training.determinism import cpu_threads, generator_of, step_seeds
 from raykd.training.evaluate import Evaluation, evaluate
 from raykd.training.failure import explaining_step, rejecting_configuration
 from raykd.training.group import SINGLE_WORKER, Group, per_worker_parts
-from raykd.training.hooks import NO_HOOKS, EpochReport, Hooks
+from raykd.training.hooks import CHECKPOINT_EVERY_S, NO_HOOKS, EpochReport, Hooks
 from raykd.training.loss_scale import require_scale
 from raykd.training.memory import peak_bytes, reset_peak
 from raykd.training.optim import learning_rate
@@ -40,6 +40,7 @@ from raykd.training.teacher.imported import import_teacher
 from raykd.training.teacher.sources import Teacher, no_teacher
 from raykd.training.training_step import TrainState, make_train_state
 
+MAX_SAVE_SHARE = 0.02  # the fraction of the time that checkpoints may take, at the default interval
 WRITER_WAIT_S = 1.0  # a status check holds a run's lock briefly
 
 
@@ -222,15 +223,18 @@ def _validate(training: TrainState, epoch: int) -> Evaluation:
 
 
 class _Checkpointer:
-    """Write checkpoints when they are due, on the first worker, and count the training time."""
+    """Write checkpoints when they are due, on the first worker, and count the training time.
+
+    The interval is longer than `every_s` if a checkpoint takes more than MAX_SAVE_SHARE of it: the GPU waits for it.
+    """
 
     def __init__(self, training: TrainState, folder: RunFolder, every_s: float) -> None:
-        self._training, self._folder, self._every_s = training, folder, every_s
+        self._training, self._folder, self._every_s, self._stretch = training, folder, every_s, 1.0
         self._counted = time.monotonic()
         self._saved: float | None = None  # the first step is saved immediately, which reveals a full disk early
 
     def is_due(self) -> bool:
-        return self._saved is None or time.monotonic() - self._saved >= self._every_s
+        return self._saved is None or time.monotonic() - self._saved >= self._every_s * self._stretch
 
     def count_seconds(self) -> None:
         moment = time.monotonic()
@@ -240,10 +244,11 @@ class _Checkpointer:
     def save(self) -> None:
         """Write the history, then the checkpoint, so that the history has every epoch of the checkpoint."""
         self.count_seconds()
-        training, progress = self._training, self._training.progress
+        started, training, progress = time.monotonic(), self._training, self._training.progress
         if training.group.is_first:
             progress.loss_scale = training.scaler.state_dict() or None
             if progress.history:
                 self._folder.write_history(progress.history)
             save_checkpoint(self._folder.checkpoint, training.objective, training.optimizer, training.best, progress)
         self._saved = time.monotonic()
+        self._stretch = max(1.0, (self._saved - started) / (MAX_SAVE_SHARE * CHECKPOINT_EVERY_S))

@@ -18,7 +18,7 @@ from raykd.models import ImageModel
 from raykd.on_disk import is_file
 from raykd.provenance import file_sha256, hardware, source, versions
 from raykd.spec.plan import Run
-from raykd.store.records import Best, ComputeRecord, RunRecord, TopClasses
+from raykd.store.records import Best, ComputeRecord, RunRecord, TopClasses, UnfinishedWarmup
 from raykd.store.run_folder import RunFolder, now
 from raykd.training.compute import Compute, choose_compute, gpu_name, require_precision, why_not_graph
 from raykd.training.failure import classify_failure, is_cause, rejecting_configuration
@@ -42,13 +42,13 @@ def start_run(
     """Write run.json for a run that starts or resumes, and return how to compute it.
 
     A resumed run keeps its precision and threads, because others would round differently. Raises RunFailed if it is
-    partly trained with another teacher, or with another number of workers that may not change; RejectedConfiguration
-    if the device cannot train in its precision.
+    partly trained with another teacher, or with another number of workers that may not change, or if its checkpoint has
+    no run.json; RejectedConfiguration if the device cannot train in its precision.
     """
     folder.remove_leftovers()
     earlier = folder.record()
     # An attempt that failed before its first checkpoint has no state to resume, and may have run on other hardware.
-    resumed = earlier if is_file(folder.checkpoint) else None
+    resumed = _require_record(folder, earlier) if is_file(folder.checkpoint) else None
     if resumed is not None:
         _require_same_teacher(run, folder, teacher, resumed)
     before = resumed.compute if resumed else None
@@ -57,30 +57,39 @@ def start_run(
         require_precision(precision, run.role, device)
     compute = choose_compute(device, precision, threads)
     save_sources(run, folder)
-    folder.write_record(
-        RunRecord(
-            name=run.name,
-            family=run.family,
-            stage=run.stage,
-            model=run.model.label,
-            method=run.method.kind,
-            seed=run.seed,
-            fingerprint=run.fingerprint,
-            config=to_dict(run),
-            status="running",
-            started=earlier.started if earlier else now(),
-            compute=_compute_record(run, compute, dataset, group, teacher, before),
-            versions=versions(),
-            hardware=hardware(gpu_name(device)),
-            git=source(),
-            writer=f"process {os.getpid()} on {socket.gethostname()}",
-            resumes=earlier.resumes + 1 if earlier else 0,
-            teacher_sha256=teacher.identity,
-            teachers=tuple(teacher_run.name for teacher_run in run.teachers),
-            imported=earlier.imported if earlier else None,
-        )
-    )
+    record = _compute_record(run, compute, dataset, group, teacher, before)
+    folder.write_record(_record_at_start(run, record, gpu_name(device), teacher, earlier))
     return compute
+
+
+def _record_at_start(
+    run: Run, compute: ComputeRecord, gpu: str | None, teacher: Teacher, earlier: RunRecord | None
+) -> RunRecord:
+    """Return the record of a run in training. earlier: the one that it replaces, if any."""
+    return RunRecord(
+        name=run.name,
+        family=run.family,
+        stage=run.stage,
+        model=run.model.label,
+        method=run.method.kind,
+        seed=run.seed,
+        fingerprint=run.fingerprint,
+        config=to_dict(run),
+        status="running",
+        started=earlier.started if earlier else now(),
+        compute=compute,
+        versions=versions(),
+        hardware=hardware(gpu),
+        git=source(),
+        writer=f"process {os.getpid()} on {socket.gethostname()}",
+        host=socket.gethostname(),
+        resumes=earlier.resumes + 1 if earlier else 0,
+        teacher_sha256=teacher.identity,
+        teachers=tuple(teacher_run.name for teacher_run in run.teachers),
+        starts_as_its_teacher=run.starts_as_its_teacher,
+        unfinished_warmup=UnfinishedWarmup(*run.unfinished_warmup) if run.unfinished_warmup else None,
+        imported=earlier.imported if earlier else None,
+    )
 
 
 def _compute_record(
@@ -116,6 +125,15 @@ def recorded_run(folder: RunFolder) -> Run:
     except (ConfigError, KeyError, TypeError, ValueError) as error:
         reason = f"field 'config' is not a run, or was written by another version of raykd ({error})"
         raise damaged(folder.record_path, reason) from None
+
+
+def _require_record(folder: RunFolder, record: RunRecord | None) -> RunRecord:
+    if record is None:
+        raise RunFailed(
+            f"{folder.name} cannot resume: run.json is missing beside its checkpoint, so that its teacher, precision "
+            f"and threads are unknown; remove {folder.path} and rerun the same command to train it from the start"
+        )
+    return record
 
 
 def _require_same_teacher(run: Run, folder: RunFolder, teacher: Teacher, earlier: RunRecord) -> None:

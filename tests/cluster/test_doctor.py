@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from testbed import Testbed
 
-from raykd.cluster import doctor
+from raykd.cluster import doctor, staging
 from raykd.cluster.doctor import Finding, examine, torch_finding
 from raykd.data.load import list_datasets
 from raykd.mounts import Mount
@@ -96,7 +96,7 @@ def test_the_locks_of_the_results_folder_are_named(tmp_path: Path, monkeypatch) 
 
 
 def test_a_full_disk_is_bad(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(doctor, "MIN_FREE_GB", 1e9)
+    monkeypatch.setattr(doctor, "MIN_FREE_BYTES", 1e18)
     finding = findings(tmp_path)["results"]
     assert finding.verdict == "bad" and "free at least" in finding.remedy
 
@@ -124,6 +124,39 @@ def test_variables_that_bind_processes_to_cpus_are_named(tmp_path: Path, monkeyp
     monkeypatch.setenv("OMP_PLACES", "cores")
     found = findings(tmp_path)["variables"]
     assert found.text == "OMP_PLACES=cores: ignored, because all runs would compute on the same CPU"
+
+
+def test_a_job_whose_scratch_is_in_memory_is_named(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(staging, "mount_of", lambda _: Mount("/dev/shm", "tmpfs", frozenset()))
+    monkeypatch.setenv("TMPDIR", "/dev/shm/ann")
+    monkeypatch.delenv("RAYKD_SCRATCH", raising=False)
+    assert "scratch" not in findings(tmp_path)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    found = findings(tmp_path)["scratch"]
+    assert "TMPDIR=/dev/shm/ann is in memory" in found.text and "RAYKD_SCRATCH" in found.remedy
+
+
+def test_packages_on_pythonpath_that_replace_the_environments_are_bad(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "site" / "numpy").mkdir(parents=True)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{tmp_path / 'site'}")
+    found = findings(tmp_path)["PYTHONPATH"]
+    assert (found.verdict, found.remedy) == ("bad", "unset it")
+    assert found.text.endswith(f"replace those of the environment: {tmp_path / 'site'} (numpy)")
+
+
+@pytest.mark.parametrize(("seconds", "verdict"), [(8, "ok"), (45, "-")])
+def test_a_slow_environment_is_named_with_the_time_limit_to_set(seconds: float, verdict: str) -> None:
+    found = doctor._import_time(seconds)
+    assert found.verdict == verdict and ("RAYKD_START_TIMEOUT_S=400" in found.remedy) == (verdict == "-")
+
+
+@pytest.mark.parametrize(
+    ("version", "is_old"), [("20.02.7", True), ("19.05", True), ("20.11.9", False), ("24.05", False)]
+)
+def test_a_slurm_without_overlapping_steps_is_bad(programs, version: str, is_old: bool) -> None:
+    programs(sbatch=f"echo slurm {version}", sinfo="echo '2|gpu:2'")
+    finding = doctor._slurm()
+    assert (finding.verdict == "bad") == is_old and ("requires 20.11 or later" in finding.text) == is_old
 
 
 def test_results_of_an_earlier_version_are_bad(tmp_path: Path) -> None:

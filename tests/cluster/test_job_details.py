@@ -5,7 +5,7 @@ import re
 import pytest
 
 from raykd.cluster.allocation import MEBIBYTE, read_allocation, without_step_requests
-from raykd.cluster.job_details import JobDetails, NodeAllocation, differences, gpu_counts, parse_details
+from raykd.cluster.job_details import JobDetails, NodeAllocation, differences, gpu_counts, parse_details, unused_gpu
 from raykd.errors import ConfigError
 
 ONE = (
@@ -156,3 +156,23 @@ def test_steps_inherit_no_request_of_this_or_another_job() -> None:
         ("SLURM_JOB_ID", "SLURM_CONF", "SLURM_GPUS_ON_NODE", "SLURM_JOB_GPUS", "SLURM_SUBMIT_DIR"), "1"
     )
     assert without_step_requests(dict.fromkeys(requests, "1") | kept) == kept
+
+
+@pytest.mark.parametrize(
+    ("gres", "environ", "num_gpus", "reason"),
+    [
+        ("shard:1(0/4)", {}, 0, "--gres=shard:1 is part of a GPU"),
+        ("mps:h100:50", {}, 0, "--gres=mps:h100:50 is part of a GPU"),
+        ("", {"CUDA_VISIBLE_DEVICES": "0"}, 0, "CUDA_VISIBLE_DEVICES=0, but the job has no GPU"),
+        ("", {"CUDA_VISIBLE_DEVICES": ""}, 0, ""),
+        ("", {"CUDA_VISIBLE_DEVICES": "NoDevFiles"}, 0, ""),
+        ("gpu:h100:1(IDX:0)", {"CUDA_VISIBLE_DEVICES": "0"}, 1, ""),
+    ],
+)
+def test_a_gpu_that_ray_does_not_count_is_reported(
+    gres: str, environ: dict[str, str], num_gpus: int, reason: str
+) -> None:
+    details = shown(nodes=f"Nodes=cn1 CPU_IDs=0-7 Mem=32768 GRES={gres}")
+    text = unused_gpu(details, environ, "cn1", num_gpus)
+    assert text.startswith(reason) and bool(text) == bool(reason)
+    assert unused_gpu(None, environ, "cn1", num_gpus) == (text if environ else "")

@@ -40,7 +40,12 @@ def test_an_interface_that_the_user_names_has_priority() -> None:
 
 def test_an_interface_that_the_node_lacks_is_refused_with_those_that_it_has() -> None:
     with pytest.raises(ConfigError, match=r"^RAYKD_INTERFACE = 'ib7': \S+ has no such interface .*lo \(127\.0\.0\.1\)"):
-        head_address([], {"RAYKD_INTERFACE": "ib7"})
+        head_address([DOCUMENTATION], {"RAYKD_INTERFACE": "ib7"})
+
+
+@pytest.mark.parametrize("names", ["ib7,lo", "ib7, 127.0.0.0/8", "127.0.0.1"])
+def test_nodes_may_have_different_interfaces(names: str) -> None:
+    assert head_address([DOCUMENTATION], {"RAYKD_INTERFACE": names}) == "127.0.0.1"
 
 
 @pytest.mark.parametrize("node", ["no-such-node.invalid", "127.0.0.1"])
@@ -49,7 +54,7 @@ def test_ray_chooses_the_address_if_the_other_nodes_name_leads_nowhere(node: str
 
 
 def test_ray_chooses_the_address_on_one_node() -> None:
-    assert head_address([], {}) == ""
+    assert head_address([], {}) == head_address([], {"RAYKD_INTERFACE": "ib7"}) == "", "it may lack the interface"
 
 
 def test_the_interface_of_an_address_is_found() -> None:

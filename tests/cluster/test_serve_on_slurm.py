@@ -103,7 +103,7 @@ def history(slurm: Testbed, repository: Path, tmp_path_factory: pytest.TempPathF
     folder = tmp_path_factory.mktemp("service")
     odd_file = folder / "a b; $(touch x) 'q'.py"
     odd_file.write_text("import sys\nprint('words:', sys.argv[1:])\nsys.exit(3)\n")
-    options = ["--nodelist=cn1", "--cpus-per-task=2", "--mem=6G", f"--chdir={folder}"]
+    options = ["--job-name=mine", "--nodelist=cn1", "--cpus-per-task=2", "--mem=6G", f"--chdir={folder}"]
     job_id = slurm.sbatch([*options, str(repository / SCRIPT)], repository, LEFTOVERS)
     slurm.wait_for_output(job_id, "ready for experiments", BOOT_TIMEOUT_S)
     service = Service(slurm, repository, job_id)

@@ -68,8 +68,9 @@ def test_a_machine_without_slurm_is_reported(monkeypatch: pytest.MonkeyPatch, tm
 
 
 def test_the_only_running_job_is_selected_and_several_are_an_error(slurm_prints) -> None:
-    slurm_prints("squeue", "4711\n")
+    script, other = "/home/ann/my raykd/slurm/ray_cluster.slurm", "/home/ann/jupyter.sh"
+    slurm_prints("squeue", f"4710|{other}\n4711|{script}\n4712_1|{script}\n")
     assert only_job() == 4711
-    slurm_prints("squeue", "4711\n4712\n")
+    slurm_prints("squeue", f"4711|{script}\n4712|{script} digits\n")
     with pytest.raises(ConfigError, match=r"several raykd jobs are running \(4711, 4712\); name one with --job"):
         only_job()

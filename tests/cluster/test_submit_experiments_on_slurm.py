@@ -16,7 +16,7 @@ FAMILIES, STAGES = ("cnn", "vit"), ("teacher", "baseline", "distilled")
 def submit(slurm: Testbed, repository: Path, folder: Path, options: list[str], words: list[str]) -> dict[str, int]:
     """Submit the graph of jobs. Return their ids by name, such as 'cnn-teacher' and 'report'."""
     command = [str(repository / "slurm/submit_experiments.sh"), *options, "--", *words]
-    said = slurm.run(command, folder)
+    said = slurm.run(command, folder, timeout_s=120)  # it imports torch, to check the settings
     ids = [int(job) for job in re.findall(r"squeue -j ([\d,]+)", said)[0].split(",")]
     slurm.job_ids += ids
     names = [f"{family}-{stage}" for family in FAMILIES for stage in STAGES]

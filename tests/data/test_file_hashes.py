@@ -1,6 +1,7 @@
 """Hashes of files are kept between processes, and never trusted for a file that may have changed."""
 
 import errno
+import hashlib
 import logging
 import os
 import time
@@ -10,36 +11,44 @@ from pathlib import Path
 import pytest
 from small_images import encoded, write_folder, write_parquet
 
+from raykd.config.codec import read_checked_json, write_checked_json
 from raykd.data import file_hashes
-from raykd.data.file_hashes import FileHashes
+from raykd.data.file_hashes import read_hashes, sha256_of, write_hashes
 from raykd.data.load import keep_decoded, load_dataset
 from raykd.errors import DataError
+from raykd.provenance import known_digests
 
 
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the clock of file_hashes.py be 10 s ahead, so that the files of a test are at rest."""
+    """Let the clock be 10 s ahead, so that the files of a test are at rest."""
     now = time.time_ns
-    monkeypatch.setattr("raykd.data.file_hashes.time.time_ns", lambda: now() + 10**10)
+    monkeypatch.setattr("raykd.provenance.time.time_ns", lambda: now() + 10**10)
 
 
 @pytest.fixture
-def forget(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Return a function that forgets what this process has hashed, as in another process."""
-    return lambda: monkeypatch.setattr(file_hashes, "_hashes_by_place", {})
+def forget() -> Callable[[], None]:
+    """Forget what this process has hashed, as in another process, and return the function that does so."""
+
+    def clear() -> None:
+        known_digests.clear()
+        file_hashes._stored.clear()
+
+    clear()
+    return clear
 
 
 @pytest.fixture
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files that are hashed."""
     names: list[str] = []
-    original = file_hashes.hashlib.file_digest
+    original = hashlib.file_digest
 
     def file_digest(stream, kind):
         names.append(Path(stream.name).name)
         return original(stream, kind)
 
-    monkeypatch.setattr("raykd.data.file_hashes.hashlib.file_digest", file_digest)
+    monkeypatch.setattr(hashlib, "file_digest", file_digest)
     return names
 
 
@@ -119,7 +128,7 @@ def test_a_file_that_changed_just_now_is_not_trusted(tmp_path, forget, hashed) -
 def test_a_damaged_cache_is_logged_and_hashed_again(damage, tmp_path, forget, hashed, caplog) -> None:
     name = make_folder(tmp_path / "images")
     first = load_dataset(name, None, 16, tmp_path / "cache")
-    (path,) = (tmp_path / "cache").glob("hashes-*.arrow")
+    (path,) = (tmp_path / "cache").glob("*-hashes.json")
     path.write_bytes(damage(path.read_bytes()))
     hashed.clear()
     forget()
@@ -132,17 +141,44 @@ def test_a_damaged_cache_is_logged_and_hashed_again(damage, tmp_path, forget, ha
     assert hashed == []
 
 
+FORGED = "0" * 64  # a digest that no file has
+
+
 @pytest.mark.usefixtures("later")
+@pytest.mark.parametrize("forged", ["another place", "other states", "other parts", "of another version"])
+def test_a_cache_of_other_files_never_yields_a_digest(forged, tmp_path, forget, hashed, caplog) -> None:
+    name = make_folder(tmp_path / "images")
+    first = load_dataset(name, None, 16, tmp_path / "cache")
+    (path,) = (tmp_path / "cache").glob("*-hashes.json")
+    content = read_checked_json(path)
+    assert content is not None
+    states = {key: known.rpartition(" ")[0] for key, known in content["hashes"].items()}
+    content["hashes"] = {
+        "another place": {key: f"{state} {FORGED}" for key, state in states.items()},
+        "other states": {key: f"1{state} {FORGED}" for key, state in states.items()},
+        "other parts": {key: f"{state} no digits" for key, state in states.items()},
+        "of another version": {key: [state, FORGED] for key, state in states.items()},
+    }[forged]
+    if forged == "another place":
+        content["place"] = str(tmp_path / "elsewhere")
+    write_checked_json(path, content)
+    hashed.clear()
+    forget()
+    assert load_dataset(name, None, 16, tmp_path / "cache").identity == first.identity
+    assert len(hashed) == 24 and ("damaged" in caplog.text) == (forged in ("other parts", "of another version"))
+
+
+@pytest.mark.usefixtures("later", "forget")
 def test_a_cache_that_cannot_be_written_is_logged_and_skipped(tmp_path, monkeypatch, caplog) -> None:
     def full_disk(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     (tmp_path / "a.png").write_bytes(b"a")
-    hashes = FileHashes(tmp_path)
-    hashes.sha256(tmp_path / "a.png")
+    read_hashes(tmp_path, None)
+    sha256_of(tmp_path / "a.png")
     monkeypatch.setattr("os.replace", full_disk)
     with caplog.at_level(logging.WARNING):
-        hashes.write(tmp_path / "cache")
+        write_hashes(tmp_path / "cache")
     assert "could not be written" in caplog.text and list((tmp_path / "cache").iterdir()) == []
 
 
@@ -158,4 +194,4 @@ def test_hashes_from_before_the_cache_folder_existed_are_kept_with_the_decoded_i
 
 def test_a_missing_file_is_an_error_with_its_path(tmp_path) -> None:
     with pytest.raises(DataError, match=r"gone\.png: cannot be read"):
-        FileHashes(tmp_path).sha256(tmp_path / "gone.png")
+        sha256_of(tmp_path / "gone.png")

@@ -13,7 +13,6 @@ from PIL import Image
 from small_cifar10 import png, random_pixels, write_parquet
 
 from raykd.data import image_decoding, parquet, parquet_folder
-from raykd.data.file_hashes import FileHashes
 from raykd.data.regular_files import require_regular_file
 from raykd.data.sources import content_identity, hash_files
 from raykd.data.types import Split
@@ -77,8 +76,7 @@ def test_identity_depends_on_bytes_and_split_but_not_on_names(tmp_path: Path) ->
     other = write_parquet(tmp_path / "other.parquet", IMAGES, LABELS[::-1])
 
     def identity(train: Sequence[Path], test: Sequence[Path]) -> str:
-        hashes = FileHashes(tmp_path)
-        digests = [hash_files([require_regular_file(file) for file in files], hashes) for files in (train, test)]
+        digests = [hash_files([require_regular_file(file) for file in files]) for files in (train, test)]
         return content_identity("parquet", *digests)
 
     assert identity([one], [other]) == identity([same], [other])

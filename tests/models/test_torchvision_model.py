@@ -82,7 +82,29 @@ def test_a_network_that_is_too_deep_for_the_images_is_refused_with_the_size() ->
         models.build(Torchvision("alexnet"), ImageSpec(10, 8, IMAGES.mean, IMAGES.std), seed=0)
 
 
-def test_prefetch_stores_torchvisions_default_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_tag_of_a_name_selects_the_weights_and_their_normalization() -> None:
+    tagged, default = (models.find(f"torchvision:{name}") for name in ("vit_b_16.IMAGENET1K_SWAG_E2E_V1", "vit_b_16"))
+    assert isinstance(tagged, Torchvision) and (tagged.architecture, tagged.tag) == (
+        "vit_b_16",
+        "IMAGENET1K_SWAG_E2E_V1",
+    )
+    assert tagged.label == "torchvision-vit_b_16.IMAGENET1K_SWAG_E2E_V1"
+    assert tagged.pretrained_file(Path("weights")) != default.pretrained_file(Path("weights"))
+    assert built(Torchvision("squeezenet1_1.IMAGENET1K_V1")).network.state_dict().keys() == (
+        built(Torchvision("squeezenet1_1")).network.state_dict().keys()
+    )
+
+
+@pytest.mark.parametrize("tag", ["IMAGENET1K_V3", "DEFAULTS", ""])
+def test_an_unknown_tag_is_refused_with_the_known_ones(tag: str) -> None:
+    with pytest.raises(ConfigError, match=r"name = 'resnet50\..*: .* it has IMAGENET1K_V1, IMAGENET1K_V2"):
+        Torchvision(f"resnet50.{tag}")
+
+
+@pytest.mark.parametrize(("tag", "weights"), [("", "DEFAULT"), (".IMAGENET1K_V1", "IMAGENET1K_V1")])
+def test_prefetch_stores_the_weights_that_a_name_selects(
+    tag: str, weights: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     from dataclasses import replace
 
     from rich.console import Console
@@ -97,6 +119,6 @@ def test_prefetch_stores_torchvisions_default_weights(monkeypatch: pytest.Monkey
         return nn.Linear(2, 3)
 
     monkeypatch.setattr(torchvision.models, "get_model", fake_get_model)
-    pretrained = replace(experiment().teacher, model=Torchvision("resnet18", weights="pretrained"))
+    pretrained = replace(experiment().teacher, model=Torchvision(f"resnet18{tag}", weights="pretrained"))
     fetch([experiment(teacher=pretrained)], tmp_path, tmp_path, Console())
-    assert requested == [("resnet18", "DEFAULT")] and (tmp_path / "torchvision-resnet18.safetensors").is_file()
+    assert requested == [("resnet18", weights)] and (tmp_path / f"torchvision-resnet18{tag}.safetensors").is_file()

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from small_runs import NO_WEIGHTS, digits, experiment, run_of
@@ -13,6 +14,7 @@ from raykd.errors import Interrupted, OutOfMemory, RunLocked
 from raykd.orchestration import run_queue as queue_module
 from raykd.orchestration.run_queue import (
     LOST_AFTER_S,
+    MAX_PAUSE_S,
     PAUSE_S,
     Job,
     Pause,
@@ -291,8 +293,20 @@ def test_waiting_for_another_command_does_not_count_as_an_attempt(clock: Clock) 
         job = queue.next_job(0)
         assert job is not None
         queue.carry_out(0, job.name, LOCKED)
-        clock.time += PAUSE_S
+        clock.time += MAX_PAUSE_S
     assert len(do_all(queue)) == 2
+
+
+def test_attempts_at_a_run_that_another_command_trains_for_hours_become_rare(clock: Clock) -> None:
+    """Each attempt opens the run's files on the shared filesystem."""
+    queue, attempts = RunQueue(plan_jobs([run_of("teacher")], set(), set())), []
+    for _ in range(24 * 3600):
+        if (job := queue.next_job(0)) is not None:
+            attempts.append(clock.time)
+            queue.carry_out(0, job.name, LOCKED)
+        clock.time += 1
+    pauses = [after - before for before, after in pairwise(attempts)]
+    assert pauses[:5] == [5, 10, 20, 40, 60] and set(pauses[5:]) == {60}
 
 
 def test_job_of_a_slot_on_a_lost_node_goes_to_another_slot(clock: Clock) -> None:

@@ -5,6 +5,7 @@ Afterward it ends as any other: with a winner that is compared with baselines of
 
 import json
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import get_args
@@ -237,3 +238,26 @@ def test_a_round_starts_no_more_trials_after_some_failures_of_the_store(tmp_path
     assert [trial.state for trial in study.trials()] == ["running"] * MAX_OUTSIDE
     again = StudySearcher(study, search, lambda: False)
     assert again.suggest("t0")["number"] == 0, "unfinished trials come first"
+
+
+def test_the_checkpoint_of_a_pruned_trial_is_removed_once_its_process_has_left_it(tmp_path: Path) -> None:
+    """Tune ends the function of a pruned trial, which therefore does not remove it; it is never resumed."""
+    from raykd.orchestration.searcher import EPOCHS, EPOCHS_DONE, StudySearcher
+    from raykd.orchestration.tuner import remove_checkpoint
+
+    search = Search(space={"method.alpha": uniform(0, 1)}, trials=2, sampler="random", scheduler="none")
+    folder = folder_in(tmp_path)
+    folder.path.mkdir(parents=True)
+    study = SearchStudy(folder, search, {"method.alpha": 0.5})
+    searcher = StudySearcher(study, search, lambda: False, partial(remove_checkpoint, folder))
+    for number in range(2):
+        searcher.suggest(f"t{number}")
+        folder.run(number).checkpoint.parent.mkdir(parents=True)
+        folder.run(number).checkpoint.touch()
+    row = {EPOCHS_DONE: 1, EPOCHS: 3, "val_top1": 50.0, "seconds": 1.0}
+    with folder.run(0).lock():
+        searcher.on_trial_complete("t0", row)
+    assert [trial.state for trial in study.trials()] == ["pruned", "running"]
+    assert [folder.run(number).checkpoint.exists() for number in range(2)] == [True, True], "its process had the lock"
+    searcher.remove_checkpoints()
+    assert [folder.run(number).checkpoint.exists() for number in range(2)] == [False, True]

@@ -149,14 +149,14 @@ def test_memory_is_that_of_gpus_and_a_time_has_its_range(results):
 
 @pytest.mark.parametrize(
     ("changes", "num_sharing"),
-    [({}, 0), ({"started": "2026-01-02T03:04:55+00:00"}, 2), ({"started": "noon"}, 0), ({"writer": "another"}, 0)],
+    [({}, 0), ({"started": "2026-01-02T03:04:55+00:00"}, 2), ({"started": "noon"}, 0), ({"host": None}, 0)],
 )
 def test_runs_that_trained_at_the_same_time_on_one_machine_are_counted(results, changes, num_sharing):
     """Each run ends when the next one starts, unless a run starts 10 s earlier."""
     names = []
     for place in range(4):
         start, end = (f"2026-01-02T03:{4 + minute:02}:05+00:00" for minute in (place, place + 1))
-        fields = {"started": start, "ended": end, "writer": "process 7 on cn1"} | (changes if place == 1 else {})
+        fields = {"started": start, "ended": end, "host": "cn1"} | (changes if place == 1 else {})
         stage = "baseline" if place < 2 else "distilled"
         names.append(results.run("cnn", stage, place % 2, 80.0 + place % 2, **fields))
     results.plan("cnn", {"kd": names[2:], "other": []}, baseline=names[:2], distilled=names[2:])

@@ -144,6 +144,18 @@ def test_a_student_starts_as_its_teacher_if_their_initial_weights_are_equal() ->
     assert [sum(run.starts_as_its_teacher for run in runs_of(case)) for case in cases] == [1, 0, 2, 0]
 
 
+@pytest.mark.parametrize(
+    ("epochs", "warmup", "reached"),
+    # Epochs count from 0, and the weight of epoch e is e / warmup: at most 14/20 in 15 epochs, 19/20 in 20, 1 in 21.
+    [(15, 20.0, 0.7), (20, 20.0, 0.95), (1, 20.0, 0.0), (21, 20.0, None), (15, 0.0, None)],
+)
+def test_a_warmup_that_does_not_end_reaches_a_part_of_the_weights(epochs, warmup, reached) -> None:
+    changed = experiment(method=DKD(warmup_epochs=warmup), student=replace(experiment().student, epochs=epochs))
+    *_, distilled = runs_of(changed)
+    assert distilled.unfinished_warmup == (None if reached is None else (warmup, reached))
+    assert all(run.unfinished_warmup is None for run in runs_of(experiment(method=KD())))
+
+
 def test_order_of_the_teachers_seeds_does_not_matter() -> None:
     assert runs_of(experiment(teacher_seeds=(1, 0))) == runs_of(experiment(teacher_seeds=(0, 1)))
 

@@ -4,6 +4,7 @@ After each mutation the report either has the same report.json and names the dam
 line. The mutations are seeded.
 """
 
+import hashlib
 import json
 import random
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from raykd.atomic import write_bytes
 from raykd.config.codec import read_checked_json
 from raykd.errors import ConfigError, RunFailed
 from raykd.orchestration.options import Options
-from raykd.orchestration.run_experiments import run_experiments
+from raykd.orchestration.run_experiments import run_experiments, train_experiments
 from raykd.report.read.collect import collect
 from raykd.report.render import files
 from raykd.report.stats.summary import summarize
@@ -148,9 +149,7 @@ def test_rerun_restores_damaged_weights_from_the_checkpoint_to_the_byte(
         "raykd.orchestration.run_experiments.ray_session",
         lambda: pytest.fail("Ray was started although every run is trained"),
     )
-    for name in ("write_report", "attach_report"):
-        monkeypatch.setattr(f"raykd.orchestration.run_experiments.{name}", lambda *_: None)
-    run_experiments([finished.plan_of(results.parent).experiment], Options(results, Path("no-data")), Console())
+    train_experiments([finished.plan_of(results.parent).experiment], Options(results, Path("no-data")), Console())
     assert path.read_bytes() == before and read_checked_json(path.parent / "run.json") == record
     output = capsys.readouterr().out
     assert f"'{path}' was damaged" in output and "restored from the run's checkpoint" in output
@@ -213,8 +212,8 @@ def test_weights_are_hashed_once_in_a_command(results: Path, monkeypatch: pytest
 
     hashed: list[Path] = []
     monkeypatch.setattr(provenance, "AT_REST_S", 0.0)
-    read = provenance._file_sha256
-    monkeypatch.setattr(provenance, "_file_sha256", lambda path: (hashed.append(path), read(path))[1])
+    read = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda file, by: (hashed.append(Path(file.name)), read(file, by))[1])
     best = finished.run_in(results, "teacher").best
     for _ in range(5):
         assert RunFolder(best.parent).status() == "done"

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from raykd.store.run_folder import RunFolder
 from raykd.training import loop
 from raykd.training.checkpoint import Checkpoint, Progress, read_checkpoint, save_checkpoint
 from raykd.training.compute import choose_compute
+from raykd.training.hooks import CHECKPOINT_EVERY_S
 from raykd.training.training_step import TrainState, make_train_state
 
 RUNS = {
@@ -156,6 +158,32 @@ def test_first_step_is_saved_immediately_and_others_when_they_are_due(
     train(run_of("baseline"), run_folder, checkpoint_every_s=every_s)
     every_step = [(epoch, step) for epoch in range(3) for step in range(1, 5)]
     assert saved == [*(every_step if every_s == 0 else every_step[:1]), (3, 0)]
+
+
+@pytest.mark.parametrize(("save_s", "interval_s"), [(0.5, 60.0), (6.0, 300.0)])
+def test_a_checkpoint_that_takes_long_is_written_less_often(
+    run_folder: RunFolder, monkeypatch: pytest.MonkeyPatch, save_s: float, interval_s: float
+) -> None:
+    """On a slow filesystem the GPU would wait for a tenth of the time."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(loop.time, "monotonic", lambda: clock.now)
+
+    def save(*_: object) -> None:
+        clock.now += save_s
+
+    monkeypatch.setattr(loop, "save_checkpoint", save)
+    progress = SimpleNamespace(history=[], seconds=0.0)
+    scaler, group = SimpleNamespace(state_dict=dict), SimpleNamespace(is_first=True)
+    training: Any = SimpleNamespace(
+        progress=progress, scaler=scaler, group=group, objective=None, optimizer=None, best=None
+    )
+    saver = loop._Checkpointer(training, run_folder, CHECKPOINT_EVERY_S)
+    assert saver.is_due()
+    saver.save()
+    clock.now += interval_s - 0.1
+    assert not saver.is_due()
+    clock.now += 0.2
+    assert saver.is_due()
 
 
 def test_the_history_has_every_epoch_of_the_checkpoint(run_folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

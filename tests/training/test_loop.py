@@ -1,6 +1,7 @@
 """Tests of the training loop: golden losses, the best epoch by validation, the test split, reports and records."""
 
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,9 @@ from torch import Tensor
 
 from raykd.data.loader import Batch
 from raykd.data.types import Split
-from raykd.methods import FeatureKD
+from raykd.methods import DKD, FeatureKD
 from raykd.spec.recipe import SGD, AdamW, Constant, Cosine, MultiStep
-from raykd.store.records import Best, ComputeRecord
+from raykd.store.records import Best, ComputeRecord, UnfinishedWarmup
 from raykd.store.run_folder import RunFolder
 from raykd.training import loop
 from raykd.training.compute import EVALUATION_BATCH, choose_compute
@@ -185,6 +186,16 @@ def test_record_describes_the_run(run_folder: RunFolder) -> None:
     weights = sum(tensor.numel() for tensor in load_model(run_folder.best).parameters())
     assert record.parameters == weights
     assert record.ended is not None and record.started <= record.ended and record.seconds > 0
+    assert record.writer == f"process {os.getpid()} on {record.host}"
+    assert not record.starts_as_its_teacher and record.unfinished_warmup is None
+
+
+def test_record_has_what_weakens_the_result_of_a_distilled_run(run_folder: RunFolder) -> None:
+    run = run_of("distilled", teacher=experiment().student, method=DKD(warmup_epochs=20))
+    train(run, run_folder)
+    record = run_folder.require_record()
+    assert record.starts_as_its_teacher
+    assert record.unfinished_warmup == UnfinishedWarmup(20, (run.recipe.epochs - 1) / 20)
 
 
 def test_repeated_run_has_the_same_bits_and_another_seed_other_bits(tmp_path: Path) -> None:

@@ -21,10 +21,10 @@ import pyarrow as pa
 from raykd.atomic import replacing, write_bytes
 from raykd.config.codec import read_record, write_record
 from raykd.config.damage import DamagedFile
+from raykd.data.file_hashes import sha256_of
 from raykd.data.packs.encoding import PackOptions, PreparedImage, prepare
 from raykd.data.packs.errors import Alternative, PackError
 from raykd.data.packs.record import INDEX_SCHEMA, ROWS_PER_BATCH, SHARD_SCHEMA, ShardRecord
-from raykd.data.regular_files import REDOWNLOAD
 from raykd.data.sources import EncodedImage, Unit
 from raykd.errors import DataError
 
@@ -120,8 +120,9 @@ def write_shard(task: ShardTask) -> WrittenShard:
     write_bytes(task.index, index)
     shard = ShardRecord(task.file, rows.num_images, num_bytes)
     sums = {str(side): sums.frozen() for side, sums in sorted(rows.sums.items())}
+    file_sha256 = "" if task.unit.file is None else sha256_of(task.unit.file).hex()
     written = WrittenShard(
-        task.key, shard, zlib.crc32(index), sums, tuple(rows.damaged), tuple(rows.maxima), _file_sha256(task.unit.file)
+        task.key, shard, zlib.crc32(index), sums, tuple(rows.damaged), tuple(rows.maxima), file_sha256
     )
     write_record(task.record, written)
     return written
@@ -235,13 +236,3 @@ def too_many_damaged(damaged: "list[DamagedImage] | tuple[DamagedImage, ...]", l
     if not limit:
         return PackError(first.reason, "", Alternative("or leave out up to N damaged images", "--skip-damaged N"))
     return DataError(f"{first.reason}; it is damaged image {limit + 1}, and --skip-damaged {limit} leaves out {limit}")
-
-
-def _file_sha256(path: Path | None) -> str:
-    if path is None:
-        return ""
-    try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); {REDOWNLOAD}") from error

@@ -54,8 +54,8 @@ def _read_family(path: Path) -> Family:
         _refuse_mixed(path, f"stage '{stage}'", [run for run in runs if run.stage == stage])
     for method, method_runs in compared.items():
         _refuse_mixed(path, f"comparison of '{method}'", method_runs)
-    published = published_pairs().get(plan.experiment.get("published", ""))
-    family = Family(folder.name, runs, compared, published, plan.command, plan.experiment)
+    published = published_pairs().get(plan.configuration.published or "")
+    family = Family(folder.name, runs, compared, published, plan.command, plan.configuration)
     return replace(family, unplanned=unplanned_runs(folder, plan, family.all_runs))
 
 

@@ -19,7 +19,6 @@ from raykd.spec.set_paths import set_path
 from raykd.spec.stages import STAGES, Stage
 from raykd.store.records import RunRecord
 
-_METHODS_WITH_WARMUP = ("dkd", "standardized_dkd")
 _IDENTITY_FIELDS = ("kind", "family", "stage", "seed")  # they differ between runs by design
 
 # Dotted path of a field -> name of a group of runs -> distinct values of the field in the group, () without any.
@@ -170,7 +169,7 @@ def _warning_of_top_classes(family: Family) -> list[str]:
 def _warning_of_equal_start(family: Family) -> list[str]:
     """Return a warning about students that start from the initial weights of their teacher, by their seeds."""
     records = [run.record for run in family.all_runs if run.stage == "distilled" and run.record]
-    seeds = sorted({record.seed for record in records if _starts_as_its_teacher(record)})
+    seeds = sorted({record.seed for record in records if record.starts_as_its_teacher})
     if not seeds:
         return []
     return [
@@ -179,29 +178,16 @@ def _warning_of_equal_start(family: Family) -> list[str]:
     ]
 
 
-def _starts_as_its_teacher(record: RunRecord) -> bool:
-    """Return whether a teacher began with the same random weights, as `Run.starts_as_its_teacher` does for a run."""
-    values, seeds = flatten(record.config), record.config.get("teacher_seeds")
-    student, teacher = (
-        {path.removeprefix(section): value for path, value in values.items() if path.startswith(section)}
-        for section in ("recipe.model.", "teacher.recipe.model.")
-    )
-    is_random = all(values.get(path) == "null" for path in ("initial", "teacher.initial", "teacher.imported"))
-    teacher_seeds = map(str, seeds) if isinstance(seeds, list) and seeds else (values.get("teacher.seed"),)
-    return is_random and bool(student) and student == teacher and str(record.seed) in teacher_seeds
-
-
 def _warnings_of_warmup(family: Family) -> list[str]:
-    """Return a warning for each configuration of DKD whose warm-up does not end within the epochs of its runs."""
-    lines = []
-    for name, runs in distilled_runs(family).items():
-        for run in runs:
-            warmup, epochs = _recorded_number(run, "method", "warmup_epochs"), _recorded_number(run, "recipe", "epochs")
-            if run.record and run.record.method in _METHODS_WITH_WARMUP and warmup and epochs and epochs - 1 < warmup:
-                lines.append(
-                    f"the {name} runs have a warm-up of {warmup:g} epochs and train for {epochs:g}, so the terms of "
-                    f"{run.record.method} reach {100 * (epochs - 1) / warmup:.0f} % of their weights"
-                )
+    """Return a warning for each configuration of a method whose warm-up does not end within the epochs of its runs."""
+    lines = [
+        f"the {name} runs have a warm-up of {warmup.epochs:g} epochs and train for "
+        f"{record.configuration.recipe.epochs}, so the terms of {flattened(record.method)} reach "
+        f"{100 * warmup.reached:.0f} % of their weights"
+        for name, runs in distilled_runs(family).items()
+        for record in (run.record for run in runs if run.record)
+        if (warmup := record.unfinished_warmup)
+    ]
     return list(dict.fromkeys(lines))  # one for all seeds
 
 
@@ -212,20 +198,14 @@ def _warnings_of_published(family: Family) -> list[str]:
         if pair is None or method not in pair.top1:
             continue
         for field, published in pair.settings.get(method, {}).items():
-            values = {value for run in runs if (value := _recorded_number(run, "method", field)) is not None}
+            recorded = [run.record.configuration.method.values.get(field) for run in runs if run.record]
+            values = {value for value in recorded if is_number(value)}
             lines += [
                 f"the published accuracy of {method} was reached with {field} {published:g}, and the runs here have "
                 f"{value:g}"
                 for value in sorted(values - {published})
             ]
     return lines
-
-
-def _recorded_number(run: RunResult, section: str, field: str) -> float | None:
-    """Return a number in a section of the run's recorded configuration; None if it is not there."""
-    values = run.record.config.get(section) if run.record else None
-    value = values.get(field) if isinstance(values, Mapping) else None
-    return value if is_number(value) else None
 
 
 def flatten(nested: Mapping[str, Any]) -> dict[str, str]:

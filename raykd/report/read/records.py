@@ -7,12 +7,13 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from raykd.errors import flattened, plural
 from raykd.outputs import HISTORY_COLUMNS
 from raykd.spec.published import PublishedPair
 from raykd.spec.stages import Stage
+from raykd.store.recorded_config import RecordedExperiment
 from raykd.store.records import Costs, Metrics, RunRecord
 
 State = Literal["not started", "running", "interrupted", "failed", "not evaluated", "evaluated"]
@@ -131,7 +132,7 @@ class Family:
     """A plan and its runs in the plan's order. compared: distilled runs by method, if several are compared.
 
     published: the pair of networks whose published accuracies are shown, None for none. command: the last command that
-    planned the runs, '' if it is not recorded. experiment: the plan's experiment as recorded, {} if it is not.
+    planned the runs, '' if it is not recorded. experiment: the plan's experiment as recorded.
     unplanned: the evaluated runs in the folder that the plan does not name, None without any.
     """
 
@@ -140,7 +141,7 @@ class Family:
     compared: Mapping[str, tuple[RunResult, ...]] = field(default_factory=dict)
     published: PublishedPair | None = None
     command: str = ""
-    experiment: Mapping[str, Any] = field(default_factory=dict)
+    experiment: RecordedExperiment = RecordedExperiment({})
     unplanned: UnplannedRuns | None = None
 
     @property

@@ -44,9 +44,7 @@ def _summarize(
 ) -> TrialSummary:
     rows = folder.run(trial.number).history() if run else []
     history = [row for row in rows if all(is_number(row.get(name)) for name in ("epoch", "val_top1", "seconds"))]
-    recipe = run.config.get("recipe") if run else None
-    epochs = recipe.get("epochs") if isinstance(recipe, Mapping) else None  # may be a searched field
-    epochs = epochs if isinstance(epochs, int) else max_epochs
+    epochs = (run.configuration.recipe.epochs if run else None) or max_epochs  # may be a searched field
     if run and run.stopped_early:
         epochs = len(history)
     if len(search.metrics) == 1 and search.metrics[0].startswith("val_"):

@@ -173,8 +173,7 @@ def _hyperparameters(runs: Sequence[RunResult]) -> dict[str, tuple[str, ...]]:
 
 def recorded_method(run: RunResult) -> Mapping[str, Any]:
     """Return the recorded fields of a run's method, without its kind; {} before it has started."""
-    method = run.record.config.get("method") if run.record else None
-    return {name: value for name, value in method.items() if name != "kind"} if isinstance(method, Mapping) else {}
+    return run.record.configuration.method.hyperparameters if run.record else {}
 
 
 def _seconds(run: RunResult) -> float | None:

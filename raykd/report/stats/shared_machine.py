@@ -21,18 +21,14 @@ def count_sharing(runs: Sequence[RunResult]) -> tuple[int, int]:
 
 
 def _span(run: RunResult) -> tuple[str, float, float] | None:
-    """Return the machine of a run, and its start and end in seconds since 1970; None if one of these is unknown.
-
-    The recorded writer of a run is 'process 7 on cn1'.
-    """
-    _, on, machine = run.record.writer.partition(" on ") if run.record else ("", "", "")
-    if run.record is None or not on or run.record.ended is None:
+    """Return the machine of a run, and its start and end in seconds since 1970; None if one of these is unknown."""
+    if run.record is None or run.record.host is None or run.record.ended is None:
         return None
     try:
         start, end = (datetime.fromisoformat(time).timestamp() for time in (run.record.started, run.record.ended))
     except (OSError, OverflowError, ValueError):  # not a time, or not one since 1970
         return None
-    return (machine, start, end) if start <= end else None
+    return (run.record.host, start, end) if start <= end else None
 
 
 def _num_overlapping(spans: Sequence[tuple[float, float]]) -> int:

@@ -149,7 +149,7 @@ def _warning_of_weak_teacher(stages: tuple[StageSummary, ...], family: Family) -
     if teacher is None or baseline is None or teacher.mean >= baseline.mean or not is_comparable:
         return []
     remedy = "train it longer, or choose a larger one"
-    if any(run.record and run.record.config.get("imported") is not None for run in family.stage("teacher")):
+    if any(run.record and run.record.configuration.is_imported for run in family.stage("teacher")):
         remedy = (
             "it was imported, so check that its network, its normalization and the order of its classes are those of "
             "its training, or import a better one"
@@ -213,9 +213,8 @@ def _planned_method(stage: Stage, family: Family) -> str | None:
     """Return the method of a stage of which no run has started; None if plan.json does not record it."""
     if not family.stage(stage) or stage != "distilled":
         return "ce" if family.stage(stage) else None
-    method = family.experiment.get("method")
-    kind = method.get("kind") if isinstance(method, Mapping) else None
-    return flattened(kind) if isinstance(kind, str) else None
+    kind = family.experiment.method.kind
+    return None if kind is None else flattened(kind)
 
 
 def _common(values: Iterable[Value | None]) -> Value | None:
