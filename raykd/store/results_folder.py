@@ -2,7 +2,8 @@
 
     .logit_caches/  .data/  .ray/  caches that raykd can make again, and Ray Train's files
     .in_use.lock    held together by all commands and workers that train, and alone by `raykd clean`
-    .plan.lock      held while a command reads which runs are done and writes its plan, and while runs are removed
+    .plan.lock      held while a command reads which runs are done and writes its plan, and while runs are removed or
+                    tagged
 
 Imports no torch.
 """
