@@ -5,17 +5,18 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from numbers import Real
 from sys import float_info
-from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 from torch import Tensor, nn
 
-from raykd.config import Config, custom_file, fingerprint, to_dict
+from raykd.config import Config, Interval, custom_file, fingerprint, to_dict
 from raykd.errors import ConfigError, errors_of, shown
 from raykd.methods.custom_method import require_valid_class
 from raykd.outputs import HISTORY_COLUMNS, Outputs, Targets
 
 Adapter = nn.Module | None  # trained and checkpointed with the student, such as a regressor
 Need = Literal["logits", "embedding", "features"]
+Temperature = Annotated[float, Interval("(0, inf)", "1 to 8 are usual")]
 # Names that no term may have: the other columns of history.parquet, and metrics that training logs beside the terms.
 RESERVED_TERMS = (*HISTORY_COLUMNS, "top1")
 
