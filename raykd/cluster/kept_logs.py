@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from raykd.cluster.job_folder import JobFolder
-from raykd.on_disk import is_folder
+from raykd.on_disk import is_file, is_folder
 
 VARIABLE = "RAYKD_KEPT_LOGS"  # environment variable: the path of the folder
 MAX_LOG_BYTES = 1_000_000  # the end of each log
@@ -59,7 +59,7 @@ def _logs(folder: JobFolder) -> Iterator[Path]:
     yield from sorted(folder.path.glob("*.log"))
     logs = folder.ray_path / "session_latest" / "logs"
     found = [path for path in logs.iterdir() if path.suffix in SUFFIXES] if is_folder(logs) else []
-    times = {path: path.stat().st_mtime for path in found if path.is_file()}
+    times = {path: path.stat().st_mtime for path in found if is_file(path)}
     yield from sorted(times, key=lambda path: (not path.name.startswith(("raylet", "gcs_server")), -times[path]))
 
 
