@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from raykd.data import image_decoding
-from raykd.data.sources import Source
+from raykd.data.sources import ImageSource
 
 MAX_FRACTION_OF_MEMORY = 1 / 4  # of what is free: workers, views and caches need the rest
 _GB = 1e9
@@ -51,7 +51,7 @@ def _size(num_bytes: int) -> str:
     return f"{num_bytes / _GB:.3g} GB" if num_bytes >= _GB else f"{num_bytes / _MB:.3g} MB"
 
 
-def decoded_size(source: Source, image_size: int | None) -> int:
+def decoded_size(source: ImageSource, image_size: int | None) -> int:
     """Return the pixels per side of the decoded images: `image_size`, or the size of the first one.
 
     Only the header of that image is read. Raises DataError if it is no square.
