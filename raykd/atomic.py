@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -102,16 +102,24 @@ def _move_over(temporary: Path, path: Path, previous: Path) -> None:
             shutil.rmtree(previous, ignore_errors=True)  # the other process has put its folder there
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of killed writers from `folder`. The caller must be its only writer."""
+def remove_leftovers(folder: Path, names: Collection[str] | None = None) -> None:
+    """Remove the temporary files of killed writers from `folder`. The caller must be the only writer of these files.
+
+    names: of the files whose temporary files are removed; None for all.
+    """
     for path in folder.glob(".*") if is_folder(folder) else ():
-        if is_leftover(path.name):
+        if is_leftover(path.name) and (names is None or _final_name(path.name) in names):
             path.unlink(missing_ok=True)
 
 
 def is_leftover(name: str) -> bool:
     """Return whether `name` is that of a temporary file or folder of a writer, which a killed one leaves behind."""
     return re.fullmatch(r"\.[0-9a-f]{12}-.+", name) is not None
+
+
+def _final_name(temporary: str) -> str:
+    """Return the name that a temporary file gets in the end."""
+    return temporary.partition("-")[2]
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -17,7 +17,8 @@ EXPERIMENTS = PACKAGE.parent / "experiments"
 
 # Packages by level: each imports those of lower levels only. The modules beside the packages are level 0.
 LEVELS: tuple[frozenset[str], ...] = (
-    frozenset({"config", "errors", "outputs", "atomic", "file_lock", "provenance", "environment", "on_disk", "mounts"}),
+    frozenset({"config", "errors", "outputs", "atomic", "file_lock", "provenance", "environment", "on_disk", "mounts"})
+    | {"console"},
     frozenset({"data", "models", "methods"}),
     frozenset({"spec"}),
     frozenset({"store"}),

@@ -13,14 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from raykd.cli.benchmark import selected_pairs, with_published_teacher
 from raykd.cli.command_parts import command_parts, run_program
 from raykd.cli.experiment_file import Flag, apply_settings, load_experiment, load_experiments, settings_by_family
 from raykd.cli.options import parser_of
 from raykd.cli.paper_output import check_paper_flags, write_tables
 from raykd.config.custom_file import is_path
+from raykd.console import LogConsole
 from raykd.errors import COMMAND, ConfigError, shortened
 from raykd.methods import KD, AlphaWeighted, FeatureKD
 from raykd.models import find
@@ -168,11 +167,11 @@ def report(arguments: Namespace) -> None:
     check_paper_flags(arguments)
     options = _options(arguments)
     if arguments.models_dir:
-        report_models(Path(arguments.models_dir), _experiments_of(arguments), options.data_folder, Console())
+        report_models(Path(arguments.models_dir), _experiments_of(arguments), options.data_folder, LogConsole())
     elif given := [*arguments.file, *(f"--set {setting}" for setting in arguments.settings)]:
         raise ConfigError(f"{given[0]}: a report on runs reads their plans; leave it out, or add --models-dir DIR")
     else:
-        console = Console(stderr=bool(arguments.format))  # stdout has nothing but the tables
+        console = LogConsole(stderr=bool(arguments.format))  # stdout has nothing but the tables
         built = evaluate_and_report(options.results, options.data_folder, console, arguments.figures)
         if arguments.format:
             write_tables(built, arguments.format, arguments.output)
@@ -182,13 +181,13 @@ def prefetch(arguments: Namespace) -> None:
     from raykd.cli.prefetch import fetch
 
     experiments, options = _experiments_of(arguments), _options(arguments)
-    fetch(experiments, options.data_folder, options.weights_folder, Console())
+    fetch(experiments, options.data_folder, options.weights_folder, LogConsole())
 
 
 def pack(arguments: Namespace) -> None:
     from raykd.cli.pack import pack_dataset
 
-    pack_dataset(arguments, Console())
+    pack_dataset(arguments, LogConsole())
 
 
 def bench(arguments: Namespace) -> None:
@@ -215,7 +214,7 @@ def bench(arguments: Namespace) -> None:
     device = device_for(arguments.device == "cuda")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    log = Console(stderr=True, highlight=False).print
+    log = LogConsole(stderr=True, highlight=False).print
     if arguments.data is not None:
         data_folder = find_folder(arguments.data_dir, os.environ)
         results = benchmark_data(arguments.data, data_folder, arguments.rounds, log)
@@ -223,7 +222,7 @@ def bench(arguments: Namespace) -> None:
         results = benchmark_pair(pair(arguments.teacher, arguments.student), device, arguments.rounds, log)
     else:
         results = benchmark(arguments.family or ("cnn", "vit"), device, arguments.rounds, log)
-    show(results, Console(highlight=False))
+    show(results, LogConsole(highlight=False))
     if arguments.json:
         write_json(Path(arguments.json), results)
 
@@ -278,7 +277,7 @@ def _run(
     settings = settings_by_family(experiments, arguments.settings, flags)
     parts = {one.family: command_parts(one, program, arguments, settings[one.family]) for one in experiments}
     known = {family: part for family, part in parts.items() if part is not None}
-    run_all(experiments, replace(_options(arguments, stages), command_parts=known), Console())
+    run_all(experiments, replace(_options(arguments, stages), command_parts=known), LogConsole())
 
 
 def _plan(experiments: Sequence[Experiment], arguments: Namespace, stages: Sequence[Stage] = STAGES) -> None:

@@ -5,7 +5,6 @@ raykd plan ...     COMMANDS in commands.py, PROJECT_COMMANDS in project.py, JOB_
                    RUN_COMMANDS in runs.py
 """
 
-import os
 import shlex
 import signal
 import sys
@@ -13,7 +12,7 @@ from argparse import REMAINDER, SUPPRESS, Action
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from raykd.cli.argument_parser import Parser
 from raykd.cli.job_commands import JOB_COMMANDS, add_job_commands, run_job_command
@@ -98,26 +97,42 @@ def run_reporting_errors(run: Callable[[], None]) -> int:
     """Call `run` and return the exit code. Errors of the user or of the environment are printed in one line."""
     try:
         run()
+        if sys.stdout is not None:
+            sys.stdout.flush()  # the flush at the end of the process would print a traceback for a closed pipe
     except RaykdError as error:
-        print(f"raykd: {error}", file=sys.stderr)
+        _print_error(str(error))
         return error.exit_code
     except BrokenPipeError:  # a reader such as `| head` has closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the final flush does not fail too
+        _discard_output(sys.stdout)
         return 128 + signal.SIGPIPE
     except OSError as error:
         if not is_environment_error(error):
             raise
-        print(f"raykd: {error}; {RESUME}", file=sys.stderr)
+        _print_error(f"{error}; {RESUME}")
         return RaykdError.exit_code
     except ImportError as error:
         if not (remedy := import_remedy(error)):
             raise
-        print(f"raykd: {one_line(str(error))}; {remedy}", file=sys.stderr)
+        _print_error(f"{one_line(str(error))}; {remedy}")
         return ConfigError.exit_code
     except KeyboardInterrupt:
-        print("raykd: interrupted; what was saved is kept; rerun the same command to resume", file=sys.stderr)
+        _print_error("interrupted; what was saved is kept; rerun the same command to resume")
         return Interrupted.exit_code
     return 0
+
+
+def _print_error(text: str) -> None:
+    """Print a line to stderr. If its reader has ended or its disk is full, only the exit code reports the error."""
+    try:
+        print(f"raykd: {text}", file=sys.stderr, flush=True)
+    except OSError:
+        _discard_output(sys.stderr)
+
+
+def _discard_output(stream: TextIO | None) -> None:
+    from raykd.console import discard_output  # imports rich, which would slow down --help
+
+    discard_output(stream)
 
 
 def report_errors_in_one_line() -> None:

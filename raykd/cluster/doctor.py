@@ -22,6 +22,7 @@ from raykd.cluster.ports import find_ports
 from raykd.cluster.private_ray import base_folder
 from raykd.cluster.ray_variables import pinning
 from raykd.cluster.slurm_commands import SlurmError, slurm_output
+from raykd.cluster.staging import scratch_folder
 from raykd.environment import import_remedy, install_command, reinstall_command, shadowing
 from raykd.errors import COMMAND, RaykdError, plural
 from raykd.file_lock import lock_at
@@ -77,6 +78,8 @@ def examine(
     yield _limits()
     if ignored := pinning(os.environ):
         yield Finding("-", "variables", ignored)
+    if "SLURM_JOB_ID" in os.environ and (reason := scratch_folder(os.environ)[1]):
+        yield Finding("-", "scratch", *reason.split("; ", 1))
     yield from _results(results)
     yield _checked("data", lambda: f"{', '.join(list_datasets(data))} in {data}")
     yield _weights(weights)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from raykd.cluster.ray_variables import address_in, start_timeout_s
+from raykd.console import LogConsole
 from raykd.data.dataset_names import find_folder
 from raykd.errors import ConfigError
 from raykd.orchestration.data_storage import with_packs
@@ -55,7 +56,7 @@ def run(
     """
     changed = _changed(experiments, settings, "raykd.run")
     options = _options(results, data_dir, stages)
-    return run_all(changed, options, Console())
+    return run_all(changed, options, LogConsole())
 
 
 def plan(

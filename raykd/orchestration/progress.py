@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from math import isnan
 from typing import Self
@@ -113,12 +114,8 @@ def log(console: Console, text: str) -> None:
 
     An error, as of a log in a full home folder, is ignored: training does not depend on its log.
     """
-    try:
+    with suppress(OSError):
         console.print(text, markup=False, highlight=False, soft_wrap=True)
-    except BrokenPipeError:  # a reader such as `| head` has ended, which ends the command
-        raise
-    except OSError:
-        pass
 
 
 def run_line(status: JobStatus) -> str:

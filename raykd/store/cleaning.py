@@ -41,7 +41,7 @@ from raykd.store.run_removal import REMOVED, renamed_for_removal
 
 Kind = Literal["checkpoints", "logit caches", "decoded data", "leftovers"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-LEFTOVER_S = 3600.0  # age from which a temporary file beside the runs counts as left behind
+LEFTOVER_S = 3600.0  # age from which a temporary file counts as left behind
 PACK = "pack.json"  # written last: a folder without it is being packed, or packing resumes there
 PACK_LOCK = ".lock"
 IDENTITY_DIGITS = 16  # of the data's identity, at the end of the names of decoded files
@@ -105,7 +105,7 @@ def _remove_in_run(item: Removable, folder: RunFolder) -> bool:
     try:
         with folder.lock():
             if item.kind == "leftovers":
-                folder.remove_leftovers()
+                item.path.unlink(missing_ok=True)
             elif folder.path.parent.name != TRIALS and folder.status() != "done":  # an ended trial remains ended
                 return False
             else:
@@ -135,7 +135,7 @@ def _checkpoints(catalog: Catalog) -> Iterator[Removable]:
         if is_file(folder.checkpoint) and _is_over(run, ended):
             yield Removable("checkpoints", folder.checkpoint, disk_bytes(folder.checkpoint), folder)
         if run.status != "running":
-            for path in _leftovers_in(folder.path, folder.checkpoint.parent):
+            for path in _leftovers_in(folder.path, folder.checkpoint.parent, folder.usage(0).parent):
                 yield Removable("leftovers", path, disk_bytes(path), folder)
 
 
@@ -147,9 +147,7 @@ def _is_over(run: CatalogRun, ended: set[Path]) -> bool:
 
 
 def _leftovers_in(*folders: Path) -> list[Path]:
-    return [
-        path for folder in folders if is_folder(folder) for path in sorted(folder.iterdir()) if is_leftover(path.name)
-    ]
+    return [path for folder in folders for path in _entries(folder) if _is_left_behind(path)]
 
 
 def _unguarded(catalog: Catalog) -> tuple[list[Removable], list[tuple[Path, tuple[str, ...]]]]:
@@ -190,11 +188,14 @@ def _decoded(folder: Path, references: References) -> list[Path]:
 def _is_left_behind(path: Path) -> bool:
     """Return whether `path` is a temporary file of a killed writer, or what an interrupted removal left.
 
-    `raykd report` and `raykd export` write without a lock, but no longer than LEFTOVER_S.
+    Evaluations, tags and reports are written without a lock, but in less than LEFTOVER_S.
     """
     if path.name.startswith(REMOVED):
         return True
-    return is_leftover(path.name) and time.time() - path.lstat().st_mtime > LEFTOVER_S
+    try:
+        return is_leftover(path.name) and time.time() - path.lstat().st_mtime > LEFTOVER_S
+    except FileNotFoundError:  # its writer has renamed it
+        return False
 
 
 def _entries(folder: Path) -> Sequence[Path]:

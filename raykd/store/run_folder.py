@@ -75,9 +75,12 @@ class RunFolder(LockedFolder[RunRecord]):
         return (record.compute.teacher or "") if record else ""
 
     def remove_leftovers(self) -> None:
-        """Remove the temporary files of killed writers, which may be as large as a checkpoint."""
-        for folder in (self.path, self.checkpoint.parent):
-            remove_leftovers(folder)
+        """Remove the temporary files of killed trainers, as large as a checkpoint. The caller holds the lock.
+
+        Those of files that other processes may be writing now, such as test.json and tags.json, are kept.
+        """
+        remove_leftovers(self.path, [path.name for path in (self.record_path, self.history_path, self.best)])
+        remove_leftovers(self.checkpoint.parent)
 
     def remove_checkpoint(self) -> None:
         """Remove the checkpoint of a finished run, which resumes no more. The caller holds the lock."""

@@ -42,13 +42,13 @@ def start_run(
     """Write run.json for a run that starts or resumes, and return how to compute it.
 
     A resumed run keeps its precision and threads, because others would round differently. Raises RunFailed if it is
-    partly trained with another teacher, or with another number of workers that may not change; RejectedConfiguration
-    if the device cannot train in its precision.
+    partly trained with another teacher, or with another number of workers that may not change, or if its checkpoint has
+    no run.json; RejectedConfiguration if the device cannot train in its precision.
     """
     folder.remove_leftovers()
     earlier = folder.record()
     # An attempt that failed before its first checkpoint has no state to resume, and may have run on other hardware.
-    resumed = earlier if is_file(folder.checkpoint) else None
+    resumed = _require_record(folder, earlier) if is_file(folder.checkpoint) else None
     if resumed is not None:
         _require_same_teacher(run, folder, teacher, resumed)
     before = resumed.compute if resumed else None
@@ -125,6 +125,15 @@ def recorded_run(folder: RunFolder) -> Run:
     except (ConfigError, KeyError, TypeError, ValueError) as error:
         reason = f"field 'config' is not a run, or was written by another version of raykd ({error})"
         raise damaged(folder.record_path, reason) from None
+
+
+def _require_record(folder: RunFolder, record: RunRecord | None) -> RunRecord:
+    if record is None:
+        raise RunFailed(
+            f"{folder.name} cannot resume: run.json is missing beside its checkpoint, so that its teacher, precision "
+            f"and threads are unknown; remove {folder.path} and rerun the same command to train it from the start"
+        )
+    return record
 
 
 def _require_same_teacher(run: Run, folder: RunFolder, teacher: Teacher, earlier: RunRecord) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from testbed import Testbed
 
-from raykd.cluster import doctor
+from raykd.cluster import doctor, staging
 from raykd.cluster.doctor import Finding, examine, torch_finding
 from raykd.data.load import list_datasets
 from raykd.mounts import Mount
@@ -124,6 +124,16 @@ def test_variables_that_bind_processes_to_cpus_are_named(tmp_path: Path, monkeyp
     monkeypatch.setenv("OMP_PLACES", "cores")
     found = findings(tmp_path)["variables"]
     assert found.text == "OMP_PLACES=cores: ignored, because all runs would compute on the same CPU"
+
+
+def test_a_job_whose_scratch_is_in_memory_is_named(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(staging, "mount_of", lambda _: Mount("/dev/shm", "tmpfs", frozenset()))
+    monkeypatch.setenv("TMPDIR", "/dev/shm/ann")
+    monkeypatch.delenv("RAYKD_SCRATCH", raising=False)
+    assert "scratch" not in findings(tmp_path)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    found = findings(tmp_path)["scratch"]
+    assert "TMPDIR=/dev/shm/ann is in memory" in found.text and "RAYKD_SCRATCH" in found.remedy
 
 
 def test_packages_on_pythonpath_that_replace_the_environments_are_bad(tmp_path: Path, monkeypatch) -> None:

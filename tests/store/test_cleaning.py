@@ -10,8 +10,11 @@ from small_runs import experiment, plan_of, recipe
 from written_records import search_record
 from written_results import CHECKPOINT, finish, finished, interrupt, write_cache
 
+from raykd import atomic
+from raykd.atomic import replacing
 from raykd.config import to_dict
 from raykd.spec.search import Search, uniform
+from raykd.store import cleaning
 from raykd.store.cleaning import find_removable, remove_unneeded
 from raykd.store.results_folder import in_use, is_in_use, unused
 from raykd.store.run_folder import RunFolder
@@ -166,6 +169,34 @@ def test_leftovers_of_killed_commands_are_removed(tmp_path):
     assert kinds(tmp_path)["leftovers"] == len(paths)
     remove_unneeded(tmp_path, find_removable(tmp_path))
     assert not any(path.exists() for path in paths) and recent.exists()
+
+
+def test_temporary_files_that_another_command_is_writing_are_kept(tmp_path):
+    """Evaluations and tags are written without the run's lock."""
+    store, runs = RunStore(tmp_path), finished(tmp_path).runs
+    folder = store.folder(runs[1])
+    left = [old(folder.path / ".0123456789ab-test.json"), old(folder.usage(0).with_name(".0123456789ab-0.json"))]
+    for name in ("test.json", "tags.json"):
+        with replacing(folder.path / name) as temporary:
+            temporary.write_text("written meanwhile")
+            remove_unneeded(tmp_path, find_removable(tmp_path))
+        assert (folder.path / name).read_text() == "written meanwhile"
+    assert not any(path.exists() for path in left)
+
+
+def test_temporary_file_that_is_renamed_while_it_is_looked_at_is_kept(tmp_path, monkeypatch):
+    finished(tmp_path)
+    kept = tmp_path / "models_saved" / "small_teacher.safetensors"
+    kept.parent.mkdir(exist_ok=True)
+    temporary = old(kept.with_name(".0123456789ab-small_teacher.safetensors"))
+
+    def is_leftover(name):
+        if name == temporary.name and temporary.exists():
+            temporary.rename(kept)
+        return atomic.is_leftover(name)
+
+    monkeypatch.setattr(cleaning, "is_leftover", is_leftover)
+    assert "leftovers" not in kinds(tmp_path) and kept.is_file()
 
 
 def test_the_file_of_a_lock_check_that_was_killed_is_removed_later(tmp_path, monkeypatch):

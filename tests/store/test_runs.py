@@ -145,7 +145,9 @@ def test_damaged_record_raises_one_line_with_its_path(run_folder: RunFolder, con
 
 
 def test_only_temporary_files_of_killed_writers_are_removed(run_folder: RunFolder) -> None:
-    kept = [run_folder.path / name for name in (".lock", "run.json", ".nfs000123456789ab", ".hidden-file")]
+    names = (".lock", "run.json", ".nfs000123456789ab", ".hidden-file")
+    written_by_others = (".0123456789ab-test.json", ".0123456789ab-tags.json", ".0123456789ab-tracking.json")
+    kept = [run_folder.path / name for name in (*names, *written_by_others)]
     kept.append(run_folder.checkpoint)
     left = [
         run_folder.path / ".0123456789ab-run.json",

@@ -64,6 +64,22 @@ def test_partly_trained_run_is_not_finished_with_another_teacher(run_folder: Run
     assert run_folder.status() == "done"
 
 
+def test_checkpoint_without_its_record_is_not_resumed(run_folder: RunFolder) -> None:
+    """Only run.json has the teacher, the precision and the threads that the checkpoint was trained with."""
+    run = run_of("distilled")
+    teacher = teacher_of(run)
+    assert isinstance(teacher, LiveTeacher)
+    calls = iter(range(100))
+    with pytest.raises(Interrupted):
+        train(run, run_folder, LiveTeacher(teacher.model, "a" * 64), should_stop=lambda: next(calls) == 5)
+    before = run_folder.checkpoint.read_bytes()
+    run_folder.record_path.unlink()
+    for _ in range(2):  # the refusal writes no run.json, which the next attempt would trust
+        with pytest.raises(RunFailed, match=f"run.json is missing beside its checkpoint.*remove {run_folder.path} and"):
+            train(run, run_folder, LiveTeacher(teacher.model, "b" * 64))
+    assert run_folder.checkpoint.read_bytes() == before and not run_folder.record_path.exists()
+
+
 def test_run_is_not_trained_on_other_images_than_it_names(run_folder: RunFolder) -> None:
     run = replace(run_of("baseline"), data_identity="of other images")
     with pytest.raises(ConfigError, match="belongs to other images than these of digits; name their folder"):
