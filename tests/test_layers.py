@@ -18,7 +18,7 @@ EXPERIMENTS = PACKAGE.parent / "experiments"
 # Packages by level: each imports those of lower levels only. The modules beside the packages are level 0.
 LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"config", "errors", "outputs", "atomic", "file_lock", "provenance", "environment", "on_disk", "mounts"})
-    | {"console"},
+    | {"console", "units"},
     frozenset({"data", "models", "methods"}),
     frozenset({"spec"}),
     frozenset({"store"}),
@@ -48,6 +48,7 @@ LEAN = (
     "raykd.errors",
     "raykd.environment",
     "raykd.on_disk",
+    "raykd.units",
     "raykd.mounts",
     "raykd.outputs",
     "raykd.atomic",

@@ -16,8 +16,7 @@ from raykd.data.packs.writer import SKIPPED, PackPlan, plan_pack
 from raykd.errors import ConfigError, plural
 from raykd.orchestration.packing import write_pack
 from raykd.orchestration.progress import log
-
-_MB = 1e6
+from raykd.units import capacity
 
 
 def pack_dataset(arguments: Namespace, console: Console) -> None:
@@ -59,7 +58,7 @@ def _result(plan: PackPlan, record: PackRecord, data_folder: Path) -> Iterator[s
     name = plan.folder.name if plan.folder.parent == packs else plan.folder
     setting = shlex.quote(f"data.name=packed:{name}")
     yield (
-        f"packed {num_train:,} train and {num_test:,} test images, {record.num_bytes / _MB:,.1f} MB; "
+        f"packed {num_train:,} train and {num_test:,} test images, {capacity(record.num_bytes)}; "
         f"train on them with --set {setting}"
     )
     yield from record.notes

@@ -9,10 +9,11 @@ from raykd.orchestration.data_storage import with_packs
 from raykd.orchestration.options import Options
 from raykd.orchestration.run_experiments import data_lines, plans_of, teacher_choice_of, warning_lines
 from raykd.orchestration.run_states import RunStates
-from raykd.orchestration.space_check import check_search
+from raykd.orchestration.space_check import check_search, early_comparison
 from raykd.report.search_wording import trials_in_words
 from raykd.spec.experiment import Experiment
 from raykd.spec.plan import Plan, Run
+from raykd.spec.recipe import Recipe
 from raykd.spec.search import Search
 from raykd.store.run_store import RunStore
 from raykd.store.study import SearchFolder
@@ -40,7 +41,7 @@ def print_plan(experiments: Sequence[Experiment], options: Options) -> None:
         for line in (*data_lines(plan, dataset), *(line for line in storage if line.startswith(f"{dataset.name}: "))):
             print(line)
         if search is not None:
-            _print_search(search, store.results / plan.experiment.family)
+            _print_search(search, plan.experiment.student, store.results / plan.experiment.family)
         for run in plan.runs:
             if run.imported is not None:
                 _print_imported(run, dataset, store, name_width)
@@ -82,9 +83,11 @@ def _print_imported(run: Run, dataset: Dataset, store: RunStore, name_width: int
         print(f"    warning: {warning}")
 
 
-def _print_search(search: Search, folder: Path) -> None:
+def _print_search(search: Search, recipe: Recipe, folder: Path) -> None:
     num_ended = sum(trial.is_ended for trial in SearchFolder(folder / search.name).trials())
     print(f"  {trials_in_words(search)} over {', '.join(search.space)}, {num_ended} ended, after the teacher;")
+    if warning := early_comparison(search, recipe):
+        print(f"  warning: {warning}")
     if not search.confirm:
         print("  then the best configuration with the experiment's seeds")
         return

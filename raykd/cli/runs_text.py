@@ -9,34 +9,18 @@ from typing import Any
 from raykd.cli.run_list import Row, search_row
 from raykd.config.codec import read_record
 from raykd.errors import COMMAND, ConfigError, flattened, one_line, plural
-from raykd.on_disk import is_file
+from raykd.on_disk import below, is_file
 from raykd.spec.stages import TRIALS
 from raykd.store.cleaning import KINDS, Cleaning
 from raykd.store.records import Costs, Metrics
 from raykd.store.results_folder import LOGIT_CACHES, disk_bytes
 from raykd.store.run_catalog import Catalog, CatalogRun, CatalogSearch
 from raykd.store.run_references import References
+from raykd.units import age, disk_size
 
 MAX_LISTED = 8  # entries of one kind
 _COLUMNS = ("RUN", "FAMILY", "STAGE", "MODEL", "METHOD", "SEED", "STATUS", "VAL", "TEST", "SIZE", "AGE")
 _NUMBERS = ("SEED", "VAL", "TEST", "SIZE", "AGE")
-
-
-def size_text(size_bytes: float) -> str:
-    """Return '0 B', '12 KiB' or '1.4 GiB'."""
-    size, unit = float(size_bytes), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if size < 1024 or unit == "TiB":
-            break
-        size /= 1024
-    return f"{size:.1f} {unit}" if size < 10 and unit not in ("B", "KiB") else f"{size:.0f} {unit}"
-
-
-def age_text(seconds: float) -> str:
-    """Return '5 min', '3 h' or '12 d'."""
-    if seconds < 3600:
-        return f"{seconds // 60:.0f} min"
-    return f"{seconds // 3600:.0f} h" if seconds < 2 * 86_400 else f"{seconds // 86_400:.0f} d"
 
 
 def list_text(rows: Sequence[Row], searches: Sequence[Row], catalog: Catalog) -> str:
@@ -57,7 +41,7 @@ def list_text(rows: Sequence[Row], searches: Sequence[Row], catalog: Catalog) ->
     lines += ["", *map(search_line, searches)] if searches else []
     recorded = {run.name for run in catalog.runs}
     missing = len({name for plan in catalog.plans.values() for name in plan.names} - recorded)
-    total = size_text(sum(row["size_bytes"] for row in (*rows, *searches)))
+    total = disk_size(sum(row["size_bytes"] for row in (*rows, *searches)))
     lines += ["", f"{plural(len(rows), 'run')}, {total}; VAL and TEST are top-1 in percent; + marks planned runs"]
     if missing:
         lines.append(f"not started yet: {plural(missing, 'planned run')}; '{COMMAND} plan NAME' lists them")
@@ -72,8 +56,8 @@ def _cells(row: Row) -> Iterable[Any]:
     yield row["status"]
     for name in ("val_top1", "test_top1"):
         yield "" if row[name] is None else f"{row[name]:.2f}"
-    yield size_text(row["size_bytes"])
-    yield age_text(row["age_s"])
+    yield disk_size(row["size_bytes"])
+    yield age(row["age_s"])
 
 
 def _notes(row: Row) -> Iterable[str]:
@@ -88,14 +72,14 @@ def search_line(row: Row) -> str:
     states = ", ".join(f"{count} {state}" for state, count in row["trials"].items()) or "no trials"
     best = "" if row["val_top1"] is None else f", best validation top-1 {row['val_top1']:.2f}"
     state = "unfinished" if row["unfinished"] else "finished"
-    size, age = size_text(row["size_bytes"]), age_text(row["age_s"])
-    return f"search {row['family']}/{row['search']}: {states}{best}; {state}, {size}, {age} old"
+    size, since = disk_size(row["size_bytes"]), age(row["age_s"])
+    return f"search {row['family']}/{row['search']}: {states}{best}; {state}, {size}, {since} old"
 
 
 def run_facts(run: CatalogRun, catalog: Catalog) -> dict[str, Any]:
     """Return all that `raykd runs show` prints, for JSON: the record, metrics, files, and who refers to the run."""
     references, folder = References(catalog), run.folder
-    files = sorted(path for path in folder.path.rglob("*") if is_file(path) and path.name != ".lock")
+    files = sorted(path for path in below(folder.path) if is_file(path) and path.name != ".lock")
     is_teacher = run.stage == "teacher"
     caches = references.caches_of(run, catalog.results / LOGIT_CACHES) if is_teacher else []
     return {
@@ -150,9 +134,9 @@ def show_text(facts: dict[str, Any]) -> str:
     rows += [("plan", ", ".join(facts["plans"]) or "no plan names this run")]
     for title, names in {"student": facts["students"], "needed by": facts["needed_by"]}.items():
         rows += [(title, name) for name in names]
-    rows += [("logit cache", f"{path} ({size_text(size)})") for path, size in facts["logit_caches"].items()]
-    rows += [("file", f"{name} ({size_text(size)})") for name, size in facts["files"].items()]
-    rows.append(("size", size_text(facts["size_bytes"])))
+    rows += [("logit cache", f"{path} ({disk_size(size)})") for path, size in facts["logit_caches"].items()]
+    rows += [("file", f"{name} ({disk_size(size)})") for name, size in facts["files"].items()]
+    rows.append(("size", disk_size(facts["size_bytes"])))
     width, lines, before = max(len(title) for title, _ in rows), [], ""
     for title, text in rows:
         lines.append(f"{'' if title == before else title:<{width}}  {text}")
@@ -169,7 +153,7 @@ def search_removal_text(search: CatalogSearch, pages: Sequence[Path], results: P
     others = [path for path in sorted(folder.iterdir()) if path.name not in (TRIALS, ".lock")]
     trials = sorted(folder.glob(f"{TRIALS}/*"))
     paths = [*others, *pages, *trials[:MAX_LISTED]]
-    lines = [f"  {path.relative_to(results)} ({size_text(disk_bytes(path))})" for path in paths]
+    lines = [f"  {path.relative_to(results)} ({disk_size(disk_bytes(path))})" for path in paths]
     lines += [f"  and {len(trials) - MAX_LISTED} more trials"] if len(trials) > MAX_LISTED else []
     if search.confirming:
         lines.append(f"  kept: {plural(len(search.confirming), 'run')} of the family, which confirmed configurations")
@@ -182,8 +166,8 @@ def removal_text(runs: Sequence[CatalogRun]) -> str:
     for run in runs:
         top1 = "" if run.test_top1 is None else f", test top-1 {run.test_top1:.2f}"
         planned = ", in the family's plan" if run.is_planned else ""
-        lines.append(f"{run.full_name}: {run.status}{top1}{planned}, {size_text(run.size_bytes)}")
-    total = size_text(sum(run.size_bytes for run in runs))
+        lines.append(f"{run.full_name}: {run.status}{top1}{planned}, {disk_size(run.size_bytes)}")
+    total = disk_size(sum(run.size_bytes for run in runs))
     return _joined([*lines, f"{plural(len(runs), 'run')}, {total}"])
 
 
@@ -194,16 +178,16 @@ def cleaning_text(found: Cleaning, results: Path) -> str:
         entries = [item for item in found.removable if item.kind == kind]
         if not entries:
             continue
-        lines.append(f"{kind:<13} {size_text(found.size_of(kind)):>9}  {plural(len(entries), 'entry', 'entries')}")
-        lines += [f"  {item.path.relative_to(results)} ({size_text(item.size_bytes)})" for item in entries[:MAX_LISTED]]
+        lines.append(f"{kind:<13} {disk_size(found.size_of(kind)):>9}  {plural(len(entries), 'entry', 'entries')}")
+        lines += [f"  {item.path.relative_to(results)} ({disk_size(item.size_bytes)})" for item in entries[:MAX_LISTED]]
         lines += [f"  and {len(entries) - MAX_LISTED} more"] if len(entries) > MAX_LISTED else []
     for path, names in found.kept:
         first, *others = names
         more = f" and {len(others)} more" if others else ""
-        lines.append(f"kept: {path.relative_to(results)} ({size_text(disk_bytes(path))}), needed by {first}{more}")
+        lines.append(f"kept: {path.relative_to(results)} ({disk_size(disk_bytes(path))}), needed by {first}{more}")
     if found.is_used:
         lines.append("kept: caches, decoded data and leftovers, because a command trains in this folder now")
-    total = size_text(sum(item.size_bytes for item in found.removable))
+    total = disk_size(sum(item.size_bytes for item in found.removable))
     return _joined([*lines, f"{'total':<13} {total:>9}" if found.removable else "nothing to remove"])
 
 

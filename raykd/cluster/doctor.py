@@ -31,12 +31,14 @@ from raykd.on_disk import is_file, is_folder
 from raykd.spec.bundled import SLURM
 from raykd.spec.gpu_support import torch_for, unsupported_gpu
 from raykd.store.migration import old_teachers
+from raykd.units import capacity
 
 TIMEOUT_S = 30
 MIN_SLURM = (20, 11)  # the first version with `srun --overlap` and `squeue --me`
 SLOW_IMPORT_S = 30.0
 CUDA_13_DRIVER = 580  # the first NVIDIA driver that runs CUDA 13, for which torch is built from 2.11
-MIN_FREE_GB = 5.0  # checkpoints and best weights of the 14 runs of cnn_and_vit.py, and decoded images
+MIN_FREE_BYTES = 5e9  # checkpoints and best weights of the 14 runs of cnn_and_vit.py, and decoded images
+MIN_SHARED_MEMORY_BYTES = 1e8
 MAX_CLOCK_SKEW_S = 5.0
 LARGEST_JOB_ID = 2**26 - 1  # Slurm's highest id, which gives the longest folder name
 NO_CLUSTER = "configuration source"  # in the errors of Slurm's commands without slurm.conf and a server
@@ -207,12 +209,13 @@ def _make_private_folder() -> str:
 
 def _shared_memory() -> Finding:
     try:
-        free = shutil.disk_usage("/dev/shm").free / 1e9
+        free = shutil.disk_usage("/dev/shm").free
     except OSError as error:
         return Finding("bad", "shm", str(error), "ask the administrators to mount /dev/shm, which Ray requires")
-    if free < 0.1:
-        return Finding("bad", "shm", f"{free:.2f} GB free in /dev/shm", "remove files that earlier programs left there")
-    return Finding("ok", "shm", f"{free:.1f} GB free in /dev/shm")
+    found = f"{capacity(free)} free in /dev/shm"
+    if free < MIN_SHARED_MEMORY_BYTES:
+        return Finding("bad", "shm", found, "remove files that earlier programs left there")
+    return Finding("ok", "shm", found)
 
 
 def _limits() -> Finding:
@@ -232,7 +235,7 @@ def _results(results: Path) -> Iterator[Finding]:
         remedy = "name another folder with --results: it must be writable and support file locks (Lustre: -o flock)"
         yield Finding("bad", "results", f"{folder}: {error}", remedy)
         return
-    free, mount = shutil.disk_usage(folder).free / 1e9, mount_of(folder)
+    free, mount = shutil.disk_usage(folder).free, mount_of(folder)
     locks = f"supports locks{f' ({mount.kind})' if mount else ''}"
     if mount and mount.has_local_locks:
         remedy = "name another folder with --results, or ask the administrators to mount it with -o flock"
@@ -242,10 +245,10 @@ def _results(results: Path) -> Iterator[Finding]:
     elif teachers := old_teachers(results):
         found = f"{folder}: {plural(len(teachers), 'teacher')} in the folders of families, of an earlier version"
         yield Finding("bad", "results", found, f"run {COMMAND} migrate --results {results}")
-    elif free < MIN_FREE_GB:
-        yield Finding("bad", "results", f"{folder}: {free:.1f} GB free", f"free at least {MIN_FREE_GB:g} GB")
+    elif free < MIN_FREE_BYTES:
+        yield Finding("bad", "results", f"{folder}: {capacity(free)} free", f"free at least {capacity(MIN_FREE_BYTES)}")
     else:
-        yield Finding("ok", "results", f"{folder}: writable, {locks}, {free:,.0f} GB free")
+        yield Finding("ok", "results", f"{folder}: writable, {locks}, {capacity(free)} free")
     if skew > MAX_CLOCK_SKEW_S:
         remedy = "ask the administrators to synchronize it; TensorBoard and make compare times"
         yield Finding("bad", "clock", f"differs from the file server's by {skew:.0f} s", remedy)

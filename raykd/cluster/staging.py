@@ -24,6 +24,7 @@ from raykd.errors import ConfigError, one_line
 from raykd.mounts import mount_of
 from raykd.on_disk import is_file, is_folder
 from raykd.provenance import git_revision
+from raykd.units import capacity
 
 CODE = ("raykd", "experiments")  # of a checkout; a project of `init` has no raykd, and imports the installed one
 # The data that `prefetch` downloads. Everything else in the data folder is linked and read in place, once per process;
@@ -38,7 +39,6 @@ DATA = (
     "*.parquet",
     "weights",
 )
-MEGABYTE = 1e6
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Staging:
             return f"warning: {self} not staged to {self.folder} but read in place ({failure})"
         if not str(self):
             return f"{self.folder} made for packed data sets"
-        return f"{self} ({_bytes(self.folder) / MEGABYTE:.1f} MB) staged to {self.folder}"
+        return f"{self} ({capacity(_bytes(self.folder))}) staged to {self.folder}"
 
     def to_json(self) -> str:
         return json.dumps({name: str(path) for name, path in vars(self).items() if path})
@@ -144,7 +144,7 @@ class Staging:
         sources = [("code", path) for path in code] + [("data", path) for path in data]
         size, free = sum(_bytes(path) for _, path in sources), free_bytes(self.folder.parent)
         if put is _copy and free < 1.1 * size:
-            raise OSError(0, f"{free / MEGABYTE:.0f} MB are free, but {size / MEGABYTE:.0f} MB are required")
+            raise OSError(0, f"{capacity(free)} are free, but {capacity(size)} are required")
         temporary = Path(tempfile.mkdtemp(prefix=f".{self.folder.name}-", dir=self.folder.parent))  # 0700
         try:
             claim.enter_context(claimed(temporary))
@@ -189,7 +189,7 @@ def scratch_folder(environ: Mapping[str, str]) -> tuple[str, str]:
     if mount is None or mount.is_local_disk:
         return temporary, ""
     place = f"TMPDIR={one_line(temporary)} is {'in memory' if mount.is_in_memory else 'not on a local disk'}"
-    return "", f"nothing is staged: {place} ({mount.kind}); set RAYKD_SCRATCH in slurm/site.sh to a folder on one"
+    return "", f"nothing is staged: {place} ({mount.kind}); set RAYKD_SCRATCH in slurm/site.sh to a local disk"
 
 
 def planned_staging(allocation: Allocation, environ: Mapping[str, str], with_code: bool) -> Staging | None:

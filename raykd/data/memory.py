@@ -14,10 +14,10 @@ from pathlib import Path
 
 from raykd.errors import DataError
 from raykd.mounts import mount_of
+from raykd.units import capacity
 
 COPIES_WHILE_DECODING = 2  # the pixels, and the bytes of the cache file that stores them
 _CGROUP_ROOT = Path("/sys/fs/cgroup")  # cgroup v2
-_GB = 1e9
 
 
 def require_memory(place: Path, num_images: int, image_size: int) -> None:
@@ -28,8 +28,8 @@ def require_memory(place: Path, num_images: int, image_size: int) -> None:
         return
     largest = isqrt(available // (COPIES_WHILE_DECODING * bytes_per_pixel))
     raise DataError(
-        f"{place}: {num_images:,} images of {image_size}x{image_size} take {required / _GB:.1f} GB of memory, and "
-        f"{COPIES_WHILE_DECODING * required / _GB:.1f} GB while they are decoded, but {available / _GB:.1f} GB are "
+        f"{place}: {num_images:,} images of {image_size}x{image_size} take {capacity(required)} of memory, and "
+        f"{capacity(COPIES_WHILE_DECODING * required)} while they are decoded, but {capacity(available)} are "
         f"free; request more memory, or smaller images: --set data.image_size={largest} or less"
     )
 
@@ -43,7 +43,7 @@ def report_shortage(name: str) -> Iterator[None]:
         if not _is_shortage(error):
             raise
         available = available_bytes()
-        free = "" if available is None else f", {available / _GB:.1f} GB are free"
+        free = "" if available is None else f", {capacity(available)} are free"
         raise DataError(
             f"{name}: there is not enough memory to read the images ({_reason(error)}){free}; request more memory "
             "(--mem, or ulimit -v), or smaller images: --set data.image_size"

@@ -5,10 +5,9 @@ from typing import Literal
 
 from raykd.data import image_decoding
 from raykd.data.sources import ImageSource
+from raykd.units import capacity
 
 MAX_FRACTION_OF_MEMORY = 1 / 4  # of what is free: workers, views and caches need the rest
-_GB = 1e9
-_MB = 1e6
 
 
 @dataclass(frozen=True)
@@ -38,17 +37,13 @@ def choose_storage(
     if has_crops_of_whole_images:
         return StorageChoice("disk", "images are decoded in each step: data.min_crop_area crops whole images")
     num_bytes = 3 * num_images * image_size**2
-    size = f"{num_images:,} images of {image_size}x{image_size} pixels take {_size(num_bytes)}"
+    size = f"{num_images:,} images of {image_size}x{image_size} pixels take {capacity(num_bytes)}"
     if available is None:
         return StorageChoice("memory", f"images are decoded into memory: {size}")
-    free = f"of {_size(available)} that are free"
+    free = f"of {capacity(available)} that are free"
     if num_bytes <= MAX_FRACTION_OF_MEMORY * available:
         return StorageChoice("memory", f"images are decoded into memory: {size}, at most a quarter {free}")
     return StorageChoice("disk", f"images are decoded in each step: {size}, more than a quarter {free}")
-
-
-def _size(num_bytes: int) -> str:
-    return f"{num_bytes / _GB:.3g} GB" if num_bytes >= _GB else f"{num_bytes / _MB:.3g} MB"
 
 
 def decoded_size(source: ImageSource, image_size: int | None) -> int:

@@ -23,6 +23,7 @@ from raykd.models.model import BuiltInModel
 from raykd.provenance import file_sha256
 from raykd.spec.stages import EXPORTED
 from raykd.store.run_names import find_run
+from raykd.units import disk_size
 
 FORMATS: dict[str, ExportFormat] = {
     form.name: form for form in (SafetensorsFormat(), OnnxFormat(), TorchExportFormat(), TimmFormat())
@@ -54,7 +55,7 @@ def export_run(results: Path, run_name: str, format_name: str, output: Path | No
     with writing_folder(target) as temporary:
         difference = _write(run, form, temporary)
         require_replaceable(target, overwrite, FILES)  # again, for files that were put there in the meantime
-        sizes = ", ".join(f"{path.name} ({path.stat().st_size / 1024:,.0f} KiB)" for path in _files(temporary))
+        sizes = ", ".join(f"{path.name} ({disk_size(path.stat().st_size)})" for path in _files(temporary))
     return f"{output or target}: {sizes}; {run.output} within {difference:.1g} of the run's"
 
 

@@ -19,7 +19,7 @@ from raykd.errors import Interrupted, RunFailed
 from raykd.orchestration.process_pool import KILLED, POLL_S, write_in_processes
 from raykd.orchestration.session import num_usable_cpus, ray_session
 from raykd.orchestration.stop_signals import stop_signals
-from raykd.report.wording import duration
+from raykd.units import duration
 
 MIN_BYTES = 50_000_000  # a smaller set is packed before other processes have started
 _LOG_EVERY_S = 15.0  # seconds between two lines where there is no terminal

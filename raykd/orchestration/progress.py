@@ -12,8 +12,8 @@ from rich.live import Live
 from rich.table import Table
 
 from raykd.orchestration.run_queue import JobStatus, State
-from raykd.report.wording import duration
 from raykd.training.hooks import EpochReport
+from raykd.units import clock, duration
 
 LOG_EVERY_S = 15.0  # the shortest time between two lines of one run in a log; it grows with the command's duration
 
@@ -40,8 +40,7 @@ class LiveTable:
 
     def log(self, text: str) -> None:
         """Print a line above the table, prefixed with the time since the start, such as '[0:12:05] '."""
-        minutes, seconds = divmod(int(self.seconds()), 60)
-        log(self.console, f"[{minutes // 60}:{minutes % 60:02d}:{seconds:02d}] {text}")
+        log(self.console, f"[{clock(self.seconds())}] {text}")
 
     def is_due(self, logged_at: float) -> bool:
         """Return whether to log another line of a run, after its last one at the monotonic time `logged_at`."""

@@ -32,7 +32,7 @@ from raykd.orchestration.run_queue import JobStatus
 from raykd.orchestration.run_states import RunStates
 from raykd.orchestration.search_identity import SearchCommand
 from raykd.orchestration.session import ray_session
-from raykd.orchestration.space_check import check_search
+from raykd.orchestration.space_check import check_search, early_comparison
 from raykd.orchestration.stop_signals import stop_signals
 from raykd.orchestration.tracked import tracking_of, watch_runs, watch_search
 from raykd.provenance import hardware, source, versions
@@ -182,6 +182,8 @@ def _run_round(
     except ConfigError as error:  # there was room when the command started
         raise Interrupted(f"nodes are lost: {error}; rerun the same command on enough nodes to resume") from None
     command.log(f"{trials_in_words(search)}; {plural(left, 'trial')} left; {slots}")
+    if warning := early_comparison(search, command.experiment.student):
+        command.log(f"warning: {warning}")
     command.log("starting workers, which takes 5 to 10 seconds")
     folder.update(cpus=slots.cpus * slots.workers, gpus=slots.gpus * slots.workers)
     # Tune runs a trial in another working directory, so every path must be absolute.

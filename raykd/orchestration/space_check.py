@@ -24,7 +24,8 @@ from raykd.orchestration.run_experiments import checked_plan
 from raykd.orchestration.search_identity import identity_of, require_same
 from raykd.spec.experiment import Experiment
 from raykd.spec.plan import Plan
-from raykd.spec.search import Space
+from raykd.spec.recipe import MultiStep, Recipe
+from raykd.spec.search import Search, Space
 from raykd.store.study import SearchFolder
 from raykd.training.networks import Networks
 
@@ -43,6 +44,27 @@ def check_search(experiment: Experiment, plan: Plan, dataset: Dataset, options: 
     if folder.record() is None:
         check_space(plan, dataset, options)
     return identity
+
+
+def early_comparison(search: Search, recipe: Recipe) -> str:
+    """Return a warning if ASHA compares trials of different learning rates before these first decay, else ''.
+
+    recipe: of the student, with the default of each field. A large learning rate looks worse than a small one until it
+    decays, so ASHA would stop the trials that end best.
+    """
+    affecting = ("student.optimizer", "student.schedule", "student.batch_size")
+    is_affected = any(path.startswith(affecting) for path in search.space)
+    if not is_affected or search.scheduler != "asha" or not isinstance(recipe.schedule, MultiStep):
+        return ""
+    first_decay = recipe.schedule.epochs_of(recipe.epochs)[0]
+    rungs = [str(rung) for rung in search.rungs_of(recipe.epochs) if rung <= first_decay]
+    later = min(first_decay + max(1, recipe.epochs // 20), recipe.epochs)
+    warning = (
+        f"ASHA compares trials after epoch {' and '.join(rungs)}, and the learning rate first decays after epoch "
+        f"{first_decay}, so trials with a large one may be stopped too early; --set search.grace_epochs={later}, a "
+        "cosine schedule or search.scheduler=none avoids this"
+    )
+    return warning if rungs else ""
 
 
 def check_space(plan: Plan, dataset: Dataset, options: Options) -> None:

@@ -28,10 +28,10 @@ from raykd.report.search_wording import (
     value_in_units,
     values_in_units,
 )
-from raykd.report.wording import duration
 from raykd.spec.search import Search
 from raykd.store.records import END_STATES
 from raykd.store.study import SearchTrial
+from raykd.units import duration
 
 
 @dataclass

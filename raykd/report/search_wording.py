@@ -12,6 +12,7 @@ from raykd.report.stats.metrics import SEARCH_METRICS
 from raykd.report.stats.paired_interval import PairedGain, spread_of
 from raykd.spec.search import Search
 from raykd.store.records import CandidateRecord, CommandParts, ConfirmationRecord
+from raykd.units import duration
 
 
 def value_in_units(metric: str, value: float) -> str:
@@ -263,7 +264,7 @@ def _teacher_lines(cost: Cost) -> list[str]:
     classes = "" if top is None else f" of the top {top.kept} of {top.num_classes:,} classes"
     lines = [f"The teacher's logits{classes} were cached{views}; live, the trials would have made {passes}."]
     if teacher.live_seconds is not None:
-        filled, live = wording.duration(teacher.fill_seconds), wording.duration(teacher.live_seconds)
+        filled, live = duration(teacher.fill_seconds), duration(teacher.live_seconds)
         lines.append(
             f"Filling the cache took {filled}, summed over its parts; at that speed, the passes would have taken at "
             f"least {live}."
@@ -274,8 +275,8 @@ def _teacher_lines(cost: Cost) -> list[str]:
 def _device_seconds(seconds: float, cost: Cost) -> str:
     """Return '0.9 CPU seconds', or '4,523 GPU seconds (1 h 15 min)'."""
     amount = f"{seconds:.1f}" if seconds < 100 else f"{seconds:,.0f}"
-    duration = f" ({wording.duration(seconds)})" if seconds >= 120 else ""
-    return f"{amount} {cost.device} seconds{duration}"
+    in_words = f" ({duration(seconds)})" if seconds >= 120 else ""
+    return f"{amount} {cost.device} seconds{in_words}"
 
 
 def state(trial: TrialSummary, is_locked: bool) -> str:

@@ -62,17 +62,6 @@ def flops(count: int) -> str:
     return f"{shown:.3g}{unit}"
 
 
-def duration(seconds: float | None) -> str:
-    """Return a short text: '41.2 s', '12 min 05 s' or '3 h 07 min'."""
-    if seconds is None:
-        return "-"
-    if round(seconds, 1) < 60:
-        return f"{seconds:.1f} s"
-    if round(seconds) < 3600:
-        return f"{round(seconds) // 60} min {round(seconds) % 60:02d} s"
-    return f"{round(seconds / 60) // 60} h {round(seconds / 60) % 60:02d} min"
-
-
 def times(ratio: Ratio | None, with_range: bool = False) -> str:
     """Return '1.25 x', or '1.25 x [1.10, 1.42]' with the range over seeds if there are several."""
     if ratio is None:

@@ -102,10 +102,13 @@ class RunFolder(LockedFolder[RunRecord]):
             return ""
         if record.weights_sha256 is None:
             return "run.json does not have its SHA-256"
+        try:
+            if is_file(self.best) and file_sha256(self.best) == record.weights_sha256:
+                return ""
+        except FileNotFoundError:  # removed meanwhile
+            pass
         if not is_file(self.best):
             return "it is missing"
-        if file_sha256(self.best) == record.weights_sha256:
-            return ""
         return "its SHA-256 is not the one in run.json, so it was changed or belongs to another run"
 
     def weights_sha256(self) -> str:

@@ -149,11 +149,11 @@ class SearchFolder(LockedFolder[SearchRecord]):
             return []
         try:
             study = optuna.load_study(study_name=STUDY_NAME, storage=open_storage(self.journal, is_read_only=True))
-        except KeyError:  # the study's first line is not written yet
+            return [_trial_of(frozen) for frozen in study.get_trials(deepcopy=False)]
+        except (KeyError, FileNotFoundError):  # the study's first line is not written yet, or the search was removed
             return []
         except OSError as error:
             raise damaged(self.journal, f"it cannot be read ({error.strerror})") from None
-        return [_trial_of(frozen) for frozen in study.get_trials(deepcopy=False)]
 
 
 class SearchStudy:

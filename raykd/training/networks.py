@@ -22,9 +22,9 @@ from raykd.training.optim import groups_of_adapter, require_no_optimizer
 from raykd.training.sync_batch_norm import require_synchronizable
 from raykd.training.teacher.imported import load_imported_teacher
 from raykd.training.training_step import make_model
+from raykd.units import capacity
 
 PARAMETER_BYTES = 4
-_GB = 1e9
 OUTPUT_DESCRIPTIONS = {"embedding": "the embedding", "features": "feature maps"}
 
 
@@ -176,6 +176,6 @@ def require_memory(run: Run, dataset: Dataset) -> None:
     if count is None or free is None or count * PARAMETER_BYTES <= free:
         return
     raise ConfigError(
-        f"{run.role}.model = {run.model.label}: its {count:,} weights take {count * PARAMETER_BYTES / _GB:.1f} GB of "
-        f"memory and only {free / _GB:.1f} GB are free; choose a smaller model, or request more memory"
+        f"{run.role}.model = {run.model.label}: its {count:,} weights take {capacity(count * PARAMETER_BYTES)} of "
+        f"memory and only {capacity(free)} are free; choose a smaller model, or request more memory"
     )

@@ -96,7 +96,7 @@ def test_the_locks_of_the_results_folder_are_named(tmp_path: Path, monkeypatch) 
 
 
 def test_a_full_disk_is_bad(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(doctor, "MIN_FREE_GB", 1e9)
+    monkeypatch.setattr(doctor, "MIN_FREE_BYTES", 1e18)
     finding = findings(tmp_path)["results"]
     assert finding.verdict == "bad" and "free at least" in finding.remedy
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -65,7 +66,7 @@ def test_only_code_and_data_are_staged_and_all_of_it_is_removed(repository: Path
         ]
         assert git_revision(staging.folder / "code" / ".git") == "0123abcd"
         assert staging.folder.stat().st_mode & 0o777 == 0o700
-        assert line == f"code and data (0.0 MB) staged to {staging.folder}"
+        assert re.fullmatch(rf"code and data \([\d.]+ k?B\) staged to {staging.folder}", line)
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
@@ -190,7 +191,7 @@ def test_what_does_not_fit_on_scratch_is_read_in_place(
 ) -> None:
     staging = staging_of(repository, tmp_path / "scratch")
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10))
-    expected = f"warning: code and data not staged to {staging.folder} but read in place (0 MB are free, but"
+    expected = f"warning: code and data not staged to {staging.folder} but read in place (10 B are free, but"
     with staging.filled() as line:
         assert line.startswith(expected)
         assert (staging.folder / "data" / "cifar10").resolve() == repository / "data" / "cifar10"

@@ -37,7 +37,7 @@ for case in sys.argv[2:]:
 # Extra MB, pixels per side, whether the limit is known -> part of what is printed.
 CASES = {
     "1000 64 known": "18",
-    "150 2000 known": "take 0.3 GB of memory, and 0.6 GB while they are decoded, but 0.",
+    "150 2000 known": "take 288 MB of memory, and 576 MB while they are decoded, but ",
     "100 2000 unknown": "there is not enough memory to read the images (Unable to allocate",
     "1000 48 known": "18",
 }
@@ -87,7 +87,7 @@ def test_images_that_do_not_fit_are_refused_with_sizes(tmp_path: Path, monkeypat
     load_dataset("folder:insects", place.parent, 83)
     with pytest.raises(
         DataError,
-        match=r"insects: 24 images of 500x500 take 0\.0 GB of memory, and 0\.0 GB while .* --set data.image_size=83",
+        match=r"insects: 24 images of 500x500 take 18 MB of memory, and 36 MB while .*, but 1 MB .*image_size=83",
     ):
         load_dataset("folder:insects", place.parent, 500)
 

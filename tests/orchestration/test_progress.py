@@ -11,10 +11,11 @@ from rich.console import Console
 from small_runs import run_of
 
 from raykd.orchestration import progress as progress_module
-from raykd.orchestration.progress import LOG_EVERY_S, Progress, duration, log, run_line, seconds_left
+from raykd.orchestration.progress import LOG_EVERY_S, Progress, log, run_line, seconds_left
 from raykd.orchestration.run_queue import Job, JobStatus, State
 from raykd.training.hooks import EpochReport
 from raykd.training.teacher.choose import PlannedCache
+from raykd.units import duration
 
 RUN = run_of("teacher")
 EPOCH_S = 4.0
@@ -186,14 +187,6 @@ def test_path_is_printed_unchanged(screen: Screen) -> None:
     path = "results in /scratch/" + "a-long-folder/" * 12 + "[bold]x[/bold]"
     log(screen.console, path)
     assert screen.lines() == [path]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.2, "0.2 s"), (59.94, "59.9 s"), (59.96, "1 min 00 s"), (3_599.6, "1 h 00 min"), (11_100, "3 h 05 min")],
-)
-def test_duration_is_short(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
 
 
 def fills(done: int, num_parts: int = 4) -> list[JobStatus]:

@@ -17,8 +17,9 @@ from raykd.models.vit_cifar import ViT
 from raykd.orchestration import run_experiments, run_search
 from raykd.orchestration.options import Options
 from raykd.orchestration.search_identity import SearchCommand, identity_of
+from raykd.orchestration.space_check import early_comparison
 from raykd.spec.experiment import Experiment
-from raykd.spec.recipe import SGD
+from raykd.spec.recipe import SGD, Cosine, MultiStep, Recipe
 from raykd.spec.search import Search, Space, choice, integer, loguniform, uniform
 from raykd.training import networks
 
@@ -162,3 +163,17 @@ def test_methods_and_models_are_paired_once_whatever_else_is_searched(
     assert planned[0] == "at" and planned[2] == (), "of the plan, which is checked first"
     assert len(pairs) == len(set(pairs)) == 2 * 2 * 2, "methods, their stages, widths"
     assert Counter(models) == {"resnet8-w16": 4, "resnet8-w8": 4}, "of plan and space, with and without feature maps"
+
+
+def test_a_comparison_before_the_first_decay_of_a_searched_learning_rate_is_named() -> None:
+    rates = {"student.optimizer.lr": choice(0.01, 0.1)}
+    student = Recipe(epochs=200, schedule=MultiStep((0.5, 0.75)))
+    text = early_comparison(Search(rates, grace_epochs=20), student)
+    assert text.startswith(
+        "ASHA compares trials after epoch 20 and 60, and the learning rate first decays after epoch 100,"
+    )
+    assert "--set search.grace_epochs=110, " in text
+    assert early_comparison(Search(rates, grace_epochs=110), student) == ""
+    assert early_comparison(Search(rates, scheduler="none"), student) == ""
+    assert early_comparison(Search(rates), replace(student, schedule=Cosine())) == ""
+    assert early_comparison(Search({"method.alpha": choice(0.1, 0.9)}), student) == ""

@@ -144,7 +144,7 @@ def test_what_is_trained_counts_no_more(tmp_path: Path) -> None:
 def test_methods_that_need_the_embedding_get_it_from_a_cache_of_its_width(tmp_path: Path) -> None:
     found = decided(tmp_path, method=FeatureKD(), student=recipe(epochs=60))
     assert found is not None and found.cache is not None and found.cache.embedding_width == 8 * 16
-    assert found.reason.endswith("instead of 60 teacher passes (6 MiB, embeddings included)")
+    assert found.reason.endswith("instead of 60 teacher passes (5.7 MiB, embeddings included)")
     assert found.cache.key(digits(), "").size_bytes == 1_200 * 18 * (10 + 128) * 2
     plain = decided(tmp_path, student=recipe(epochs=60))
     assert plain is not None and plain.cache is not None and plain.cache.embedding_width == 0
@@ -156,14 +156,14 @@ def test_embeddings_that_take_too_much_are_had_live_with_the_reason(
     monkeypatch.setattr(choose, "MAX_CACHE_BYTES", 1 << 20)
     found = decided(tmp_path, method=FeatureKD(), student=recipe(epochs=60))
     assert found == TeacherChoice(
-        None, "live, 60 teacher passes per image: a logit cache with embeddings would need 6 MiB"
+        None, "live, 60 teacher passes per image: a logit cache with embeddings would need 5.7 MiB"
     )
     assert (plain := decided(tmp_path, student=recipe(epochs=60))) is not None and plain.cache is not None
     monkeypatch.setattr(choose, "MAX_CACHE_BYTES", 1 << 30)
     monkeypatch.setattr(choose, "_free_bytes", lambda folder: 1 << 20)
     found = decided(tmp_path, method=FeatureKD(), student=recipe(epochs=60))
     assert found is not None and found.reason.endswith(
-        "a logit cache with embeddings of 6 MiB does not fit on the disk of the results"
+        "a logit cache with embeddings of 5.7 MiB does not fit on the disk of the results"
     )
 
 
@@ -339,7 +339,7 @@ def test_more_than_128_classes_are_stored_as_their_top_16(tmp_path: Path) -> Non
     size = 1200 * 18 * (4 * 16 + 2)
     assert found.cache.key(many_classes(), "").size_bytes == size
     assert found.reason == (
-        f"logit cache with all 18 views per image instead of 60 teacher passes ({size / 2**20:.0f} MiB, top 16 of 200 "
+        f"logit cache with all 18 views per image instead of 60 teacher passes ({size / 2**20:.1f} MiB, top 16 of 200 "
         "classes); at temperature 4 the classes that are not kept get too much probability in total"
     )
     exact = decided_on_many_classes(tmp_path, method=KD(temperature=1.0))
@@ -363,8 +363,8 @@ def test_method_of_all_classes_gets_all_of_them_by_default(tmp_path: Path, monke
     monkeypatch.setattr(choose, "MAX_CACHE_BYTES", 1 << 20)
     found = decided_on_many_classes(tmp_path, method=DKD())
     assert found.cache is None
-    assert found.reason.endswith("a logit cache of all 200 classes, which DKD reads, would need 8 MiB")
-    assert decided_on_many_classes(tmp_path).reason.endswith("a logit cache of the top 16 classes would need 1 MiB")
+    assert found.reason.endswith("a logit cache of all 200 classes, which DKD reads, would need 8.2 MiB")
+    assert decided_on_many_classes(tmp_path).reason.endswith("a logit cache of the top 16 classes would need 1.4 MiB")
 
 
 def test_method_of_all_classes_is_live_beside_a_number_of_classes_with_the_remedy(tmp_path: Path) -> None:

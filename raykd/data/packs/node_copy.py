@@ -14,10 +14,10 @@ from raykd.data.memory import free_bytes
 from raykd.file_lock import lock_at
 from raykd.on_disk import is_file, is_folder
 from raykd.provenance import file_sha256
+from raykd.units import capacity
 
 NODE_DATA = "RAYKD_NODE_DATA"
 _FREE_SHARE = 0.9  # the fraction of the free space that a copy may fill
-_GB = 1e9
 _log = logging.getLogger(__name__)
 
 
@@ -44,10 +44,10 @@ def _copy(pack: Path, copy: Path) -> bool:
     """Copy the pack under another name, and rename it. Return False if there is too little space."""
     size, free = sum(file.stat().st_size for file in pack.iterdir()), free_bytes(copy.parent)
     if size > _FREE_SHARE * free:
-        sizes = f"{size / _GB:.1f} GB, and {free / _GB:.1f} GB are free"
+        sizes = f"{capacity(size)}, and {capacity(free)} are free"
         _log.warning("%s is read in place: it has %s in %s", pack, sizes, copy.parent)
         return False
-    _log.info("copying %s (%.1f GB) to %s", pack, size / _GB, copy.parent)
+    _log.info("copying %s (%s) to %s", pack, capacity(size), copy.parent)
     temporary = copy.with_name(f".{copy.name}")
     try:
         shutil.rmtree(temporary, ignore_errors=True)  # left by a process that was killed

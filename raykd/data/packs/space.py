@@ -11,10 +11,10 @@ from raykd.data.packs.errors import TO_ANOTHER_FOLDER, Alternative, PackError
 from raykd.data.packs.shard import ShardTask
 from raykd.errors import DataError
 from raykd.on_disk import is_folder
+from raykd.units import capacity
 
 _BYTES_PER_ROW = 100  # label, checksum, offset and the index's row, before and after the pack is complete
 _SAMPLED_UNITS, _SAMPLED_IMAGES = 16, 4  # the size of a sample: units, and images of each unit
-_GB = 1e9
 
 
 def require_space(folder: Path, tasks: Sequence[ShardTask], options: PackOptions) -> None:
@@ -25,7 +25,7 @@ def require_space(folder: Path, tasks: Sequence[ShardTask], options: PackOptions
     disk, required = shutil.disk_usage(existing), required_bytes(tasks, options)
     if required > disk.free and disk.total:  # some filesystems do not report their size
         raise PackError(
-            f"{folder}: packing requires {required / _GB:.3g} GB, and {disk.free / _GB:.3g} GB are free on its disk",
+            f"{folder}: packing requires {capacity(required)}, and {capacity(disk.free)} are free on its disk",
             "free some",
             Alternative("pack onto another disk", "--to FOLDER"),
             Alternative("store smaller images", "--resize N" if options.square_size is None else "--raw N"),

@@ -14,6 +14,7 @@ from raykd.report.stats.significance import FEWEST_SEEDS
 from raykd.report.stats.summary import FamilySummary, StageSummary
 from raykd.spec.stages import STAGES, Stage
 from raykd.store.records import Costs
+from raykd.units import duration
 
 COST_COLUMNS = ("parameters", "FLOPs", "latency (ms)", "images/s", "GPU time", "energy")
 COST_EXPLANATION = (
@@ -145,6 +146,6 @@ def _cost_texts(stage: StageSummary, costs: Costs | None) -> tuple[str, ...]:
     return (
         wording.parameters(stage.parameters),
         *measured,
-        wording.duration(seconds.mean) if seconds and seconds.mean else "-",
+        duration(seconds.mean) if seconds and seconds.mean else "-",
         wording.energy(stage.joules.mean if stage.joules else None),
     )

@@ -19,6 +19,7 @@ from raykd.errors import flattened
 from raykd.provenance import short_hash
 from raykd.report import wording
 from raykd.report.figures.svg import COLORS
+from raykd.units import duration
 
 # Elements whose text is not laid out as text of the page, or a tag, or a metric whose name has a hyphen.
 _TOP_K = re.compile(r"<(style|script|svg|title)\b.*?</\1>|<[^>]*>|(\btop-\d)", re.DOTALL)
@@ -52,6 +53,7 @@ def _environment() -> Environment:
         minus=wording.minus,
         sentence=_sentence,
         dash=wording.dash,
+        duration=duration,
         svg=Markup,
         url=quote,
         capital=wording.capital,

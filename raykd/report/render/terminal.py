@@ -27,6 +27,7 @@ from raykd.report.stats.metrics import SEARCH_METRICS
 from raykd.report.stats.summary import FamilySummary, ReportContent
 from raykd.spec.stages import STAGES
 from raykd.store.records import END_STATES, ConfirmationRecord
+from raykd.units import duration
 
 WIDTH = 100  # columns
 GAIN = "gain [95 %]"
@@ -101,7 +102,7 @@ def _stage_table(summary: FamilySummary) -> Table:
             wording.mean_std(stage.top1),
             f"{stage.top1.num_runs if stage.top1 else 0} of {stage.num_planned}",
             wording.parameters(stage.parameters),
-            wording.duration(stage.seconds.mean if stage.seconds else None),
+            duration(stage.seconds.mean if stage.seconds else None),
         )
     return table
 
@@ -227,7 +228,7 @@ def _table_of_fields(summary: SearchSummary, trials: Sequence[TrialSummary], pat
             search_wording.state(trial, summary.is_locked),
             f"{trial.epochs_trained} of {trial.epochs}",
             *search_wording.metric_values(trial, summary.search),
-            ("~" if trial.is_estimated else "") + wording.duration(trial.seconds),
+            ("~" if trial.is_estimated else "") + duration(trial.seconds),
         )
     return table
 

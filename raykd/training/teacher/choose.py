@@ -28,6 +28,7 @@ from raykd.store.run_folder import RunFolder
 from raykd.training.adapters import evaluation_outputs
 from raykd.training.model_file import images_of
 from raykd.training.teacher.cache import CacheKey, LogitCache
+from raykd.units import disk_size
 
 WORTH_IT = 0.9  # a cache that needs more than this share of the live passes is not worth filling
 NEARLY_ALL = 0.95  # if this fraction of the views is needed, all are filled: the rest is cheap and serves other runs
@@ -198,7 +199,7 @@ def _describe_cached(cache: PlannedCache, key: CacheKey, num_views: float, live:
     """Return what the cache holds, what it replaces, and its size. num_views: those that are filled, on average."""
     rounded = f"{num_views:.0f}" if round(num_views) < key.num_views else f"{num_views:.1f}"
     share = "all" if cache.holds_all_views else f"{rounded} of"
-    parts = [_format_size(key.size_bytes)]
+    parts = [disk_size(key.size_bytes)]
     if key.cached_classes is not None:
         parts.append(f"top {key.cached_classes} of {key.num_classes:,} classes")
     parts += ["embeddings included"] if key.embedding_width else []
@@ -354,16 +355,12 @@ def _why_not_worth_it(experiment: Experiment, key: CacheKey, caches: Path, share
         reader = next((f", which {method} reads," for method in experiment.methods_of_all_classes), "")
         cache += f" of all {key.num_classes:,} classes{reader}"
     if key.size_bytes > MAX_CACHE_BYTES:
-        return f"{cache} would need {_format_size(key.size_bytes)}"
+        return f"{cache} would need {disk_size(key.size_bytes)}"
     if key.size_bytes > _free_bytes(caches):
-        return f"{cache} of {_format_size(key.size_bytes)} does not fit on the disk of the results"
+        return f"{cache} of {disk_size(key.size_bytes)} does not fit on the disk of the results"
     if share > WORTH_IT:
         return f"{cache} would still need {share:.0%} of them"
     return ""
-
-
-def _format_size(size_bytes: int) -> str:
-    return f"{size_bytes / 2**20:,.0f} MiB" if size_bytes >= 2**20 else f"{size_bytes / 2**10:,.0f} KiB"
 
 
 def _free_bytes(folder: Path) -> int:

@@ -34,6 +34,7 @@ from raykd.data.packs.shard import read_written, write_shard
 from raykd.data.packs.space import required_bytes
 from raykd.data.packs.writer import PackPlan, finish_pack, pack
 from raykd.errors import COMMAND, ConfigError, DataError
+from raykd.units import capacity
 
 pytestmark = pytest.mark.usefixtures("small_units")
 FORK = multiprocessing.get_context("fork")
@@ -266,7 +267,7 @@ def test_a_pack_that_does_not_fit_is_refused_before_anything_is_written(
     free(monkeypatch, required - 1)
     smaller = "--raw N" if options.square_size else "--resize N"
     message = (
-        rf"packing requires {required / 1e9:.3g} GB, and {(required - 1) / 1e9:.3g} GB are free on its disk; "
+        rf"packing requires {capacity(required)}, and {capacity(required - 1)} are free on its disk; "
         rf"free some, or pack onto another disk with --to FOLDER, or store smaller images with {smaller}$"
     )
     with pytest.raises(DataError, match=message):

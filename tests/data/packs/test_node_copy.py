@@ -55,7 +55,7 @@ def test_a_pack_that_does_not_fit_is_read_in_place_and_logged(
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(100, 60, 40))
     assert copy_to_node(pack / "pack.json", {NODE_DATA: str(tmp_path / "packs")}) == pack
-    assert f"{pack} is read in place: it has 0.0 GB, and 0.0 GB are free" in caplog.text
+    assert f"{pack} is read in place: it has 37 B, and 40 B are free" in caplog.text
     assert [entry.suffix for entry in (tmp_path / "packs").iterdir()] in ([".lock"], [])
 
 
