@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 a run failed, 2 an error of the user, 75 interrupted (reru
 """
 
 import errno
+import os
 import re
 import shutil
 import stat
@@ -197,6 +198,19 @@ def is_environment_error(error: BaseException) -> bool:
     if error.errno is None and isinstance(cause, OSError):
         return is_environment_error(cause)
     return isinstance(error, ConnectionError | TimeoutError) or (error.errno or 0) in _ENVIRONMENT
+
+
+def is_removed_below(folder: str | Path | None, error: OSError) -> bool:
+    """Return whether `error` is that a file or folder below `folder` is missing, since another command removed it."""
+    if folder is None or not isinstance(error, FileNotFoundError) or not isinstance(error.filename, str | Path):
+        return False
+    path = Path(error.filename).absolute()
+    return path.is_relative_to(Path(folder).absolute()) and not os.path.lexists(path)
+
+
+def removed_meanwhile(path: str | Path) -> str:
+    """Return the message for a file in the results folder that another command removed while this one read it."""
+    return f"'{one_line(str(path))}' was removed by another command in the meantime; rerun the same command"
 
 
 # ---- Errors in code and files of the user ----

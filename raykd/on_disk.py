@@ -9,6 +9,7 @@ import errno
 import os
 import pwd
 import stat
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -68,6 +69,21 @@ def find(folder: Path, pattern: str) -> list[Path]:
             return []
         raise
     return [path for child in found for path in find(child, rest)] if rest else found
+
+
+def below(folder: Path) -> Iterator[Path]:
+    """Yield all files and folders below `folder`, without following links; `Path.rglob` raises if one is removed.
+
+    Folders that are removed meanwhile, or whose permissions forbid to list them, are not entered. Raises OSError if the
+    disk does not answer.
+    """
+
+    def fail(error: OSError) -> None:
+        if error.errno not in (*_ABSENT, errno.EACCES, errno.EPERM):
+            raise error
+
+    for parent, folders, files in os.walk(folder, onerror=fail):
+        yield from (Path(parent, name) for name in (*folders, *files))
 
 
 def _mode(path: Path) -> int | None:

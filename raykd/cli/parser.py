@@ -36,7 +36,9 @@ from raykd.errors import (
     RaykdError,
     is_being_read,
     is_environment_error,
+    is_removed_below,
     one_line,
+    removed_meanwhile,
 )
 
 if TYPE_CHECKING:
@@ -62,7 +64,7 @@ def main(*experiments: "Experiment") -> None:
 
         commands.run_experiment_file(experiments, arguments, command_parts.script_program())
 
-    sys.exit(run_reporting_errors(run))
+    sys.exit(run_reporting_errors(run, arguments.results))
 
 
 def entry(argv: Sequence[str] | None = None) -> int:
@@ -90,11 +92,14 @@ def entry(argv: Sequence[str] | None = None) -> int:
 
         commands.COMMANDS[arguments.command](arguments)
 
-    return run_reporting_errors(run)
+    return run_reporting_errors(run, getattr(arguments, "results", None))
 
 
-def run_reporting_errors(run: Callable[[], None]) -> int:
-    """Call `run` and return the exit code. Errors of the user or of the environment are printed in one line."""
+def run_reporting_errors(run: Callable[[], None], results: str | None = None) -> int:
+    """Call `run` and return the exit code. Errors of the user or of the environment are printed in one line.
+
+    results: the results folder that the command reads, in which another command may remove runs meanwhile.
+    """
     try:
         run()
         if sys.stdout is not None:
@@ -106,6 +111,9 @@ def run_reporting_errors(run: Callable[[], None]) -> int:
         _discard_output(sys.stdout)
         return 128 + signal.SIGPIPE
     except OSError as error:
+        if is_removed_below(results, error):
+            _print_error(removed_meanwhile(error.filename))
+            return RaykdError.exit_code
         if not is_environment_error(error):
             raise
         _print_error(f"{error}; {RESUME}")

@@ -20,12 +20,13 @@ from raykd.cli.runs_text import (
     show_text,
 )
 from raykd.config.codec import write_record
-from raykd.errors import ConfigError, did_you_mean, one_line, plural, shortened
+from raykd.errors import COMMAND, ConfigError, RaykdError, did_you_mean, one_line, plural, shortened
+from raykd.file_lock import holding, lock_at
 from raykd.on_disk import is_file
 from raykd.report.read.search_summary import search_paths
 from raykd.store.cleaning import find_removable, remove_unneeded
 from raykd.store.records import TagsRecord
-from raykd.store.results_folder import require_readable, require_writable
+from raykd.store.results_folder import PLAN_LOCK, PLAN_WAIT_S, require_readable, require_writable
 from raykd.store.run_catalog import read_catalog, tags_of
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_names import find_run, short_names
@@ -89,11 +90,19 @@ def remove(arguments: Namespace) -> None:
     counts = [plural(len(chosen), "run")] if chosen else []
     counts += [plural(len(searches), "search", "searches")] if searches else []
     if _is_confirmed(arguments, f"remove {' and '.join(counts)}"):
-        if searches:  # first, because the runs may be teachers of their trials
-            remove_searches(results, searches, force)
-        if chosen:
-            remove_runs(results, chosen, force)
+        # Searches first, because the runs may be teachers of their trials.
+        remaining = remove_searches(results, searches, force) if searches else []
+        remaining += remove_runs(results, chosen, force) if chosen else []
         print(f"removed {' and '.join(counts)}")
+        _require_deleted(remaining)
+
+
+def _require_deleted(remaining: Sequence[str]) -> None:
+    """Raise RaykdError if files of what is removed could not be deleted."""
+    if remaining:
+        raise RaykdError(
+            f"removed, but files remain in {', '.join(remaining)}; remove the cause and run '{COMMAND} clean'"
+        )
 
 
 def _find_named(results: Path, names: Sequence[str]) -> tuple[list[RunFolder], list[SearchFolder]]:
@@ -125,12 +134,14 @@ def tag(arguments: Namespace) -> None:
     results = Path(arguments.results)
     folder = find_run(results, arguments.run)
     require_writable(folder.path, results)
-    before = set(tags_of(folder))
-    if arguments.untag and (missing := sorted(set(arguments.tag) - before)):
-        has = f"has {', '.join(sorted(before))}" if before else "has none"
-        raise ConfigError(f"tag '{missing[0]}': run '{folder.path.name}' {has}")
-    after = before - set(arguments.tag) if arguments.untag else before | set(arguments.tag)
-    write_record(folder.tags_path, TagsRecord(tuple(sorted(after))))
+    with holding(lock_at(folder.results / PLAN_LOCK), PLAN_WAIT_S):
+        folder = find_run(results, arguments.run)  # again, because it may have been removed before the lock was held
+        before = set(tags_of(folder))
+        if arguments.untag and (missing := sorted(set(arguments.tag) - before)):
+            has = f"has {', '.join(sorted(before))}" if before else "has none"
+            raise ConfigError(f"tag '{missing[0]}': run '{folder.path.name}' {has}")
+        after = before - set(arguments.tag) if arguments.untag else before | set(arguments.tag)
+        write_record(folder.tags_path, TagsRecord(tuple(sorted(after))))
     print(f"{folder.path.name}: {', '.join(sorted(after)) or 'no tags'}")
 
 
@@ -139,12 +150,13 @@ def clean(arguments: Namespace) -> None:
     found = find_removable(results)
     print(cleaning_text(found, results))
     if found.removable and not arguments.dry_run and _is_confirmed(arguments, "remove them"):
-        removed = remove_unneeded(results, found)
+        removed, remaining = remove_unneeded(results, found)
         left = len(found.removable) - len(removed)
         kept = (
             f"; {plural(left, 'entry', 'entries')} kept, because a run started to use {'it' if left == 1 else 'them'}"
         )
         print(f"removed {plural(len(removed), 'entry', 'entries')}{kept if left else ''}")
+        _require_deleted(remaining)
 
 
 def _is_confirmed(arguments: Namespace, question: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from raykd.cli.run_list import Row, search_row
 from raykd.config.codec import read_record
 from raykd.errors import COMMAND, ConfigError, flattened, one_line, plural
-from raykd.on_disk import is_file
+from raykd.on_disk import below, is_file
 from raykd.spec.stages import TRIALS
 from raykd.store.cleaning import KINDS, Cleaning
 from raykd.store.records import Costs, Metrics
@@ -79,7 +79,7 @@ def search_line(row: Row) -> str:
 def run_facts(run: CatalogRun, catalog: Catalog) -> dict[str, Any]:
     """Return all that `raykd runs show` prints, for JSON: the record, metrics, files, and who refers to the run."""
     references, folder = References(catalog), run.folder
-    files = sorted(path for path in folder.path.rglob("*") if is_file(path) and path.name != ".lock")
+    files = sorted(path for path in below(folder.path) if is_file(path) and path.name != ".lock")
     is_teacher = run.stage == "teacher"
     caches = references.caches_of(run, catalog.results / LOGIT_CACHES) if is_teacher else []
     return {

@@ -1,6 +1,6 @@
 """Whether file locks exclude processes on other nodes, tested between the nodes of a job.
 
-The head holds a lock on a file in the folder where the job was submitted, and every other node tries to take it. On
+The head holds a lock on a file in the folder where the job was submitted, and every other node tries to acquire it. On
 BeeGFS, and on Lustre with `-o localflock`, it can. Two jobs on such nodes could then train one run at the same time.
 """
 
@@ -34,7 +34,7 @@ def locked_file(path: Path) -> Iterator[dict[str, str]]:
 
 
 def warning(node: str) -> str:
-    """Return a warning if this node can take the lock that the head holds, otherwise ''."""
+    """Return a warning if this node can acquire the lock that the head holds, otherwise ''."""
     path = Path(os.environ.get(VARIABLE, ""))
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -48,6 +48,6 @@ def warning(node: str) -> str:
     finally:
         os.close(descriptor)
     return (
-        f"warning: file locks in {path.parent} are of one node only, as {node} can take a lock of another node: let no "
-        "two jobs train the same runs there concurrently"
+        f"warning: file locks in {path.parent} are of one node only, as {node} can acquire a lock that another "
+        "node holds: let no two jobs train the same runs there concurrently"
     )

@@ -53,7 +53,7 @@ class StepWatch:
 def preempt_mode(slurm_id: str, timeout_s: float = ANSWER_S) -> str:
     """Return 'REQUEUE', 'CANCEL' or UNKNOWN if the job is running and being preempted, otherwise ''.
 
-    The mode is unknown if a compute node cannot ask for it: many have no sacctmgr, or cannot reach Slurm's database.
+    The mode is unknown if the node cannot read it: many have no sacctmgr, or cannot reach Slurm's database.
     """
     try:
         job = show_job(slurm_id, timeout_s)

@@ -55,7 +55,7 @@ def requeue(
         if not reason:
             log(f"interrupted: requeueing job {job_id}, which resumes by itself; follow it with: squeue -j {job_id}")
             if may_be_cancelled:
-                log(f"this node cannot ask Slurm whether it cancels preempted jobs; if it does, resume with: {resume}")
+                log(f"this node cannot read the mode of preemption; if Slurm cancels the job, resume with: {resume}")
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # Slurm ends this script; everything is saved
             _answer("requeue", job_id)
             signal.sigtimedwait([signal.SIGTERM], SIGTERM_WAIT_S)

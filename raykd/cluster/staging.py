@@ -189,7 +189,7 @@ def scratch_folder(environ: Mapping[str, str]) -> tuple[str, str]:
     if mount is None or mount.is_local_disk:
         return temporary, ""
     place = f"TMPDIR={one_line(temporary)} is {'in memory' if mount.is_in_memory else 'not on a local disk'}"
-    return "", f"nothing is staged: {place} ({mount.kind}); set RAYKD_SCRATCH in slurm/site.sh to a folder on one"
+    return "", f"nothing is staged: {place} ({mount.kind}); set RAYKD_SCRATCH in slurm/site.sh to a local disk"
 
 
 def planned_staging(allocation: Allocation, environ: Mapping[str, str], with_code: bool) -> Staging | None:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from raykd.atomic import replacing
 from raykd.config.damage import damaged
+from raykd.errors import removed_meanwhile
 from raykd.on_disk import find, is_file
 from raykd.orchestration.data_storage import with_packs
 from raykd.orchestration.options import Options, dataset_of
@@ -85,8 +86,13 @@ def write_report(
         if damage := folder.weights_damage():
             log(console, f"{SAVED_MODELS}/{family_role}.safetensors is not updated: {damaged(folder.best, damage)}")
             continue
-        with replacing(results / SAVED_MODELS / f"{family_role}.safetensors") as temporary:
-            shutil.copyfile(folder.best, temporary)
+        try:
+            with replacing(results / SAVED_MODELS / f"{family_role}.safetensors") as temporary:
+                shutil.copyfile(folder.best, temporary)
+        except FileNotFoundError:
+            if is_file(folder.best):
+                raise
+            log(console, f"{SAVED_MODELS}/{family_role}.safetensors is not updated: {removed_meanwhile(folder.best)}")
     for path in _outdated_models(results, best_runs):
         log(console, f"{path.relative_to(results)} is kept from an earlier run: no run of the current plan is done")
     log(console, render_text(report, in_full))

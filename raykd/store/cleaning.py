@@ -10,7 +10,6 @@ A checkpoint is removed while the run's lock is held, as in training. All others
 trains in the results folder, since they are not locked one by one.
 """
 
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -37,7 +36,7 @@ from raykd.store.results_folder import (
 from raykd.store.run_catalog import Catalog, CatalogRun, read_catalog
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_references import References
-from raykd.store.run_removal import REMOVED, renamed_for_removal
+from raykd.store.run_removal import REMOVED, delete, renamed_for_removal
 
 Kind = Literal["checkpoints", "logit caches", "decoded data", "leftovers"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -85,17 +84,15 @@ def find_removable(results: Path) -> Cleaning:
     return Cleaning(tuple(removable), tuple(kept), is_used)
 
 
-def remove_unneeded(results: Path, found: Cleaning) -> list[Removable]:
-    """Remove what `found` has and what is still not needed, and return it."""
+def remove_unneeded(results: Path, found: Cleaning) -> tuple[list[Removable], list[str]]:
+    """Remove what `found` has and what is still not needed. Return it, and what `run_removal.delete` returns."""
     removed = [item for item in found.removable if item.run is not None and _remove_in_run(item, item.run)]
     others = {item.path: item for item in found.removable if item.run is None}
     with unused(results) as is_free, holding(lock_at(results / PLAN_LOCK), PLAN_WAIT_S):
         unguarded = _unguarded(read_catalog(results))[0] if is_free and others else ()
         unneeded = [item for item in unguarded if item.path in others]
         renamed = renamed_for_removal(item.path for item in unneeded)
-    for path in renamed:  # after the locks are released, since a command that starts waits for them
-        _delete(path)
-    return removed + unneeded
+    return removed + unneeded, delete(renamed)  # after the locks are released: a command that starts waits for them
 
 
 def _remove_in_run(item: Removable, folder: RunFolder) -> bool:
@@ -113,13 +110,6 @@ def _remove_in_run(item: Removable, folder: RunFolder) -> bool:
     except RunFailed:
         return False
     return True
-
-
-def _delete(path: Path) -> None:
-    if is_folder(path) and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _checkpoints(catalog: Catalog) -> Iterator[Removable]:

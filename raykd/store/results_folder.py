@@ -2,7 +2,8 @@
 
     .logit_caches/  .data/  .ray/  caches that raykd can make again, and Ray Train's files
     .in_use.lock    held together by all commands and workers that train, and alone by `raykd clean`
-    .plan.lock      held while a command reads which runs are done and writes its plan, and while runs are removed
+    .plan.lock      held while a command reads which runs are done and writes its plan, and while runs are removed or
+                    tagged
 
 Imports no torch.
 """
@@ -18,7 +19,7 @@ from pathlib import Path
 from raykd.atomic import naming
 from raykd.errors import ConfigError, RunFailed
 from raykd.file_lock import try_lock
-from raykd.on_disk import is_file, is_folder, owner_of
+from raykd.on_disk import below, is_file, is_folder, owner_of
 
 LOGIT_CACHES, DECODED, RAY = ".logit_caches", ".data", ".ray"
 IN_USE_LOCK, PLAN_LOCK = ".in_use.lock", ".plan.lock"
@@ -104,9 +105,8 @@ def require_writable(folder: Path, results: Path) -> None:
 
 def disk_bytes(path: Path) -> int:
     """Return the bytes that a file, or all files below a folder, occupy on disk. Holes in files occupy none."""
-    paths = [path, *path.rglob("*")] if is_folder(path) and not path.is_symlink() else [path]
     total = 0
-    for entry in paths:
+    for entry in (path, *(() if path.is_symlink() else below(path))):
         try:
             total += entry.lstat().st_blocks * 512  # the unit of st_blocks, whatever the filesystem's block size
         except OSError:  # removed in the meantime

@@ -6,6 +6,7 @@ A damaged file of one run does not hide the others: that run has the status 'dam
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -15,7 +16,7 @@ from typing import Any
 from raykd.config import from_dict
 from raykd.config.codec import read_record
 from raykd.errors import ConfigError
-from raykd.on_disk import find, is_folder, is_there
+from raykd.on_disk import find, is_folder
 from raykd.spec.search import Search
 from raykd.spec.set_paths import settings_of
 from raykd.spec.stages import TRIALS, Stage
@@ -96,7 +97,11 @@ class CatalogRun:
         if self.record and self.record.ended:
             return datetime.fromisoformat(self.record.ended).timestamp()
         files = (self.folder.record_path, self.folder.history_path, self.folder.checkpoint)
-        return max((path.stat().st_mtime for path in files if is_there(path)), default=0.0)
+        times = [0.0]
+        for path in files:
+            with suppress(FileNotFoundError):  # not written yet, or removed meanwhile, as a checkpoint at the run's end
+                times.append(path.stat().st_mtime)
+        return max(times)
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,20 @@
 """Remove whole runs, and nothing that another process trains or an unfinished run needs. Imports no torch.
 
 A run is renamed within its family while its lock is held, and removed after that. So another process sees the whole run
-or none, and a removal that is interrupted leaves a folder that `raykd clean` removes.
+or none. If a rename fails, all earlier ones are undone; what cannot be deleted after them is left to `raykd clean`.
 """
 
+import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from raykd.errors import COMMAND, ConfigError, RunFailed
+from raykd.errors import COMMAND, ConfigError, Interrupted, RunFailed
 from raykd.file_lock import holding, lock_at
+from raykd.on_disk import is_folder, is_there
 from raykd.spec.stages import TRIALS
 from raykd.store.migration import require_migrated
 from raykd.store.results_folder import PLAN_LOCK, PLAN_WAIT_S, is_in_use, require_writable
@@ -41,18 +43,62 @@ def removable_runs(
     return runs
 
 
-def remove_runs(results: Path, runs: Sequence[CatalogRun], force: bool = False) -> None:
-    """Remove `runs`, after the checks of `removable_runs` with all locks held. If one fails, no run is removed."""
+def remove_runs(results: Path, runs: Sequence[CatalogRun], force: bool = False) -> list[str]:
+    """Remove `runs`, after the checks of `removable_runs` with all locks held. If one fails, no run is removed.
+
+    Returns what `delete` returns.
+    """
     with holding(lock_at(results / PLAN_LOCK), PLAN_WAIT_S), all_locked(runs, _locked):
         _not_needed(results, [run.folder for run in runs], force)
         renamed = renamed_for_removal(run.folder.path for run in runs)
-    for path in renamed:  # NFS keeps an open lock file under another name, so that its folder could not be removed
-        shutil.rmtree(path)
+    return delete(renamed)  # later, because NFS keeps an open lock file under another name in the folder
 
 
 def renamed_for_removal(paths: Iterable[Path]) -> list[Path]:
-    """Rename folders or files so that no process finds them, and return their new paths. The caller holds a lock."""
-    return [path.rename(path.with_name(f"{REMOVED}{uuid.uuid4().hex[:12]}")) for path in paths]
+    """Rename folders or files so that no process finds them, and return their new paths. The caller holds a lock.
+
+    If one cannot be renamed, the others get their names back. What a removal has renamed before keeps its name.
+    """
+    renamed: list[tuple[Path, Path]] = []
+    try:
+        for path in paths:
+            hidden = path if path.name.startswith(REMOVED) else path.with_name(f"{REMOVED}{uuid.uuid4().hex[:12]}")
+            renamed.append((path, hidden))
+            path.rename(hidden)
+    except BaseException:
+        for path, hidden in reversed(renamed):
+            if is_there(hidden) and not is_there(path):
+                hidden.rename(path)
+        raise
+    return [hidden for _, hidden in renamed]
+
+
+def delete(paths: Iterable[Path]) -> list[str]:
+    """Delete renamed folders and files, and return which of them remain and why: ["'PATH' (Permission denied)"].
+
+    Another process may delete them concurrently. Raises Interrupted upon Ctrl-C, with the remedy.
+    """
+    remaining = []
+    for path in paths:
+        try:
+            _delete(path)
+        except OSError as error:
+            remaining.append(f"'{path}' ({error.strerror})")
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"interrupted while the files of what is removed were deleted; run '{COMMAND} clean' to delete the rest"
+            ) from None
+    return remaining
+
+
+def _delete(path: Path) -> None:
+    """Delete a file or folder. A file that another process deletes first ends rmtree, which then continues."""
+    while os.path.lexists(path):
+        with suppress(FileNotFoundError):
+            if is_folder(path) and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 def _not_needed(

@@ -2,10 +2,9 @@
 
 Runs of a family are kept, also those that confirm the configurations of a search, and so are teachers and logit caches:
 other runs and searches may use them, and `raykd runs rm` and `raykd clean` remove them. As in run_removal.py, a search
-is renamed within its family while its lock is held, and then removed.
+and its page are renamed while its lock is held, and then deleted.
 """
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from raykd.spec.stages import TRIALS
 from raykd.store.migration import require_migrated
 from raykd.store.results_folder import PLAN_LOCK, PLAN_WAIT_S, is_in_use, require_writable
 from raykd.store.run_catalog import CatalogSearch, read_catalog
-from raykd.store.run_removal import all_locked, renamed_for_removal
+from raykd.store.run_removal import all_locked, delete, renamed_for_removal
 from raykd.store.study import SearchFolder
 
 
@@ -50,17 +49,19 @@ def removable_searches(results: Path, folders: Sequence[SearchFolder], force: bo
     return searches
 
 
-def remove_searches(results: Path, searches: Sequence[CatalogSearch], force: bool = False) -> None:
-    """Remove `searches`, after the checks of `removable_searches`. If one fails, no search is removed."""
+def remove_searches(results: Path, searches: Sequence[CatalogSearch], force: bool = False) -> list[str]:
+    """Remove `searches`, after the checks of `removable_searches`. If one fails, no search is removed.
+
+    Returns what `run_removal.delete` returns.
+    """
     with holding(lock_at(results / PLAN_LOCK), PLAN_WAIT_S):
         removable_searches(results, [search.folder for search in searches], force)
         with all_locked(searches, _locked):  # no command starts a trial
             for search in searches:
                 _require_no_locked_trial(search)
-            pages = pages_of(searches)
-            renamed = renamed_for_removal(search.folder.path for search in searches)
-    for path in (*renamed, *pages):
-        shutil.rmtree(path)
+            # Pages first: if the process is killed between two renames, the command can be repeated.
+            renamed = renamed_for_removal([*pages_of(searches), *(search.folder.path for search in searches)])
+    return delete(renamed)
 
 
 def pages_of(searches: Sequence[CatalogSearch]) -> list[Path]:

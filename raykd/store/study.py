@@ -22,7 +22,7 @@ from optuna.storages import JournalStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from raykd.config.damage import damaged
+from raykd.config.damage import damaged, require_regular
 from raykd.errors import ConfigError
 from raykd.on_disk import is_file, is_there
 from raykd.spec.search import Choice, Integer, Search, Space, Uniform
@@ -149,11 +149,11 @@ class SearchFolder(LockedFolder[SearchRecord]):
             return []
         try:
             study = optuna.load_study(study_name=STUDY_NAME, storage=open_storage(self.journal, is_read_only=True))
-        except KeyError:  # the study's first line is not written yet
+            return [_trial_of(frozen) for frozen in study.get_trials(deepcopy=False)]
+        except (KeyError, FileNotFoundError):  # the study's first line is not written yet, or the search was removed
             return []
         except OSError as error:
             raise damaged(self.journal, f"it cannot be read ({error.strerror})") from None
-        return [_trial_of(frozen) for frozen in study.get_trials(deepcopy=False)]
 
 
 class SearchStudy:
@@ -257,7 +257,8 @@ def _trial_of(frozen: FrozenTrial) -> SearchTrial:
 
 
 def open_storage(journal: Path, is_read_only: bool = False) -> JournalStorage:
-    """Open the journal of a study and limit Optuna's log to warnings."""
+    """Open the journal of a study and limit Optuna's log to warnings. Raises DamagedFile if it is no regular file."""
+    require_regular(journal)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return JournalStorage(ReadOnlyJournal(journal) if is_read_only else CheckedJournal(journal))
 

@@ -1,6 +1,8 @@
 """`raykd runs` and `raykd clean`, as a user types them, also while another process trains in the results folder."""
 
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,11 +17,12 @@ from written_records import search_record
 from written_results import finish, finished, interrupt, write_cache
 
 from raykd.bench.without_ray import train_plan
-from raykd.cli import parser
+from raykd.cli import parser, runs
 from raykd.config import to_dict
 from raykd.methods import KD
 from raykd.spec.plan import make_plan
 from raykd.spec.search import Search, uniform
+from raykd.store.run_catalog import tags_of
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.store.study import SearchFolder, SearchStudy
@@ -132,6 +135,21 @@ def test_rm_prints_what_it_removes_and_asks(type_in, results, monkeypatch):
     assert f"small/{path.name}: done, test top-1 90.00, in the family's plan" in text and not path.exists()
 
 
+def test_files_that_cannot_be_deleted_are_reported_with_the_remedy(type_in, results, monkeypatch):
+    def fail(path: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path / "code"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", fail)
+        line = type_in("runs", "rm", "small/baseline-resnet8-w8-s0", "teach", "--yes", code=1)
+        assert line.startswith("raykd: removed, but files remain in '") and line.count("(Permission denied)") == 2
+        assert "remove the cause and run" in line and line.endswith(" clean'\n")
+        assert not list((results / "small").glob("baseline-*-s0-*"))
+        assert "files remain" in type_in("clean", "--yes", code=1)
+    type_in("clean", "--yes")
+    assert not list(results.glob("*/.removed-*"))
+
+
 def test_rm_without_an_answer_removes_nothing(type_in, results):
     assert "add --yes" in type_in("runs", "rm", "teach", code=2)
     assert len(list(results.glob("*/*/run.json"))) == 6
@@ -164,6 +182,26 @@ def test_tags_are_added_listed_and_removed(type_in):
     assert "    tags best, paper" in type_in("runs", "--tag", "paper").splitlines()
     assert "best" in type_in("runs", "tag", "teach", "paper", "--untag")
     assert "no run has it; there are best" in type_in("runs", "--tag", "paper", code=2)
+
+
+def test_tags_that_two_commands_add_concurrently_are_both_kept(type_in, results, monkeypatch, capsys):
+    """The second command comes when the first one has read the tags. It waits, here for no time, and is repeated."""
+    second = ["runs", "--results", str(results), "tag", "teach", "second"]
+
+    def read_and_tag(folder: RunFolder) -> tuple[str, ...]:
+        before = tags_of(folder)
+        monkeypatch.setattr(runs, "tags_of", tags_of)
+        if parser.entry(second):
+            assert "was locked by another process" in capsys.readouterr().err
+            waiting.append(second)
+        return before
+
+    waiting: list[list[str]] = []
+    monkeypatch.setattr(runs, "PLAN_WAIT_S", 0.0, raising=False)
+    monkeypatch.setattr(runs, "tags_of", read_and_tag)
+    type_in("runs", "tag", "teach", "first")
+    assert all(parser.entry(command) == 0 for command in waiting)
+    assert "    tags first, second" in type_in("runs").splitlines()
 
 
 def test_clean_shows_sizes_by_kind_and_removes_them_once(type_in, results):

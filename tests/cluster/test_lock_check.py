@@ -1,4 +1,4 @@
-"""Whether locks exclude processes on other nodes: the head holds a lock, and another node tries to take it."""
+"""Whether locks exclude processes on other nodes: the head holds a lock, and another node tries to acquire it."""
 
 import subprocess
 import sys
@@ -20,10 +20,10 @@ def test_a_lock_that_excludes_other_processes_gives_no_warning(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_lock_that_another_node_can_take_is_reported(tmp_path: Path) -> None:
+def test_a_lock_that_another_node_can_acquire_is_reported(tmp_path: Path) -> None:
     (tmp_path / "lock").touch()
     text = warning({VARIABLE: str(tmp_path / "lock")})
-    assert text.startswith(f"warning: file locks in {tmp_path} are of one node only, as cn2 can take a lock")
+    assert text.startswith(f"warning: file locks in {tmp_path} are of one node only, as cn2 can acquire a lock")
 
 
 def test_a_folder_without_the_file_is_not_tested(tmp_path: Path) -> None:

@@ -99,6 +99,27 @@ def test_a_done_run_without_its_weights_does_not_end_the_report(trained: tuple[P
     assert "models_saved/small_student_kd.safetensors is not updated: " in console.file.getvalue()  # type: ignore[attr-defined]
 
 
+def test_a_run_that_is_removed_while_its_weights_are_copied_does_not_end_the_report(
+    trained: tuple[Path, Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = tmp_path / "results"
+    shutil.copytree(trained[0], results)
+    shutil.rmtree(results / "models_saved", ignore_errors=True)
+
+    def copy(source: Path, target: Path) -> None:
+        if source.parent.parent.name == "teachers":
+            shutil.rmtree(source.parent)
+        target.write_bytes(source.read_bytes())
+
+    monkeypatch.setattr(shutil, "copyfile", copy)
+    write_report(results, console := quiet())
+    printed = "".join(console.file.getvalue().split("\n"))  # type: ignore[attr-defined]
+    assert "models_saved/small_teacher.safetensors is not updated: " in printed
+    assert "was removed by another command in the meantime; rerun the same command" in printed
+    assert not (results / "models_saved" / "small_teacher.safetensors").exists()
+    assert (results / "models_saved" / "small_student_kd.safetensors").is_file()
+
+
 def test_a_saved_model_of_earlier_runs_is_kept_and_named(trained: tuple[Path, Plan], tmp_path: Path) -> None:
     results, saved = tmp_path / "results", "models_saved/small_student_kd.safetensors"
     shutil.copytree(trained[0], results)

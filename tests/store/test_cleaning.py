@@ -43,7 +43,8 @@ def test_checkpoints_of_finished_runs_are_removed_and_their_results_kept(tmp_pat
     store, runs = RunStore(tmp_path), finished(tmp_path).runs
     found = find_removable(tmp_path)
     assert found.size_of("checkpoints") >= 5 * len(CHECKPOINT)
-    assert len(remove_unneeded(tmp_path, found)) == 5
+    removed, remaining = remove_unneeded(tmp_path, found)
+    assert len(removed) == 5 and remaining == []
     for run in runs:
         folder = store.folder(run)
         assert not folder.checkpoint.parent.exists() and folder.status() == "done" and folder.test.is_file()
@@ -75,7 +76,7 @@ def test_a_run_that_starts_again_after_the_list_was_made_keeps_its_checkpoint(tm
     locked, restarted = store.folder(runs[1]), store.folder(runs[2])
     interrupt(restarted)
     with RunFolder(locked.path).lock():
-        removed = remove_unneeded(tmp_path, found)
+        removed, _ = remove_unneeded(tmp_path, found)
     assert len(removed) == 3 and locked.checkpoint.is_file() and restarted.checkpoint.is_file()
 
 
@@ -90,7 +91,7 @@ def test_a_logit_cache_is_kept_for_planned_students_and_removed_after_them(tmp_p
     assert "logit caches" not in kinds(tmp_path)
     finish(store, longer.runs[1])
     finish(store, longer.runs[2])
-    assert remove_unneeded(tmp_path, find_removable(tmp_path)) and not cache.exists()
+    assert remove_unneeded(tmp_path, find_removable(tmp_path))[0] and not cache.exists()
 
 
 def test_a_logit_cache_is_kept_for_an_interrupted_student_that_no_plan_names(tmp_path):

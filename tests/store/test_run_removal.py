@@ -1,6 +1,8 @@
 """Whole runs are removed, and never one that a process trains or a teacher that another run needs."""
 
+import errno
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from raykd.store.results_folder import in_use
 from raykd.store.run_catalog import read_catalog
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_names import find_run
-from raykd.store.run_removal import removable_runs, remove_runs
+from raykd.store.run_removal import delete, removable_runs, remove_runs
 from raykd.store.run_store import RunStore
 
 UNPRIVILEGED_USER = 65_534
@@ -46,6 +48,35 @@ def test_runs_are_removed_on_nfs_where_an_open_file_is_renamed_instead_of_remove
     monkeypatch.setattr(os, "unlink", unlink)
     remove_runs(tmp_path, removable_runs(tmp_path, baselines))
     assert not list(tmp_path.glob("*/.removed-*"))
+
+
+def test_no_run_is_removed_if_one_cannot_be_renamed(tmp_path, monkeypatch):
+    baselines, rename = folders_of(tmp_path, "baseline"), Path.rename
+
+    def fail(path: Path, target: Path) -> Path:
+        if path == baselines[1].path:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        remove_runs(tmp_path, removable_runs(tmp_path, baselines))
+    assert all(folder.status() == "done" for folder in baselines) and not list(tmp_path.glob("*/.removed-*"))
+
+
+def test_what_two_processes_delete_is_deleted(tmp_path, monkeypatch):
+    """`raykd clean` deletes what an earlier removal left, and that removal may still be at work."""
+    path, rmtree = tmp_path / ".removed-0123456789ab", shutil.rmtree
+    (path / "usage").mkdir(parents=True)
+    (path / "run.json").touch()
+
+    def lose(folder: Path) -> None:
+        (path / "run.json").unlink()
+        monkeypatch.setattr(shutil, "rmtree", rmtree)
+        raise FileNotFoundError(errno.ENOENT, "gone", str(path / "run.json"))
+
+    monkeypatch.setattr(shutil, "rmtree", lose)
+    assert delete([path]) == [] and not path.exists()
 
 
 def test_a_run_that_another_process_locks_is_refused_and_nothing_is_removed(tmp_path):

@@ -1,15 +1,17 @@
 """Whole searches are removed with their pages, and never one that a process uses or what other runs refer to."""
 
+import errno
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 from search_folders import finished_search, make_search, outcome_with_asha, write_cache
 from written_results import finished
 
-from raykd.errors import ConfigError
+from raykd.errors import ConfigError, Interrupted
 from raykd.report.read.search_summary import search_paths, summarize_searches
 from raykd.spec.search import Search, uniform
-from raykd.store import search_removal
 from raykd.store.cleaning import find_removable, remove_unneeded
 from raykd.store.results_folder import in_use
 from raykd.store.run_catalog import read_catalog
@@ -89,20 +91,40 @@ def test_a_search_whose_record_is_damaged_can_be_removed(tmp_path):
     assert not search.path.exists()
 
 
-def test_an_interrupted_removal_leaves_a_folder_that_nothing_lists_and_clean_removes(tmp_path, monkeypatch):
+def test_an_interrupted_removal_leaves_folders_that_nothing_lists_and_clean_removes(tmp_path, monkeypatch):
     search = SearchFolder(finished_search(tmp_path).path)
+    search.page_folder.mkdir(parents=True)
 
     def interrupted(path: Path) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(search_removal.shutil, "rmtree", interrupted)
-        with pytest.raises(KeyboardInterrupt):
+        patched.setattr(shutil, "rmtree", interrupted)
+        with pytest.raises(Interrupted, match=r"is removed were deleted; run '.*raykd clean' to delete the rest"):
             remove(tmp_path, search)
-    (left,) = (tmp_path / "cnn").glob(".removed-*")
+    left = [*(tmp_path / "cnn").glob(".removed-*"), *(tmp_path / "report").glob(".removed-*")]
+    assert len(left) == 2 and not search.page_folder.exists()
     assert not search_paths(tmp_path) and not read_catalog(tmp_path).searches
     remove_unneeded(tmp_path, find_removable(tmp_path))
-    assert not left.exists()
+    assert not any(path.exists() for path in left)
+
+
+def test_a_search_that_cannot_be_renamed_keeps_its_page(tmp_path, monkeypatch):
+    search, rename = SearchFolder(finished_search(tmp_path).path), Path.rename
+    search.page_folder.mkdir(parents=True)
+
+    def fail(path: Path, target: Path) -> Path:
+        if path == search.path:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return rename(path, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", fail)
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+            remove(tmp_path, search)
+    assert search.page_folder.is_dir() and search.journal.is_file()
+    remove(tmp_path, search)
+    assert not search.page_folder.exists() and not search.path.exists()
 
 
 def test_a_search_of_another_results_folder_is_refused(tmp_path):
