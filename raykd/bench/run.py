@@ -64,7 +64,7 @@ def benchmark_data(name: str, data_folder: Path, num_rounds: int, log: Callable[
 def _conditions(device: torch.device) -> dict[str, Any]:
     return {
         "date": now(),
-        "device": str(device),
+        "device": device.type,
         "threads": torch.get_num_threads(),
         "hardware": hardware(gpu_name(device)),
         "versions": versions(),
