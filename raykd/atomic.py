@@ -123,9 +123,16 @@ def _final_name(temporary: str) -> str:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path` atomically, with the permissions of the user's umask."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
+    """Write `content` to `path` atomically, with the permissions of the user's umask.
+
+    Others never may write it, also with umask 000: the code that run.json names is executed (`on_disk.is_own`).
+    """
+    with replacing(path) as temporary, open(temporary, "wb", opener=_open_for_group) as file:
+        file.write(content)
+
+
+def _open_for_group(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o664)
 
 
 def write_json(path: Path, payload: Any) -> None:

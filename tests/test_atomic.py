@@ -73,14 +73,14 @@ def test_refusals_to_flush_a_folder_are_ignored_but_not_io_errors(path: Path, mo
     assert path.read_bytes() == b"x"
 
 
-@pytest.mark.parametrize("umask", [0o022, 0o027])
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o002, 0])
 def test_permissions_follow_the_umask(path: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
         write_bytes(path, b"x")
     finally:
         os.umask(before)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
+    assert stat.S_IMODE(path.stat().st_mode) == 0o664 & ~umask, "never writable by all users"
 
 
 @pytest.mark.parametrize("moment", ["open", "half", "fsync", "replace", "after"])

@@ -1,6 +1,8 @@
 """A results folder, or a pack, that another user wrote: no command executes, copies or deletes what it names."""
 
 import os
+import shlex
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -102,9 +104,22 @@ def test_the_code_of_another_users_run_is_executed_only_from_a_copy(
 def test_the_code_of_a_run_that_anyone_can_write_is_not_executed(tmp_path: Path, file: Path) -> None:
     folder = run_with_code(tmp_path / "results", file)
     folder.record_path.chmod(0o666)
-    with pytest.raises(ForeignCode, match=r"can be written by anyone"):
+    with pytest.raises(
+        ForeignCode, match=r"can be written by anyone, .* if you trust it, type: chmod o-w (.*)"
+    ) as error:
         recorded_run(folder)
     assert not (tmp_path / "executed").exists()
+    subprocess.run(shlex.split(str(error.value).rpartition("type: ")[2]), check=True)
+    assert isinstance(recorded_run(folder).recipe.model, Network)
+
+
+def test_the_code_of_an_own_run_is_executed_whatever_the_umask(tmp_path: Path, file: Path) -> None:
+    before = os.umask(0)
+    try:
+        folder = run_with_code(tmp_path / "results", file)
+    finally:
+        os.umask(before)
+    assert isinstance(recorded_run(folder).recipe.model, Network)
 
 
 def test_a_file_that_run_json_names_in_place_of_a_model_is_not_executed(tmp_path: Path, file: Path) -> None:

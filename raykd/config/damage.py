@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from raykd.errors import COMMAND, ConfigError, flattened
+from raykd.on_disk import is_file, is_folder, is_there
 
 _RETRAIN = "move the folder '{folder}' away and rerun the same command to train the run again"
 _SEARCH_AGAIN = "move the folder '{folder}' away and rerun the same command to search again"
@@ -43,3 +44,9 @@ def damaged(path: Path, reason: str) -> DamagedFile:
     name = next((folder for folder in ("usage", "code") if folder in path.parts[-3:-1]), path.name)
     remedy = REMEDIES.get(name, "move it away and rerun the same command").format(folder=path.parent)
     return DamagedFile(f"'{path}' is damaged: {flattened(reason)}; {remedy}")
+
+
+def require_regular(path: Path) -> None:
+    """Raise DamagedFile for a folder, and for a pipe, at which a reader would wait for ever. A missing file passes."""
+    if is_there(path) and not is_file(path):
+        raise damaged(path, "it is a folder" if is_folder(path) else "it is not a regular file")

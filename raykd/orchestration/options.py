@@ -5,9 +5,10 @@ Trials import this module. It is separate so that they need not wait for the imp
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import Self
 
 from raykd.data import dataset_names
 from raykd.data.load import load_dataset
@@ -51,6 +52,11 @@ class Options:
     callbacks: tuple[Callback, ...] = field(default=(), compare=False)  # a field of one may have no hash
     keep_checkpoints: bool = Experiment.keep_checkpoints
     command_parts: Mapping[str, CommandParts] = field(default_factory=dict, compare=False)
+
+    def with_absolute_paths(self) -> Self:
+        """Return these options for a process with another working directory."""
+        packs = tuple((key, pack and pack.absolute()) for key, pack in self.packs)
+        return replace(self, results=self.results.absolute(), data_folder=self.data_folder.absolute(), packs=packs)
 
     @property
     def weights_folder(self) -> Path:

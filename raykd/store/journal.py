@@ -5,6 +5,7 @@ These reveal a line that is damaged, missing or out of order. Only the holder of
 
 import errno
 import json
+import os
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,17 @@ class CheckedJournal(JournalFileBackend):
                 number += 1
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Append operations and flush them to disk."""
+        """Append operations and flush them to disk. An error, as of a full disk, leaves none of them in the file."""
         with self._path.open("rb") as file:
             file.seek(self._offsets[-1])
             num_lines = len(self._offsets) - 1 + sum(line.endswith(b"\n") for line in file)
+            end = file.tell()
         numbered = [{**json.loads(json.dumps(log)), LINE: number} for number, log in enumerate(logs, num_lines)]
-        super().append_logs([{**log, CHECKSUM: json_checksum(log)} for log in numbered])
+        try:
+            super().append_logs([{**log, CHECKSUM: json_checksum(log)} for log in numbered])
+        except BaseException:
+            os.truncate(self._path, end)  # the next operation would be appended to half a line
+            raise
 
     def _parse(self, number: int, line: bytes) -> dict[str, Any]:
         try:

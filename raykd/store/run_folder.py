@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raykd.atomic import remove_leftovers, replacing
-from raykd.config.damage import damaged
+from raykd.config.damage import damaged, require_regular
 from raykd.on_disk import is_file
 from raykd.provenance import file_sha256
 from raykd.spec.stages import TEACHERS, TRIALS, Stage
@@ -157,6 +157,7 @@ class RunFolder(LockedFolder[RunRecord]):
         Raises DamagedFile if a page does not match its checksum, or a finished run's file its SHA-256 in run.json.
         """
         path, record = self.history_path, self.record()
+        require_regular(path)
         recorded = record.history_sha256 if record else None
         try:
             is_intact = recorded is None or file_sha256(path) == recorded

@@ -22,7 +22,7 @@ from optuna.storages import JournalStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from raykd.config.damage import damaged
+from raykd.config.damage import damaged, require_regular
 from raykd.errors import ConfigError
 from raykd.on_disk import is_file, is_there
 from raykd.spec.search import Choice, Integer, Search, Space, Uniform
@@ -257,7 +257,8 @@ def _trial_of(frozen: FrozenTrial) -> SearchTrial:
 
 
 def open_storage(journal: Path, is_read_only: bool = False) -> JournalStorage:
-    """Open the journal of a study and limit Optuna's log to warnings."""
+    """Open the journal of a study and limit Optuna's log to warnings. Raises DamagedFile if it is no regular file."""
+    require_regular(journal)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return JournalStorage(ReadOnlyJournal(journal) if is_read_only else CheckedJournal(journal))
 

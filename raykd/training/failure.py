@@ -24,6 +24,7 @@ Nothing here imports torch, because the controller of every trainer imports this
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -71,6 +72,8 @@ _REPEATED = ("device-side assert triggered", "STATUS_NOT_SUPPORTED", "STATUS_INV
 _NO_MEMORY = ("out of memory", "allocate memory")  # CUDA, torch's CPU allocator, the operating system
 # Text of I/O errors from libraries that do not raise OSError: safetensors (Rust), and torch for mapped files.
 _IO_TEXT = ("os error", "no space left", "disk quota", "input/output error", "stale file handle", "unable to open file")
+# The dynamic linker's text for a file that an interrupted compilation has left in a cache of torch.compile or Triton.
+_HALF_COMPILED = re.compile(r"(/[^\n]*\.so): (file too short|invalid ELF header|cannot read file data)")
 _ERRORS = (RunDiverged, RejectedConfiguration, OutOfMemory, CodeFailed, RunFailed)  # one for each kind of failure
 
 
@@ -240,8 +243,9 @@ def give_up_reason(attempts: int, reported: str) -> str:
 def explaining_step(run: Run) -> Iterator[None]:
     """Raise errors of a training step that the recipe can avoid again, as one line with a remedy.
 
-    An out-of-memory error on a GPU becomes OutOfMemory, and the limit of torch.compile RejectedConfiguration. No
-    variable of this frame refers to the error that it raises, since the cycle would keep all tensors of the run.
+    An out-of-memory error on a GPU becomes OutOfMemory, the limit of torch.compile RejectedConfiguration, and a file
+    that was compiled in part RunFailed. No variable of this frame refers to the error that it raises, since the cycle
+    would keep all tensors of the run.
     """
     try:
         yield
@@ -253,6 +257,11 @@ def explaining_step(run: Run) -> Iterator[None]:
             raise RejectedConfiguration(
                 f"{run.role}.compile = true: torch compiled the training step anew too often, because its operations "
                 f"differ between steps; set {run.role}.compile=false"
+            ) from error
+        if found := _HALF_COMPILED.search(str(error)):
+            raise RunFailed(
+                f"a compiled file cannot be loaded ({found[2]}), because the process that wrote it was killed; remove "
+                f"'{found[1]}' and rerun the same command"
             ) from error
         raise
 

@@ -7,6 +7,8 @@ networks from them. That executes code of the results folder, so it requires tha
 each file, belongs to the user who executes it.
 """
 
+import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,14 +69,20 @@ def _load_class(folder: RunFolder, entry: dict[str, str], noun: str) -> Any:
     if (found := custom_file.find_class(entry)) is not None:
         return found
     if not is_own(folder.record_path):
-        raise ForeignCode(
-            f"{folder.record_path}: belongs to {owner_of(folder.record_path)} or can be written by anyone, and this "
-            f"command would execute the {noun} in {folder.code}; read that code, and use a copy of the run's folder "
-            "(cp -r) if you trust it"
-        )
+        raise _foreign_code(folder, noun)
     if "module" in entry:
         return custom_file.installed_class(entry["module"], entry["class"], entry["sha256"], noun)
     return custom_file.restore_class(_stored_source(folder, entry, noun))
+
+
+def _foreign_code(folder: RunFolder, noun: str) -> ForeignCode:
+    path = folder.record_path
+    why, remedy = f"belongs to {owner_of(path)}", "use a copy of the run's folder (cp -r) if you trust it"
+    if path.lstat().st_uid == os.geteuid():  # a copy would have the same permissions
+        why, remedy = "can be written by anyone", f"if you trust it, type: chmod o-w {shlex.quote(str(path))}"
+    return ForeignCode(
+        f"{path}: {why}, and this command would execute the {noun} in {folder.code}; read that code, and {remedy}"
+    )
 
 
 def _network_entries(config: Any) -> Iterator[dict[str, str]]:

@@ -1,12 +1,13 @@
 """A job that Slurm preempts, requeues or cancels saves at its current step, and resumes to the same bits."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import small_experiment
 from run_by_several import train_by_two
-from slurm_jobs import SCRIPT, leftovers, start_now
+from slurm_jobs import DRIVERS, SCRIPT, environment_with_ray, leftovers, start_now
 from testbed import HERE, Testbed, missing
 
 from raykd.store.run_store import RunStore
@@ -118,4 +119,33 @@ def test_a_job_requeued_by_hand_saves_and_resumes(preempting: Testbed, repositor
     assert (job.state, job.exit_code) == ("COMPLETED", 0), job.output
     assert SAVED in job.output
     assert_resumed_once(tmp_path / "results", tmp_path)
+    assert leftovers(preempting) == []
+
+
+# As on a node that cannot read the mode of preemption: for a partition, as here, scontrol prints it.
+SCONTROL = """#!/bin/sh
+[ "$1 $2" = "show partition" ] && exit 1
+exec {real} "$@"
+"""
+
+
+@pytest.mark.parametrize("partition", ["requeued", "cancelled"])
+def test_a_preempted_job_that_cannot_read_the_mode_requeues_itself_and_has_the_command_to_resume(
+    preempting: Testbed, repository: Path, tmp_path: Path, partition: str
+) -> None:
+    """Slurm requeues a job in its grace time even where it would cancel it."""
+    env = environment_with_ray(tmp_path, 'exec $REAL "$@"')
+    program, real = tmp_path / "bin" / "scontrol", shutil.which("scontrol")
+    program.write_text(SCONTROL.format(real=real))
+    program.chmod(0o755)
+    words = [SCRIPT, str(DRIVERS / "resumes.py")]
+    job_id = preempting.sbatch(["-p", partition, *ONE_CPU, *words], repository, env)
+    preempting.wait_for_output(job_id, "waiting\n", BOOT_TIMEOUT_S)
+    urgent = preempt(preempting)
+    preempting.wait_for_output(job_id, "resume with: cd ", timeout_s=60)
+    assert preempting.wait(urgent, timeout_s=60).exit_code == 0
+    job = preempting.job(job_id)
+    assert (job["JobState"], job["Restarts"]) == ("PENDING", "1"), preempting.output(job_id)
+    start_now(preempting, job_id)
+    assert "resumed\n" in preempting.wait(job_id, timeout_s=BOOT_TIMEOUT_S).output
     assert leftovers(preempting) == []

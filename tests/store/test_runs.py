@@ -18,6 +18,7 @@ from written_records import record_of, run_record
 from raykd.atomic import write_bytes
 from raykd.config import from_dict
 from raykd.config.codec import read_checked_json
+from raykd.config.damage import DamagedFile
 from raykd.errors import ConfigError, RunFailed
 from raykd.mounts import Mount
 from raykd.provenance import command_line
@@ -129,6 +130,13 @@ def test_history_has_one_row_per_epoch(run_folder: RunFolder) -> None:
     rows = [{"epoch": 0, "loss": 0.1 + 0.2}, {"epoch": 1, "loss": 1e-300}]
     run_folder.write_history(rows)
     assert run_folder.history() == rows, "a value has changed"
+
+
+def test_pipe_in_place_of_the_history_is_damage_and_not_waited_for(run_folder: RunFolder) -> None:
+    run_folder.path.mkdir(parents=True)
+    os.mkfifo(run_folder.history_path)
+    with pytest.raises(DamagedFile, match=r"history\.parquet' is damaged: it is not a regular file; remove it"):
+        run_folder.history()
 
 
 def test_loss_term_is_null_before_it_starts(run_folder: RunFolder) -> None:

@@ -1,6 +1,9 @@
 """Tests of a search's study: one that is killed at any write and resumed samples the same configurations."""
 
+import errno
+import os
 import re
+import resource
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +13,7 @@ import optuna
 import pytest
 from search_folders import DEFAULT_CONFIGURATION, SPACE
 
+from raykd.config.damage import DamagedFile
 from raykd.errors import RunFailed
 from raykd.spec.search import Search, choice, integer
 from raykd.store.records import END_STATES
@@ -75,6 +79,24 @@ def test_partly_sampled_configuration_is_completed(folder: SearchFolder, uninter
         return True
 
     assert run_trials(folder, SEARCH, truncate_last_line) == uninterrupted
+
+
+def test_an_append_that_fails_half_way_leaves_the_study_intact(folder: SearchFolder) -> None:
+    """As on a full disk: a part of a line is written. A search may leave the trial unfinished and start another one."""
+    study = study_in(folder)
+    trial = study.start_trial()
+    before = folder.journal.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 20, limits[1]))
+    try:
+        with pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
+            study.report_value(trial.number, 1, 0.5)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert folder.journal.read_bytes() == before
+    other = study.start_trial()
+    study.finish_trial(other.number, "done", [1.0])
+    assert [one.state for one in folder.trials()] == ["running", "done"] == [one.state for one in study.trials()]
 
 
 @pytest.mark.parametrize("field", ["method.alpha", "method.temperature"])
@@ -187,6 +209,14 @@ def test_reading_a_search_that_has_not_started_creates_no_folder(folder: SearchF
 
 def done_trial(number: int, *values: float) -> SearchTrial:
     return SearchTrial(number, "done", {}, values, {}, "")
+
+
+def test_pipe_in_place_of_the_journal_is_damage_and_not_waited_for(folder: SearchFolder) -> None:
+    folder.path.mkdir(parents=True)
+    os.mkfifo(folder.journal)
+    for read in (folder.trials, lambda: study_in(folder)):
+        with pytest.raises(DamagedFile, match=r"study\.journal' is damaged: it is not a regular file; move"):
+            read()
 
 
 def test_only_done_trials_are_among_the_best() -> None:

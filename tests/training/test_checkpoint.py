@@ -128,7 +128,7 @@ def test_checkpoint_of_another_shape_is_refused(run_folder: RunFolder, tmp_path:
     """A folder that was copied by hand, or written by another version."""
     other = RunFolder(tmp_path / "other")
     stop_after(RUNS["adamw"], other, 2)
-    run_folder.checkpoint.parent.mkdir(parents=True)
+    stop_after(RUNS["sgd"], run_folder, 2)
     run_folder.checkpoint.write_bytes(other.checkpoint.read_bytes())
     with pytest.raises(RunFailed, match=r"checkpoint '.*last\.safetensors' belongs to another run") as caught:
         train(RUNS["sgd"], run_folder)

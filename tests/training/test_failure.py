@@ -4,6 +4,8 @@ import errno
 import os
 import pickle
 from dataclasses import dataclass
+from importlib.machinery import ExtensionFileLoader, ModuleSpec
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -35,6 +37,7 @@ from raykd.training.failure import (
     classify_failure,
     decide_job,
     decide_trial,
+    explaining_step,
     loses_gpu,
     recorded_error,
     rejecting_configuration,
@@ -245,6 +248,22 @@ def test_a_config_error_rejects_the_configuration_unless_the_data_caused_it() ->
         raise ConfigError("too narrow")
     with pytest.raises(DataError), rejecting_configuration():
         raise DataError("gone")
+
+
+def test_a_file_that_was_compiled_in_part_is_no_result_of_a_configuration(tmp_path: Path) -> None:
+    """A killed compilation leaves an empty file in the cache, which later runs load; torch wraps their error."""
+    path = tmp_path / "inductor" / "cw7x.main.so"
+    path.parent.mkdir()
+    path.touch()
+    with pytest.raises(ImportError) as cause:
+        ExtensionFileLoader("kernel", str(path)).create_module(ModuleSpec("kernel", None, origin=str(path)))
+    text = f"backend='inductor' raised:\nImportError: {cause.value}\n\nSet TORCHDYNAMO_VERBOSE=1 for more"
+    message = rf"\(file too short\).*; remove '{path}' and rerun"
+    with pytest.raises(RunFailed, match=message) as raised, explaining_step(run_of("baseline")):
+        raise RuntimeError(text)
+    assert classify_failure(raised.value) == "outside" and "\n" not in str(raised.value)
+    with pytest.raises(ImportError, match="no_such"), explaining_step(run_of("baseline")):
+        raise ImportError("/x/no_such.so: cannot open shared object file: No such file or directory")
 
 
 def test_run_json_records_whether_the_configuration_failed(run_folder: RunFolder) -> None:
