@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from raykd.cli.parser import main
+    from raykd.config.limits import Interval, NonNegative, NonNegativeInt, Positive, PositiveInt
     from raykd.data.augmentation import Augmentation
     from raykd.methods import (
         CRD,
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "raykd.cli.parser": "main",
+    "raykd.config.limits": "Interval NonNegative NonNegativeInt Positive PositiveInt",
     "raykd.data.augmentation": "Augmentation",
     "raykd.methods": "AttentionTransfer CorrelationCongruence CRD CrossEntropy DeiT DIST DKD EmbeddingRegression "
     "FeatureKD FitNets HardLabels KD LogitStandardization Memory Method NST ParameterGroup PKT RKD "

@@ -262,7 +262,7 @@ def test_methods_that_are_set_together_take_the_fields_that_are_set(order: int) 
             "config field 'compare.sp.weight': compare has 2 of sp; change their fields in the exper",
         ),
         ("compare.0.beta", "unknown config field 'compare.0.beta': compare has dkd, fitnets, sp, sp"),
-        ("compare.dkd.beta", "compare.dkd.beta=-1: beta = -1.0 in DKD: must be 0 or more"),
+        ("compare.dkd.beta", "compare.dkd.beta=-1: beta = -1.0 in DKD: must be at least 0"),
     ],
 )
 def test_a_wrong_path_in_several_methods_is_one_line(path: str, message: str) -> None:

@@ -32,7 +32,7 @@ from raykd.training.hooks import Hooks
 from raykd.training.loop import fit
 from raykd.training.teacher.load import load_live_teacher
 from raykd.training.teacher.sources import no_teacher
-from raykd.training.train_one import Logging, train_one
+from raykd.training.train_one import Observers, train_one
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
@@ -211,7 +211,7 @@ def test_the_example_callback_posts_each_run(tmp_path: Path, monkeypatch: pytest
     every_second = replace(callback, every=2)
     run = make_plan(small_experiment(), digits(), Path("none")).runs[0]
     store = RunStore(tmp_path / "r")
-    train_one(run, store.folder(run), digits(), CPU, store, None, logging=Logging(callbacks=(every_second,)))
+    train_one(run, store.folder(run), digits(), CPU, store, None, observers=Observers(callbacks=(every_second,)))
     best = store.folder(run).history()[1]["val_top1"]
     name = f"{run.family}/{run.name}"
     assert {address for address, _ in posted} == {"https://example.org/hook"}

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 from rich.console import Console
 from rich.table import Table
 
-from raykd.config import Config, kinds, options_of, to_dict, type_hints
+from raykd.config import Config, kinds, limits_of, options_of, to_dict, type_hints
 from raykd.config.field_text import field_texts
 from raykd.errors import shortened
 from raykd.methods import Method
@@ -48,7 +48,7 @@ def field_lines(experiment: Experiment, prefix: str = "") -> list[FieldLine]:
 
 def _lines(config: Config, path: str, prefix: str) -> Iterator[FieldLine]:
     """Yield the fields of `config`, whose dotted path is `path`, and of the objects in it."""
-    texts, hints = field_texts(type(config)), type_hints(type(config))
+    texts, hints, limits = field_texts(type(config)), type_hints(type(config)), limits_of(type(config))
     for item in fields(config):
         name, value = f"{path}{item.name}", getattr(config, item.name)
         if type_text := _type_text(hints[item.name], value):
@@ -56,6 +56,9 @@ def _lines(config: Config, path: str, prefix: str) -> Iterator[FieldLine]:
             is_searchable = name.removeprefix(prefix).split(".")[0] in SEARCHABLE
             text = texts.get(item.name) or f"argument of {config.title()}"
             text += _known_methods() if hints[item.name] is Method else ""
+            if limit := str(limits[item.name]):
+                limit = f"each {limit}" if get_origin(hints[item.name]) is tuple else limit
+                text += f" {limit[0].upper()}{limit[1:]}." if text.endswith(".") else f"; {limit}"
             yield FieldLine(name, type_text, _json(value), _json(default), is_searchable, text)
         for member_path, member in _members(name, value):
             yield from _lines(member, f"{member_path}.", prefix)

@@ -58,8 +58,7 @@ def mismatch(ray_nodes: Sequence[RayNode], nodes: Sequence[Node]) -> str:
 
 def main(address: str) -> None:
     """Print the nodes whenever they change, without end: the caller has a time limit."""
-    # The client of `ray status`, as there is no public one. pyright cannot read the compiled module.
-    from ray._raylet import GcsClient  # pyright: ignore[reportAttributeAccessIssue]
+    from raykd.cluster.ray_internals import GcsClient
 
     while not accepts_connections(address, REQUEST_TIMEOUT_S):  # the client would wait in steps of seconds
         time.sleep(POLL_S)

@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from raykd.cluster.private_folders import claimed, require_safe_place
+from raykd.cluster.ray_internals import CURRENT_CLUSTER
 from raykd.cluster.ray_token import make_token, write_token
 from raykd.errors import ConfigError, RaykdError, RayNotStarted
 from raykd.on_disk import is_folder
@@ -91,5 +92,6 @@ def commands_folder(environ: Mapping[str, str]) -> Path:
 
 def write_current_cluster(folder: Path, address: str) -> None:
     """Write `address`, HOST:PORT of the GCS, to the file where Ray's processes with TMPDIR=`folder` look for it."""
-    (folder / "ray").mkdir(exist_ok=True)
-    (folder / "ray" / "ray_current_cluster").write_text(address)
+    file = folder / CURRENT_CLUSTER
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(address)

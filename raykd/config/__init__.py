@@ -1,16 +1,20 @@
-"""Configuration objects (typed.py), classes that a user defines in a file (custom_file.py), JSON files (codec.py)."""
+"""Configuration objects (typed.py), limits of fields (limits.py), custom classes (custom_file.py), JSON (codec.py)."""
 
-from raykd.config.typed import (
-    LOOK_UP,
-    MAX_FLOAT,
-    MAX_INT,
-    MIN_FLOAT,
-    AtMost,
-    Config,
+from raykd.config.limits import (
+    Interval,
     MaxLength,
+    NonNegative,
+    NonNegativeInt,
+    Positive,
+    PositiveInt,
     Seed,
     Seeds,
-    Tiny,
+    limits_of,
+    options_of,
+)
+from raykd.config.typed import (
+    LOOK_UP,
+    Config,
     by_name,
     converted,
     describe,
@@ -19,7 +23,6 @@ from raykd.config.typed import (
     from_dict,
     kinds,
     not_fingerprinted,
-    options_of,
     skip_if_default,
     to_dict,
     type_hints,
@@ -27,15 +30,15 @@ from raykd.config.typed import (
 
 __all__ = [
     "LOOK_UP",
-    "MAX_FLOAT",
-    "MAX_INT",
-    "MIN_FLOAT",
-    "AtMost",
     "Config",
+    "Interval",
     "MaxLength",
+    "NonNegative",
+    "NonNegativeInt",
+    "Positive",
+    "PositiveInt",
     "Seed",
     "Seeds",
-    "Tiny",
     "by_name",
     "converted",
     "describe",
@@ -43,6 +46,7 @@ __all__ = [
     "fingerprint",
     "from_dict",
     "kinds",
+    "limits_of",
     "not_fingerprinted",
     "options_of",
     "skip_if_default",

@@ -2,8 +2,8 @@
 
     @dataclass(frozen=True)
     class Score:
-        top1: Annotated[float, Between(0, 100)]
-        nll: Annotated[float, Between(0)]
+        top1: Annotated[float, Interval("[0, 100]")]
+        nll: NonNegative
         top5: float | None = None
 
     write_record(path, score)
@@ -22,27 +22,18 @@ import hashlib
 import json
 import stat
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
-from math import inf
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin
 
 from raykd.atomic import write_json
-from raykd.config import type_hints
+from raykd.config import Interval, type_hints
 from raykd.config.damage import damaged
 
 Record = TypeVar("Record")
 CHECKSUM = "checksum"
 MAX_DEPTH = 100  # limit of nested lists and objects: raykd writes about 10, and Python's own limit is near 1,000
-
-
-@dataclass(frozen=True)
-class Between:
-    """The limits of a number, both ends included."""
-
-    low: float = -inf
-    high: float = inf
 
 
 def write_record(path: Path, record: Any) -> None:
@@ -174,9 +165,9 @@ def _decode_object(kind: type[Record], values: Mapping[str, Any], path: Path, se
 
 def _decode(value: Any, hint: Any, path: Path, name: str) -> Any:
     """Return `value` converted to the type `hint`. Raises DamagedFile if it does not have that type."""
-    limits = Between()
+    interval: Interval | None = None
     if get_origin(hint) is Annotated:
-        hint, limits = get_args(hint)[:2]
+        hint, interval = get_args(hint)
     origin, parts = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         (option,) = (part for part in parts if part is not type(None))
@@ -192,19 +183,19 @@ def _decode(value: Any, hint: Any, path: Path, name: str) -> Any:
         }
     if hint is Any or (origin is Literal and value in parts) or (hint is bool and isinstance(value, bool)):
         return value
-    if hint is float and is_number(value) and limits.low <= value <= limits.high:
+    if hint is float and is_number(value) and (interval is None or value in interval):
         return float(value)
     if hint is int and is_number(value) and isinstance(value, int) and 0 <= value < 2**63:
         return value
     if hint is str and isinstance(value, str):
         return value.encode("utf-8", "replace").decode()  # JSON allows a lone surrogate, UTF-8 does not
-    raise damaged(path, f"field '{name}' is {value!r:.80}, not {_describe(hint, limits)}")
+    raise damaged(path, f"field '{name}' is {value!r:.80}, not {_describe(hint, interval)}")
 
 
-def _describe(hint: Any, limits: Between) -> str:
+def _describe(hint: Any, interval: Interval | None) -> str:
     if get_origin(hint) is Literal:
         return " or ".join(map(repr, get_args(hint)))
-    if hint is float and limits != Between():
-        return f"a finite number in [{limits.low:g}, {limits.high:g}]"
+    if hint is float and interval is not None:
+        return f"a finite number in {interval.interval}"
     names = {float: "a finite number", int: "an integer from 0", str: "a string", bool: "true or false"}
     return names.get(hint) or ("a list" if get_origin(hint) is tuple else "an object")

@@ -2,11 +2,12 @@
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import field
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from raykd.config.limits import Limit, declared_in
 from raykd.config.typed import has_type
 from raykd.errors import ConfigError
 
@@ -36,16 +37,24 @@ def annotations_of(cls: type) -> dict[str, Any]:
 
 def parameters_of(cls: Any) -> dict[str, inspect.Parameter]:
     """Return the parameters of `__init__` by name, with resolved annotations where that is possible."""
-    function = cls.__init__
-    try:
-        hints = get_type_hints(function)
-    except Exception:  # noqa: BLE001 - annotations that exist for type checkers only
-        hints = {}
+    hints = _hints_of(cls)
     return {
         name: parameter.replace(annotation=hints.get(name, inspect.Parameter.empty))
-        for name, parameter in signature_of(function).parameters.items()
+        for name, parameter in signature_of(cls.__init__).parameters.items()
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) and name != "self"
     }
+
+
+def limits_of_parameters(cls: Any) -> dict[str, list[Limit]]:
+    """Return the limits that the annotations of `__init__` declare, by parameter."""
+    return {name: [*declared_in(hint)] for name, hint in _hints_of(cls, include_limits=True).items()}
+
+
+def _hints_of(cls: Any, include_limits: bool = False) -> dict[str, Any]:
+    try:
+        return get_type_hints(cls.__init__, include_extras=include_limits)
+    except Exception:  # noqa: BLE001 - annotations that exist for type checkers only
+        return {}
 
 
 def accepts_any(cls: Any) -> bool:
@@ -74,6 +83,14 @@ def field_of(name: str, parameter: inspect.Parameter, where: str) -> tuple[str, 
     if not has_type(default, hint):
         hint = Union[hint, NoneType] if default is None else _field_type(inspect.Parameter.empty, default)  # noqa: UP007
     return None if hint is None else (name, hint, field(default=default))
+
+
+def with_limits(item: tuple[str, Any, Any], limits: Iterable[Limit]) -> tuple[str, Any, Any]:
+    """Return the (name, type, field) of `field_of` with limits as part of the type."""
+    name, hint, made = item
+    for limit in limits:
+        hint = Annotated[hint, limit]
+    return name, hint, made
 
 
 def _field_type(annotation: Any, default: Any) -> Any:

@@ -8,66 +8,33 @@ calls its `check()`: no invalid object exists. The training loop must run where 
 plain dataclasses and not pydantic models. spec/overrides.py sets fields by dotted path.
 
 Types of fields: bool, int, float, str, Literal, tuple[T, ...], Mapping[str, T], another Config, and unions of these.
-
-Limits are part of the type: `epochs: Annotated[int, AtMost(100_000)]`. Numbers without a limit may have a magnitude of
-up to MAX_INT, or 0 and MIN_FLOAT to MAX_FLOAT, so that their squares neither overflow nor underflow in float32.
+Limits are part of the type, see limits.py.
 """
 
 import hashlib
 import json
-import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
 from functools import cache
 from math import inf, isfinite
 from typing import (
     TYPE_CHECKING,
-    Annotated,
     Any,
     ClassVar,
     Literal,
     NoReturn,
     Self,
-    Union,
     get_args,
     get_origin,
     get_type_hints,
 )
 
+from raykd.config.limits import limits_of, options_of
 from raykd.errors import ConfigError, did_you_mean, shown
-
-MAX_INT = 2**53  # above it, float64 and many JSON readers lose digits
-MIN_FLOAT, MAX_FLOAT = 1e-12, 1e12
-MAX_TEXT = 4096  # characters: the longest path that Linux opens
 
 _NOT_FINGERPRINTED = "excluded from fingerprints"  # keys of a field's metadata
 _SKIPPED_DEFAULT = "excluded from fingerprints at its default"
 LOOK_UP = "function from a name to its Config"
-
-
-@dataclass(frozen=True)
-class AtMost:
-    """The largest magnitude of each number in a field, or the most characters of each text."""
-
-    value: int
-
-
-@dataclass(frozen=True)
-class Tiny:
-    """Allows magnitudes below MIN_FLOAT, down to `value`, for numbers that are only added to others."""
-
-    value: float
-
-
-@dataclass(frozen=True)
-class MaxLength:
-    """The most values of a field of type tuple."""
-
-    value: int
-
-
-Seed = Annotated[int, AtMost(2**32 - 1)]  # the range that every library's random generator accepts
-Seeds = Annotated[tuple[Seed, ...], MaxLength(1000)]
 
 
 def not_fingerprinted(default: Any) -> Any:
@@ -120,7 +87,7 @@ class Config(metaclass=_NamesChecked):
     kind: ClassVar[str] = "config"
 
     def __post_init__(self) -> None:
-        hints, limits = type_hints(type(self)), type_hints(type(self), include_limits=True)
+        hints, limits = type_hints(type(self)), limits_of(type(self))
         for item in fields(self):
             value = converted(getattr(self, item.name), hints[item.name])
             if look_up := item.metadata.get(LOOK_UP):
@@ -130,7 +97,7 @@ class Config(metaclass=_NamesChecked):
                 is_finite = not isinstance(value, float) or isfinite(value)
                 type_text = describe(hints[item.name]) + _tuple_of_one(value, hints[item.name])
                 self._refuse(item.name, f"must be {type_text}" if is_finite else "must be a finite number")
-            if requirement := exceeded_limit(value, limits[item.name]):
+            if requirement := limits[item.name].exceeded_by(value):
                 self._refuse(item.name, requirement)
         self.check()
 
@@ -263,12 +230,7 @@ def fingerprint(payload: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-# ---- Types and limits of fields. Except in exceeded_limit, `hint` has no Annotated parts. ----
-
-
-def options_of(hint: Any) -> tuple[Any, ...]:
-    """Return the members of a union, or the type itself in a tuple."""
-    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+# ---- Types of fields. `hint` has no Annotated parts. ----
 
 
 def converted(value: Any, hint: Any) -> Any:
@@ -327,41 +289,3 @@ def describe(hint: Any) -> str:
         return names.get(option) or getattr(option, "__name__", str(option))
 
     return " or ".join(describe_option(option) for option in options_of(hint))
-
-
-def exceeded_limit(value: Any, hint: Any) -> str:
-    """Return the limit that `value` exceeds, such as 'must be at most 100', or ''.
-
-    hint: the type with its Annotated parts, as get_type_hints(include_extras=True) returns it.
-    """
-    limits = list(_limits(hint))
-    at_most = next((limit.value for limit in limits if isinstance(limit, AtMost)), None)
-    tiny = next((limit.value for limit in limits if isinstance(limit, Tiny)), MIN_FLOAT)
-    max_length = next((limit.value for limit in limits if isinstance(limit, MaxLength)), None)
-    items = value if isinstance(value, tuple) else (value,)
-    if max_length is not None and len(items) > max_length:
-        return f"must have at most {max_length:,} values"
-    return next((requirement for item in items if (requirement := _exceeded_by(item, at_most, tiny))), "")
-
-
-def _limits(hint: Any) -> Iterator[AtMost | MaxLength | Tiny]:
-    """Yield every limit in the metadata of `hint` and of the types within it."""
-    if get_origin(hint) is Annotated:
-        yield from (item for item in hint.__metadata__ if isinstance(item, AtMost | MaxLength | Tiny))
-    if get_origin(hint) in (Annotated, Union, types.UnionType, tuple):
-        for inner in get_args(hint):
-            yield from _limits(inner)
-
-
-def _exceeded_by(value: Any, at_most: int | None, tiny: float) -> str:
-    if isinstance(value, str):
-        limit = MAX_TEXT if at_most is None else at_most
-        return f"must have at most {limit:,} characters" if len(value) > limit else ""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return ""
-    limit = at_most if at_most is not None else MAX_INT if isinstance(value, int) else MAX_FLOAT
-    if abs(value) > limit:
-        largest = f"{limit:,}" if isinstance(limit, int) else f"{limit:g}"
-        return f"must be at most {largest}" if value > 0 else f"must be at least -{largest}"
-    is_tiny = isinstance(value, float) and 0 < abs(value) < tiny
-    return f"must be 0, or have a magnitude of at least {tiny:g}" if is_tiny else ""

@@ -10,10 +10,12 @@ augmenter.py applies them.
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from raykd.config import AtMost, Config
+from raykd.config import Config, Interval, NonNegativeInt
 
+MAX_OPERATIONS = 100  # of RandAugment per image
 MAX_MAGNITUDE = 30  # magnitude at which every operation of RandAugment is strongest
-MAX_ALPHA = 32.0  # at this alpha, nearly all weights of Beta(alpha, alpha) are between 0.3 and 0.7
+# With an alpha of 32, nearly all weights of Beta(alpha, alpha) are between 0.3 and 0.7.
+Alpha = Annotated[float, Interval("[0, 32]", "1 for uniform weights")]
 
 
 @dataclass(frozen=True)
@@ -24,28 +26,23 @@ class Augmentation(Config):
     """
 
     kind: ClassVar[str] = "augmentation"
-    # smallest fraction of the view's area that a crop keeps before it is resized, in (0, 1]; 1 disables crops
-    crop_area: float = 1.0
-    # operations per image, and their magnitude from 0 to 30; () for none (arXiv:1909.13719)
-    randaugment: Annotated[tuple[int, ...], AtMost(100)] = ()
+    # smallest fraction of the view's area that a crop keeps before it is resized; 1 disables crops
+    crop_area: Annotated[float, Interval("(0, 1]")] = 1.0
+    randaugment: tuple[int, ...] = ()  # operations per image, and their magnitude; () for none (arXiv:1909.13719)
     # side in pixels of the square that is replaced by the mean color; 0 for none (arXiv:1708.04552)
-    cutout: int = 0
-    mixup: float = 0.0  # alpha of the mixed images' weights, from Beta(alpha, alpha); 0 for none (arXiv:1710.09412)
-    cutmix: float = 0.0  # alpha of the pasted areas, from Beta(alpha, alpha); 0 for none (arXiv:1905.04899)
+    cutout: NonNegativeInt = 0
+    mixup: Alpha = 0.0  # alpha of the mixed images' weights, from Beta(alpha, alpha); 0 for none (arXiv:1710.09412)
+    cutmix: Alpha = 0.0  # alpha of the pasted areas, from Beta(alpha, alpha); 0 for none (arXiv:1905.04899)
 
     def check(self) -> None:
-        self.require(0 < self.crop_area <= 1, "crop_area", "must lie in (0, 1]: a fraction of the view; 1 for none")
         is_pair = len(self.randaugment) in (0, 2)
         self.require(is_pair, "randaugment", "must be operations,magnitude, such as 2,9; or () for none")
         if self.randaugment:
             operations, magnitude = self.randaugment
-            self.require(operations >= 1, "randaugment", "must begin with 1 operation or more; or be () for none")
+            is_valid = 1 <= operations <= MAX_OPERATIONS
+            self.require(is_valid, "randaugment", f"must begin with 1 to {MAX_OPERATIONS} operations")
             in_range = 0 <= magnitude <= MAX_MAGNITUDE
             self.require(in_range, "randaugment", f"must end with a magnitude in [0, {MAX_MAGNITUDE}]")
-        self.require(self.cutout >= 0, "cutout", "must be 0 (none) or more pixels")
-        for name in ("mixup", "cutmix"):
-            in_range = 0 <= getattr(self, name) <= MAX_ALPHA
-            self.require(in_range, name, f"must lie in [0, {MAX_ALPHA:g}]: 0 for none, 1 for uniform weights")
 
     @property
     def mixes(self) -> bool:

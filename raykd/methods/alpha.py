@@ -7,8 +7,9 @@ AlphaWeighted is the base class of soft targets (kd.py), hard labels and DeiT. O
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
+from raykd.config import Interval
 from raykd.methods.method import Method, Need
 
 
@@ -20,10 +21,8 @@ class AlphaWeighted(Method):
     reads_labels: ClassVar[bool] = False
     works_with_top_classes: ClassVar[bool] = True  # soft targets, or the top class itself
     teacher_term: ClassVar[str]  # the name of the teacher's term
-    alpha: float = 0.5  # weight of the labels' cross-entropy, in [0, 1]; 1 - alpha is that of the teacher's term
-
-    def check(self) -> None:
-        self.require(0 <= self.alpha <= 1, "alpha", "must lie in [0, 1]: the labels' weight, 1 - alpha the teacher's")
+    # weight of the labels' cross-entropy
+    alpha: Annotated[float, Interval("[0, 1]", "the teacher's term has the weight 1 - alpha")] = 0.5
 
     def weights(self, epoch: int) -> dict[str, float]:
         return {"ce": self.alpha, self.teacher_term: 1 - self.alpha}

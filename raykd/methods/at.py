@@ -9,12 +9,13 @@ with CE weight 1. The method requires the teacher's features.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from raykd.config import Interval, NonNegative
 from raykd.methods.feature_method import StageMethod, pool_to_smaller
 from raykd.methods.method import Adapter
 from raykd.methods.precision import in_float32
@@ -27,12 +28,9 @@ class AttentionTransfer(StageMethod):
 
     kind: ClassVar[str] = "at"
     paper: ClassVar[str] = "arXiv:1612.03928"
-    weight: float = 1000.0  # weight of the attention term, 0 or more
-    p: float = 2.0  # power of the activations, 1 or more; larger values emphasize large activations
-
-    def check(self) -> None:
-        super().check()
-        self.require(self.p >= 1, "p", "must be 1 or more; 2 and 4 are usual")
+    weight: NonNegative = 1000.0  # weight of the attention term
+    # power of the activations; larger values emphasize large activations
+    p: Annotated[float, Interval("[1, inf)", "2 and 4 are usual")] = 2.0
 
     def weights(self, epoch: int) -> dict[str, float]:
         return super().weights(epoch) | {"at": self.weight}

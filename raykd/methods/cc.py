@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar
 
 from torch import Tensor, nn
 
-from raykd.config import AtMost
+from raykd.config import Interval, NonNegative
 from raykd.methods.feature_method import FeatureMethod, embeddings
 from raykd.methods.method import Adapter
 from raykd.methods.precision import in_float32
@@ -28,12 +28,8 @@ class CorrelationCongruence(FeatureMethod):
     paper: ClassVar[str] = "arXiv:1904.01802"
     relates_images: ClassVar[bool] = True
     min_batch_size: ClassVar[int] = 2
-    weight: float = 0.02  # weight of the correlation term, 0 or more
-    dimensions: Annotated[int, AtMost(4096)] = 128  # of the space that both embeddings are projected to
-
-    def check(self) -> None:
-        super().check()
-        self.require(self.dimensions >= 1, "dimensions", "must be at least 1")
+    weight: NonNegative = 0.02  # weight of the correlation term
+    dimensions: Annotated[int, Interval("[1, 4096]")] = 128  # of the space that both embeddings are projected to
 
     def weights(self, epoch: int) -> dict[str, float]:
         return super().weights(epoch) | {"cc": self.weight}

@@ -29,7 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raykd.config import AtMost
+from raykd.config import Interval, NonNegative
 from raykd.errors import ConfigError
 from raykd.methods.feature_method import FeatureMethod, embeddings
 from raykd.methods.method import Adapter, Memory
@@ -46,19 +46,13 @@ class CRD(FeatureMethod):
     kind: ClassVar[str] = "crd"
     paper: ClassVar[str] = "arXiv:1910.10699"
     drawn_per_worker: ClassVar[str] = "negatives for CRD"
-    weight: float = 0.8  # weight of the CRD term, 0 or more
-    dimensions: Annotated[int, AtMost(4096)] = 128  # of the space that both embeddings are projected to
-    negatives: Annotated[int, AtMost(1_000_000)] = 16_384  # embeddings of other images that each image is compared with
-    contrast_temperature: float = 0.07  # temperature of the similarities, at least 0.02
-    momentum: float = 0.5  # of the stored embeddings, in [0, 1)
-
-    def check(self) -> None:
-        super().check()
-        for name in ("dimensions", "negatives"):
-            self.require(getattr(self, name) >= 1, name, "must be at least 1")
-        temperature_problem = "must be 0.02 or more, because exp overflows below it"
-        self.require(self.contrast_temperature >= 0.02, "contrast_temperature", temperature_problem)
-        self.require(0 <= self.momentum < 1, "momentum", "must lie in [0, 1)")
+    weight: NonNegative = 0.8  # weight of the CRD term
+    dimensions: Annotated[int, Interval("[1, 4096]")] = 128  # of the space that both embeddings are projected to
+    # embeddings of other images that each image is compared with
+    negatives: Annotated[int, Interval("[1, 1000000]")] = 16_384
+    # temperature of the similarities
+    contrast_temperature: Annotated[float, Interval("[0.02, inf)", "exp overflows below it")] = 0.07
+    momentum: Annotated[float, Interval("[0, 1)")] = 0.5  # of the stored embeddings
 
     reads_labels: ClassVar[bool] = True  # negatives are images of other classes
 

@@ -14,10 +14,11 @@ B * C.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torch import Tensor
 
+from raykd.config import Interval
 from raykd.methods.alpha import AlphaWeighted
 from raykd.methods.hard_labels import hard_label_loss
 from raykd.methods.kd import kd_loss
@@ -33,12 +34,8 @@ class DeiT(AlphaWeighted):
     paper: ClassVar[str] = "arXiv:2012.12877"
     teacher_term: ClassVar[str] = "token"
     needs_distillation_token: ClassVar[bool] = True
-    temperature: float | None = None  # of soft targets, above 0; None for hard labels, the teacher's prediction
-
-    def check(self) -> None:
-        super().check()
-        is_valid = self.temperature is None or self.temperature > 0
-        self.require(is_valid, "temperature", "must be greater than 0, such as the paper's 3; or none, for hard labels")
+    # of soft targets; None for hard labels, the teacher's prediction
+    temperature: Annotated[float | None, Interval("(0, inf)", "the paper's is 3")] = None
 
     def supervised_logits(self, student: Outputs) -> Tensor:
         class_head, _ = student.heads

@@ -14,12 +14,13 @@ The 1e-8 is the authors'. It matters for classes that are almost absent from the
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
+from raykd.config import Interval, NonNegative
 from raykd.methods.method import Adapter, Method, Need
 from raykd.methods.precision import ROUNDING, in_float32
 from raykd.outputs import Outputs, Targets
@@ -38,15 +39,11 @@ class DIST(Method):
     works_with_top_classes: ClassVar[bool] = False  # correlations over the classes, and over the images for each one
     relates_images: ClassVar[bool] = True
     min_batch_size: ClassVar[int] = 2
-    beta: float = 2.0  # weight of the relations between classes, 0 or more
-    gamma: float = 2.0  # weight of the relations between the images of a batch, 0 or more
-    temperature: float = 4.0  # softens the outputs of student and teacher, above 0
-    ce_weight: float = 1.0  # weight of the labels' cross-entropy, 0 or more
-
-    def check(self) -> None:
-        for name in ("beta", "gamma", "ce_weight"):
-            self.require(getattr(self, name) >= 0, name, "must be 0 or more")
-        self.require(self.temperature > 0, "temperature", "must be greater than 0; 1 to 4 are usual")
+    beta: NonNegative = 2.0  # weight of the relations between classes
+    gamma: NonNegative = 2.0  # weight of the relations between the images of a batch
+    # softens the outputs of student and teacher
+    temperature: Annotated[float, Interval("(0, inf)", "1 to 4 are usual")] = 4.0
+    ce_weight: NonNegative = 1.0  # weight of the labels' cross-entropy
 
     def weights(self, epoch: int) -> dict[str, float]:
         return {"ce": self.ce_weight, "inter": self.beta, "intra": self.gamma}

@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from raykd.methods.method import Adapter, Method, Need
+from raykd.config import NonNegative
+from raykd.methods.method import Adapter, Method, Need, Temperature
 from raykd.methods.precision import in_float32
 from raykd.outputs import Outputs, Targets
 
@@ -31,16 +32,11 @@ class DKD(Method):
     paper: ClassVar[str] = "arXiv:2203.08679"
     needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
     works_with_top_classes: ClassVar[bool] = False  # NCKD rescales the other classes to a sum of 1, with their errors
-    alpha: float = 1.0  # weight of TCKD, 0 or more
-    beta: float = 8.0  # weight of NCKD, 0 or more
-    temperature: float = 4.0  # softens the outputs of student and teacher, above 0
-    warmup_epochs: float = 20.0  # epochs over which alpha and beta rise linearly; 0 for no warm-up
-    ce_weight: float = 1.0  # weight of the labels' cross-entropy, 0 or more
-
-    def check(self) -> None:
-        for name in ("alpha", "beta", "warmup_epochs", "ce_weight"):
-            self.require(getattr(self, name) >= 0, name, "must be 0 or more")
-        self.require(self.temperature > 0, "temperature", "must be greater than 0; 1 to 8 are usual")
+    alpha: NonNegative = 1.0  # weight of TCKD
+    beta: NonNegative = 8.0  # weight of NCKD
+    temperature: Temperature = 4.0  # softens the outputs of student and teacher
+    warmup_epochs: NonNegative = 20.0  # epochs over which alpha and beta rise linearly; 0 for no warm-up
+    ce_weight: NonNegative = 1.0  # weight of the labels' cross-entropy
 
     def weights(self, epoch: int) -> dict[str, float]:
         warm = self.warmup(epoch)

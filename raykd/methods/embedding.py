@@ -13,6 +13,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
+from raykd.config import NonNegative
 from raykd.methods.feature_kd import feature_cosine_loss, feature_mse_loss
 from raykd.methods.feature_method import FeatureMethod, embeddings
 from raykd.methods.method import Adapter
@@ -25,7 +26,7 @@ class EmbeddingRegression(FeatureMethod):
 
     kind: ClassVar[str] = "embedding"
     paper: ClassVar[str] = "arXiv:2312.06709"
-    weight: float = 1.0  # weight of the distance, 0 or more
+    weight: NonNegative = 1.0  # weight of the distance
     distance: Literal["cosine", "mse"] = "cosine"  # between the projected embedding and the teacher's
 
     def weights(self, epoch: int) -> dict[str, float]:

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from raykd.config import NonNegative
 from raykd.methods.feature_method import embeddings
 from raykd.methods.kd import KD
 from raykd.methods.method import Adapter, Need
@@ -29,11 +30,7 @@ class FeatureKD(KD):
     paper: ClassVar[str] = "arXiv:1412.6550"
     needs: ClassVar[frozenset[Need]] = frozenset({"logits", "embedding"})
     distance: Literal["mse", "cosine"] = "mse"  # between the projected embedding and the teacher's
-    feature_weight: float = 1.0  # weight of the distance, 0 or more
-
-    def check(self) -> None:
-        super().check()
-        self.require(self.feature_weight >= 0, "feature_weight", "must be 0 or more")
+    feature_weight: NonNegative = 1.0  # weight of the distance
 
     def weights(self, epoch: int) -> dict[str, float]:
         return super().weights(epoch) | {"feature": self.feature_weight}

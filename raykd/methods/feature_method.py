@@ -7,15 +7,16 @@ ce_weight=1 and kd_weight=0, are what the authors usually compare. The KD term i
 distance to the teacher, unless the student or the teacher has no classifier.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from raykd.config import NonNegative
 from raykd.errors import ConfigError, plural
 from raykd.methods.kd import kd_loss
-from raykd.methods.method import Adapter, Method, Need
+from raykd.methods.method import Adapter, Method, Need, Temperature
 from raykd.outputs import Outputs, Targets
 
 
@@ -27,14 +28,9 @@ class FeatureMethod(Method):
     reads_labels: ClassVar[bool] = False
     logit_terms: ClassVar[frozenset[str] | None] = frozenset({"kd"})
     works_with_top_classes: ClassVar[bool] = True  # only KD's term reads logits
-    ce_weight: float = 1.0  # weight of the labels' cross-entropy, 0 or more
-    kd_weight: float = 0.0  # weight of the KD term, 0 or more
-    temperature: float = 4.0  # temperature of the KD term, above 0
-
-    def check(self) -> None:
-        for name in (item.name for item in fields(self) if item.name.endswith("weight")):
-            self.require(getattr(self, name) >= 0, name, "must be 0 or more")
-        self.require(self.temperature > 0, "temperature", "must be greater than 0; 1 to 8 are usual")
+    ce_weight: NonNegative = 1.0  # weight of the labels' cross-entropy
+    kd_weight: NonNegative = 0.0  # weight of the KD term
+    temperature: Temperature = 4.0  # temperature of the KD term
 
     def weights(self, epoch: int) -> dict[str, float]:
         return {"ce": self.ce_weight, "kd": self.kd_weight}

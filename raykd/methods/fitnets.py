@@ -20,6 +20,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from raykd.config import NonNegative
 from raykd.methods.feature_kd import feature_mse_loss
 from raykd.methods.feature_method import StageMethod, pool_to_smaller
 from raykd.methods.method import Adapter
@@ -33,7 +34,7 @@ class FitNets(StageMethod):
     kind: ClassVar[str] = "fitnets"
     paper: ClassVar[str] = "arXiv:1412.6550"
     stages: tuple[int, ...] = (1,)
-    weight: float = 100.0  # weight of the hint, 0 or more
+    weight: NonNegative = 100.0  # weight of the hint
 
     def weights(self, epoch: int) -> dict[str, float]:
         return super().weights(epoch) | {"fitnets": self.weight}

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from raykd.methods.alpha import AlphaWeighted
-from raykd.methods.method import Adapter
+from raykd.methods.method import Adapter, Temperature
 from raykd.methods.precision import at_least_float32
 from raykd.outputs import Outputs, Targets
 
@@ -28,11 +28,7 @@ class KD(AlphaWeighted):
     kind: ClassVar[str] = "kd"
     paper: ClassVar[str] = "arXiv:1503.02531"
     teacher_term: ClassVar[str] = "kd"
-    temperature: float = 4.0  # softens the outputs of student and teacher, above 0
-
-    def check(self) -> None:
-        super().check()
-        self.require(self.temperature > 0, "temperature", "must be greater than 0; 1 to 8 are usual")
+    temperature: Temperature = 4.0  # softens the outputs of student and teacher
 
     def terms(self, student: Outputs, teacher: Outputs, targets: Targets, adapter: Adapter) -> dict[str, Tensor]:
         return {"kd": kd_loss(student.logits, teacher.logits, self.temperature)}

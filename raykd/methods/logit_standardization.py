@@ -13,14 +13,15 @@ temperature 4.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
+from raykd.config import Interval, NonNegative
 from raykd.methods.dkd import DKD
 from raykd.methods.kd import kd_loss
-from raykd.methods.method import Adapter, Method, Need
+from raykd.methods.method import Adapter, Method, Need, Temperature
 from raykd.methods.precision import ROUNDING, in_float32
 from raykd.outputs import Outputs, Targets
 
@@ -36,14 +37,10 @@ class LogitStandardization(Method):
     needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
     reads_labels: ClassVar[bool] = False
     works_with_top_classes: ClassVar[bool] = False  # mean and std are those of all logits
-    temperature: float = 2.0  # softens the standardized logits, above 0
-    weight: float = 9.0  # weight of the KD term, 0 or more
-    ce_weight: float = 0.1  # weight of the labels' cross-entropy, 0 or more
-
-    def check(self) -> None:
-        self.require(self.temperature > 0, "temperature", "must be greater than 0; 2 is the authors'")
-        for name in ("weight", "ce_weight"):
-            self.require(getattr(self, name) >= 0, name, "must be 0 or more")
+    # softens the standardized logits
+    temperature: Annotated[float, Interval("(0, inf)", "2 is the authors'")] = 2.0
+    weight: NonNegative = 9.0  # weight of the KD term
+    ce_weight: NonNegative = 0.1  # weight of the labels' cross-entropy
 
     def weights(self, epoch: int) -> dict[str, float]:
         return {"ce": self.ce_weight, "kd": self.weight}
@@ -58,12 +55,8 @@ class StandardizedDKD(DKD):
 
     kind: ClassVar[str] = "standardized_dkd"
     paper: ClassVar[str] = "arXiv:2403.01427"
-    temperature: float = 2.0
-    weight: float = 9.0  # multiplies alpha and beta, 0 or more
-
-    def check(self) -> None:
-        super().check()
-        self.require(self.weight >= 0, "weight", "must be 0 or more")
+    temperature: Temperature = 2.0
+    weight: NonNegative = 9.0  # multiplies alpha and beta
 
     def weights(self, epoch: int) -> dict[str, float]:
         dkd = super().weights(epoch)

@@ -5,17 +5,18 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from numbers import Real
 from sys import float_info
-from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 from torch import Tensor, nn
 
-from raykd.config import Config, custom_file, fingerprint, to_dict
+from raykd.config import Config, Interval, custom_file, fingerprint, to_dict
 from raykd.errors import ConfigError, errors_of, shown
 from raykd.methods.custom_method import require_valid_class
 from raykd.outputs import HISTORY_COLUMNS, Outputs, Targets
 
 Adapter = nn.Module | None  # trained and checkpointed with the student, such as a regressor
 Need = Literal["logits", "embedding", "features"]
+Temperature = Annotated[float, Interval("(0, inf)", "1 to 8 are usual")]
 # Names that no term may have: the other columns of history.parquet, and metrics that training logs beside the terms.
 RESERVED_TERMS = (*HISTORY_COLUMNS, "top1")
 
@@ -37,7 +38,9 @@ class Method(Config):
     """
 
     paper: ClassVar[str] = ""  # the formula's source, if possible an arXiv id
-    needs: ClassVar[frozenset[Need]] = frozenset()  # the teacher's outputs that `terms` and `adapter` read
+    # The teacher's outputs that `terms` and `adapter` read. If there are none, students are trained without a teacher,
+    # and `terms` and `adapter` receive empty logits [B, 0] in its place.
+    needs: ClassVar[frozenset[Need]] = frozenset()
     student_needs: ClassVar[frozenset[Need] | None] = None  # the student's outputs that they read; None: as `needs`
     needs_distillation_token: ClassVar[bool] = False  # whether the student must have one
     # Whether a term depends on which images share a batch. `terms` then receives the images of all workers of a run.
@@ -161,7 +164,7 @@ class Method(Config):
         return self.custom_source() is not None
 
     @classmethod
-    def custom_source(cls) -> custom_file.Source | None:
+    def custom_source(cls) -> custom_file.ClassSource | None:
         """Return the user's file that defines the method; None for a method of raykd."""
         return custom_file.source_of(cls)
 

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from raykd.config import NonNegative
 from raykd.methods.feature_method import StageMethod, pool_to_smaller
 from raykd.methods.method import Adapter
 from raykd.methods.precision import in_float32
@@ -31,7 +32,7 @@ class NST(StageMethod):
 
     kind: ClassVar[str] = "nst"
     paper: ClassVar[str] = "arXiv:1707.01219"
-    weight: float = 50.0  # weight of the term, 0 or more
+    weight: NonNegative = 50.0  # weight of the term
 
     def weights(self, epoch: int) -> dict[str, float]:
         return super().weights(epoch) | {"nst": self.weight}

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
+from raykd.config import NonNegative
 from raykd.methods.feature_method import FeatureMethod, embeddings
 from raykd.methods.method import Adapter
 from raykd.methods.precision import in_float32
@@ -31,7 +32,7 @@ class PKT(FeatureMethod):
     paper: ClassVar[str] = "arXiv:1803.10837"
     relates_images: ClassVar[bool] = True
     min_batch_size: ClassVar[int] = 2
-    weight: float = 30_000.0  # weight of the PKT term, 0 or more
+    weight: NonNegative = 30_000.0  # weight of the PKT term
 
     def weights(self, epoch: int) -> dict[str, float]:
         return super().weights(epoch) | {"pkt": self.weight}

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.linalg import vector_norm
 
+from raykd.config import NonNegative
 from raykd.methods.feature_method import FeatureMethod, embeddings
 from raykd.methods.method import Adapter
 from raykd.methods.precision import in_float32
@@ -39,8 +40,8 @@ class RKD(FeatureMethod):
     paper: ClassVar[str] = "arXiv:1904.05068"
     relates_images: ClassVar[bool] = True
     min_batch_size: ClassVar[int] = 3
-    distance_weight: float = 25.0  # weight of the term over pairs of images, 0 or more
-    angle_weight: float = 50.0  # weight of the term over triples of images, 0 or more
+    distance_weight: NonNegative = 25.0  # weight of the term over pairs of images
+    angle_weight: NonNegative = 50.0  # weight of the term over triples of images
 
     def weights(self, epoch: int) -> dict[str, float]:
         return super().weights(epoch) | {"rkd_distance": self.distance_weight, "rkd_angle": self.angle_weight}

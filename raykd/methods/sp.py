@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.linalg import vector_norm
 
+from raykd.config import NonNegative
 from raykd.methods.feature_method import StageMethod
 from raykd.methods.method import Adapter
 from raykd.methods.precision import in_float32
@@ -33,7 +34,7 @@ class SimilarityPreserving(StageMethod):
     relates_images: ClassVar[bool] = True
     min_batch_size: ClassVar[int] = 2
     stages: tuple[int, ...] = (-1,)
-    weight: float = 3000.0  # weight of the term, 0 or more
+    weight: NonNegative = 3000.0  # weight of the term
 
     def weights(self, epoch: int) -> dict[str, float]:
         return super().weights(epoch) | {"sp": self.weight}

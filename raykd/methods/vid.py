@@ -12,12 +12,13 @@ negative log likelihood and may be below 0. The method requires the teacher's fe
 
 from dataclasses import dataclass
 from math import expm1, log
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from raykd.config import Interval, NonNegative
 from raykd.methods.feature_method import StageMethod, pool_to_smaller
 from raykd.methods.method import Adapter
 from raykd.methods.precision import in_float32
@@ -32,12 +33,8 @@ class VID(StageMethod):
 
     kind: ClassVar[str] = "vid"
     paper: ClassVar[str] = "arXiv:1904.05835"
-    weight: float = 1.0  # weight of the term, 0 or more
-    initial_variance: float = 5.0  # of every channel, above 1e-5
-
-    def check(self) -> None:
-        super().check()
-        self.require(self.initial_variance > MIN_VARIANCE, "initial_variance", "must be above 0.00001")
+    weight: NonNegative = 1.0  # weight of the term
+    initial_variance: Annotated[float, Interval(f"({MIN_VARIANCE}, inf)")] = 5.0  # of every channel
 
     def weights(self, epoch: int) -> dict[str, float]:
         return super().weights(epoch) | {"vid": self.weight}

@@ -5,14 +5,13 @@ RepDistiller's models/resnetv2.py, which are kuangliu/pytorch-cifar's, so checkp
 """
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raykd.config import AtMost
 from raykd.models.four_stage_resnet import FourStages, ResNetNetwork
-from raykd.models.model import MAX_DEPTH, Construction
+from raykd.models.model import Construction
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,7 @@ class BottleneckResNet(FourStages):
     """Bottleneck blocks: `width` counts the channels of the 3x3 convolutions, and a block returns 4 times as many."""
 
     kind: ClassVar[str] = "bottleneck_resnet"
-    blocks: Annotated[tuple[int, ...], AtMost(MAX_DEPTH)] = (3, 4, 6, 3)
+    blocks: tuple[int, ...] = (3, 4, 6, 3)
 
     @property
     def label(self) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_origin
 from torch import nn
 
 from raykd.config import Config, custom_file
-from raykd.config.signature import accepts_any, field_of, parameters_of
+from raykd.config.signature import accepts_any, field_of, limits_of_parameters, parameters_of, with_limits
 from raykd.errors import CodeNotLoaded, ConfigError, errors_of, shown
 from raykd.models.model import ImageModel, ImageSpec, label_of
 from raykd.models.submodules import SubmoduleModel
@@ -48,7 +48,7 @@ class Network(SubmoduleModel, metaclass=_ByClass):
 
     kind: ClassVar[str] = "network"
     network_class: ClassVar[Any]
-    source: ClassVar[custom_file.Source]
+    source: ClassVar[custom_file.ClassSource]
     list_fields: ClassVar[frozenset[str]] = frozenset()  # parameters that are lists; a configuration holds tuples
     weights: str = ""  # a file to start from; empty for random weights
 
@@ -124,7 +124,7 @@ class Network(SubmoduleModel, metaclass=_ByClass):
             )
 
 
-def _restore(source: custom_file.Source, values: dict[str, Any]) -> Network:
+def _restore(source: custom_file.ClassSource, values: dict[str, Any]) -> Network:
     """Return the configuration of the class in `source` with these fields; this is how pickle loads it."""
     return _config_class(custom_file.restore_class(source))(**values)
 
@@ -159,10 +159,10 @@ def _config_class(cls: Any) -> type[Network]:
     parameters = parameters_of(cls)
     if taken := [name for name in parameters if hasattr(Network, name) or name in Network.__annotations__]:
         raise ConfigError(f"{where}: raykd reserves the name '{taken[0]}' for every network; rename the parameter")
-    items, lists = [], []
+    items, lists, limits = [], [], limits_of_parameters(cls)
     for name, parameter in parameters.items():
         if name not in _PASSED_BY_RAYKD and (item := field_of(name, parameter, where)) is not None:
-            items.append(item)
+            items.append(with_limits(item, limits.get(name, ())))
             is_list = list in (parameter.annotation, get_origin(parameter.annotation), type(parameter.default))
             lists += [name] if is_list else []
     namespace = {"network_class": cls, "source": source, "list_fields": frozenset(lists), "__module__": cls.__module__}

@@ -13,27 +13,26 @@ from typing import Annotated, Any, ClassVar, cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raykd.config import AtMost
+from raykd.config import Interval
 from raykd.models.model import MAX_DEPTH, MAX_WIDTH, BuiltInModel, Construction
 from raykd.outputs import Outputs
 
 # With fewer channels, oneDNN's AVX2 kernel for the weight gradient of a 1x1 channels-last convolution with stride 2
 # writes out of bounds and crashes (uxlfoundation/oneDNN 6035; seen with torch 2.15).
 MIN_WIDTH = 8
+Channels = Annotated[int, Interval(f"[{MIN_WIDTH}, {MAX_WIDTH}]")]
 
 
 @dataclass(frozen=True)
 class FourStages(BuiltInModel):
     """Base of networks of four stages."""
 
-    blocks: Annotated[tuple[int, ...], AtMost(MAX_DEPTH)] = (2, 2, 2, 2)  # number per stage
-    width: Annotated[int, AtMost(MAX_WIDTH)] = 64  # channels of the first stage; stage s has width * 2**s
+    blocks: Annotated[tuple[int, ...], Interval(f"[1, {MAX_DEPTH}]")] = (2, 2, 2, 2)  # number per stage
+    width: Channels = 64  # channels of the first stage; stage s has width * 2**s
     weights: str = ""  # a file to start from; empty for random weights
 
     def check(self) -> None:
-        has_four = len(self.blocks) == 4 and min(self.blocks) >= 1
-        self.require(has_four, "blocks", "must be four stages of at least 1 block")
-        self.require(self.width >= MIN_WIDTH, "width", f"must be at least {MIN_WIDTH} channels")
+        self.require(len(self.blocks) == 4, "blocks", "must be four stages of at least 1 block")
 
 
 @dataclass(frozen=True)

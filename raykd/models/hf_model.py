@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import nn
 
-from raykd.config import AtMost, Config, by_name
+from raykd.config import Config, MaxLength, by_name
 from raykd.errors import ConfigError, errors_of
 from raykd.models import hf_files
 from raykd.models.hf_state import quiet
@@ -35,7 +35,7 @@ class HuggingFace(SubmoduleModel):
 
     kind: ClassVar[str] = "hf"
     # a folder or a cached repository; it is replaced by the JSON text of its content (hf_files.py)
-    repository: Annotated[str, AtMost(_MAX_CONTENT)] = by_name("", hf_files.read_repository)
+    repository: Annotated[str, MaxLength(_MAX_CONTENT)] = by_name("", hf_files.read_repository)
     weights: str = ""  # 'pretrained' for those of the folder, or a file to start from; empty for random weights
 
     def __repr__(self) -> str:

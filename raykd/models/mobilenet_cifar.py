@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 
 from torch import Tensor, nn
 
-from raykd.config import AtMost
+from raykd.config import Interval
 from raykd.models.model import BuiltInModel, Construction
 from raykd.outputs import Outputs
 
@@ -24,15 +24,10 @@ class MobileNetV2(BuiltInModel):
     """Inverted residual blocks with depthwise convolutions."""
 
     kind: ClassVar[str] = "mobilenet_v2"
-    width: Annotated[float, AtMost(16)] = (
-        0.5  # multiplies all channels, at least 0.0625; the embedding never has fewer than 1280
-    )
-    expansion: Annotated[int, AtMost(64)] = 6  # factor of the channels inside a block
+    # multiplies all channels; the embedding never has fewer than 1280
+    width: Annotated[float, Interval("[0.0625, 16]", "below 1/16 a layer would have no channel")] = 0.5
+    expansion: Annotated[int, Interval("[1, 64]")] = 6  # factor of the channels inside a block
     weights: str = ""  # a file to start from; empty for random weights
-
-    def check(self) -> None:
-        self.require(self.width >= 1 / 16, "width", "must be at least 1/16, so that every layer has a channel")
-        self.require(self.expansion >= 1, "expansion", "must be at least 1")
 
     @property
     def label(self) -> str:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raykd.config import AtMost, Config, skip_if_default
+from raykd.config import Config, Interval, skip_if_default
 from raykd.errors import ConfigError
 from raykd.outputs import Outputs
 
@@ -50,7 +50,7 @@ class Model(Config):
     # standard deviation of each channel, as a fraction of 255; () for that of the pretrained weights, else the data's
     std: tuple[float, ...] = skip_if_default(())
     # pixels per side, to which views are resized on the device; 0 for the data's size
-    input_size: Annotated[int, AtMost(MAX_SIDE)] = skip_if_default(0)
+    input_size: Annotated[int, Interval(f"[0, {MAX_SIDE}]")] = skip_if_default(0)
     # whether the network computes logits; if not, it is built for 0 classes, as in timm, and returns logits [B, 0]
     classifier: bool = skip_if_default(True)
 
@@ -59,7 +59,6 @@ class Model(Config):
         self._check_input()
 
     def _check_input(self) -> None:
-        self.require(self.input_size >= 0, "input_size", "must be pixels, or 0 for the data's size")
         for name, low in (("mean", "from 0"), ("std", "above 0")):
             values = getattr(self, name)
             is_in_range = all(0 <= value <= 1 and (value > 0 or name == "mean") for value in values)

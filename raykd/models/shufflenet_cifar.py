@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raykd.config import AtMost
+from raykd.config import Interval
 from raykd.models.model import MAX_WIDTH, BuiltInModel, Construction
 from raykd.outputs import Outputs
 
@@ -31,19 +31,16 @@ class ShuffleNetV1(BuiltInModel):
     """Grouped 1x1 convolutions, with a shuffle of the channels between them."""
 
     kind: ClassVar[str] = "shufflenet_v1"
-    width: Annotated[int, AtMost(MAX_WIDTH)] = 240  # channels of the first stage, doubled at each stage
-    groups: Annotated[int, AtMost(64)] = 3  # groups of each 1x1 convolution
+    # channels of the first stage, doubled at each stage
+    width: Annotated[int, Interval(f"[{STEM + 4}, {MAX_WIDTH}]")] = 240
+    groups: Annotated[int, Interval("[1, 6]")] = 3  # groups of each 1x1 convolution
     weights: str = ""  # a file to start from; empty for random weights
 
     def check(self) -> None:
-        self.require(
-            self.groups in (1, 2, 3, 6),
-            "groups",
-            f"must be 1, 2, 3 or 6, which divide a quarter of the stem's {STEM} channels",
-        )
+        divide = f"must be 1, 2, 3 or 6, which divide a quarter of the stem's {STEM} channels"
+        self.require(6 % self.groups == 0, "groups", divide)
         step = 4 * self.groups  # a block has a quarter of its output channels inside, divided into groups
-        is_valid = self.width > STEM and self.width % step == 0
-        self.require(is_valid, "width", f"must be above {STEM} and a multiple of 4 * groups = {step}")
+        self.require(self.width % step == 0, "width", f"must be a multiple of 4 * groups = {step}")
 
     @property
     def label(self) -> str:

@@ -11,9 +11,9 @@ Modules have the names of RepDistiller's models/resnet.py, so its checkpoints lo
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from raykd.config import AtMost
-from raykd.models.four_stage_resnet import MIN_WIDTH, ResNetNetwork
-from raykd.models.model import MAX_DEPTH, MAX_WIDTH, BuiltInModel, Construction
+from raykd.config import Interval
+from raykd.models.four_stage_resnet import Channels, ResNetNetwork
+from raykd.models.model import MAX_DEPTH, BuiltInModel, Construction
 
 MAX_LAYERS = 6 * MAX_DEPTH + 2
 
@@ -23,15 +23,13 @@ class CifarResNet(BuiltInModel):
     """Three stages of blocks with two 3x3 convolutions."""
 
     kind: ClassVar[str] = "cifar_resnet"
-    depth: Annotated[int, AtMost(MAX_LAYERS)] = 20  # layers, 6n + 2
-    width: Annotated[int, AtMost(MAX_WIDTH)] = 16  # channels of the first stage, doubled at each stage
-    stem: Annotated[int, AtMost(MAX_WIDTH)] = 16  # channels before the first stage
+    depth: Annotated[int, Interval(f"[8, {MAX_LAYERS}]")] = 20  # layers, 6n + 2
+    width: Channels = 16  # channels of the first stage, doubled at each stage
+    stem: Channels = 16  # channels before the first stage
     weights: str = ""  # a file to start from; empty for random weights
 
     def check(self) -> None:
-        self.require(self.depth >= 8 and self.depth % 6 == 2, "depth", "must be 6n + 2, such as 8, 20, 56 or 110")
-        for name in ("width", "stem"):
-            self.require(getattr(self, name) >= MIN_WIDTH, name, f"must be at least {MIN_WIDTH} channels")
+        self.require(self.depth % 6 == 2, "depth", "must be 6n + 2, such as 8, 20, 56 or 110")
 
     @property
     def label(self) -> str:

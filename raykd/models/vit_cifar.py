@@ -10,7 +10,7 @@ of 6 (`timm_model.feature_stages`). With fewer than 4 layers there are as many s
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from raykd.config import AtMost
+from raykd.config import Interval
 from raykd.errors import plural
 from raykd.models.model import MAX_DEPTH, MAX_SIDE, MAX_WIDTH, ImageModel, ImageSpec, Model
 from raykd.models.timm_model import wrap_timm_network
@@ -21,20 +21,17 @@ class ViT(Model):
     """A vision transformer over patches of `patch` x `patch` pixels."""
 
     kind: ClassVar[str] = "vit"
-    depth: Annotated[int, AtMost(MAX_DEPTH)] = 6  # layers
-    width: Annotated[int, AtMost(MAX_WIDTH)] = 192  # channels; divisible by heads
-    heads: Annotated[int, AtMost(MAX_WIDTH)] = 3  # attention heads
-    patch: Annotated[int, AtMost(MAX_SIDE)] = 4  # side of a patch in pixels; divides the image size
-    dropout: float = 0.0  # probability, in [0, 1)
+    depth: Annotated[int, Interval(f"[1, {MAX_DEPTH}]")] = 6  # layers
+    width: Annotated[int, Interval(f"[1, {MAX_WIDTH}]")] = 192  # channels; divisible by heads
+    heads: Annotated[int, Interval(f"[1, {MAX_WIDTH}]")] = 3  # attention heads
+    patch: Annotated[int, Interval(f"[1, {MAX_SIDE}]")] = 4  # side of a patch in pixels; divides the image size
+    dropout: Annotated[float, Interval("[0, 1)")] = 0.0  # probability
     weights: str = ""  # a file to start from; empty for random weights
     # a distillation token beside the class token, for methods such as DeiT; logits are the mean of both heads
     distillation_token: bool = False
 
     def check(self) -> None:
-        for name in ("depth", "width", "heads", "patch"):
-            self.require(getattr(self, name) >= 1, name, "must be at least 1")
         self.require(self.width % self.heads == 0, "width", f"must be a multiple of heads = {self.heads}")
-        self.require(0 <= self.dropout < 1, "dropout", "must lie in [0, 1)")
 
     @property
     def label(self) -> str:

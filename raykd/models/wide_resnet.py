@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raykd.config import AtMost
+from raykd.config import Interval
 from raykd.models.model import MAX_DEPTH, BuiltInModel, Construction
 from raykd.outputs import Outputs
 
@@ -22,15 +22,13 @@ class WideResNet(BuiltInModel):
     """Three stages of wide blocks with batch normalization before each convolution."""
 
     kind: ClassVar[str] = "wide_resnet"
-    depth: Annotated[int, AtMost(6 * MAX_DEPTH + 4)] = 16  # layers, 6n + 4
-    factor: Annotated[int, AtMost(64)] = 2  # stage s has 16 * factor * 2**s channels
-    dropout: float = 0.0  # probability inside each block, in [0, 1)
+    depth: Annotated[int, Interval(f"[10, {6 * MAX_DEPTH + 4}]")] = 16  # layers, 6n + 4
+    factor: Annotated[int, Interval("[1, 64]")] = 2  # stage s has 16 * factor * 2**s channels
+    dropout: Annotated[float, Interval("[0, 1)")] = 0.0  # probability inside each block
     weights: str = ""  # a file to start from; empty for random weights
 
     def check(self) -> None:
-        self.require(self.depth >= 10 and self.depth % 6 == 4, "depth", "must be 6n + 4, such as 10, 16, 28 or 40")
-        self.require(self.factor >= 1, "factor", "must be at least 1")
-        self.require(0 <= self.dropout < 1, "dropout", "must lie in [0, 1)")
+        self.require(self.depth % 6 == 4, "depth", "must be 6n + 4, such as 10, 16, 28 or 40")
 
     @property
     def label(self) -> str:

@@ -18,6 +18,7 @@ from raykd.errors import Interrupted, RunFailed, plural
 from raykd.orchestration.run_experiments import plan_of, raise_for, restore_damaged, run_to_completion
 from raykd.orchestration.run_queue import JobStatus, State, names_of
 from raykd.orchestration.run_states import RunStates
+from raykd.orchestration.runs_left import RunsLeft
 from raykd.orchestration.search_identity import SearchCommand
 from raykd.report.search_wording import configuration_in_words
 from raykd.spec.plan import Run
@@ -81,10 +82,8 @@ def confirm(
     baselines = _baselines_to_train(command, candidates, states, results)
     runs = list({run.name: run for run in (*baselines, *(run for each in candidates for run in each.runs))}.values())
     track(runs)
-    caches = [cache] if cache else []
-    ended = run_to_completion(
-        runs, states, caches, experiment.workers, options, command.console, should_stop, runs_of_winner
-    )
+    left = RunsLeft(runs, states, [cache] if cache else [], store, runs_of_winner)
+    ended = run_to_completion(left, experiment.workers, options, command.console, should_stop)
     raise_for(_unfinished(ended, store))
     winner = _write_confirmed(command, candidates, results())
     name = "the default configuration" if winner.trial is None else f"trial {winner.trial}"

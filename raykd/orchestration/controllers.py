@@ -21,14 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private.state import state as ray_state
-from ray.core.generated.gcs_pb2 import PlacementGroupTableData  # pyright: ignore[reportAttributeAccessIssue]
-from ray.exceptions import RayError
-from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.util import remove_placement_group
 from ray.util.placement_group import PlacementGroup
 
 from raykd.atomic import write_json
+from raykd.cluster.ray_internals import ControllerCallback, PlacementGroupTableData, placement_group_table
 
 
 class Reservation(StrEnum):
@@ -96,7 +93,7 @@ class Controllers:
         groups: dict[int, list[Any]] = defaultdict(list)
         if not slots:
             return groups
-        for row in _placement_group_table():
+        for row in placement_group_table():
             group = PlacementGroupTableData.FromString(row)
             slot = slots.get(group.creator_actor_id.hex())
             if slot is not None and group.state != PlacementGroupTableData.REMOVED:
@@ -107,17 +104,6 @@ class Controllers:
 
     def _file(self, slot: int) -> Path:
         return self._folder / f"{slot}.json"
-
-
-def _placement_group_table() -> list[bytes]:
-    """Return Ray's table of placement groups, empty if Ray does not answer at present.
-
-    `ray.util.placement_group_table` reads the same table, but leaves out the creators.
-    """
-    try:
-        return ray_state._connect_and_get_accessor().get_placement_group_table()
-    except (RayError, RuntimeError):
-        return []
 
 
 def _reservation(groups: list[Any]) -> Reservation:

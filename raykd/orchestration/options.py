@@ -5,9 +5,10 @@ Trials import this module. It is separate so that they need not wait for the imp
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import Self
 
 from raykd.data import dataset_names
 from raykd.data.load import load_dataset
@@ -15,7 +16,7 @@ from raykd.data.packs.dataset import open_packed
 from raykd.data.packs.node_copy import copy_to_node
 from raykd.data.packs.record import RECORD
 from raykd.data.packs.statistics import with_exact_statistics
-from raykd.data.sources import Source
+from raykd.data.sources import ImageSource
 from raykd.data.types import Dataset
 from raykd.on_disk import is_folder
 from raykd.spec.callback import Callback
@@ -52,6 +53,11 @@ class Options:
     keep_checkpoints: bool = Experiment.keep_checkpoints
     command_parts: Mapping[str, CommandParts] = field(default_factory=dict, compare=False)
 
+    def with_absolute_paths(self) -> Self:
+        """Return these options for a process with another working directory."""
+        packs = tuple((key, pack and pack.absolute()) for key, pack in self.packs)
+        return replace(self, results=self.results.absolute(), data_folder=self.data_folder.absolute(), packs=packs)
+
     @property
     def weights_folder(self) -> Path:
         """The folder of the pretrained weights that `prefetch` downloads."""
@@ -63,10 +69,10 @@ class Options:
         return self.results / DECODED
 
 
-_listed: dict[tuple[str, Path], Source] = {}  # for the next load, so that a start lists the images once
+_listed: dict[tuple[str, Path], ImageSource] = {}  # for the next load, so that a start lists the images once
 
 
-def keep_listing(data: Data, options: Options, source: Source) -> None:
+def keep_listing(data: Data, options: Options, source: ImageSource) -> None:
     """Keep the list of the images of `data` until `dataset_of` loads them."""
     _listed[data.name, options.data_folder] = source
 

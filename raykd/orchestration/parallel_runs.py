@@ -98,6 +98,26 @@ def num_workers_that_fit(nodes: Iterable[Node], cpus: int, gpus: float) -> int:
     return sum(_num_workers_on(node, cpus, gpus) for node in nodes if node.get("GPU", 0) >= gpus)
 
 
+def lost_nodes_reason(alive: Iterable[Node], slots: Slots, noun: str, min_workers: int) -> str:
+    """Return why the command cannot continue on the nodes that are `alive`, or ''.
+
+    noun: 'run' or 'trial'. min_workers: the smallest number of workers with which one of them continues.
+    """
+    num_fitting = num_workers_that_fit(alive, slots.cpus, slots.gpus)
+    if num_fitting >= min_workers:
+        return ""
+    return (
+        f"nodes are lost, and the others have room for {num_fitting} of {plural(min_workers, 'worker')} that a {noun} "
+        "requires; rerun the same command on enough nodes to resume from the last checkpoints"
+    )
+
+
+def free_resources(slots: Slots, free: Node, total: Node) -> str:
+    """Return how much of what runs in `slots` require is free in Ray, such as '3 of 16 CPUs and 0 of 2 GPUs'."""
+    kinds = ("CPU", "GPU") if slots.gpus else ("CPU",)
+    return " and ".join(f"{free.get(kind, 0):g} of {plural(total.get(kind, 0), kind)}" for kind in kinds)
+
+
 def _num_workers_on(node: Node, cpus: int, gpus: float) -> int:
     by_cpus = int(node.get("CPU", 0) // cpus)
     if not gpus:

@@ -18,8 +18,9 @@ from raykd.orchestration.options import Options, data_key, dataset_of
 from raykd.orchestration.parallel_runs import Slots
 from raykd.orchestration.progress import Progress, log
 from raykd.orchestration.reporting import write_report
-from raykd.orchestration.run_queue import Job, JobStatus, State, max_concurrent, plan_jobs
+from raykd.orchestration.run_queue import Job, JobStatus, State, max_concurrent
 from raykd.orchestration.run_states import RunStates
+from raykd.orchestration.runs_left import RunsLeft
 from raykd.orchestration.session import ray_session
 from raykd.orchestration.stop_signals import stop_signals
 from raykd.orchestration.tracked import attach_report, family_of, tracking_of, watch_runs
@@ -32,11 +33,10 @@ from raykd.store.results_folder import in_use
 from raykd.store.run_store import RunStore
 from raykd.trackers.tracking import Tracking
 from raykd.training.compute import device_for, require_precision
-from raykd.training.final_evaluation import is_tested
 from raykd.training.networks import Networks
 from raykd.training.repair import repair_weights
 from raykd.training.run_record import record_failure
-from raykd.training.teacher.choose import PlannedCache, TeacherChoice, choose_teacher, merge_caches, split_for_slots
+from raykd.training.teacher.choose import PlannedCache, TeacherChoice, choose_teacher, merge_caches
 from raykd.training.teacher.import_check import describe_import
 from raykd.training.teacher.imported import read_import_check, require_import_fits
 from raykd.training.teacher.load import is_full
@@ -224,7 +224,8 @@ def _run_planned(
     with stop_signals(console) as stopped, trackers as tracking:
         for plan, _ in plans:
             watch_runs(tracking, family_of(plan, options.results), plan.runs, store)
-        statuses = run_to_completion(runs, states, caches, workers, options, console, stopped.is_set)
+        left = RunsLeft(runs, states, caches, store)
+        statuses = run_to_completion(left, workers, options, console, stopped.is_set)
         try:
             if reports:
                 report = write_report(options.results, console)
@@ -308,55 +309,22 @@ def warning_lines(plan: Plan) -> list[str]:
 
 
 def run_to_completion(
-    runs: Sequence[Run],
-    states: RunStates,
-    caches: Sequence[PlannedCache],
-    workers: Workers,
-    options: Options,
-    console: Console,
-    should_stop: Callable[[], bool],
-    evaluate_only: Callable[[Sequence[JobStatus]], Sequence[Run]] | None = None,
+    left: RunsLeft, workers: Workers, options: Options, console: Console, should_stop: Callable[[], bool]
 ) -> list[JobStatus]:
-    """Train the runs that are left, and evaluate each on the test split. Return how each job ended.
-
-    caches: the logit caches that runs read; other distilled runs have a live teacher.
-    evaluate_only: return which runs to evaluate; its argument has the statuses of the training. Runs that are not
-    trained yet are trained first, and runs that failed are left out. None evaluates all `runs`.
-    """
-    store, trained = RunStore(options.results), states.trained
-    evaluated = {run.name for run in runs if evaluate_only or (run.name in trained and is_tested(store.folder(run)))}
-
-    def jobs_on(slots: Slots | None) -> list[Job]:
-        """Return the jobs left, with the logit caches in as many parts as `slots` fill."""
-        sized = [split_for_slots(cache, slots.gpus, slots.count) for cache in caches] if slots else caches
-        return plan_jobs(runs, trained, evaluated, sized, states.started_live)
-
-    def final_jobs(statuses: Sequence[JobStatus]) -> list[Job]:
-        assert evaluate_only is not None
-        failed = {status.job.run.name for status in statuses if status.state is not State.DONE}
-        chosen = [run for run in evaluate_only(statuses) if run.name not in failed]
-        tested = {run.name for run in chosen if is_tested(store.folder(run))}
-        return plan_jobs(chosen, RunStates.read(chosen, store).trained, tested)
-
-    final = final_jobs if evaluate_only else None
-    statuses = _run(jobs_on, workers, options, console, should_stop, final) if jobs_on(None) else []
-    _record_failures(statuses, store)
-    for run in runs:
-        require_import_fits(run, store.folder(run))
+    """Train the runs that are left, and evaluate them on the test split. Return how each job ended."""
+    statuses = _run(left, workers, options, console, should_stop) if left.jobs() else []
+    _record_failures(statuses, left.store)
+    for run in left.runs:
+        require_import_fits(run, left.store.folder(run))
     return statuses
 
 
 def _run(
-    jobs_on: Callable[[Slots | None], list[Job]],
-    workers: Workers,
-    options: Options,
-    console: Console,
-    should_stop: Callable[[], bool],
-    final_jobs: Callable[[Sequence[JobStatus]], list[Job]] | None,
+    left: RunsLeft, workers: Workers, options: Options, console: Console, should_stop: Callable[[], bool]
 ) -> list[JobStatus]:
-    """Start Ray, divide the cluster into slots and do the jobs there; final_jobs: see `run_jobs`."""
+    """Start Ray, divide the cluster into slots and do the jobs there."""
     with ray_session() as dashboard:
-        jobs = jobs_on(None)
+        jobs = left.jobs()
         if should_stop():  # a signal came while Ray started
             return [JobStatus(job) for job in jobs]
         from raykd.orchestration.metrics import scrape_targets
@@ -367,7 +335,7 @@ def _run(
         log(console, f"{slots}; dashboard {dashboard or 'off'}")
         log(console, "starting workers, which takes 10 to 20 seconds")
         with scrape_targets(options.results), Progress(console) as progress:
-            return run_jobs(jobs_on(slots), slots, options, progress, should_stop, final_jobs)
+            return run_jobs(left, slots, options, progress, should_stop)
 
 
 def _require_precisions(jobs: Sequence[Job], slots: Slots) -> None:

@@ -187,8 +187,7 @@ def _run_round(
     command.log("starting workers, which takes 5 to 10 seconds")
     folder.update(cpus=slots.cpus * slots.workers, gpus=slots.gpus * slots.workers)
     # Tune runs a trial in another working directory, so every path must be absolute.
-    absolute = replace(options, results=options.results.absolute(), data_folder=options.data_folder.absolute())
-    context = command.experiment, search, absolute, folder.path.absolute()
+    context = command.experiment, search, options.with_absolute_paths(), folder.path.absolute()
 
     def make_trainable(flag: Any, storage: Path) -> Any:
         resources, environment = (slots.cpus, slots.gpus, slots.workers), train_variables(os.environ)

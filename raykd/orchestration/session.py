@@ -24,6 +24,7 @@ from raykd.cluster import ray_variables
 from raykd.cluster.group_signals import blocked_in_children, killed_on_error, quick_end
 from raykd.cluster.private_folders import remove_abandoned_below, remove_old_sessions
 from raykd.cluster.private_ray import commands_folder, private_folder, write_current_cluster
+from raykd.cluster.ray_internals import SLOW_START
 from raykd.cluster.ray_token import make_token, private_environment
 from raykd.cluster.ray_variables import start_timeout_s
 from raykd.errors import ConfigError, RayNotStarted
@@ -51,7 +52,6 @@ _PREFIXES, _NAMES = (
 )  # the variables that a session changes
 CODE = Path(__file__).parents[2]  # the folder that raykd is imported from
 ANSWER_S = 10.0
-SLOW_START = "timed out during startup"  # a part of Ray's message
 
 _log = logging.getLogger(__name__)
 _token = cache(make_token)  # Ray caches the token that it read, so all sessions of a process share one

@@ -8,14 +8,18 @@ from typing import Any
 
 import ray
 
-from raykd.errors import plural
 from raykd.orchestration.controllers import Controllers, Reservation
-from raykd.orchestration.parallel_runs import Slots
+from raykd.orchestration.parallel_runs import Slots, free_resources
 
 CHECK_S = 5.0
 WAIT_LOG_S = 60.0  # workers start within 20 s if nothing else uses their CPUs and GPUs
 WAIT_LOG_EVERY_S = 600.0
 MAX_FAILED_STARTS = 5  # in a row; Ray itself would start the workers of a slot again and again
+
+
+def alive_nodes() -> list[dict[str, float]]:
+    """Return the resources of each node that is alive."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 class SlotWatch:
@@ -72,6 +76,5 @@ def waiting_line(
     verb = "wait" if num_runs > 1 else "waits"
     if not waiting:
         return f"{runs} {verb} for workers that are still starting; if it takes minutes, see the Ray workers' logs"
-    kinds = ["CPU", *(["GPU"] if slots.gpus else [])]
-    unused = " and ".join(f"{free.get(kind, 0):g} of {plural(total.get(kind, 0), kind)}" for kind in kinds)
+    unused = free_resources(slots, free, total)
     return f"{runs} {verb} for {slots.resources_of_run}; free on this Ray cluster: {unused}"

@@ -81,7 +81,7 @@ def check_space(plan: Plan, dataset: Dataset, options: Options) -> None:
                 checked_plan(experiment.with_configuration({path: value}), dataset, without_teachers, networks)
             except ConfigError as error:
                 raise ConfigError(f"search.space: {path} in {values} cannot be {value}: {error}") from None
-    distilled = next(run for run in plan.runs if run.stage == "distilled")
+    teacher = next(run for run in plan.runs if run.stage == "teacher")
     methods = _distinct_configurations(experiment, space, "method", attrgetter("method"))
     models = _distinct_configurations(experiment, space, "student", attrgetter("student.model"))
     for method, model in product(methods, models):
@@ -89,7 +89,8 @@ def check_space(plan: Plan, dataset: Dataset, options: Options) -> None:
         try:
             candidate = experiment.with_configuration(configuration)
             (student, *_) = checked_plan(candidate, dataset, without_teachers, networks).runs
-            run = replace(student, stage="distilled", method=candidate.method, teacher=distilled.teacher)
+            read_teacher = teacher if candidate.method.needs else None
+            run = replace(student, stage="distilled", method=candidate.method, teacher=read_teacher)
             networks.require_method_fits(run)
         except ConfigError as error:
             raise _error_of_configuration(experiment, configuration, error) from None

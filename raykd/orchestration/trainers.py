@@ -5,7 +5,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -17,18 +17,18 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raykd.errors import Interrupted, RunFailed, plural
+from raykd.errors import Interrupted, RunFailed
 from raykd.orchestration.controllers import Controllers, Register
 from raykd.orchestration.options import Options
-from raykd.orchestration.parallel_runs import Slots, num_workers_that_fit, plan_slots
+from raykd.orchestration.parallel_runs import Slots, lost_nodes_reason, plan_slots
 from raykd.orchestration.process_group import GroupConfig
 from raykd.orchestration.progress import Progress
-from raykd.orchestration.run_queue import Job, JobStatus, RunQueue, State
-from raykd.orchestration.slot_watch import SlotWatch
+from raykd.orchestration.run_queue import JobStatus, RunQueue, State
+from raykd.orchestration.runs_left import RunsLeft
+from raykd.orchestration.slot_watch import SlotWatch, alive_nodes
 from raykd.orchestration.stop_signals import delayed_signals
 from raykd.orchestration.worker import WorkerConfig, work
 from raykd.spec.experiment import Workers
-from raykd.spec.trackers import TENSORBOARD
 from raykd.store.results_folder import RAY
 from raykd.training.failure import max_failures_of_slot
 from raykd.training.group import STUCK
@@ -43,38 +43,27 @@ IDLE = timedelta(days=30)  # a worker that a batch leaves out waits for as long 
 
 def slots_of(workers: Workers, num_jobs: int, max_concurrent: int) -> Slots:
     """Divide the nodes that are alive into slots; see `plan_slots`."""
-    return plan_slots(_nodes(), workers, num_jobs, max_concurrent)
-
-
-def _nodes() -> list[dict[str, float]]:
-    """Return the resources of each node that is alive."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return plan_slots(alive_nodes(), workers, num_jobs, max_concurrent)
 
 
 def run_jobs(
-    jobs: list[Job],
-    slots: Slots,
-    options: Options,
-    progress: Progress,
-    should_stop: Callable[[], bool],
-    final_jobs: Callable[[Sequence[JobStatus]], list[Job]] | None,
+    left: RunsLeft, slots: Slots, options: Options, progress: Progress, should_stop: Callable[[], bool]
 ) -> list[JobStatus]:
-    """Do `jobs` on `slots`, and return how each ended. `progress` shows their statuses a few times a second.
-
-    final_jobs: returns the jobs to do after all others; its argument has their statuses.
+    """Do the jobs left on `slots`, and return how each ended. `progress` shows their statuses a few times a second.
 
     Raises Interrupted when nodes are lost and the others have no room for one run.
     """
     # The queue runs on the driver's node: if it were lost with another node, every run would stop.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    queue: Any = ray.remote(RunQueue).options(num_cpus=0, scheduling_strategy=here).remote(jobs, final_jobs is None)
+    jobs, is_complete = left.jobs(slots), not left.has_final_jobs
+    queue: Any = ray.remote(RunQueue).options(num_cpus=0, scheduling_strategy=here).remote(jobs, is_complete)
     # Each command has its own folder: a trainer would resume from an earlier one of its name and place, but here only
     # the queue and the runs' folders decide what is resumed.
     storage = options.results.absolute() / RAY / uuid.uuid4().hex[:12]
     trainers = _Trainers(storage / "controllers", slots.count)
     try:
         trainers.start(lambda slot, callback: _trainer(queue, slot, slots, options, storage, len(jobs), callback))
-        statuses = _wait(queue, slots, trainers, progress, should_stop, final_jobs)
+        statuses = _wait(queue, left, slots, trainers, progress, should_stop)
         failures = dict(trainers.errors)  # without the errors of the trainers that are killed below
     except RayError as error:
         reason = str(error).splitlines()[:1] or [type(error).__name__]
@@ -156,42 +145,30 @@ class _Trainers:
 
 
 def _wait(
-    queue: Any,
-    slots: Slots,
-    trainers: _Trainers,
-    progress: Progress,
-    should_stop: Callable[[], bool],
-    final_jobs: Callable[[Sequence[JobStatus]], list[Job]] | None,
+    queue: Any, left: RunsLeft, slots: Slots, trainers: _Trainers, progress: Progress, should_stop: Callable[[], bool]
 ) -> list[JobStatus]:
     """Wait until all jobs or all trainers have ended, or, after `should_stop`, until all running jobs are saved."""
-    is_stopping, watch = False, SlotWatch(queue, slots, trainers.controllers, progress.log)
+    is_stopping, has_final_jobs = False, left.has_final_jobs
+    watch = SlotWatch(queue, slots, trainers.controllers, progress.log)
     while not trainers.have_ended:
         progress.show(ray.get(queue.statuses.remote()))
         if should_stop() and not is_stopping:
             ray.get(queue.stop.remote())
             is_stopping = True
-        elif final_jobs is not None and ray.get(queue.is_done.remote()):
-            ray.get(queue.add_final.remote(final_jobs(ray.get(queue.statuses.remote()))))
-            final_jobs = None
+        elif has_final_jobs and ray.get(queue.is_done.remote()):
+            ray.get(queue.add_final.remote(left.final_jobs(ray.get(queue.statuses.remote()))))
+            has_final_jobs = False
         if ray.get(queue.is_over.remote()):
             break
         for slot, reason in watch.check(trainers.ended).items():
             trainers.give_up(slot, reason)
-        if ray.get(queue.lost_slots.remote()) and not ray.get(queue.live_slots.remote()):
-            _require_nodes_for_one_run(slots)
+        are_lost = ray.get(queue.lost_slots.remote()) and not ray.get(queue.live_slots.remote())
+        if are_lost and (reason := lost_nodes_reason(alive_nodes(), slots, "run", slots.min_workers)):
+            raise Interrupted(reason)
         time.sleep(POLL_S)
     # A slot without heartbeats has nothing to save, and its trainer may wait for resources without end.
     trainers.join(ray.get(queue.live_slots.remote()), STOPPED_END_S if is_stopping else END_S)
     return ray.get(queue.statuses.remote())
-
-
-def _require_nodes_for_one_run(slots: Slots) -> None:
-    """Raise Interrupted when the nodes that are alive have no room for one run."""
-    if (num_fitting := num_workers_that_fit(_nodes(), slots.cpus, slots.gpus)) < slots.min_workers:
-        raise Interrupted(
-            f"nodes are lost, and the others have room for {num_fitting} of {plural(slots.min_workers, 'worker')} that "
-            "a run requires; rerun the same command on enough nodes to resume from the last checkpoints"
-        )
 
 
 def _trainer(
@@ -201,21 +178,8 @@ def _trainer(
 
     The first replacement requests a job, and the queue returns the job that the slot had.
     """
-    results, data_folder = options.results.absolute(), options.data_folder.absolute()
-    worker = WorkerConfig(
-        queue,
-        slot,
-        results,
-        data_folder,
-        slots.cpus,
-        slots.gpus,
-        slots.may_shrink,
-        options.loaders,
-        tuple((key, pack and pack.absolute()) for key, pack in options.packs),
-        TENSORBOARD in options.trackers,
-        pickle.dumps(options.callbacks) if options.callbacks else b"",
-        options.keep_checkpoints,
-    )
+    pickled = pickle.dumps(options.with_absolute_paths())
+    worker = WorkerConfig(queue, slot, slots.cpus, slots.gpus, slots.may_shrink, pickled)
     return TorchTrainer(
         work,
         train_loop_config=vars(worker),  # plain values, for which the controller need not import torch

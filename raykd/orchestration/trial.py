@@ -26,9 +26,9 @@ from ray import tune
 from ray.exceptions import RayError
 from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer
-from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from raykd.cluster.ray_internals import DEAD_WORKER_ERRORS, ControllerCallback, health_check_cause, unwrapped
 from raykd.data.types import Dataset
 from raykd.errors import ConfigError, Interrupted, RejectedConfiguration, RunFailed, reason_of
 from raykd.models.hf_files import PREFIX as HF_PREFIX
@@ -71,7 +71,7 @@ from raykd.training.group import SINGLE_WORKER, Group, default_group
 from raykd.training.hooks import EpochReport, Hooks
 from raykd.training.latency import latency
 from raykd.training.teacher.choose import PlannedCache
-from raykd.training.train_one import Logging, locked, train_one
+from raykd.training.train_one import Observers, locked, train_one
 from raykd.training.training_step import make_model
 
 LOCK_WAIT_S = 60.0  # the worker of a killed command may still be writing the trial's folder
@@ -83,8 +83,6 @@ STOPPED = "stopped; rerun the same command to resume"
 TRAIN_VARIABLES = "RAY_TRAIN_"
 # Ray requires some resource for a trial's process, while the CPUs and GPUs belong to its workers.
 MIN_RESOURCES: dict[str, float] = {"memory": 2**20}
-# Errors of a worker that was killed or is unreachable, by name, because their module is private to Ray.
-DEAD = ("WorkerHealthCheckFailedError", "WorkerHealthCheckTimeoutError")
 
 
 @dataclass(frozen=True)
@@ -199,12 +197,12 @@ def train_trial(
 
     has_tensorboard = TENSORBOARD in shared.options.trackers
     callbacks = shared.options.callbacks
-    logging = Logging(has_tensorboard, config[CONFIGURATION], callbacks=callbacks, log=lines.append)
+    observers = Observers(has_tensorboard, config[CONFIGURATION], callbacks=callbacks, log=lines.append)
     store, hooks = RunStore(shared.options.results), Hooks(on_epoch, should_stop)
     with locked(folder, group, LOCK_WAIT_S):
         for row in group.on_first(folder.history):  # epochs of an earlier command, or of a worker that died
             report_row(row)
-        train_one(run, folder, dataset, device, store, shared.cache, hooks, group, logging)
+        train_one(run, folder, dataset, device, store, shared.cache, hooks, group, observers)
         if group.is_first:
             folder.update(model_metrics=fixed)  # read by the process that reports the result
             if not shared.options.keep_checkpoints:
@@ -384,8 +382,9 @@ def _workers_failure(folder: RunFolder, error: Exception) -> Exception | None:
     causes = _worker_errors(error)
     if rejected := [cause for cause in causes if isinstance(cause, RejectedConfiguration)]:
         return rejected[0]
-    if dead := [cause for cause in causes if type(cause).__name__ in DEAD]:  # the errors of the others follow from it
-        return RunFailed(f"its workers died repeatedly: {reason_of(getattr(dead[0], 'health_check_failure', dead[0]))}")
+    # The errors of the other workers follow from the death of one.
+    if dead := [cause for cause in causes if type(cause).__name__ in DEAD_WORKER_ERRORS]:
+        return RunFailed(f"its workers died repeatedly: {reason_of(health_check_cause(dead[0]))}")
     first_hand = [cause for cause in causes if "NCCL" not in str(cause)] or causes  # NCCL also fails if another fails
     outside = [cause for cause in first_hand if classify_failure(cause) == "outside"]
     return RunFailed(reason_of(outside[0])) if outside else next(iter(first_hand), None)
@@ -394,7 +393,7 @@ def _workers_failure(folder: RunFolder, error: Exception) -> Exception | None:
 def _worker_errors(error: Exception) -> list[Exception]:
     """Return the errors of the workers, without the wrapper in which Ray Train keeps a traceback."""
     failures = error.worker_failures.values() if isinstance(error, WorkerGroupError) else ()
-    return [getattr(failure, "_base_exc", failure) for failure in failures]
+    return [unwrapped(failure) for failure in failures]
 
 
 def _work(loop_config: dict[str, Any]) -> None:

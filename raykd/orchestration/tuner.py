@@ -15,20 +15,20 @@ from ray.exceptions import RayError
 from ray.tune.experiment import Trial
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raykd.errors import Interrupted, RunFailed, plural
+from raykd.errors import Interrupted, RunFailed
 from raykd.on_disk import is_folder
-from raykd.orchestration.parallel_runs import Slots, num_workers_that_fit
+from raykd.orchestration.parallel_runs import Slots, free_resources, lost_nodes_reason
 from raykd.orchestration.run_queue import LOST_AFTER_S
 from raykd.orchestration.schedulers import make_scheduler
 from raykd.orchestration.search_identity import SearchCommand
 from raykd.orchestration.searcher import StudySearcher
+from raykd.orchestration.slot_watch import alive_nodes
 from raykd.orchestration.trial_progress import TrialProgress
 from raykd.store.results_folder import RAY
 from raykd.store.study import SearchFolder, SearchStudy
 from raykd.training.failure import MAX_FAILURES
 
 NODES_POLL_S = 2.0
-NAMES = ("CPU", "GPU")
 START_WAIT_S = 60.0  # the wait for the first trial after which the log states which resources are missing
 
 
@@ -153,15 +153,11 @@ class RoundControl(tune.Stopper):
         if now - self._nodes_polled_at < NODES_POLL_S:
             return False
         self._nodes_polled_at = now
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        num_fitting = num_workers_that_fit(nodes, slots.cpus, slots.gpus)
-        if num_fitting >= slots.workers:
+        reason = lost_nodes_reason(alive_nodes(), slots, "trial", slots.workers)
+        if not reason:
             self._short_since = now
         elif now - self._short_since > LOST_AFTER_S:
-            self.shortage = (
-                f"nodes are lost, and the others have room for {num_fitting} of {plural(slots.workers, 'worker')} that "
-                "a trial requires; rerun the same command on enough nodes to resume from the last checkpoints"
-            )
+            self.shortage = reason
         return bool(self.shortage)
 
     def _describe_wait(self, trials: Sequence[Trial]) -> list[str]:
@@ -170,12 +166,10 @@ class RoundControl(tune.Stopper):
             self._waiting_since = time.monotonic()
         elif self._waiting_since is not None and time.monotonic() - self._waiting_since > START_WAIT_S:
             self._waiting_since = None  # one line is enough
-            total, free = ray.cluster_resources(), ray.available_resources()
-            state = " and ".join(f"{free.get(name, 0):g} of {total[name]:g} {name}s" for name in NAMES if name in total)
-            cpus, gpus = self._slots.cpus, self._slots.gpus
-            required = plural(cpus, "CPU") + (f" and {plural(gpus, 'GPU')}" if gpus else "")
+            unused = free_resources(self._slots, ray.available_resources(), ray.cluster_resources())
+            required = self._slots.resources_of_run
             return [
-                f"no trial has started for {START_WAIT_S:.0f} s: each requires {required}; {state} are free, and the "
+                f"no trial has started for {START_WAIT_S:.0f} s: each requires {required}; {unused} are free, and the "
                 "others belong to trials that are starting or to other commands"
             ]
         return []

@@ -14,8 +14,8 @@ import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import nullcontext, suppress
-from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from dataclasses import asdict, dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,11 @@ import torch
 
 from raykd.errors import Interrupted, RunLocked
 from raykd.orchestration.metrics import export
-from raykd.orchestration.options import DataKey, Options, dataset_of
+from raykd.orchestration.options import Options, dataset_of
 from raykd.orchestration.run_queue import Job
 from raykd.orchestration.worker_link import ANSWER_S, QueueLink
 from raykd.spec.plan import Run
+from raykd.spec.trackers import TENSORBOARD
 from raykd.store.run_store import RunStore
 from raykd.training.compute import choose_compute, device_for, release_memory
 from raykd.training.failure import decide_job
@@ -41,7 +42,7 @@ from raykd.training.teacher.fill import STOPPED, Filler
 from raykd.training.teacher.import_check import describe_import
 from raykd.training.teacher.imported import read_import_check
 from raykd.training.teacher.load import make_filler
-from raykd.training.train_one import Logging, locked, train_one
+from raykd.training.train_one import Observers, locked, train_one
 
 IDLE_POLL_S = 0.2  # seconds between a free slot's requests for a job
 RAY_REPORT_EVERY_S = 30.0
@@ -53,30 +54,24 @@ CHUNKS = 16  # one part of a logit cache is split into these; with several worke
 class WorkerConfig:
     """The configuration of a slot's workers. queue: the actor's handle. threads, gpus: for each worker.
 
-    callbacks: pickled, because the trainer's controller reads this too, and need not load the user's files.
+    pickled_options: the command's Options. The trainer's controller reads this configuration too, and need not import
+    torch or load the user's callbacks.
     """
 
     queue: Any
     slot: int
-    results: Path
-    data_folder: Path
     threads: int
     gpus: float
     may_shrink: bool
-    loaders: int | None = None
-    packs: tuple[tuple[DataKey, Path | None], ...] = ()
-    tensorboard: bool = True
-    callbacks: bytes = b""
-    keep_checkpoints: bool = False
+    pickled_options: bytes
 
-    @property
+    @cached_property
     def options(self) -> Options:
-        return Options(self.results, self.data_folder, loaders=self.loaders, packs=self.packs)
+        return pickle.loads(self.pickled_options)  # noqa: S301 - of this command's driver
 
     @property
-    def logging(self) -> Logging:
-        callbacks = pickle.loads(self.callbacks) if self.callbacks else ()  # noqa: S301 - of this command's driver
-        return Logging(self.tensorboard, gpus=self.gpus, callbacks=callbacks)
+    def store(self) -> RunStore:
+        return RunStore(self.options.results)
 
 
 def work(config: dict[str, Any]) -> None:
@@ -128,11 +123,11 @@ def _do(job: Job, worker: WorkerConfig, all_workers: Group, link: QueueLink) -> 
 def _evaluate(run: Run, worker: WorkerConfig) -> None:
     dataset = dataset_of(run.data, worker.options)
     require_same_data(run.name, run.data_identity, dataset)
-    folder = RunStore(worker.results).folder(run)
+    folder = worker.store.folder(run)
     precision = folder.require_record().compute.precision
     compute = choose_compute(device_for(worker.gpus), precision)
     evaluate_on_test(run, folder, dataset, compute, shares_gpu=0 < worker.gpus < 1)
-    if not worker.keep_checkpoints:
+    if not worker.options.keep_checkpoints:
         with suppress(RunLocked), locked(folder):  # a run that another process has locked keeps it
             folder.remove_checkpoint()
 
@@ -166,7 +161,7 @@ def _train(job: Job, worker: WorkerConfig, group: Group, num_workers: int, link:
     """
     if not group.is_member:
         return ""
-    run, store, device = job.run, RunStore(worker.results), device_for(worker.gpus)
+    run, store, device = job.run, worker.store, device_for(worker.gpus)
     folder, dataset = store.folder(run), dataset_of(run.data, worker.options)
     to_ray = _RayReports(folder.checkpoint, group)
 
@@ -178,8 +173,13 @@ def _train(job: Job, worker: WorkerConfig, group: Group, num_workers: int, link:
             export(run, report, device)
 
     hooks = Hooks(on_epoch, link.should_stop)
-    logging = replace(worker.logging, log=lambda line: worker.queue.log.remote(run.name, line))
-    train_one(run, folder, dataset, device, store, job.cache, hooks, group, logging)
+    observers = Observers(
+        TENSORBOARD in worker.options.trackers,
+        gpus=worker.gpus,
+        callbacks=worker.options.callbacks,
+        log=lambda line: worker.queue.log.remote(run.name, line),
+    )
+    train_one(run, folder, dataset, device, store, job.cache, hooks, group, observers)
     to_ray.flush()
     check = read_import_check(folder) if run.imported is not None else None
     return describe_import(check) if check else ""

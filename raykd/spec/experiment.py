@@ -13,9 +13,11 @@ from operator import attrgetter
 from typing import Annotated, Any, ClassVar, Literal
 
 from raykd.config import (
-    AtMost,
     Config,
+    Interval,
     MaxLength,
+    NonNegativeInt,
+    PositiveInt,
     Seed,
     Seeds,
     by_name,
@@ -30,7 +32,7 @@ from raykd.data.crop_views import CropViews
 from raykd.data.sampling import Sampling
 from raykd.data.views import Views
 from raykd.errors import ConfigError
-from raykd.methods import KD, Method
+from raykd.methods import KD, CrossEntropy, Method
 from raykd.methods.method import Need
 from raykd.models import MAX_SIDE, Model, find, hf_files
 from raykd.models.hf_model import HuggingFace
@@ -59,31 +61,27 @@ class Data(Config):
     # cifar10, cifar100, cifar100-coarse, digits, imagenet, tiny_imagenet; or folder:PLACE, parquet:PLACE,
     # webdataset:PLACE, packed:PLACE for custom images (data/dataset_names.py)
     name: str = "cifar10"
-    val_images: int = 5_000  # training images used for validation, in equal proportion from each class; 0 for none
-    train_images: int | None = None  # how many of the other training images the teacher trains on; None for all
-    student_images: int | None = None  # how many of the teacher's images the students train on; None for all
-    image_size: Annotated[int | None, AtMost(MAX_SIDE)] = None  # side in pixels to resize to; None: no resizing
-    crop_padding: int = 4  # pixels of padding for random crops, 0 to 32; 0 for no crops
+    # training images used for validation, in equal proportion from each class; 0 for none
+    val_images: NonNegativeInt = 5_000
+    train_images: PositiveInt | None = None  # how many of the other training images the teacher trains on; None for all
+    student_images: PositiveInt | None = None  # how many of the teacher's images the students train on; None for all
+    image_size: Annotated[int | None, Interval(f"[1, {MAX_SIDE}]")] = None  # side in pixels to resize to; None: as is
+    crop_padding: Annotated[int, Interval("[0, 32]")] = 4  # pixels of padding for random crops; 0 for no crops
     flip: bool = True  # random horizontal flips
     split_seed: Seed = 0  # selects the images of every part above
     # Random crops of whole images, of at least this fraction of the area, resized to image_size, as usual for ImageNet.
     # None: crops of padded squares, see crop_padding.
-    min_crop_area: float | None = skip_if_default(None)
+    min_crop_area: Annotated[float | None, Interval("(0, 1]")] = skip_if_default(None)
     # How many different crops of each image are shown, which a logit cache can hold; None: a new one in every epoch.
-    views_per_image: Annotated[int | None, AtMost(10_000)] = skip_if_default(None)
-    # Evaluation shows the middle square with this fraction of the shorter side, in (0, 1]; ImageNet's usual is 0.875.
-    center_crop: float = skip_if_default(1.0)
+    views_per_image: Annotated[int | None, Interval("[1, 10000]")] = skip_if_default(None)
+    # Evaluation shows the middle square with this fraction of the shorter side; ImageNet's usual is 0.875.
+    center_crop: Annotated[float, Interval("(0, 1]")] = skip_if_default(1.0)
     # 'memory' decodes all images once; 'disk' decodes them in each step, from a packed data set. 'auto' takes memory if
     # the decoded images fit in a quarter of it. Pixels are the same.
     storage: Literal["auto", "memory", "disk"] = not_fingerprinted("auto")
 
     def check(self) -> None:
         dataset_names.require_known(self.name)
-        self.require(self.val_images >= 0, "val_images", "must be 0 or more")
-        for name in ("train_images", "student_images", "image_size"):
-            self.require(getattr(self, name) is None or getattr(self, name) >= 1, name, "must be at least 1, or none")
-        self.require(self.split_seed >= 0, "split_seed", "must be 0 or more")
-        self.require(0 <= self.crop_padding <= 32, "crop_padding", "must lie in [0, 32] pixels")
         self._check_crops()
         if self.train_images is not None and self.student_images is not None:
             is_subset = self.student_images <= self.train_images
@@ -96,10 +94,6 @@ class Data(Config):
             self.require(self.views_per_image is None, "views_per_image", requires)
             self.require(self.center_crop == 1, "center_crop", requires)
             return
-        self.require(0 < self.min_crop_area <= 1, "min_crop_area", "must lie in (0, 1], or be none")
-        self.require(0 < self.center_crop <= 1, "center_crop", "must lie in (0, 1]")
-        is_valid = self.views_per_image is None or self.views_per_image >= 1
-        self.require(is_valid, "views_per_image", "must be at least 1, or none")
         no_effect = "has no effect beside min_crop_area; set it to 0"
         self.require(self.crop_padding == 0, "crop_padding", no_effect)
         self.require(self.image_size is not None, "image_size", "is required by min_crop_area: the pixels of a crop")
@@ -123,22 +117,18 @@ class Workers(Config):
     """The processes that share the batches of one run (DDP), and the resources of each."""
 
     kind: ClassVar[str] = "workers"
-    count: Annotated[int, AtMost(10_000)] = not_fingerprinted(1)  # processes that share the batches of a run
-    min_count: int | None = not_fingerprinted(None)  # workers that suffice to continue without a lost node; None: all
+    count: Annotated[int, Interval("[1, 10000]")] = not_fingerprinted(1)  # processes that share the batches of a run
+    min_count: PositiveInt | None = not_fingerprinted(None)  # workers that can continue without a lost node; None: all
     # CPUs per worker. None: proportional to its GPUs; without GPUs an equal share of the node's CPUs, at most 16.
-    cpus: Annotated[int | None, AtMost(10_000)] = not_fingerprinted(None)
+    cpus: Annotated[int | None, Interval("[1, 10000]")] = not_fingerprinted(None)
     # GPUs per worker, whole or a fraction below 1. None: one if there are GPUs, else 0.
-    gpus: Annotated[float | None, AtMost(10_000)] = not_fingerprinted(None)
+    gpus: Annotated[float | None, Interval("[0, 10000]")] = not_fingerprinted(None)
     # Threads per worker that decode images of a data set on disk. None: one for each of its CPUs.
-    loaders: Annotated[int | None, AtMost(10_000)] = not_fingerprinted(None)
+    loaders: Annotated[int | None, Interval("[1, 10000]")] = not_fingerprinted(None)
 
     def check(self) -> None:
-        self.require(self.count >= 1, "count", "must be at least 1")
-        is_in_range = self.min_count is None or 1 <= self.min_count <= self.count
+        is_in_range = self.min_count is None or self.min_count <= self.count
         self.require(is_in_range, "min_count", f"must lie in [1, count = {self.count}], or be none")
-        self.require(self.cpus is None or self.cpus >= 1, "cpus", "must be at least 1, or none")
-        self.require(self.gpus is None or self.gpus >= 0, "gpus", "must be 0 or more, or none")
-        self.require(self.loaders is None or self.loaders >= 1, "loaders", "must be at least 1, or none")
         is_valid = self.gpus is None or self.gpus < 1 or float(self.gpus).is_integer()
         self.require(is_valid, "gpus", "must be a fraction below 1, or whole")
         is_shared = self.count > 1 and self.gpus is not None and 0 < self.gpus < 1
@@ -150,7 +140,7 @@ class Experiment(Config):
     """One family of runs: a teacher, and for each seed a baseline and a distilled student of the same recipe."""
 
     kind: ClassVar[str] = "experiment"
-    family: Annotated[str, AtMost(64)] = ""  # name of the results' folder: a-z, 0-9 and _
+    family: Annotated[str, MaxLength(64)] = ""  # name of the results' folder: a-z, 0-9 and _
     data: Data = Data()  # the data set, its split and its views
     teacher: Recipe = Recipe("resnet18")  # recipe of the teacher
     student: Recipe = Recipe("resnet8")  # recipe of the baselines and the distilled students
@@ -165,7 +155,7 @@ class Experiment(Config):
     teacher_source: Literal["auto", "live", "cache"] = not_fingerprinted("auto")
     # How many classes of each view a logit cache keeps, those with the largest logits; the others share the rest of the
     # probability equally. 'all' keeps all. None: all of up to 128 classes, else 16 if the method works with these.
-    cached_classes: Annotated[int | Literal["all"] | None, AtMost(MAX_CLASSES)] = skip_if_default(None)
+    cached_classes: Annotated[int | Literal["all"] | None, Interval(f"[1, {MAX_CLASSES}]")] = skip_if_default(None)
     workers: Workers = Workers()  # processes of one run, and their resources
     search: Search | None = not_fingerprinted(None)  # of hyperparameters; None for none
     # Other methods, each distilled with the same seeds from the same teacher and compared with `method`.
@@ -177,7 +167,6 @@ class Experiment(Config):
     tracker: Annotated[tuple[str, ...], MaxLength(10)] = by_name(("tensorboard",), trackers_named, False)
     # Code of the user that each run calls at its start, after each epoch and at its end: 'my_callbacks.py:MyCallback'.
     callbacks: Annotated[tuple[Callback, ...], MaxLength(100)] = by_name((), callbacks_named, False)
-
     # Whether finished runs and trials keep their checkpoints, three times the weights each. They can restore damaged
     # weights; nothing resumes from them.
     keep_checkpoints: bool = not_fingerprinted(False)
@@ -189,7 +178,6 @@ class Experiment(Config):
         self.require(bool(is_plain), "family", allowed)
         taken = "is the name of a folder that raykd makes below the results; use another name"
         self.require(self.family not in RESERVED, "family", taken)
-        self.require(self.teacher_seed >= 0, "teacher_seed", "must be 0 or more")
         known = ", ".join(published_pairs())
         self.require(self.published in ("", *published_pairs()), "published", f"must be one of {known}")
         is_cifar100 = self.data.name == "cifar100"
@@ -223,12 +211,12 @@ class Experiment(Config):
         seeds = getattr(self, name)
         self.require(len(seeds) >= 1, name, "must have at least one seed")
         self.require(len(set(seeds)) == len(seeds), name, "repeats a seed")
-        self.require(min(seeds) >= 0, name, "must be 0 or more")
 
     def _check_methods(self) -> None:
         for method in self.methods:
             name = "method" if method is self.method else "compare"
-            self.require(bool(method.needs), name, "needs no teacher, so nothing would be distilled; use KD()")
+            is_baseline = type(method) is CrossEntropy
+            self.require(not is_baseline, name, "needs no teacher, so nothing would be distilled; use KD()")
             method.require_valid_weights(self.student.epochs)
             method.require_batch(self.student.batch_size, self.student.gradient_accumulation)
         repeated = [method.title() for method in self.methods if self.methods.count(method) > 1]
@@ -249,7 +237,6 @@ class Experiment(Config):
     def _check_cache(self) -> None:
         """Check that a logit cache can serve every run if one is requested, and the number of classes in it."""
         if isinstance(self.cached_classes, int):
-            self.require(self.cached_classes >= 1, "cached_classes", "must be at least 1, all, or none")
             without = "requires the teacher's logits, and teacher.model.classifier = False; leave it out"
             self.require(self._teacher_has_logits, "cached_classes", without)
         if self.teacher_source != "cache":
@@ -380,8 +367,8 @@ class Experiment(Config):
 
     @property
     def methods_of_all_classes(self) -> tuple[str, ...]:
-        """The methods that do not work with the top classes alone, searched ones included."""
-        return tuple(dict.fromkeys(m.title() for m in self._methods_of_all if not m.works_with_top_classes))
+        """The methods that read a teacher and do not work with the top classes alone, searched ones included."""
+        return tuple(dict.fromkeys(m.title() for m in self._methods_of_all if m.needs and not m.works_with_top_classes))
 
     @property
     def why_never_cached(self) -> str:

@@ -18,13 +18,15 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, Union, get_arg
 import torch
 from torch import Tensor, nn
 
-from raykd.config import Config, Tiny, converted, kinds
-from raykd.config.signature import field_of, parameters_of
+from raykd.config import Config, Interval, NonNegative, Positive, converted, kinds
+from raykd.config.limits import Limit, Tiny
+from raykd.config.signature import field_of, parameters_of, with_limits
 from raykd.errors import ConfigError, did_you_mean, reason_of, shown
 
 TIMM = "timm:"
 _DEFAULT_LR = 1e-3  # for the classes of timm that have no default, or compute a rate if it is None
-_MIN_EPS = 1e-37  # above the smallest normal number of float32
+# The default of eps is 1e-30 in some classes. 1e-37 is above the smallest normal number of float32.
+_LIMITS: dict[str, list[Limit]] = {"eps": [Tiny(1e-37)], "weight_decay": [Interval("[0, inf)")]}
 _TIMM_MOMENTUM = 0.9  # timm's factory replaces the default of every class with a momentum
 # Parameters that do not change the result, or the direction of the step.
 _NOT_FIELDS = ("params", "foreach", "fused", "capturable", "differentiable", "maximize", "verbose", "adamw_lr")
@@ -61,16 +63,11 @@ else:
 class Optimizer(Config, metaclass=_ByName):
     """Base of the optimizers' configurations."""
 
-    lr: float = _DEFAULT_LR  # peak learning rate, above 0; the schedule scales it
+    lr: Positive = _DEFAULT_LR  # peak learning rate; the schedule scales it
 
     if TYPE_CHECKING:
 
         def __init__(self, *values: Any, **fields: Any) -> None: ...
-
-    def check(self) -> None:
-        self.require(self.lr > 0, "lr", "must be greater than 0")
-        decay = getattr(self, "weight_decay", 0.0)
-        self.require(decay >= 0, "weight_decay", "must be 0 or more")
 
     @classmethod
     def from_text(cls, text: str) -> Self:
@@ -83,9 +80,9 @@ class SGD(Optimizer):
     """Stochastic gradient descent. Weight decay applies to every parameter, as in the CIFAR recipes."""
 
     kind: ClassVar[str] = "sgd"
-    lr: float = 0.1
-    momentum: float = 0.9  # of the velocity, in [0, 1)
-    weight_decay: float = 5e-4  # L2 penalty on the weights, 0 or more
+    lr: Positive = 0.1
+    momentum: Annotated[float, Interval("[0, 1)")] = 0.9  # of the velocity
+    weight_decay: NonNegative = 5e-4  # L2 penalty on the weights
     nesterov: bool = False  # Nesterov momentum; requires momentum above 0
 
     if TYPE_CHECKING:
@@ -95,8 +92,6 @@ class SGD(Optimizer):
         ) -> None: ...
 
     def check(self) -> None:
-        super().check()
-        self.require(0 <= self.momentum < 1, "momentum", "must lie in [0, 1)")
         self.require(not self.nesterov or self.momentum > 0, "nesterov", "requires momentum above 0")
 
 
@@ -105,21 +100,16 @@ class AdamW(Optimizer):
     """Adam with decoupled weight decay (arXiv:1711.05101), not applied to norms, biases and position embeddings."""
 
     kind: ClassVar[str] = "adamw"
-    lr: float = 1e-3
-    weight_decay: float = 0.05  # decoupled from the gradient, 0 or more
-    beta1: float = 0.9  # decay of the gradient's moving average, in [0, 1)
-    beta2: float = 0.999  # decay of the squared gradient's moving average, in [0, 1)
+    lr: Positive = 1e-3
+    weight_decay: NonNegative = 0.05  # decoupled from the gradient
+    beta1: Annotated[float, Interval("[0, 1)")] = 0.9  # decay of the gradient's moving average
+    beta2: Annotated[float, Interval("[0, 1)")] = 0.999  # decay of the squared gradient's moving average
 
     if TYPE_CHECKING:
 
         def __init__(
             self, lr: float = 1e-3, weight_decay: float = 0.05, beta1: float = 0.9, beta2: float = 0.999
         ) -> None: ...
-
-    def check(self) -> None:
-        super().check()
-        for name in ("beta1", "beta2"):
-            self.require(0 <= getattr(self, name) < 1, name, "must lie in [0, 1)")
 
 
 @dataclass(frozen=True)
@@ -132,7 +122,6 @@ class NamedOptimizer(Optimizer):
     tuned: ClassVar[Mapping[str, Any]]  # parameters that are not fields, with timm's values
 
     def check(self) -> None:
-        super().check()
         _require_steps(self)
 
     def make(self, groups: Sequence[Mapping[str, Any]], on_gpu: bool = False) -> torch.optim.Optimizer:
@@ -203,7 +192,8 @@ def _config_class(name: str) -> type[NamedOptimizer]:
         default = defaults.get(parameter_name, parameter.default)
         item = field_of(parameter_name, _typed(parameter_name, parameter.replace(default=default)), name)
         if item is not None:
-            items.append(_with_tiny_values(*item) if parameter_name.startswith("eps") else item)
+            limits = _LIMITS.get("eps" if parameter_name.startswith("eps") else parameter_name, ())
+            items.append(with_limits(item, limits))
             names.add(parameter_name)
     tuned = {key: value for key, value in defaults.items() if key not in names}
     namespace = {"name": name, "optimizer_class": cls, "tuned": tuned, "__module__": cls.__module__}
@@ -267,11 +257,6 @@ def _typed(name: str, parameter: inspect.Parameter) -> inspect.Parameter:
     if annotation is inspect.Parameter.empty and isinstance(default, tuple):
         annotation = tuple[float, ...]
     return parameter.replace(annotation=annotation, default=converted(default, annotation))
-
-
-def _with_tiny_values(name: str, hint: Any, item: Any) -> tuple[str, Any, Any]:
-    """Return the field with values down to _MIN_EPS allowed, because the default of some classes is 1e-30."""
-    return name, Annotated[hint, Tiny(_MIN_EPS)], item
 
 
 def _without_tensors(annotation: Any) -> Any:

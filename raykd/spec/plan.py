@@ -44,7 +44,10 @@ class WeightsFile(Config):
 
 @dataclass(frozen=True)
 class Run(Config):
-    """One training run: recipe, method and seed on a part of the data, with or without a teacher."""
+    """One training run: recipe, method and seed on a part of the data, with or without a teacher.
+
+    A distilled run has no teacher if its method needs none.
+    """
 
     kind: ClassVar[str] = "run"
     family: str = ""  # the experiment's; TEACHERS for a teacher, which experiments share
@@ -100,7 +103,7 @@ class Run(Config):
     @property
     def name(self) -> str:
         """The run's folder: '<stage>-<model>[-<method>]-s<seed>-<12 digits of the fingerprint>'."""
-        method = f"-{self.method.kind.replace('_', '-')}" if self.method.needs else ""
+        method = f"-{self.method.kind.replace('_', '-')}" if type(self.method) is not CrossEntropy else ""
         seed = "-imported" if self.imported else f"-s{self.seed}"
         return f"{self.stage}-{self.model.label}{method}{seed}-{self.fingerprint[:12]}"
 
@@ -147,7 +150,7 @@ def _label(method: Method, methods: Sequence[Method]) -> str:
 
 
 def make_plan(experiment: Experiment, dataset: Dataset, weights_folder: Path, stages: Iterable[Stage] = STAGES) -> Plan:
-    """Return the runs of `stages`, and the teachers of distilled students.
+    """Return the runs of `stages`, and the teachers that distilled students need.
 
     weights_folder: the folder in which `prefetch` stores pretrained weights. Raises ConfigError if a run does not fit
     `dataset`.
@@ -155,7 +158,9 @@ def make_plan(experiment: Experiment, dataset: Dataset, weights_folder: Path, st
     selected = set(stages)
     _check_cached_classes(experiment, dataset)
     kept = experiment.num_cached_classes(dataset.num_classes)
-    teachers = _teachers(experiment, dataset, weights_folder) if selected & {"teacher", "distilled"} else []
+    needs_teachers = "distilled" in selected and any(method.needs for method in experiment.methods)
+    has_teachers = needs_teachers or "teacher" in selected
+    teachers = _teachers(experiment, dataset, weights_folder) if has_teachers else []
     base = Run(
         family=experiment.family,
         recipe=_without_path(experiment.student),
@@ -167,13 +172,13 @@ def make_plan(experiment: Experiment, dataset: Dataset, weights_folder: Path, st
     if "baseline" in selected:
         runs += [replace(base, stage="baseline", seed=seed) for seed in experiment.seeds]
     if "distilled" in selected:
-        seeds = tuple(run.seed for run in teachers) if len(teachers) > 1 else ()
-        distilled = replace(base, stage="distilled", teacher=teachers[0], teacher_seeds=seeds)
         for method in experiment.methods:
             recipe = _distilled_recipe(base.recipe, method)
-            changed = replace(
-                distilled, recipe=recipe, method=method, cached_classes=_cached_classes(experiment, method, kept)
-            )
+            changed = replace(base, stage="distilled", recipe=recipe, method=method)
+            if method.needs:
+                seeds = tuple(run.seed for run in teachers) if len(teachers) > 1 else ()
+                classes = _cached_classes(experiment, method, kept)
+                changed = replace(changed, teacher=teachers[0], teacher_seeds=seeds, cached_classes=classes)
             runs += [replace(changed, seed=seed) for seed in experiment.seeds]
     for run in runs:
         _check_images(run, dataset)

@@ -5,7 +5,7 @@ from math import cos, pi
 from typing import Annotated, ClassVar, Literal
 
 from raykd import models
-from raykd.config import AtMost, Config, MaxLength, by_name, skip_if_default
+from raykd.config import Config, Interval, MaxLength, NonNegative, Positive, PositiveInt, by_name, skip_if_default
 from raykd.data.augmentation import NO_AUGMENTATION, Augmentation
 from raykd.data.sampling import Sampling
 from raykd.errors import plural
@@ -39,13 +39,12 @@ class MultiStep(Config):
     kind: ClassVar[str] = "multistep"
     # In ascending order. Each is a number of epochs, or a fraction of them if below 1: 1/2 of 300 epochs is 150. With
     # fractions, a recipe keeps its shape when it is trained for fewer epochs.
-    milestones: Annotated[tuple[float, ...], AtMost(MAX_EPOCHS), MaxLength(1000)] = (0.5, 0.75)
-    gamma: float = 0.1  # factor of the learning rate at each milestone, in (0, 1)
+    milestones: Annotated[tuple[float, ...], Interval(f"(0, {MAX_EPOCHS}]"), MaxLength(1000)] = (0.5, 0.75)
+    gamma: Annotated[float, Interval("(0, 1)")] = 0.1  # factor of the learning rate at each milestone
 
     def check(self) -> None:
         is_rising = all(a < b for a, b in zip(self.milestones, self.milestones[1:], strict=False))
-        self.require(is_rising and all(m > 0 for m in self.milestones), "milestones", "must rise from above 0")
-        self.require(0 < self.gamma < 1, "gamma", "must lie in (0, 1)")
+        self.require(is_rising, "milestones", "must rise from above 0")
 
     def epochs_of(self, epochs: int) -> list[int]:
         """Return the milestones in whole epochs, for a recipe of `epochs`. A fraction becomes at least 1 epoch."""
@@ -60,12 +59,8 @@ class Cosine(Config):
     """Linear warmup, then half a cosine down to a fraction of the learning rate; updated at every step."""
 
     kind: ClassVar[str] = "cosine"
-    warmup_epochs: Annotated[float, AtMost(MAX_EPOCHS)] = 0.0  # below the recipe's epochs; may be fractional
-    floor: float = 0.0  # the final learning rate as a fraction of the optimizer's, in [0, 1)
-
-    def check(self) -> None:
-        self.require(self.warmup_epochs >= 0, "warmup_epochs", "must be 0 or more")
-        self.require(0 <= self.floor < 1, "floor", "must lie in [0, 1)")
+    warmup_epochs: Annotated[float, Interval(f"[0, {MAX_EPOCHS}]")] = 0.0  # fewer than the recipe's; may be fractional
+    floor: Annotated[float, Interval("[0, 1)")] = 0.0  # the final learning rate as a fraction of the optimizer's
 
     def factor(self, progress: float, epoch: int, epochs: int) -> float:
         if progress < self.warmup_epochs:
@@ -80,14 +75,14 @@ class Recipe(Config):
 
     kind: ClassVar[str] = "recipe"
     model: str | Model = by_name("resnet18", models.find)  # a Model, or a name that `raykd models` lists
-    epochs: Annotated[int, AtMost(MAX_EPOCHS)] = 200  # passes over the training images
+    epochs: Annotated[int, Interval(f"[1, {MAX_EPOCHS}]")] = 200  # passes over the training images
     # sgd, adamw, or another of torch.optim or timm, such as rmsprop or timm:lamb
     optimizer: Optimizer = by_name(SGD(), find_optimizer)
     schedule: MultiStep | Cosine | Constant = MultiStep()  # of the learning rate
-    batch_size: Annotated[int, AtMost(MAX_BATCH)] = 128  # images per update, over all workers of the run
-    label_smoothing: float = 0.0  # in [0, 1), of the labels' cross-entropy
+    batch_size: Annotated[int, Interval(f"[1, {MAX_BATCH}]")] = 128  # images per update, over all workers of the run
+    label_smoothing: Annotated[float, Interval("[0, 1)")] = 0.0  # of the labels' cross-entropy
     # largest L2 norm of the gradient of the model and of the method's adapter together; None for no clipping
-    clip_gradient_norm: float | None = None
+    clip_gradient_norm: Positive | None = None
     # For matrix products and convolutions, see docs/training.md. 'auto': bf16 if the hardware supports it, else fp16 on
     # a GPU with tensor cores, else fp32; run.json records which.
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
@@ -101,37 +96,28 @@ class Recipe(Config):
     # which receives the same pixels.
     augmentation: Augmentation = NO_AUGMENTATION
     # The fields below are off by default, see docs/training.md.
-    ema_decay: float | None = skip_if_default(None)  # in [0, 1): evaluate a moving average of the weights
-    gradient_accumulation: Annotated[int, AtMost(MAX_BATCH)] = skip_if_default(1)  # passes per update, of equal size
+    ema_decay: Annotated[float | None, Interval("[0, 1)")] = skip_if_default(None)  # of a moving average of the weights
+    gradient_accumulation: Annotated[int, Interval(f"[1, {MAX_BATCH}]")] = skip_if_default(1)  # equal passes per update
     # Weights of the labels' cross-entropy by the image's class: 'balanced' for the reciprocal of the class's share of
     # the training images, or one number per class. Scaled to a mean of 1 over the training images.
-    class_weights: Annotated[Literal["none", "balanced"] | tuple[float, ...], MaxLength(MAX_CLASSES)] = skip_if_default(
-        "none"
+    class_weights: Annotated[Literal["none", "balanced"] | tuple[NonNegative, ...], MaxLength(MAX_CLASSES)] = (
+        skip_if_default("none")
     )
     sampling: Sampling = skip_if_default("shuffle")  # 'balanced' shows each class equally often, with replacement
     # End training after this many epochs without a new best validation top-1; None trains all epochs.
-    patience: Annotated[int | None, AtMost(MAX_EPOCHS)] = skip_if_default(None)
+    patience: PositiveInt | None = skip_if_default(None)
     # The epoch whose weights a run keeps, evaluates and distills from: 'best' for the one with the highest validation
     # top-1, 'last' for the last one, as in most published tables.
     keep: Literal["best", "last"] = skip_if_default("best")
 
     def check(self) -> None:
-        self.require(self.epochs >= 1, "epochs", "must be at least 1")
-        self.require(self.batch_size >= 1, "batch_size", "must be at least 1")
-        self.require(0 <= self.label_smoothing < 1, "label_smoothing", "must lie in [0, 1)")
-        is_valid_norm = self.clip_gradient_norm is None or self.clip_gradient_norm > 0
-        self.require(is_valid_norm, "clip_gradient_norm", "must be greater than 0, or none")
-        is_valid_decay = self.ema_decay is None or 0 <= self.ema_decay < 1
-        self.require(is_valid_decay, "ema_decay", "must lie in [0, 1), or be none")
-        self.require(self.gradient_accumulation >= 1, "gradient_accumulation", "must be at least 1")
         is_equal = self.batch_size % self.gradient_accumulation == 0
         self.require(is_equal, "gradient_accumulation", f"must divide batch_size = {self.batch_size}")
         if not isinstance(self.class_weights, str):
-            is_positive = all(weight >= 0 for weight in self.class_weights) and sum(self.class_weights) > 0
-            self.require(is_positive, "class_weights", "must be none, balanced, or numbers of 0 or more, not all 0")
+            some = "must be none, balanced, or numbers of 0 or more, not all 0"
+            self.require(sum(self.class_weights) > 0, "class_weights", some)
         is_twice = self.class_weights == self.sampling == "balanced"
         self.require(not is_twice, "class_weights", "would balance twice with sampling = balanced; use one of them")
-        self.require(self.patience is None or self.patience >= 1, "patience", "must be at least 1, or none")
         total = plural(self.epochs, "epoch")
         self.require(self.patience is None or self.patience < self.epochs, "patience", f"must be below the {total}")
         needs_best = "ends training by validation, by which keep = last selects no epoch; leave one of them out"

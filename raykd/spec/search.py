@@ -10,7 +10,7 @@ from itertools import product
 from math import log, prod
 from typing import Annotated, ClassVar, Literal
 
-from raykd.config import AtMost, Config, MaxLength, Seed, not_fingerprinted
+from raykd.config import Config, Interval, MaxLength, PositiveInt, Seed, not_fingerprinted
 from raykd.errors import did_you_mean
 
 # Metrics of a trial and their better direction. All come from validation or the model, never from the test split.
@@ -151,28 +151,23 @@ class Search(Config):
 
     kind: ClassVar[str] = "search"
     space: Mapping[str, Space] = field(default_factory=dict)  # values by dotted path: 'method.alpha', 'student.epochs'
-    trials: Annotated[int, AtMost(MAX_TRIALS)] = not_fingerprinted(16)  # configurations to try
+    trials: Annotated[int, Interval(f"[1, {MAX_TRIALS}]")] = not_fingerprinted(16)  # configurations to try
     # val_top1, val_loss, parameters or latency_ms; with several, the search returns the Pareto front
     metric: str | tuple[str, ...] = "val_top1"
     mode: str | tuple[str, ...] | None = None  # 'max' or 'min' of each metric; None for the metric's direction
     sampler: Literal["tpe", "random", "grid"] = "tpe"  # selects the configurations to try
     scheduler: Literal["asha", "median", "none"] = "asha"  # stops poor trials early
-    grace_epochs: int | None = None  # epochs before which no trial is stopped; None for a tenth of the student's
-    reduction_factor: int = 3  # ASHA continues one trial in so many at each rung; 2 or more
+    grace_epochs: PositiveInt | None = None  # epochs before which no trial is stopped; None: a tenth of the student's
+    reduction_factor: Annotated[int, Interval("[2, inf)")] = 3  # ASHA continues one trial in so many at each rung
     seed: Seed = 0  # seed of the sampler
     trial_seed: Seed = 1000  # seed of the trials' training; must not be one of the experiment's seeds
-    confirm: Annotated[int, AtMost(1000)] = not_fingerprinted(3)  # configurations to train with other seeds
+    confirm: Annotated[int, Interval("[0, 1000]")] = not_fingerprinted(3)  # configurations to train with other seeds
     # Trials side by side; None for as many as fit. With 1, each trial depends on the same earlier trials in every
     # repetition of the search, so the search is reproducible.
-    max_concurrent: Annotated[int | None, AtMost(MAX_TRIALS)] = not_fingerprinted(None)
-    name: Annotated[str, AtMost(64)] = not_fingerprinted("search")  # name of its folder; unique within a family
+    max_concurrent: Annotated[int | None, Interval(f"[1, {MAX_TRIALS}]")] = not_fingerprinted(None)
+    name: Annotated[str, MaxLength(64)] = not_fingerprinted("search")  # name of its folder; unique within a family
 
     def check(self) -> None:
-        for name, least in {"trials": 1, "reduction_factor": 2, "seed": 0, "trial_seed": 0, "confirm": 0}.items():
-            self.require(getattr(self, name) >= least, name, f"must be at least {least}")
-        for name in ("grace_epochs", "max_concurrent"):
-            value = getattr(self, name)
-            self.require(value is None or value >= 1, name, "must be at least 1, or none")
         is_plain = re.fullmatch(r"[a-z][a-z0-9_-]*", self.name) is not None
         self.require(is_plain, "name", "must begin with a-z and have only a-z, 0-9, _ and -: it becomes a folder")
         example = "name at least one field, such as 'method.alpha': uniform(0, 1)"

@@ -18,15 +18,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from raykd.config.codec import Between, read_record
+from raykd.config import Interval, NonNegative
+from raykd.config.codec import read_record
 from raykd.config.damage import damaged
 from raykd.errors import Failure
 from raykd.spec.stages import Stage
 from raykd.store.recorded_config import RecordedExperiment, RecordedRun
 
-Percent = Annotated[float, Between(0, 100)]
-Fraction = Annotated[float, Between(0, 1 + 1e-9)]
-NonNegative = Annotated[float, Between(0)]
+Percent = Annotated[float, Interval("[0, 100]")]
+Fraction = Annotated[float, Interval("[0, 1.000000001]")]  # with the rounding of a sum
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]  # of matrix products and convolutions, see training/compute.py
 TeacherSource = Literal["live", "cache"]
 EndState = Literal["done", "pruned", "failed"]  # end of a search's trial; a pruned trial was stopped early

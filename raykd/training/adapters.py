@@ -28,6 +28,11 @@ def make_adapter(run: Run, labels: Tensor, student: Outputs, teacher: Outputs) -
         return run.method.adapter(student, teacher, Targets(labels[indices], indices))
 
 
+def absent_teacher(student: Outputs) -> Outputs:
+    """Return what `terms` and `adapter` receive in place of a teacher's outputs: logits [B, 0]."""
+    return Outputs(student.logits.detach()[:, :0])
+
+
 def required_outputs(method: Method, teacher: Outputs) -> Outputs:
     """Return the teacher's outputs that `method` needs, on the CPU. A logit cache has no others."""
     return Outputs(

@@ -162,7 +162,10 @@ def release_memory() -> None:
 
 
 def device_for(gpus: float) -> torch.device:
-    """Return the device of a run with `gpus` GPUs, which may be a fraction.
+    """Return the device of a run with `gpus` GPUs, which may be a fraction: the current GPU of this process.
+
+    A worker of several sees all GPUs of its node (`share_cuda_visible_devices`), and Ray Train makes its own one the
+    current one, because GroupConfig derives from Ray's TorchConfig. `require_separate_gpus` checks that.
 
     Raises UnusableGpu if torch cannot use the GPU. The alternative would be a day of training on the CPU.
     """
@@ -177,7 +180,7 @@ def device_for(gpus: float) -> torch.device:
             f"torch {torch.__version__} has no code for the {torch.cuda.get_device_name()} ({kind}) that this run was "
             f"assigned; {install_command(torch_for(kind))} {remedy}"
         )
-    return torch.device("cuda" if gpus else "cpu")
+    return torch.device("cuda", torch.cuda.current_device()) if gpus else torch.device("cpu")
 
 
 def is_mig_instance(device: torch.device) -> bool:
@@ -191,6 +194,11 @@ def is_mig_instance(device: torch.device) -> bool:
 def gpu_name(device: torch.device) -> str | None:
     """Return the name of the GPU, such as 'NVIDIA H100 80GB HBM3'; None for the CPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else None
+
+
+def gpu_uuid(device: torch.device) -> str:
+    """Return what identifies the GPU on its node, however CUDA numbers those that this process sees; '' for the CPU."""
+    return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else ""
 
 
 def best_device() -> torch.device:

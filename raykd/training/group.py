@@ -28,7 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 from raykd.errors import ConfigError
 from raykd.spec.plan import Run
 from raykd.training import messages
-from raykd.training.compute import is_mig_instance
+from raykd.training.compute import gpu_uuid, is_mig_instance
 
 Value = TypeVar("Value")
 STUCK = timedelta(minutes=30)  # torch's default timeout for messages; Ray notices a dead worker in seconds
@@ -151,19 +151,32 @@ class _Join(torch.autograd.Function):
 
 
 def require_separate_gpus(group: Group, device: torch.device) -> None:
-    """Raise ConfigError in all workers of `group` if two of them compute on MIG instances of one node.
+    """Raise ConfigError in all workers of `group` if two of them compute on one GPU, or on MIG instances of one node.
 
-    CUDA shows a process one instance, and NCCL refuses two workers on one GPU. All workers call this.
+    NCCL refuses two workers on one GPU, and CUDA shows a process only one MIG instance. All workers call this.
     """
     if group.size == 1:
         return
-    node = zlib.crc32(socket.gethostname().encode()) if is_mig_instance(device) else 0
-    nodes = [node for node in group.gather(torch.tensor([node])).flatten().tolist() if node]
-    if len(set(nodes)) < len(nodes):
+    host = socket.gethostname()
+    node = zlib.crc32(host.encode()) if is_mig_instance(device) else 0
+    gpu = zlib.crc32(f"{host} {uuid}".encode()) if (uuid := gpu_uuid(device)) else 0
+    nodes, gpus = group.gather(torch.tensor([node, gpu])).reshape(-1, 2).T.tolist()
+    if _has_repeated(nodes):
         raise ConfigError(
             f"workers.count = {group.size}: several workers of one run cannot train on MIG instances of one node; "
             "set workers.count=1, or request whole GPUs"
         )
+    if _has_repeated(gpus):
+        raise ConfigError(
+            f"workers.count = {group.size}: two workers of one run have the same GPU, and worker {group.rank} has "
+            f"{device} of {host}; set workers.count=1, or workers.gpus=1 if it is less"
+        )
+
+
+def _has_repeated(values: list[int]) -> bool:
+    """Return whether a value other than 0 occurs twice."""
+    present = [value for value in values if value]
+    return len(set(present)) < len(present)
 
 
 def default_group(may_shrink: bool = False) -> Group:

@@ -15,7 +15,7 @@ from raykd.models import num_parameters
 from raykd.models.submodules import NUM_LISTED, HookedModel, SubmoduleModel, describe_candidates
 from raykd.outputs import Outputs, Targets
 from raykd.spec.plan import Run, train_val_indices
-from raykd.training.adapters import NUM_SHOWN, evaluation_outputs, make_adapter, required_outputs
+from raykd.training.adapters import NUM_SHOWN, absent_teacher, evaluation_outputs, make_adapter, required_outputs
 from raykd.training.method_check import require_valid_terms
 from raykd.training.model_file import images_of
 from raykd.training.optim import groups_of_adapter, require_no_optimizer
@@ -126,9 +126,10 @@ class Networks:
 
     def _inputs_of_terms(self, run: Run) -> tuple[Outputs, Outputs, nn.Module | None]:
         """Return outputs of student and teacher, and the method's adapter or None. Raises ConfigError if one fails."""
-        assert run.teacher is not None
         student = self._outputs_for(run.method, run, run.method.read_of_student)
-        teacher = self._outputs_for(run.method, run.teacher, run.method.needs)
+        teacher = absent_teacher(student)
+        if run.teacher is not None:
+            teacher = self._outputs_for(run.method, run.teacher, run.method.needs)
         if type(run.method).adapter is Method.adapter:
             return student, teacher, None
         with run.method.errors_of("its adapter", run.method.received_outputs):

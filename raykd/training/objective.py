@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raykd.errors import ConfigError
-from raykd.methods import Memory, Method
+from raykd.methods import CrossEntropy, Memory, Method
 from raykd.models import ImageModel
 from raykd.outputs import Mixed, Outputs, Targets
+from raykd.training.adapters import absent_teacher
 from raykd.training.group import Group
 from raykd.training.weight_average import WeightAverage
 
@@ -60,6 +61,8 @@ class Objective(nn.Module):
         terms: dict[str, Tensor] = {}
         if has_classifier:
             terms["ce"] = self._cross_entropy(self.method.supervised_logits(student).float(), targets)
+        if teacher is None and type(self.method) is not CrossEntropy:
+            teacher = absent_teacher(student)
         if teacher is not None:
             method_terms = self._terms(student, teacher, targets)
             for name in STANDARD_TERMS:

@@ -97,7 +97,7 @@ def _compute_record(
 ) -> ComputeRecord:
     """Return how the run is computed. before: the record of the resumed run, if any."""
     return ComputeRecord(
-        device=str(compute.device),
+        device=compute.device.type,
         precision=compute.precision,
         threads=compute.threads,
         workers=_workers(run, group, before.workers if before else ()),

@@ -32,11 +32,11 @@ from raykd.training.usage import record_usage
 
 
 @dataclass(frozen=True)
-class Logging:
-    """What a worker reports beside the run's own files.
+class Observers:
+    """What follows the training of a run and does not change its result: TensorBoard, usage, the user's callbacks.
 
     tensorboard: whether to write TensorBoard files. hyperparameters: a trial's configuration for TensorBoard.
-    gpus: the GPUs of this worker, for its usage file; None writes no usage file. callbacks: those of the user,
+    gpus: the GPUs of this worker, whose usage is measured; None writes no usage file. callbacks: those of the user,
     whose errors `log` receives.
     """
 
@@ -47,7 +47,7 @@ class Logging:
     log: Callable[[str], None] = print
 
 
-NO_LOGGING = Logging()
+NO_OBSERVERS = Observers()
 
 
 def train_one(
@@ -59,7 +59,7 @@ def train_one(
     cache: PlannedCache | None,
     hooks: Hooks = NO_HOOKS,
     group: Group = SINGLE_WORKER,
-    logging: Logging = NO_LOGGING,
+    observers: Observers = NO_OBSERVERS,
 ) -> None:
     """Start or resume `run` in `folder`, and train it to its end. All workers of `group` call this.
 
@@ -77,18 +77,19 @@ def train_one(
         source_at_start = group.on_first(lambda: folder.teacher_source_at_start)
         with explaining_teacher(run):
             teacher = load_teacher(run, source_at_start, cache, store, dataset, device)
-        board = stack.enter_context(closing(TensorBoard(folder.tensorboard, logging.hyperparameters)))
+        board = stack.enter_context(closing(TensorBoard(folder.tensorboard, observers.hyperparameters)))
+        if observers.gpus is not None:
+            is_started = group.is_first and (is_file(folder.checkpoint) or is_file(folder.best))
+            stack.enter_context(record_usage(folder.usage(group.rank), device, observers.gpus, is_started))
+        user_callbacks = observers.callbacks if group.is_first else ()
+        callbacks = stack.enter_context(calling(user_callbacks, run, folder, observers.log))
 
         def on_epoch(report: EpochReport) -> None:
-            if group.is_first and logging.tensorboard:
+            if group.is_first and observers.tensorboard:
                 board.add(report)
-            called.epoch(report)
+            callbacks.epoch(report)
             hooks.on_epoch(report)
 
-        if logging.gpus is not None:
-            is_started = group.is_first and (is_file(folder.checkpoint) or is_file(folder.best))
-            stack.enter_context(record_usage(folder.usage(group.rank), device, logging.gpus, is_started))
-        called = stack.enter_context(calling(logging.callbacks if group.is_first else (), run, folder, logging.log))
         fit(run, dataset, folder, device, teacher, replace(hooks, on_epoch=on_epoch), group)
 
 

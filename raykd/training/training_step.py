@@ -20,11 +20,12 @@ from raykd.data.loader import Batch, TrainLoader
 from raykd.data.sampling import class_shares
 from raykd.data.types import Dataset, Split
 from raykd.errors import RunFailed
+from raykd.methods import CrossEntropy
 from raykd.models import ImageModel
 from raykd.outputs import Targets
 from raykd.spec.experiment import Data
 from raykd.spec.plan import Run, train_val_indices
-from raykd.training.adapters import NUM_SHOWN, evaluation_outputs, make_adapter
+from raykd.training.adapters import NUM_SHOWN, absent_teacher, evaluation_outputs, make_adapter
 from raykd.training.checkpoint import Progress
 from raykd.training.compute import Compute, why_not_graph
 from raykd.training.group import SINGLE_WORKER, Group
@@ -238,7 +239,8 @@ def make_train_state(
     if isinstance(teacher, LiveTeacher) and isinstance(teacher.model, ImageModel):  # not the mean of several teachers
         teacher.model.request(run.method.needs)
     loader = _make_loader(run, dataset, teacher, device, group)
-    adapter = _adapter_of(run, dataset, student, teacher, loader) if run.method.needs else None
+    is_baseline = type(run.method) is CrossEntropy
+    adapter = None if is_baseline else _adapter_of(run, dataset, student, teacher, loader)
     weights = class_weights_of(run, dataset)
     objective = Objective(student, run.method, adapter, run.recipe.label_smoothing, group, weights)
     if run.recipe.ema_decay is not None:
@@ -267,12 +269,12 @@ def _make_loader(run: Run, dataset: Dataset, teacher: Teacher, device: torch.dev
         run.recipe.batch_size,
         run.seed,
         device,
-        group.rank,
-        group.size,
-        augmentation,
-        dataset.mean,
-        run.recipe.gradient_accumulation,
-        run.recipe.sampling,
+        rank=group.rank,
+        world_size=group.size,
+        augmentation=augmentation,
+        mean=dataset.mean,
+        passes=run.recipe.gradient_accumulation,
+        sampling=run.recipe.sampling,
     )
 
 
@@ -286,12 +288,10 @@ def _adapter_of(
     batch = next(loader.epoch(0))
     positions = torch.arange(NUM_SHOWN, device=batch.index.device) % len(batch.index)  # a worker's share may have fewer
     batch = Batch(batch.images[positions], batch.labels[positions], batch.index[positions], batch.view[positions])
-    outputs = teacher(batch)
-    assert outputs is not None
+    of_student = evaluation_outputs(student, batch.images)
+    outputs = teacher(batch) or absent_teacher(of_student)
     embedding = outputs.logits if outputs.embedding is None else outputs.embedding
     if not (outputs.logits.isfinite().all() and embedding.isfinite().all()):
         where = "the logit cache that it is read from" if teacher.source == "cache" else "its weights"
         raise RunFailed(f"the teacher's outputs are NaN or infinite in the first batch; check {where}")
-    return make_adapter(
-        run, training_labels(run, dataset.train.labels), evaluation_outputs(student, batch.images), outputs
-    )
+    return make_adapter(run, training_labels(run, dataset.train.labels), of_student, outputs)

@@ -1,7 +1,7 @@
 """`raykd fields`: the list is complete, every listed value can be set, and every field is described."""
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -24,8 +24,8 @@ from raykd.spec.search import METRICS, Search, choice
 
 METHOD = """
 from dataclasses import dataclass
-from typing import ClassVar
-from raykd import KD
+from typing import Annotated, ClassVar
+from raykd import KD, Interval
 
 @dataclass(frozen=True)
 class Mine(KD):
@@ -37,6 +37,7 @@ class Mine(KD):
         0.5
     )
     plain: int = 3
+    limited: Annotated[int, Interval("[1, 9]")] = 3  # With a sentence.
 """
 
 
@@ -90,7 +91,7 @@ def test_an_object_that_is_set_lists_its_fields(capsys) -> None:
     assert lines["method"].split()[:5] == ["method", "method", "dkd", "(default", "kd)"]
     assert lines["method.beta"].split(maxsplit=6) == [
         *("method.beta", "number", "2.0", "(default", "8.0)", "yes"),
-        "weight of NCKD, 0 or more",
+        "weight of NCKD; at least 0",
     ]
     assert lines["student.model.width"].split()[:5] == ["student.model.width", "integer", "8", "(default", "64)"]
     assert "search.space" not in lines and "data" not in lines
@@ -105,7 +106,7 @@ def test_json_is_a_list_with_the_values_of_each_field(capsys) -> None:
         "value": [0, 1, 2],
         "default": [0, 1, 2],
         "searchable": False,
-        "text": "seeds of the students",
+        "text": "seeds of the students; each in [0, 4294967295]",
     }
     assert by_path["student.batch_size"]["searchable"] and by_path["student.patience"]["value"] is None
 
@@ -132,6 +133,9 @@ def test_the_comments_of_a_custom_method_describe_its_fields(tmp_path: Path) -> 
     texts = field_texts(type(method))
     assert texts["strength"] == "weight of my term" and texts["margin"] == "A comment above, on two lines."
     assert "plain" not in texts and texts["temperature"].startswith("softens the outputs")
+    listed = {line.field: line.text for line in field_lines(replace(load_experiment("digits"), method=method))}
+    assert listed["method.limited"] == "With a sentence. In [1, 9]."
+    assert listed["method.temperature"].endswith("of student and teacher; greater than 0; 1 to 8 are usual")
 
 
 def test_an_argument_of_another_library_is_described_as_such() -> None:

@@ -113,6 +113,26 @@ def test_init_receives_the_classes_the_size_and_lists_as_lists(tmp_path: Path) -
         Network(f"{tmp_path}/noting.py:Noting", norm=3)
 
 
+def test_a_parameter_may_declare_the_interval_of_its_field(tmp_path: Path) -> None:
+    (tmp_path / "limited.py").write_text(
+        "from typing import Annotated\n"
+        "from torch import nn\n"
+        "from raykd import Interval, PositiveInt\n"
+        "class Limited(nn.Module):\n"
+        "    def __init__(self, num_classes, width: PositiveInt = 8, sizes: tuple[PositiveInt, ...] = (1,),\n"
+        "                 drop: Annotated[float | None, Interval('[0, 1)')] = None):\n"
+        "        super().__init__()\n"
+    )
+    for changes, message in (
+        ({"width": 0}, "width = 0 in Limited: must be at least 1"),
+        ({"drop": 1.0}, r"drop = 1.0 in Limited: must lie in \[0, 1\), or none"),
+        ({"sizes": (2, 0)}, r"sizes = \(2, 0\) in Limited: must be at least 1"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            Network(f"{tmp_path}/limited.py:Limited", **changes)
+    assert Network(f"{tmp_path}/limited.py:Limited", width=1, drop=0).drop == 0  # pyright: ignore
+
+
 def test_label_names_the_class_and_the_changed_fields() -> None:
     assert Network(UserNet).label == "user_net"
     assert Network(UserNet, width=16, act="silu", features=("stage1",)).label == "user_net-width16-actsilu"

@@ -22,6 +22,7 @@ from raykd.orchestration import confirm as confirmation
 from raykd.orchestration.confirm import Candidate, confirm, is_confirmed, make_candidates, winner_of
 from raykd.orchestration.options import Options
 from raykd.orchestration.run_queue import Job, JobStatus, State
+from raykd.orchestration.runs_left import RunsLeft
 from raykd.orchestration.search_identity import SearchCommand
 from raykd.provenance import file_sha256
 from raykd.spec.plan import Run
@@ -58,10 +59,11 @@ class FakeRuns:
         self.trained: list[list[str]] = []
         self.last: list[Run] = []
 
-    def run_to_completion(self, runs: Sequence[Run], *_: Any) -> list[JobStatus]:
-        statuses = [self._train(run) for run in runs if self._store.status(run) != "done"]
-        self.trained.append([self._key(run) for run in runs])
-        self.last = list(_[-1](statuses))
+    def run_to_completion(self, left: RunsLeft, *_: Any) -> list[JobStatus]:
+        statuses = [self._train(run) for run in left.runs if self._store.status(run) != "done"]
+        self.trained.append([self._key(run) for run in left.runs])
+        assert left.choose is not None
+        self.last = list(left.choose(statuses))
         new = [run for run in self.last if run.stage == "baseline" and self._store.status(run) == "not started"]
         self.trained.append([self._key(run) for run in new])
         return statuses + [self._train(run) for run in new]

@@ -1,24 +1,18 @@
-"""The private parts of Ray that raykd uses, and why: a new version of Ray that lacks one fails here by its name."""
+"""The private parts of Ray that raykd uses: a new version of Ray that lacks one fails here by its name."""
 
 import ast
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import raykd
+from raykd.cluster import ray_internals
+from raykd.cluster.ray_internals import PRIVATE
+from raykd.errors import ConfigError
 
-# Names in raykd's imports. Each one has no public counterpart.
-IMPORTED = {
-    # cluster/nodes.py: the nodes that are alive. `ray.nodes` requires a driver, and every driver a job in Ray.
-    "ray._raylet.GcsClient",
-    # orchestration/controllers.py: the creator of each placement group. The public tables leave it out.
-    "ray._private.state.state",
-    "ray.core.generated.gcs_pb2.PlacementGroupTableData",
-    # orchestration/controllers.py: the controller's process. Train calls a public UserCallback after the first report.
-    "ray.train.v2._internal.execution.callback.ControllerCallback",
-}
 # What raykd expects of these names, and of behavior that has no name.
 EXPECTED = """
 import inspect
@@ -28,6 +22,7 @@ from ray._common.utils import get_ray_address_file
 from ray._private import node
 from ray._private.state import state
 from ray.core.generated.gcs_pb2 import PlacementGroupTableData
+from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.train.v2._internal.execution.controller.controller import TrainController
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
@@ -43,12 +38,12 @@ assert ControllerCallback.after_controller_start
 assert '"after_controller_start"' in inspect.getsource(TrainController._start)
 assert "self._start()" in inspect.getsource(TrainController.__init__)
 
-# cluster/private_ray.py writes the file from which Ray's state API reads the address.
-assert get_ray_address_file(None).endswith("/ray/ray_current_cluster")
-
-# orchestration/session.py tries again after this message.
-from raykd.orchestration.session import SLOW_START
+from raykd.cluster.ray_internals import CURRENT_CLUSTER, PRIVATE, SLOW_START, unwrapped
+assert get_ray_address_file(None).endswith(f"/{CURRENT_CLUSTER}")
 assert SLOW_START in inspect.getsource(node)
+cause = ValueError("a mistake")
+assert unwrapped(UserExceptionWithTraceback(cause, "Traceback ...")) is cause
+assert all(private.load() is not None for private in PRIVATE.values())
 """
 
 
@@ -63,14 +58,37 @@ def private_imports(file: Path) -> set[str]:
     return {name for name in found if any(part.startswith("_") or part == "generated" for part in name.split("."))}
 
 
-def test_every_private_name_of_ray_is_listed_here_with_the_reason() -> None:
+def test_one_module_imports_private_names_of_ray_and_lists_each() -> None:
     files = Path(raykd.__file__).parent.rglob("*.py")
-    assert set().union(*(private_imports(file) for file in files)) == IMPORTED
+    found = {file: names for file in files if (names := private_imports(file))}
+    listed = {f"{private.module}.{private.name}" for private in PRIVATE.values()}
+    assert found == {Path(ray_internals.__file__): listed}
+
+
+@pytest.mark.parametrize("lacks", ["the name", "the module"])
+def test_a_private_name_that_ray_lacks_is_one_line_with_the_reason(lacks: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def import_module(name: str) -> object:
+        if lacks == "the module":
+            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+        return SimpleNamespace()
+
+    monkeypatch.setattr(ray_internals, "import_module", import_module)
+    with pytest.raises(ConfigError, match=r"has no ray\._raylet\.GcsClient, which raykd requires to list") as raised:
+        ray_internals.GcsClient  # noqa: B018
+    assert "\n" not in str(raised.value) and "ray[default,train,tune]==" in str(raised.value)
+
+
+def test_an_environment_without_ray_lacks_no_private_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def import_module(name: str) -> object:
+        raise ModuleNotFoundError("No module named 'ray'", name="ray")
+
+    monkeypatch.setattr(ray_internals, "import_module", import_module)
+    with pytest.raises(ModuleNotFoundError):
+        ray_internals.GcsClient  # noqa: B018
 
 
 @pytest.mark.ray
 def test_ray_has_the_private_parts_that_raykd_uses() -> None:
-    imports = "\n".join(f"from {module} import {name}" for module, _, name in (n.rpartition(".") for n in IMPORTED))
-    code = imports + EXPECTED  # in another process, since Ray must not be imported before raykd's session
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    # In another process, since Ray must not be imported before raykd's session.
+    done = subprocess.run([sys.executable, "-c", EXPECTED], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr

@@ -6,7 +6,6 @@ import pty
 import signal
 import sys
 import threading
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -32,10 +31,10 @@ from raykd.orchestration.run_experiments import (
     prepared,
     raise_for,
     run_experiments,
-    run_to_completion,
 )
 from raykd.orchestration.run_queue import Job, JobStatus, RunQueue, State, plan_jobs
 from raykd.orchestration.run_states import RunStates
+from raykd.orchestration.runs_left import RunsLeft
 from raykd.orchestration.stop_signals import STOP_SIGNALS, delayed_signals, stop_signals
 from raykd.spec.experiment import Data, Workers
 from raykd.spec.plan import make_plan
@@ -83,22 +82,13 @@ def test_an_experiment_that_cannot_run_is_refused_before_its_data_set_is_packed(
     assert prepared([small], options, Console(file=io.StringIO())).packs[0][1] is not None
 
 
-def test_caches_are_divided_into_parts_for_the_slots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_caches_are_divided_into_parts_for_the_slots(tmp_path: Path) -> None:
     runs = make_plan(SMALL, load_dataset("digits", None, 8), Path("no-weights")).runs
     cache = PlannedCache((runs[0],), SMALL.data, "fp32", (), True, 146, families=frozenset({"small"}))
-    jobs_by_slots: dict[Slots, list[Job]] = {}
-
-    def run(jobs_on: Callable[[Slots | None], list[Job]], *_: object) -> list[JobStatus]:
-        assert sum(job.kind == "fill" for job in jobs_on(None)) == 146, "with fewer, fewer slots would be planned"
-        jobs_by_slots.update(
-            {slots: jobs_on(slots) for slots in (Slots(2, 1, 0.0), Slots(1, 8, 1.0), Slots(4, 8, 1.0))}
-        )
-        return []
-
-    monkeypatch.setattr("raykd.orchestration.run_experiments._run", run)
-    options, console = Options(tmp_path, tmp_path), Console(file=io.StringIO())
-    states = RunStates.read(runs, RunStore(tmp_path))
-    run_to_completion(runs, states, [cache], SMALL.workers, options, console, lambda: False)
+    store = RunStore(tmp_path)
+    left = RunsLeft(runs, RunStates.read(runs, store), [cache], store)
+    assert sum(job.kind == "fill" for job in left.jobs()) == 146, "with fewer, fewer slots would be planned"
+    jobs_by_slots = {slots: left.jobs(slots) for slots in (Slots(2, 1, 0.0), Slots(1, 8, 1.0), Slots(4, 8, 1.0))}
     fills = [[job for job in jobs if job.kind == "fill"] for jobs in jobs_by_slots.values()]
     assert [len(parts) for parts in fills] == [146, 3, 4]
     for parts, jobs in zip(fills, jobs_by_slots.values(), strict=True):
@@ -181,13 +171,13 @@ def test_first_signal_is_logged_once_and_immediately(number: signal.Signals, nam
     assert log.getvalue() == (f"{name}: the command saves and stops; a second {name} ends it without saving\n")
 
 
-def test_signal_while_ray_starts_starts_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signal_while_ray_starts_starts_no_worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("raykd.orchestration.run_experiments.ray_session", nullcontext)
     plan, log = make_plan(SMALL, load_dataset("digits", None, 8), Path("no-weights"), ("baseline",)), io.StringIO()
-    jobs = plan_jobs(plan.runs, set(), set())
-    options = Options(Path("results"), Path("data"))
-    ended = _run(lambda _: jobs, Workers(), options, Console(file=log), lambda: True, None)
-    assert [status.state for status in ended] == [State.WAITING] * len(jobs) and not log.getvalue()
+    options, store = Options(tmp_path, Path("data")), RunStore(tmp_path)
+    left = RunsLeft(plan.runs, RunStates.read(plan.runs, store), (), store)
+    ended = _run(left, Workers(), options, Console(file=log), lambda: True)
+    assert [status.state for status in ended] == [State.WAITING] * len(left.jobs()) and not log.getvalue()
     with pytest.raises(Interrupted):
         raise_for(ended)
 

@@ -15,6 +15,7 @@ from search_runs import EXPERIMENT, Ended, confirmed_in, folder_in, run_search, 
 from small_runs import recipe
 from written_records import run_record
 
+from raykd.cluster.ray_internals import DEAD_WORKER_ERRORS
 from raykd.errors import Failure, RejectedConfiguration, RunLocked
 from raykd.spec.recipe import SGD
 from raykd.spec.search import Search, choice, uniform
@@ -188,9 +189,9 @@ def test_workers_that_died_are_no_result_of_their_trial(tmp_path: Path) -> None:
         WorkerHealthCheckTimeoutError,
     )
 
-    from raykd.orchestration.trial import DEAD, _workers_failure, failed_result  # here: it imports ray, as above
+    from raykd.orchestration.trial import _workers_failure, failed_result  # here: it imports ray, as above
 
-    assert (WorkerHealthCheckFailedError.__name__, WorkerHealthCheckTimeoutError.__name__) == DEAD
+    assert (WorkerHealthCheckFailedError.__name__, WorkerHealthCheckTimeoutError.__name__) == DEAD_WORKER_ERRORS
 
     died = WorkerHealthCheckFailedError("A worker health check failed.\n...", ActorDiedError())
     closed = UserExceptionWithTraceback(RuntimeError("Connection closed by peer"), "...")

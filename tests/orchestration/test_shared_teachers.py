@@ -17,6 +17,7 @@ from raykd.orchestration.options import Options
 from raykd.orchestration.reporting import evaluate_and_report
 from raykd.orchestration.run_experiments import train_experiments
 from raykd.orchestration.run_queue import Job, plan_jobs
+from raykd.orchestration.runs_left import RunsLeft
 from raykd.spec.experiment import Experiment, Workers
 from raykd.spec.plan import Run
 from raykd.spec.stages import TEACHERS
@@ -50,8 +51,8 @@ def planned_jobs(results: Path, monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     """Return the jobs of a command that runs both families; nothing is trained."""
     found: list[Job] = []
 
-    def run(jobs_on, *_: object) -> list[object]:
-        found.extend(jobs_on(None))
+    def run(left: RunsLeft, *_: object) -> list[object]:
+        found.extend(left.jobs())
         return []
 
     monkeypatch.setattr("raykd.orchestration.run_experiments._run", run)

@@ -235,7 +235,7 @@ def test_search_requires_all_workers_of_a_trial(cluster: str, tmp_path: Path, mo
     def command(workers: Workers) -> SearchCommand:
         return SearchCommand(replace(changed(), workers=workers), Options(tmp_path, NO_DATA), Console())
 
-    monkeypatch.setattr("raykd.orchestration.trainers._nodes", lambda: [{"CPU": 8.0, "GPU": 1.0}] * 3)
+    monkeypatch.setattr("raykd.orchestration.trainers.alive_nodes", lambda: [{"CPU": 8.0, "GPU": 1.0}] * 3)
     assert _slots(command(Workers(count=2, min_count=1)), num_concurrent=1) == Slots(1, 8, 1, 2, 2)
     message = r"workers\.count = 5, .*the nodes have room for 3 .*workers\.min_count does not apply to the trials"
     with pytest.raises(ConfigError, match=message):
@@ -283,7 +283,7 @@ def test_missing_resources_are_logged_once_if_no_trial_starts(
         time.sleep(0.01)
         lines += controlled.control.on_step([trial_in("PENDING")])
     (line,) = lines
-    assert "each requires 1 CPU; " in line and " of 2 CPUs are free" in line
+    assert "each requires 2 workers of 1 CPU; " in line and " of 2 CPUs are free" in line
 
 
 def test_trial_that_tune_gives_up_in_silence_makes_room_for_another(controlled: Controlled) -> None:

@@ -1,6 +1,7 @@
 """How one job ends in a worker: errors fail the job, and only a lost GPU ends the worker."""
 
 import json
+import pickle
 import threading
 import time
 from dataclasses import replace
@@ -14,6 +15,7 @@ from small_runs import digits, recipe, run_of, train
 from written_records import record_of
 
 from raykd.errors import Interrupted, OutOfMemory, RunFailed
+from raykd.orchestration.options import Options
 from raykd.orchestration.run_queue import Job
 from raykd.store.run_store import RunStore
 from raykd.training.failure import CaptureFailed, Decision
@@ -61,7 +63,8 @@ def do(
     """Do a job, and return 'done' and its line, or whether an error is retried and the reason."""
     from raykd.orchestration.worker import WorkerConfig, _do  # here: it imports Ray, as above
 
-    config = WorkerConfig(queue, 0, results, Path("no-data-here"), threads=1, gpus=gpus, may_shrink=False)
+    options = pickle.dumps(Options(results, Path("no-data-here")))
+    config = WorkerConfig(queue, 0, threads=1, gpus=gpus, may_shrink=False, pickled_options=options)
     link = link or link_to(FakeQueue())
     _do(Job(kind, RUN, cache=cache), config, group, link)  # type: ignore[arg-type]
     reports: FakeQueue = link._queue
@@ -80,8 +83,9 @@ def test_the_checkpoint_is_removed_after_the_evaluation_unless_a_field_keeps_it(
     folder = RunStore(tmp_path).folder(RUN)
     train(RUN, folder)
     assert folder.checkpoint.is_file()
-    options = {"threads": 1, "gpus": 0, "may_shrink": False, "keep_checkpoints": keeps}
-    _evaluate(RUN, WorkerConfig(None, 0, tmp_path, Path("no-data-here"), **options))  # pyright: ignore[reportArgumentType]
+    options = Options(tmp_path, Path("no-data-here"), keep_checkpoints=keeps)
+    config = WorkerConfig(None, 0, threads=1, gpus=0, may_shrink=False, pickled_options=pickle.dumps(options))
+    _evaluate(RUN, config)
     assert folder.test.is_file() and folder.status() == "done" and folder.checkpoint.is_file() == keeps
 
 

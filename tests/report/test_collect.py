@@ -108,7 +108,7 @@ def test_a_history_with_invalid_epochs_is_refused(results, table):
     [
         ("seed", "0", "field 'seed' is '0', not an integer"),
         ("seed", True, "field 'seed' is True"),
-        ("seconds", -1, r"field 'seconds' is -1, not a finite number in \[0, inf\]"),
+        ("seconds", -1, r"field 'seconds' is -1, not a finite number in \[0, inf\)"),
         ("seconds", float("nan"), "field 'seconds' is nan"),
         ("seconds", 10**400, "field 'seconds' is 1000"),
         ("status", "finished", "field 'status' is 'finished', not 'running' or 'done' or 'failed'"),

@@ -6,7 +6,8 @@ import pytest
 from small_runs import experiment, recipe
 
 from raykd.cli.experiment_file import apply_settings
-from raykd.config import Tiny, from_dict, to_dict
+from raykd.config import from_dict, to_dict
+from raykd.config.limits import Tiny
 from raykd.errors import ConfigError
 from raykd.spec.optimizers import SGD, AdamW, NamedOptimizer, Optimizer
 from raykd.spec.plan import Run

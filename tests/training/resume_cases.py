@@ -115,6 +115,7 @@ _CASES: dict[str, tuple[Stage, dict[str, Any]]] = {
         "distilled",
         {"method": Scaled(), "student": recipe(optimizer=AdamW(lr=3e-3), clip_gradient_norm=1.0)},
     ),
+    "self-distillation without a teacher": ("distilled", {"method": documented_method("SelfDistillation")}),
     "memory inside an adapter, accumulated": (
         "distilled",
         {"method": documented_method("QueueContrast", size=120), "student": recipe(gradient_accumulation=2)},
@@ -123,6 +124,7 @@ _CASES: dict[str, tuple[Stage, dict[str, Any]]] = {
 CASES = tuple(_CASES)
 FAST_CASES = (
     *CASES[:3],
+    "self-distillation without a teacher",
     "adapter with its own learning rates, adamw",
     "temperature by progress, adamw",
     "memory inside an adapter, accumulated",

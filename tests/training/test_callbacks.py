@@ -20,7 +20,7 @@ from raykd.spec.plan import Run
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.training.hooks import Hooks
-from raykd.training.train_one import Logging, train_one
+from raykd.training.train_one import Observers, train_one
 
 RUN = run_of("baseline")
 NOTES = """
@@ -59,8 +59,8 @@ def notes(folder: Path) -> tuple[Path, Callback]:
 
 
 def train(folder: RunFolder, *callbacks: Callback, hooks: Hooks = Hooks(), run: Run = RUN) -> None:  # noqa: B008
-    logging = Logging(callbacks=callbacks)
-    train_one(run, folder, digits(), CPU, RunStore(folder.path.parent), None, hooks, logging=logging)
+    observers = Observers(callbacks=callbacks)
+    train_one(run, folder, digits(), CPU, RunStore(folder.path.parent), None, hooks, observers=observers)
 
 
 def test_a_callback_is_called_at_the_start_after_each_epoch_and_at_the_end(

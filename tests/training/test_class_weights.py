@@ -89,7 +89,7 @@ def test_a_training_image_must_have_a_weight() -> None:
     ("changes", "message"),
     [
         ({"class_weights": (0.0, 0.0)}, "numbers of 0 or more, not all 0"),
-        ({"class_weights": (-1.0, 1.0)}, "numbers of 0 or more, not all 0"),
+        ({"class_weights": (-1.0, 1.0)}, r"class_weights = \(-1.0, 1.0\) in Recipe: must be at least 0"),
         ({"class_weights": "balanced", "sampling": "balanced"}, "would balance twice with sampling = balanced"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import resource
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.training import compute
 from raykd.training.compute import GLIBC_DEFAULT, KEEP_MEMORY, choose_compute, set_malloc
+from raykd.training.group import SINGLE_WORKER
+from raykd.training.run_record import _compute_record
+from raykd.training.teacher.sources import no_teacher
 from raykd.training.train_one import train_one
 
 NAMED = ["fp32", "tf32", "bf16", "fp16"]
@@ -57,8 +61,14 @@ def test_a_gpu_that_torch_has_no_code_for_is_one_line_with_the_remedy(monkeypatc
     with pytest.raises(ConfigError, match=r"the Tesla V100-SXM2-16GB \(sm_70\).* 'TORCH=torch<2.11' \(see README"):
         compute.device_for(1.0)
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_70", "sm_80"])
-    assert compute.device_for(0.5) == torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
+    assert compute.device_for(0.5) == torch.device("cuda", 2), "of the GPUs that a worker of several sees"
     assert compute.device_for(0) == CPU
+
+
+def test_run_json_has_the_kind_of_device_without_the_number_of_its_gpu() -> None:
+    on_third = replace(choose_compute(CPU, "fp32"), device=torch.device("cuda", 2))
+    assert _compute_record(run_of("baseline"), on_third, digits(), SINGLE_WORKER, no_teacher, None).device == "cuda"
 
 
 def test_resumed_run_keeps_its_precision(run_folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,7 @@ QUICK_RECIPES = (
     "everything augmented",
     "averaged, accumulated, balanced",
     "temperature by progress, adamw",
+    "self-distillation without a teacher",
     "adapter with its own learning rates, adamw",
     "memory inside an adapter, accumulated",
     "resnet, fp16, clipping, averaged, accumulated",

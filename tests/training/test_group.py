@@ -29,12 +29,12 @@ from raykd.training.training_step import validation_of
 
 @dataclass(frozen=True)
 class OnNodes(Group):
-    """A worker of which the others report these node numbers. Messages go nowhere."""
+    """A worker of which the others report these numbers, of a node and of a GPU. Messages go nowhere."""
 
-    others: tuple[int, ...] = ()
+    others: tuple[tuple[int, int], ...] = ()
 
     def gather(self, tensor: Tensor) -> Tensor:
-        return torch.stack([tensor, *(torch.tensor([node]) for node in self.others)])
+        return torch.stack([tensor, *(torch.tensor(numbers) for numbers in self.others)])
 
 
 @pytest.mark.parametrize(
@@ -54,12 +54,30 @@ def test_several_workers_on_mig_instances_of_one_node_are_refused_before_trainin
     monkeypatch.setattr("raykd.training.group.is_mig_instance", lambda device: is_mig)
     monkeypatch.setattr("socket.gethostname", lambda: "here")
     nodes = tuple(zlib.crc32(node.encode()) if node else 0 for node in others)
-    group = OnNodes(0, size, others=nodes)
+    group = OnNodes(0, size, others=tuple((node, 0) for node in nodes))
     if refused:
         with pytest.raises(ConfigError, match=f"^workers.count = {size}: .* MIG instances .*; set workers.count=1, or"):
             require_separate_gpus(group, CPU)
     else:
         require_separate_gpus(group, CPU)
+
+
+@pytest.mark.parametrize(
+    ("other", "refused"), [("here a1", True), ("here b2", False), ("there a1", False), ("", False)]
+)
+def test_two_workers_of_a_run_on_one_gpu_are_refused(
+    other: str, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Ray would start them if it made another GPU than a worker's own the current one."""
+    monkeypatch.setattr("raykd.training.group.is_mig_instance", lambda device: False)
+    monkeypatch.setattr("raykd.training.group.gpu_uuid", lambda device: "a1")
+    monkeypatch.setattr("socket.gethostname", lambda: "here")
+    group = OnNodes(1, 2, others=((0, zlib.crc32(other.encode()) if other else 0),))
+    if refused:
+        with pytest.raises(ConfigError, match=r"^workers\.count = 2: two workers .* worker 1 has cuda:0 of here; set"):
+            require_separate_gpus(group, torch.device("cuda", 0))
+    else:
+        require_separate_gpus(group, torch.device("cuda", 0))
 
 
 @pytest.mark.parametrize(
@@ -84,7 +102,7 @@ def test_workers_that_cannot_train_are_refused_before_anything_is_written(
 ) -> None:
     monkeypatch.setattr("raykd.training.group.is_mig_instance", lambda device: True)
     monkeypatch.setattr("socket.gethostname", lambda: "here")
-    group = OnNodes(0, 2, others=(zlib.crc32(b"here"),))
+    group = OnNodes(0, 2, others=((zlib.crc32(b"here"), 0),))
     store = RunStore(run_folder.path.parent)
     with pytest.raises(ConfigError, match="MIG instances"):
         train_one(run_of("baseline"), run_folder, digits(), CPU, store, None, group=group)

@@ -27,7 +27,7 @@ from raykd.training.model_file import images_of
 from raykd.training.teacher.cache import LogitCache
 from raykd.training.teacher.choose import PlannedCache
 from raykd.training.teacher.fill import BATCH_SIZE, FIXED_SHAPE, IN_FLIGHT, Filler
-from raykd.training.train_one import Logging, train_one
+from raykd.training.train_one import Observers, train_one
 
 COMPUTE = choose_compute(CPU, "fp32")
 NO_MEMORY = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.11 GiB. See documentation"
@@ -157,7 +157,7 @@ def test_a_training_step_without_memory_fails_in_one_line_with_the_fields_to_cha
     monkeypatch.setattr("raykd.training.training_step.TrainState.step", step)
     run = run_of(stage, student=recipe(precision=precision))  # type: ignore[arg-type]
     with pytest.raises(RunFailed) as raised:
-        train_one(run, run_folder, digits(), CPU, RunStore(run_folder.path.parent), None, logging=Logging())
+        train_one(run, run_folder, digits(), CPU, RunStore(run_folder.path.parent), None, observers=Observers())
     reason = str(raised.value)
     assert line in reason and reason.endswith("memory (CUDA out of memory. Tried to allocate 2.00 GiB)")
     assert "\n" not in reason and run_folder.require_record().reason == reason

@@ -20,15 +20,15 @@ from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.training import loop
 from raykd.training.hooks import EpochReport, Hooks
-from raykd.training.train_one import Logging, locked, train_one
+from raykd.training.train_one import Observers, locked, train_one
 from raykd.training.training_step import TrainState, make_train_state
 
 RUN = run_of("baseline")
-WITH_TENSORBOARD = Logging(tensorboard=True)
+WITH_TENSORBOARD = Observers(tensorboard=True)
 
 
 def train(folder: RunFolder, hooks: Hooks = Hooks()) -> None:  # noqa: B008 - frozen
-    train_one(RUN, folder, digits(), CPU, RunStore(folder.path.parent), None, hooks, logging=WITH_TENSORBOARD)
+    train_one(RUN, folder, digits(), CPU, RunStore(folder.path.parent), None, hooks, observers=WITH_TENSORBOARD)
 
 
 @pytest.fixture

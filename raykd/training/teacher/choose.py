@@ -67,6 +67,8 @@ class PlannedCache:
 
     def serves(self, run: Run) -> bool:
         """Return whether `run` reads this cache: it is of the run's family, and has all that the run's method needs."""
+        if not run.method.needs:
+            return False
         held = {"logits", "embedding"} if self.embedding_width else {"logits"}
         has_classes = self.cached_classes is None or run.method.works_with_top_classes
         return run.family in self.families and self.min_needs <= run.method.needs <= held and has_classes
@@ -159,7 +161,7 @@ def choose_teacher(
     wherever a cache is possible, even if it saves nothing.
     """
     experiment = plan.experiment
-    untrained = [run for run in plan.runs if run.stage == "distilled" and run.name not in trained]
+    untrained = [run for run in plan.runs if run.teacher is not None and run.name not in trained]
     in_progress = [run for run in untrained if run.name in in_progress_on_cache]
     epochs = _epochs_to_train(plan, untrained)
     if reason := _why_impossible(plan):
@@ -251,7 +253,7 @@ def _epochs_to_train(plan: Plan, untrained: Sequence[Run]) -> list[tuple[int, in
     """Return (seed, epochs) of each run that reads the shared cache; of a search, of each trial and confirming run."""
     experiment = plan.experiment
     search, epochs = experiment.search, experiment.most_epochs
-    if search is not None:
+    if search is not None and experiment.needs:
         num_candidates = search.confirm + 1 if search.confirm else 0  # one is the experiment's default configuration
         confirming = [(seed, epochs) for seed in experiment.seeds] * num_candidates
         return [(search.trial_seed, epochs)] * search.num_trials + confirming
