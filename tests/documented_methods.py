@@ -20,4 +20,4 @@ def block(document: str, part: str) -> str:
 def documented_method(name: str, **fields: Any) -> Method:
     """Return the example method of the class `name`."""
     text = block("custom_method.md", f"class {name}(Method)")
-    return custom_file.restore(custom_file.Source(f"{name}.py", text, name, "method"), fields)
+    return custom_file.restore(custom_file.ClassSource(f"{name}.py", text, name, "method"), fields)

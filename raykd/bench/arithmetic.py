@@ -5,7 +5,7 @@ import statistics
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from raykd.bench.families import Family
+from raykd.bench.families import TimedPair
 from raykd.bench.implementations import now
 from raykd.data.types import Dataset
 from raykd.spec.plan import Run
@@ -17,13 +17,13 @@ SIDE = {"cpu": 2048, "cuda": 8192}  # side of the square matrices
 REPEATS = 7
 
 
-def achieved_flops_per_s(family: Family, device: torch.device, step_s: float) -> dict[str, float]:
+def achieved_flops_per_s(pair: TimedPair, device: torch.device, step_s: float) -> dict[str, float]:
     """Return FLOP/s of a 'step' and a 'matrix_product' in the student's precision, and their quotient as 'share'.
 
     step_s: seconds of one training step of the baseline.
     """
-    compute = choose_compute(device, family.student.precision)
-    step = step_flops(family.baseline(), family.dataset(), no_teacher, device) / step_s
+    compute = choose_compute(device, pair.student.precision)
+    step = step_flops(pair.baseline(), pair.dataset(), no_teacher, device) / step_s
     product = matrix_product_flops_per_s(compute)
     return {"step": step, "matrix_product": product, "share": step / product}
 

@@ -23,7 +23,7 @@ TRAIN_IMAGES_PER_VAL_IMAGE = 9  # as in CIFAR-10's 45,000 : 5,000
 
 
 @dataclass(frozen=True)
-class Family:
+class TimedPair:
     """The recipes of a teacher and a student.
 
     steps: training steps per round. epochs, seeds, num_images: the size of the experiment, whose runs share the cost of
@@ -63,7 +63,7 @@ class Family:
         return replace(self.baseline(), stage="distilled", method=KD(), teacher=self.teacher_run())
 
     def cache(self, num_parts: int = 1) -> PlannedCache:
-        """Return the logit cache of all views, which the family's distilled runs read."""
+        """Return the logit cache of all views, which the pair's distilled runs read."""
         return PlannedCache((self.teacher_run(),), self.data, self.student.precision, (), True, num_parts)
 
     def teacher_model(self, channels_last: bool) -> ImageModel:
@@ -82,31 +82,31 @@ def noise(num_images: int) -> Dataset:
     return Dataset("noise", train, test, names, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "noise")
 
 
-def cnn() -> Family:
-    """Return the CNN family: ResNet-18 -> ResNet-8."""
+def cnn() -> TimedPair:
+    """Return the CNN pair: ResNet-18 -> ResNet-8."""
     recipe = Recipe("resnet18", epochs=_MANY_EPOCHS, optimizer=SGD(), schedule=MultiStep())
-    return Family("cnn", recipe, replace(recipe, model="resnet8"), steps=9, epochs=200)
+    return TimedPair("cnn", recipe, replace(recipe, model="resnet8"), steps=9, epochs=200)
 
 
-def vit() -> Family:
-    """Return the ViT family: ViT-Tiny at 224 -> 6 layers at 32."""
+def vit() -> TimedPair:
+    """Return the ViT pair: ViT-Tiny at 224 -> 6 layers at 32."""
     teacher = Timm("vit_tiny_patch16_224", input_size=224)
     recipe = Recipe(teacher, epochs=_MANY_EPOCHS, optimizer=AdamW(lr=1e-3, weight_decay=0.05), schedule=Cosine())
-    return Family("vit", recipe, replace(recipe, model="vit6"), steps=5, epochs=150)
+    return TimedPair("vit", recipe, replace(recipe, model="vit6"), steps=5, epochs=150)
 
 
-def pair(teacher: str, student: str) -> Family:
-    """Return a family of any two models for images of 32 pixels, by name, with the CNN family's recipe.
+def pair(teacher: str, student: str) -> TimedPair:
+    """Return a pair of any two models for images of 32 pixels, by name, with the CNN pair's recipe.
 
     Raises ConfigError for an unknown name, and for a model that cannot take these images.
     """
     recipe = replace(cnn().teacher, model=teacher)
     student_recipe = replace(recipe, model=student)
     # Few steps, because a large model may be slow.
-    family = replace(cnn(), name=f"{teacher}:{student}", teacher=recipe, student=student_recipe, steps=3)
-    for run in (family.teacher_run(), family.baseline()):
+    made = replace(cnn(), name=f"{teacher}:{student}", teacher=recipe, student=student_recipe, steps=3)
+    for run in (made.teacher_run(), made.baseline()):
         make_model(run, noise(NUM_CLASSES)).require_size(IMAGE_SIZE, run.model.label)
-    return family
+    return made
 
 
 FAMILIES = {"cnn": cnn, "vit": vit}

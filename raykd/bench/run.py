@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from raykd.bench.arithmetic import achieved_flops_per_s
-from raykd.bench.families import FAMILIES, Family
+from raykd.bench.families import FAMILIES, TimedPair
 from raykd.bench.image_loading import BATCH_SIZE, NUM_IMAGES, benchmark_loading
 from raykd.bench.memory import peak_memory
 from raykd.bench.photos import first_images, generate_photos
@@ -22,9 +22,11 @@ from raykd.store.run_folder import now
 from raykd.training.compute import gpu_name
 
 
-def benchmark_pair(family: Family, device: torch.device, num_rounds: int, log: Callable[[str], None]) -> dict[str, Any]:
+def benchmark_pair(
+    pair: TimedPair, device: torch.device, num_rounds: int, log: Callable[[str], None]
+) -> dict[str, Any]:
     """Return the results of one pair of models, ready for JSON: step times and ratios."""
-    return _conditions(device) | {family.name: run_rounds(family, device, num_rounds, log)}
+    return _conditions(device) | {pair.name: run_rounds(pair, device, num_rounds, log)}
 
 
 def benchmark(
@@ -33,12 +35,12 @@ def benchmark(
     """Return all results, ready for JSON. log: receives lines about the progress."""
     results = _conditions(device)
     for name in names:
-        family = FAMILIES[name]()
+        pair = FAMILIES[name]()
         log(f"{name}: memory of a run")
         memory = peak_memory(name, device)  # first, while memory is free
-        results[name] = run_rounds(family, device, num_rounds, log) | {"memory": memory}
+        results[name] = run_rounds(pair, device, num_rounds, log) | {"memory": memory}
         step_s = results[name]["ms_per_step"]["step without the loop, baseline"] / 1e3
-        results[name]["flops_per_s"] = achieved_flops_per_s(family, device, step_s)
+        results[name]["flops_per_s"] = achieved_flops_per_s(pair, device, step_s)
     log("a small experiment with the standard pipeline, then with raykd")
     return results | {"small_experiment": compare(SmallExperiment(), device)}
 

@@ -29,7 +29,7 @@ _EXPERIMENTS = ("__main__", "<run_path>")  # modules in which an experiment file
 
 
 @dataclass(frozen=True)
-class Source:
+class ClassSource:
     """The file of a class as it was when the class was created. name: the class's qualified name.
 
     noun: 'method', 'network' or 'callback', for messages. module: the module that workers import, for a class of an
@@ -59,12 +59,12 @@ class Source:
         return ({} if fingerprinted_only else names) | {"class": self.name, "sha256": self.sha256}
 
 
-_sources: dict[type, Source] = {}
+_sources: dict[type, ClassSource] = {}
 _classes: dict[tuple[str, str], type] = {}  # by hash and name, so that unpickling finds a class that exists here
 _modules: dict[str, tuple[str, str]] = {}  # path and text of modules that were executed from text
 
 
-def record_source(cls: type, noun: str) -> Source | None:
+def record_source(cls: type, noun: str) -> ClassSource | None:
     """Record the source of a class, and return it; None for a class of raykd, or defined in an experiment file."""
     if cls in _sources:
         return _sources[cls]
@@ -74,13 +74,13 @@ def record_source(cls: type, noun: str) -> Source | None:
         return None
     path, text = _modules.get(cls.__module__) or (str(Path(path).absolute()), Path(path).read_text(encoding="utf-8"))
     package = cls.__module__ if getattr(module, "__package__", "") else ""
-    source = Source(path, text, cls.__qualname__, noun, package)
+    source = ClassSource(path, text, cls.__qualname__, noun, package)
     _sources[cls] = source
     _classes[source.sha256, source.name] = cls
     return source
 
 
-def source_of(cls: type) -> Source | None:
+def source_of(cls: type) -> ClassSource | None:
     """Return the recorded source of a user-defined class; None for raykd's classes."""
     return _sources.get(cls)
 
@@ -93,12 +93,12 @@ def reduced(value: Any) -> tuple[Any, ...] | None:
     return restore, (source, {item.name: getattr(value, item.name) for item in fields(value)})
 
 
-def restore(source: Source, values: dict[str, Any]) -> Any:
+def restore(source: ClassSource, values: dict[str, Any]) -> Any:
     """Return an object of the class in `source` with these fields; this is how pickle loads it."""
     return restore_class(source)(**values)
 
 
-def restore_class(source: Source) -> Any:
+def restore_class(source: ClassSource) -> Any:
     """Return the class in `source`. The text is executed only if this process does not have the class yet."""
     if (source.sha256, source.name) in _classes:
         return _classes[source.sha256, source.name]
@@ -127,7 +127,7 @@ def installed_class(module: str, name: str, sha256: str, noun: str) -> Any:
 
 
 def find_class(stored: dict[str, str]) -> Any:
-    """Return the class of an entry of `Source.to_entry`; None if this process has not loaded it.
+    """Return the class of an entry of `ClassSource.to_entry`; None if this process has not loaded it.
 
     It executes no code. `restore_class` does, for callers that trust the code in a results folder.
     """

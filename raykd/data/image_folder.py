@@ -19,7 +19,7 @@ from raykd.data import image_decoding, memory
 from raykd.data.file_hashes import sha256_of
 from raykd.data.image_decoding import TargetSize
 from raykd.data.regular_files import FileVersion, list_folder, require_regular_file, walk
-from raykd.data.sources import EncodedImage, Source, key_of, split_by_size
+from raykd.data.sources import EncodedImage, ImageSource, key_of, split_by_size
 from raykd.data.splits import DATA_NAME_REMEDY, SPLIT_NAMES, TRAIN, choose_test_split, has_train_and_test
 from raykd.data.types import Channels, Split, StoredDataset
 from raykd.errors import DataError, did_you_mean, plural
@@ -64,7 +64,7 @@ class FolderUnit:
 
 
 @dataclass(frozen=True)
-class FolderSource(Source):
+class FolderSource(ImageSource):
     """A folder of images per class, whose files were listed."""
 
     train: LabeledFiles

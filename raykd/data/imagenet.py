@@ -14,7 +14,7 @@ published ones (torchvision's), in all layouts and at all sizes.
 from pathlib import Path
 
 from raykd.data import image_folder, parquet_folder, webdataset
-from raykd.data.sources import Source
+from raykd.data.sources import ImageSource
 from raykd.data.splits import TEST
 from raykd.errors import DataError
 from raykd.on_disk import is_folder
@@ -32,7 +32,7 @@ def exists(place: Path) -> bool:
     return any(layout.find_files(place) for layout in (parquet_folder, webdataset)) or image_folder.exists(place)
 
 
-def find(place: Path) -> Source:
+def find(place: Path) -> ImageSource:
     """Find the images below `place` in the first layout that exists. Raises DataError if none does, or for a fault."""
     if not is_folder(place):
         raise DataError(

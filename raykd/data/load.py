@@ -22,13 +22,13 @@ from raykd.data import (
 from raykd.data.file_hashes import read_hashes, write_hashes
 from raykd.data.packs.dataset import find_packed
 from raykd.data.packs.record import RECORD
-from raykd.data.sources import Source
+from raykd.data.sources import ImageSource
 from raykd.data.splits import has_train_and_test
 from raykd.data.types import Dataset, Split, StoredDataset, channel_statistics, constant_channels
 from raykd.errors import ConfigError
 from raykd.on_disk import is_file, is_folder
 
-_SOURCES: dict[str, Callable[[Path], Source]] = {
+_SOURCES: dict[str, Callable[[Path], ImageSource]] = {
     "folder": image_folder.find,
     "parquet": parquet_folder.find,
     "webdataset": webdataset.find,
@@ -43,7 +43,7 @@ def load_dataset(
     folder: Path | None,
     image_size: int | None = None,
     cache: Path | None = None,
-    source: Source | None = None,
+    source: ImageSource | None = None,
 ) -> Dataset:
     """Load a data set into memory.
 
@@ -68,7 +68,7 @@ def find_dataset(
     folder: Path | None,
     image_size: int | None = None,
     cache: Path | None = None,
-    source: Source | None = None,
+    source: ImageSource | None = None,
 ) -> StoredDataset:
     """Find the images of `name` on disk and check what can be checked without decoding them. The files are hashed.
 
@@ -83,7 +83,7 @@ def find_dataset(
     return (source or find_source(name, folder)).stored_dataset(image_size)
 
 
-def find_source(name: str, folder: Path | None) -> Source:
+def find_source(name: str, folder: Path | None) -> ImageSource:
     """List the encoded images of `name` on disk. None is read, decoded or hashed.
 
     Raises DataError for anything that differs from the layout, ConfigError for data that is not stored that way.
@@ -128,7 +128,7 @@ def stored_size(name: str) -> int | None:
 
 
 def _load_stored(
-    name: str, folder: Path | None, image_size: int | None, cache: Path | None, source: Source | None
+    name: str, folder: Path | None, image_size: int | None, cache: Path | None, source: ImageSource | None
 ) -> Dataset:
     stored = find_dataset(name, folder, image_size, cache, source)
     path = decoded_cache.cache_path(cache, name, stored.image_size, stored.identity) if cache else None

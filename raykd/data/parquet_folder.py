@@ -27,7 +27,7 @@ from raykd.data import image_decoding, memory, parquet
 from raykd.data.regular_files import FileVersion, list_folder, require_regular_file
 from raykd.data.sources import (
     EncodedImage,
-    Source,
+    ImageSource,
     content_identity,
     hash_files,
     identity_at_size,
@@ -83,7 +83,7 @@ class ParquetUnit:
 
 
 @dataclass(frozen=True)
-class ParquetSource(Source):
+class ParquetSource(ImageSource):
     """A folder of Parquet files whose names, columns and training labels were checked."""
 
     train: Versions

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from raykd.data.sources import Source
+from raykd.data.sources import ImageSource
 from raykd.data.storage import decoded_size
 from raykd.data.types import Dataset, Split
 
@@ -40,7 +40,7 @@ class NoiseImages:
         return NoiseImages(len(indices), self.size)
 
 
-def placeholder_dataset(name: str, source: Source, image_size: int | None) -> Dataset:
+def placeholder_dataset(name: str, source: ImageSource, image_size: int | None) -> Dataset:
     """Return the data set `name` with the classes, the number and the size of the images of `source`.
 
     Only the header of the first image is read, if image_size is None. Mean and std are placeholders.

@@ -96,7 +96,7 @@ class PackedRenderer:
         return self._start(index, view).wait()
 
     def render_ahead(self, requests: Iterable[Request]) -> Generator[Tensor, None, None]:
-        started: deque[_Batch] = deque()
+        started: deque[_PendingViews] = deque()
         try:
             for index, view in requests:
                 started.append(self._start(index, view))
@@ -108,14 +108,14 @@ class PackedRenderer:
             for batch in started:
                 batch.cancel()
 
-    def _start(self, index: Tensor, view: Tensor) -> "_Batch":
+    def _start(self, index: Tensor, view: Tensor) -> "_PendingViews":
         index, view = index.cpu(), view.cpu()
         images, image_of_view, num_views = index.unique_consecutive(return_inverse=True, return_counts=True)
         if isinstance(self.views, CropViews):
             boxes = self.views.boxes(index, view, self._images.sizes(index))
-            return _Batch(self._images.start_crops(images, num_views, boxes, self._pins), self._to_device)
+            return _PendingViews(self._images.start_crops(images, num_views, boxes, self._pins), self._to_device)
         squares = self._images.start(images, self._pins)
-        return _Batch(squares, partial(self._view_of_squares, self.views, image_of_view, view))
+        return _PendingViews(squares, partial(self._view_of_squares, self.views, image_of_view, view))
 
     def _view_of_squares(self, views: Views, index: Tensor, view: Tensor, squares: Tensor) -> Tensor:
         """Crop and mirror `squares` on the device, as ViewRenderer does with images in memory."""
@@ -127,7 +127,7 @@ class PackedRenderer:
 
 
 @dataclass(frozen=True)
-class _Batch:
+class _PendingViews:
     """A batch that is being decoded. finish: maps its pixels uint8 [B, 3, S, S] to the views on the device."""
 
     pixels: PendingPixels

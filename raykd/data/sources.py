@@ -57,7 +57,7 @@ class Unit(Protocol):
 
 
 @dataclass(frozen=True)
-class Source(ABC):
+class ImageSource(ABC):
     """A data set on disk in one of the layouts.
 
     kind: the layout, 'folder', 'parquet' or 'webdataset', which decides how the identity is computed.

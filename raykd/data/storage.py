@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from raykd.data import image_decoding
-from raykd.data.sources import Source
+from raykd.data.sources import ImageSource
 from raykd.units import capacity
 
 MAX_FRACTION_OF_MEMORY = 1 / 4  # of what is free: workers, views and caches need the rest
@@ -46,7 +46,7 @@ def choose_storage(
     return StorageChoice("disk", f"images are decoded in each step: {size}, more than a quarter {free}")
 
 
-def decoded_size(source: Source, image_size: int | None) -> int:
+def decoded_size(source: ImageSource, image_size: int | None) -> int:
     """Return the pixels per side of the decoded images: `image_size`, or the size of the first one.
 
     Only the header of that image is read. Raises DataError if it is no square.

@@ -28,7 +28,7 @@ from raykd.data.image_decoding import TargetSize
 from raykd.data.regular_files import REDOWNLOAD, FileVersion, list_folder, require_regular_file
 from raykd.data.sources import (
     EncodedImage,
-    Source,
+    ImageSource,
     content_identity,
     hash_files,
     identity_at_size,
@@ -92,7 +92,7 @@ class TarUnit:
 
 
 @dataclass(frozen=True)
-class TarSource(Source):
+class TarSource(ImageSource):
     """A folder of tar files, whose members were listed."""
 
     train: LabeledTars

@@ -164,7 +164,7 @@ class Method(Config):
         return self.custom_source() is not None
 
     @classmethod
-    def custom_source(cls) -> custom_file.Source | None:
+    def custom_source(cls) -> custom_file.ClassSource | None:
         """Return the user's file that defines the method; None for a method of raykd."""
         return custom_file.source_of(cls)
 

@@ -48,7 +48,7 @@ class Network(SubmoduleModel, metaclass=_ByClass):
 
     kind: ClassVar[str] = "network"
     network_class: ClassVar[Any]
-    source: ClassVar[custom_file.Source]
+    source: ClassVar[custom_file.ClassSource]
     list_fields: ClassVar[frozenset[str]] = frozenset()  # parameters that are lists; a configuration holds tuples
     weights: str = ""  # a file to start from; empty for random weights
 
@@ -124,7 +124,7 @@ class Network(SubmoduleModel, metaclass=_ByClass):
             )
 
 
-def _restore(source: custom_file.Source, values: dict[str, Any]) -> Network:
+def _restore(source: custom_file.ClassSource, values: dict[str, Any]) -> Network:
     """Return the configuration of the class in `source` with these fields; this is how pickle loads it."""
     return _config_class(custom_file.restore_class(source))(**values)
 

@@ -19,7 +19,7 @@ from raykd.data.packs.errors import HoldsOtherPack, PackError, pack_command
 from raykd.data.packs.record import read_pack_record
 from raykd.data.packs.writer import PackPlan, discard_pack, plan_pack
 from raykd.data.placeholder import placeholder_dataset
-from raykd.data.sources import Source
+from raykd.data.sources import ImageSource
 from raykd.data.storage import StorageChoice, choose_storage, decoded_size
 from raykd.data.types import Dataset
 from raykd.errors import ConfigError
@@ -53,7 +53,7 @@ def with_packs(
         log(f"{data.name}: {choice.reason}")
         if choice.storage == "memory":
             packs[data_key(data)] = None
-            if isinstance(found, Source):
+            if isinstance(found, ImageSource):
                 keep_listing(data, options, found)
             continue
         try:
@@ -74,7 +74,7 @@ def _is_in_memory_only(data: Data) -> bool:
     return True
 
 
-def _choose(data: Data, options: Options) -> tuple[StorageChoice, Path | Source]:
+def _choose(data: Data, options: Options) -> tuple[StorageChoice, Path | ImageSource]:
     """Return where the images are read from, and their pack, or the source that a pack would be written from."""
     if dataset_names.kind_of(data.name) == "packed":
         pack = dataset_names.folder_of(data.name, options.data_folder)
@@ -91,7 +91,7 @@ def _choice(data: Data, num_images: int, image_size: int) -> StorageChoice:
 
 def _pack_of(
     data: Data,
-    source: Source,
+    source: ImageSource,
     options: Options,
     log: Callable[[str], None],
     console: Console | None,
@@ -118,7 +118,7 @@ def _pack_of(
     return folder
 
 
-def _planned(source: Source, folder: Path, log: Callable[[str], None], may_replace: bool) -> PackPlan | None:
+def _planned(source: ImageSource, folder: Path, log: Callable[[str], None], may_replace: bool) -> PackPlan | None:
     """Return the plan of the pack in `folder`; None if another version of the files is packed there and is kept."""
     try:
         return plan_pack(source, folder, PackOptions())

@@ -16,7 +16,7 @@ from raykd.data.packs.dataset import open_packed
 from raykd.data.packs.node_copy import copy_to_node
 from raykd.data.packs.record import RECORD
 from raykd.data.packs.statistics import with_exact_statistics
-from raykd.data.sources import Source
+from raykd.data.sources import ImageSource
 from raykd.data.types import Dataset
 from raykd.on_disk import is_folder
 from raykd.spec.callback import Callback
@@ -69,10 +69,10 @@ class Options:
         return self.results / DECODED
 
 
-_listed: dict[tuple[str, Path], Source] = {}  # for the next load, so that a start lists the images once
+_listed: dict[tuple[str, Path], ImageSource] = {}  # for the next load, so that a start lists the images once
 
 
-def keep_listing(data: Data, options: Options, source: Source) -> None:
+def keep_listing(data: Data, options: Options, source: ImageSource) -> None:
     """Keep the list of the images of `data` until `dataset_of` loads them."""
     _listed[data.name, options.data_folder] = source
 

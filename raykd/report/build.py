@@ -8,7 +8,7 @@ from raykd.atomic import write_bytes
 from raykd.report.figures.saved import FigureFormat, figure_files
 from raykd.report.read.collect import collect
 from raykd.report.read.provenance import distilled_runs
-from raykd.report.read.records import Family
+from raykd.report.read.run_results import Family
 from raykd.report.read.search_records import SearchSummary
 from raykd.report.read.search_summary import summarize_searches
 from raykd.report.render import files

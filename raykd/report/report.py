@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from raykd.report import wording
-from raykd.report.read.records import RunResult
+from raykd.report.read.run_results import RunResult
 from raykd.report.render import files
 from raykd.report.render.search_files import trials_table
 from raykd.report.render.templates import template

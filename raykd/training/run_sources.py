@@ -15,7 +15,7 @@ from typing import Any
 
 from raykd.atomic import replacing
 from raykd.config import custom_file
-from raykd.config.custom_file import Source, source_of
+from raykd.config.custom_file import ClassSource, source_of
 from raykd.config.damage import damaged
 from raykd.errors import ConfigError
 from raykd.methods import Method
@@ -38,7 +38,7 @@ def save_sources(run: Run, folder: RunFolder) -> None:
                 temporary.write_text(source.text, encoding="utf-8", newline="")
 
 
-def sources_of(run: Run) -> list[Source]:
+def sources_of(run: Run) -> list[ClassSource]:
     """Return the user's files of the run's network and method, and of its teachers' networks."""
     models = (run.model, *(teacher.model for teacher in run.teachers))
     found = [model.source for model in models if isinstance(model, Network)]
@@ -65,7 +65,7 @@ def load_method_class(folder: RunFolder) -> type[Method] | None:
 
 
 def _load_class(folder: RunFolder, entry: dict[str, str], noun: str) -> Any:
-    """Return the class of an entry of `Source.to_entry`. noun: 'network' or 'method'."""
+    """Return the class of an entry of `ClassSource.to_entry`. noun: 'network' or 'method'."""
     if (found := custom_file.find_class(entry)) is not None:
         return found
     if not is_own(folder.record_path):
@@ -86,7 +86,7 @@ def _foreign_code(folder: RunFolder, noun: str) -> ForeignCode:
 
 
 def _network_entries(config: Any) -> Iterator[dict[str, str]]:
-    """Yield the entry of `Source.to_entry` of each custom network in a run's configuration."""
+    """Yield the entry of `ClassSource.to_entry` of each custom network in a run's configuration."""
     if isinstance(config, dict):
         if config.get("kind") == Network.kind and isinstance(config.get("source"), dict):
             yield config["source"]
@@ -94,13 +94,13 @@ def _network_entries(config: Any) -> Iterator[dict[str, str]]:
             yield from _network_entries(value)
 
 
-def _stored_source(folder: RunFolder, entry: dict[str, str], noun: str) -> Source:
+def _stored_source(folder: RunFolder, entry: dict[str, str], noun: str) -> ClassSource:
     """Return the copied source of a custom class. Raises DamagedFile if it is missing or was changed."""
     path = folder.code / _path_of_copy(entry["sha256"], entry["file"])
     if not is_file(path):
         raise damaged(path, f"the copy of the {noun}'s code is missing")
     text = path.read_bytes().decode("utf-8", errors="replace")
-    source = Source(str(path), text, entry["class"], noun)
+    source = ClassSource(str(path), text, entry["class"], noun)
     if source.sha256 != entry["sha256"]:
         raise damaged(path, "it is not the code that the run was trained with")
     return source

@@ -269,12 +269,12 @@ def _make_loader(run: Run, dataset: Dataset, teacher: Teacher, device: torch.dev
         run.recipe.batch_size,
         run.seed,
         device,
-        group.rank,
-        group.size,
-        augmentation,
-        dataset.mean,
-        run.recipe.gradient_accumulation,
-        run.recipe.sampling,
+        rank=group.rank,
+        world_size=group.size,
+        augmentation=augmentation,
+        mean=dataset.mean,
+        passes=run.recipe.gradient_accumulation,
+        sampling=run.recipe.sampling,
     )
 
 

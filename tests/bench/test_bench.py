@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from small_runs import CPU
 
 from raykd.bench import memory, rounds, run
-from raykd.bench.families import FAMILIES, Family, cnn, noise, vit
+from raykd.bench.families import FAMILIES, TimedPair, cnn, noise, vit
 from raykd.bench.rounds import KINDS, run_rounds, summarize
 from raykd.bench.small_experiment import SmallExperiment, compare
 from raykd.bench.standard_pipeline import NUM_WORKERS, StandardPipeline
@@ -32,7 +32,7 @@ ROUNDS = {
 }
 
 
-def tiny(family: Family) -> Family:
+def tiny(family: TimedPair) -> TimedPair:
     """Return `family` with narrow models and rounds of two steps of 9 images."""
     teacher, student = (replace(recipe, model=NARROW, batch_size=9) for recipe in (family.teacher, family.student))
     return replace(family, name="tiny", teacher=teacher, student=student, steps=2)
@@ -46,7 +46,7 @@ class MakersCalled(Exception):
 def test_on_a_gpu_the_standard_pipeline_has_a_loader_process_for_each_cpu_of_the_job(
     device: str, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def makers(family: Family, device: torch.device, folder: Path, num_workers: int) -> None:
+    def makers(family: TimedPair, device: torch.device, folder: Path, num_workers: int) -> None:
         assert num_workers == expected
         raise MakersCalled
 
@@ -197,9 +197,9 @@ def test_noise_is_not_the_same_image_again() -> None:
 
 
 def test_a_pair_of_models_is_timed_by_name(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    timed: list[Family] = []
+    timed: list[TimedPair] = []
 
-    def rounds(family: Family, *_: Any) -> dict[str, Any]:
+    def rounds(family: TimedPair, *_: Any) -> dict[str, Any]:
         timed.append(family)
         return summarize(family, ROUNDS) | {"precision": "fp32"}
 

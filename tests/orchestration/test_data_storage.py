@@ -23,7 +23,7 @@ from raykd.data.packs.reader import Pack
 from raykd.data.packs.record import read_pack_record
 from raykd.data.packs.shard import write_shard
 from raykd.data.packs.writer import discard_pack, pack, plan_pack
-from raykd.data.sources import Source
+from raykd.data.sources import ImageSource
 from raykd.data.types import Dataset
 from raykd.errors import COMMAND, ConfigError, DataError, RunFailed
 from raykd.orchestration import data_storage
@@ -63,7 +63,7 @@ def test_small_data_is_decoded_into_memory_and_the_log_says_why(options: Options
 def test_a_start_lists_custom_images_once(options: Options, lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     listed: list[Path] = []
 
-    def find(place: Path) -> Source:
+    def find(place: Path) -> ImageSource:
         listed.append(place)
         return image_folder.find(place)
 

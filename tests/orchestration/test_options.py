@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from raykd.data.load import load_dataset
-from raykd.data.sources import Source
+from raykd.data.sources import ImageSource
 from raykd.data.types import Dataset
 from raykd.orchestration.options import Options, data_key, dataset_of
 from raykd.spec.experiment import Data
@@ -21,7 +21,7 @@ def test_images_are_loaded_once_even_if_other_fields_of_the_data_differ(
 ) -> None:
     loads = []
 
-    def load(*arguments: Any, cache: Path | None, source: Source | None) -> Dataset:
+    def load(*arguments: Any, cache: Path | None, source: ImageSource | None) -> Dataset:
         loads.append((arguments, cache))
         return load_dataset(*arguments)
 
@@ -40,7 +40,7 @@ def test_images_are_not_decoded_to_a_folder_that_does_not_exist(
 ) -> None:
     caches = []
 
-    def load(*arguments: Any, cache: Path | None, source: Source | None) -> Dataset:
+    def load(*arguments: Any, cache: Path | None, source: ImageSource | None) -> Dataset:
         caches.append(cache)
         return load_dataset(*arguments)
 

@@ -7,7 +7,7 @@ import pytest
 
 from raykd.report.figures.stages import draw_stages
 from raykd.report.read.collect import collect
-from raykd.report.read.records import History
+from raykd.report.read.run_results import History
 from raykd.report.stats.curves import comparable_histories, curve_of
 from raykd.report.stats.summary import summarize
 

@@ -125,7 +125,7 @@ def test_truncated_checkpoint_is_named_and_nothing_is_trained(share: float, run_
 
 
 def test_checkpoint_of_another_shape_is_refused(run_folder: RunFolder, tmp_path: Path) -> None:
-    """A folder that was copied by hand, or written by another version."""
+    """A checkpoint that was copied by hand, or written by another version."""
     other = RunFolder(tmp_path / "other")
     stop_after(RUNS["adamw"], other, 2)
     stop_after(RUNS["sgd"], run_folder, 2)

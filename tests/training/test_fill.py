@@ -28,7 +28,7 @@ from raykd.training.compute import choose_compute
 from raykd.training.model_file import images_of
 from raykd.training.teacher.cache import LogitCache
 from raykd.training.teacher.choose import PlannedCache, choose_teacher
-from raykd.training.teacher.fill import BATCH_SIZE, FIXED_SHAPE, IN_FLIGHT, SAMPLE_EVERY, Filler, _Batch, _split
+from raykd.training.teacher.fill import BATCH_SIZE, FIXED_SHAPE, IN_FLIGHT, SAMPLE_EVERY, Filler, _PendingRows, _split
 from raykd.training.teacher.load import load_cached_teacher
 from raykd.training.teacher.sources import LiveTeacher
 from raykd.training.teacher.sparse_rows import encode, error_sums, restore
@@ -259,9 +259,9 @@ def test_a_batch_is_read_once_the_next_ones_are_launched(
     monkeypatch.setitem(IN_FLIGHT, "cpu", depth)
     monkeypatch.setitem(BATCH_SIZE, "cpu", 2 * NUM_VIEWS)
     events: list[str] = []
-    forward, read = filling.teacher.forward, _Batch.read
+    forward, read = filling.teacher.forward, _PendingRows.read
     monkeypatch.setattr(filling.teacher, "forward", lambda images: (events.append("l"), forward(images))[1])
-    monkeypatch.setattr(_Batch, "read", lambda batch: (events.append("r"), read(batch))[1])
+    monkeypatch.setattr(_PendingRows, "read", lambda batch: (events.append("r"), read(batch))[1])
     filling.filler._fill_piece(0, torch.ones(6, NUM_VIEWS, dtype=torch.bool), lambda: False)
     assert "".join(events) == order and filling.cache.filled()[:6].all()
 

@@ -28,7 +28,7 @@ from raykd.data.packs.reader import Pack
 from raykd.data.packs.record import INDEX, INDEX_SCHEMA, RECORD, VERSION, PackRecord
 from raykd.data.packs.shard import ShardTask, WrittenShard, read_written, too_many_damaged
 from raykd.data.packs.space import require_space
-from raykd.data.sources import Source, Unit, content_identity, notes_on_shared_files, require_different
+from raykd.data.sources import ImageSource, Unit, content_identity, notes_on_shared_files, require_different
 from raykd.data.splits import TEST, TRAIN
 from raykd.data.types import Channels, statistics_of_sums
 from raykd.errors import DataError, plural
@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 class PackPlan:
     """The shards of a pack in the order of the images: those of train, then those of test."""
 
-    source: Source
+    source: ImageSource
     folder: Path
     options: PackOptions
     train: tuple[ShardTask, ...]
@@ -68,7 +68,7 @@ class PackPlan:
         return hashlib.sha256(" ".join(task.key for task in self.tasks).encode()).hexdigest()
 
 
-def plan_pack(source: Source, folder: Path, options: PackOptions) -> PackPlan:
+def plan_pack(source: ImageSource, folder: Path, options: PackOptions) -> PackPlan:
     """Return the plan of a pack in `folder`. Writes nothing.
 
     Raises DataError if the folder holds another pack, or anything else.

@@ -13,7 +13,7 @@ from raykd.errors import flattened
 from raykd.report import wording
 from raykd.report.figures.axes import Drawing, add_dots, add_interval, add_legend, curves_axes, rows_axes, use_log
 from raykd.report.figures.svg import INK, STAGE_COLORS, Medium, figure_style
-from raykd.report.read.records import ENDED
+from raykd.report.read.run_results import ENDED
 from raykd.report.stats.curves import Curve, comparable_histories, curve_of
 from raykd.report.stats.summary import FamilySummary
 from raykd.spec.stages import STAGES, Stage

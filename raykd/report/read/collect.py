@@ -16,7 +16,7 @@ from raykd.config.codec import read_record
 from raykd.config.damage import damaged
 from raykd.errors import ConfigError, flattened
 from raykd.on_disk import find
-from raykd.report.read.records import Family, History, RunResult, Usage
+from raykd.report.read.run_results import Family, History, RunResult, Usage
 from raykd.report.read.unplanned import unplanned_runs
 from raykd.spec.published import published_pairs
 from raykd.spec.stages import STAGES, Stage

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from raykd.errors import flattened
-from raykd.report.read.records import Family, RunResult
+from raykd.report.read.run_results import Family, RunResult
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from raykd.config import dotted
 from raykd.config.codec import is_number
 from raykd.errors import flattened
 from raykd.provenance import short_hash, teacher_digest
-from raykd.report.read.records import Family, RunResult
+from raykd.report.read.run_results import Family, RunResult
 from raykd.spec.set_paths import set_path
 from raykd.spec.stages import STAGES, Stage
 from raykd.store.records import RunRecord

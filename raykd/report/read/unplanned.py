@@ -11,7 +11,7 @@ from pathlib import Path
 
 from raykd.errors import ConfigError, flattened, plural
 from raykd.on_disk import find, is_file
-from raykd.report.read.records import RunResult, UnplannedRuns
+from raykd.report.read.run_results import RunResult, UnplannedRuns
 from raykd.store.records import PlanRecord, RunRecord
 from raykd.store.run_folder import RunFolder
 

@@ -14,7 +14,7 @@ from raykd.config import dotted
 from raykd.config.codec import is_number
 from raykd.errors import flattened
 from raykd.report.read.provenance import flatten
-from raykd.report.read.records import RunResult
+from raykd.report.read.run_results import RunResult
 from raykd.report.stats.comparison import Comparison, Ratio, recorded_method
 from raykd.report.stats.imbalance import Imbalance
 from raykd.report.stats.paired_interval import PairedGain, Spread

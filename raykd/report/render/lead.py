@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from raykd.errors import flattened, plural
-from raykd.report.read.records import Family
+from raykd.report.read.run_results import Family
 from raykd.report.stats.summary import FamilySummary
 from raykd.spec.stages import Stage
 from raykd.store.recorded_config import RecordedData

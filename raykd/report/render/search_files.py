@@ -48,7 +48,7 @@ def trials_table(summary: SearchSummary) -> pa.Table:
     return pa.table(columns)
 
 
-def summary_json(summary: SearchSummary, importances: Importances | None) -> bytes:
+def search_summary_json(summary: SearchSummary, importances: Importances | None) -> bytes:
     """Return summary.json of a search: its state, the winner, the confirmation, the cost."""
     winner = summary.winner
     confirmation = summary.confirmation

@@ -14,7 +14,7 @@ from raykd.report.read.provenance import flatten
 from raykd.report.read.search_records import SearchSummary
 from raykd.report.render import templates
 from raykd.report.render.files import csv_bytes, parquet_bytes
-from raykd.report.render.search_files import summary_json, trials_table
+from raykd.report.render.search_files import search_summary_json, trials_table
 from raykd.report.search_wording import format_value
 from raykd.report.stats.confirmation import winner_gains
 from raykd.report.stats.importances import Importances, importances_of
@@ -29,7 +29,7 @@ def search_files(summary: SearchSummary) -> dict[Path, bytes]:
         summary.page: _render_page(summary, importances),
         summary.page.with_name("trials.parquet"): parquet_bytes(trials),
         summary.page.with_name("trials.csv"): csv_bytes(trials),
-        summary.page.with_name("summary.json"): summary_json(summary, importances),
+        summary.page.with_name("summary.json"): search_summary_json(summary, importances),
     }
 
 

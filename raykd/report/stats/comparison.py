@@ -17,7 +17,7 @@ from typing import Any
 
 from raykd.errors import flattened
 from raykd.report.read.provenance import flatten
-from raykd.report.read.records import Family, RunResult
+from raykd.report.read.run_results import Family, RunResult
 from raykd.report.stats.paired_interval import PairedGain, Spread, paired_gain, pairs_of, spread_of
 from raykd.report.stats.pooled import are_evaluated_alike, by_seed, on_test
 from raykd.report.stats.ranking import Ranking, rank

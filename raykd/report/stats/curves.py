@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from raykd.report.read.records import ENDED, History, RunResult
+from raykd.report.read.run_results import ENDED, History, RunResult
 from raykd.report.stats.paired_interval import spread_of
 
 

@@ -12,7 +12,7 @@ validation split is drawn from the training images class by class, so its counts
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from raykd.report.read.records import Family, RunResult
+from raykd.report.read.run_results import Family, RunResult
 from raykd.report.stats import pooled
 from raykd.report.stats.metrics import BALANCED_METRICS
 from raykd.report.stats.paired_interval import PairedGain, Spread, paired_gain, pairs_of, spread_of

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from raykd.errors import flattened
-from raykd.report.read.records import RunResult
+from raykd.report.read.run_results import RunResult
 from raykd.report.stats.paired_interval import Spread, spread_of
 from raykd.store.records import Metrics, Reliability
 

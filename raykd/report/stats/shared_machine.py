@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from raykd.report.read.records import ENDED, RunResult
+from raykd.report.read.run_results import ENDED, RunResult
 
 
 def count_sharing(runs: Sequence[RunResult]) -> tuple[int, int]:

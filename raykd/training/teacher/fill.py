@@ -129,7 +129,7 @@ class Filler:
         layout = self._cache.key.layout
         rows = torch.zeros((*missing.shape, layout.width), dtype=layout.dtype)
         filled, stopped = torch.zeros_like(missing), False
-        in_flight: deque[_Batch] = deque()
+        in_flight: deque[_PendingRows] = deque()
 
         def read_oldest() -> None:
             batch = in_flight.popleft()
@@ -162,7 +162,7 @@ class Filler:
         image, view = entries.unbind(1)
         return image + first, view
 
-    def _launch(self, entries: Tensor, pixels: Tensor) -> Iterator["_Batch"]:
+    def _launch(self, entries: Tensor, pixels: Tensor) -> Iterator["_PendingRows"]:
         """Run the teacher on `pixels`, uint8 [B, 3, H, W], in as many batches as the device's memory requires."""
         start = 0
         while start < len(entries):
@@ -171,9 +171,9 @@ class Filler:
             yield batch
             start += len(batch.entries)
 
-    def _launch_part(self, entries: Tensor, pixels: Tensor, size: int) -> "_Batch":
+    def _launch_part(self, entries: Tensor, pixels: Tensor, size: int) -> "_PendingRows":
         """Run the teacher on the first `size` images."""
-        return _Batch(entries[:size], self._predict(pixels[:size], size))
+        return _PendingRows(entries[:size], self._predict(pixels[:size], size))
 
     @torch.no_grad()
     def _predict(self, images: Tensor, size: int) -> Tensor:
@@ -217,7 +217,7 @@ def _split(entries: Tensor, size: int, keep_images_whole: bool) -> Iterator[Tens
         start = stop
 
 
-class _Batch:
+class _PendingRows:
     """Rows of `entries`, int64 [B, 2], which a GPU copies to pinned memory while the next batch is computed."""
 
     def __init__(self, entries: Tensor, rows: Tensor) -> None:

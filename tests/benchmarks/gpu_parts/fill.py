@@ -10,7 +10,7 @@ import torch
 
 from gpu_parts.report import Part
 from gpu_parts.setting import Setting
-from raykd.bench.families import Family, noise
+from raykd.bench.families import TimedPair, noise
 from raykd.bench.implementations import now
 from raykd.bench.rounds import make_fill_function
 from raykd.models import ImageModel
@@ -34,7 +34,7 @@ def measure(part: Part, setting: Setting) -> None:
         part.figure(f"evaluate, {name}", lambda f=family: _evaluation_rates(f.teacher_model(True), f, setting))
 
 
-def _fill_rates(family: Family, setting: Setting, most_s: float) -> dict[str, Any]:
+def _fill_rates(family: TimedPair, setting: Setting, most_s: float) -> dict[str, Any]:
     """Fill parts of a cache one after another, and return views per second without the first. Includes writing."""
     compute = choose_compute(setting.device, family.student.precision)
     start_s, rates = time.perf_counter(), []
@@ -55,7 +55,7 @@ def _fill_rates(family: Family, setting: Setting, most_s: float) -> dict[str, An
     }
 
 
-def _evaluation_rates(model: ImageModel, family: Family, setting: Setting) -> dict[str, Any]:
+def _evaluation_rates(model: ImageModel, family: TimedPair, setting: Setting) -> dict[str, Any]:
     """Evaluate 10,000 images, like CIFAR-10's test split, from the CPU's memory and from the device's."""
     device = setting.device
     configure_process(device)

@@ -11,7 +11,7 @@ from typing import Any
 from gpu_parts.report import Part
 from gpu_parts.setting import Setting
 from gpu_parts.timed_loop import free
-from raykd.bench.families import Family
+from raykd.bench.families import TimedPair
 from raykd.bench.implementations import Implementation, Round
 from raykd.bench.rounds import KINDS, implementation_makers
 from raykd.training.compute import configure_process
@@ -35,7 +35,7 @@ def num_workers() -> int:
     return min(cpus, FEW_WORKERS) if is_small else cpus
 
 
-def _rounds(family: Family, setting: Setting, most_s: float) -> dict[str, Any]:
+def _rounds(family: TimedPair, setting: Setting, most_s: float) -> dict[str, Any]:
     """Return medians over rounds. An implementation that fails is left out, and its error recorded."""
     configure_process(setting.device)
     until, workers = time.perf_counter() + most_s, 1 if setting.toy else num_workers()
@@ -64,7 +64,7 @@ def _rounds(family: Family, setting: Setting, most_s: float) -> dict[str, Any]:
     return {"workers_of_standard_pipeline": workers, "steps": family.steps, **figures, "errors": errors}
 
 
-def _figures(family: Family, rounds_by_name: dict[str, list[Round]]) -> dict[str, Any]:
+def _figures(family: TimedPair, rounds_by_name: dict[str, list[Round]]) -> dict[str, Any]:
     """Return medians: ratios within each round, milliseconds of steps and seconds of epochs."""
     figures: dict[str, Any] = {"rounds": min((len(rounds) for rounds in rounds_by_name.values()), default=0)}
     figures["ms_per_step"] = {

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from raykd import models
-from raykd.bench.families import Family, cnn, noise, vit
+from raykd.bench.families import TimedPair, cnn, noise, vit
 from raykd.data.types import Dataset
 from raykd.methods import CRD, RKD, Method
 from raykd.models import ImageModel
@@ -51,15 +51,15 @@ class Setting:
     def has_cuda(self) -> bool:
         return self.device.type == "cuda"
 
-    def cnn(self, steps: int = 200) -> Family:
+    def cnn(self, steps: int = 200) -> TimedPair:
         """Return ResNet-18 -> ResNet-8 with epochs of `steps` steps, tiny in a toy."""
         return self._sized(cnn(), NARROW, NARROW, steps)
 
-    def vit(self, steps: int = 200) -> Family:
+    def vit(self, steps: int = 200) -> TimedPair:
         """Return ViT-Tiny at 224 -> 6 layers at 32, tiny in a toy."""
         return self._sized(vit(), NARROW_VIT, NARROW_VIT, steps)
 
-    def _sized(self, family: Family, teacher: models.Model, student: models.Model, steps: int) -> Family:
+    def _sized(self, family: TimedPair, teacher: models.Model, student: models.Model, steps: int) -> TimedPair:
         if not self.toy:
             return replace(family, steps=steps)
         recipes = (
@@ -74,7 +74,7 @@ class Subject:
     """A training to measure. source of the teacher's outputs: 'none', 'cache' (logit cache) or 'live'."""
 
     name: str
-    family: Family
+    family: TimedPair
     run: Run
     source: str
 
