@@ -71,7 +71,7 @@ def _content(path: Path) -> bytes:
     content = path.read_bytes()
     try:
         plan = json.loads(content) if path.name == "plan.json" else None
-    except ValueError:
+    except (ValueError, RecursionError):
         plan = None
     if not isinstance(plan, dict):
         return content
