@@ -14,7 +14,8 @@ under functools.cache, a lock or a handle would fail, and copies of dataclass fi
 import ast
 import hashlib
 import sys
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -72,12 +73,47 @@ def record_source(cls: type, noun: str) -> ClassSource | None:
     path = getattr(module, "__file__", None)
     if cls.__module__.partition(".")[0] == "raykd" or cls.__module__ in _EXPERIMENTS or path is None:
         return None
-    path, text = _modules.get(cls.__module__) or (str(Path(path).absolute()), Path(path).read_text(encoding="utf-8"))
+    path, text = _modules.get(cls.__module__) or (str(Path(path).absolute()), _read(Path(path)))
     package = cls.__module__ if getattr(module, "__package__", "") else ""
     source = ClassSource(path, text, cls.__qualname__, noun, package)
     _sources[cls] = source
     _classes[source.sha256, source.name] = cls
     return source
+
+
+def require_unchanged(config: object) -> None:
+    """Raise ConfigError if a Config has objects of user-defined classes whose files were edited after their import.
+
+    Notebooks keep such classes, and autoreload even changes their code, while the recorded text stays the earlier one.
+    """
+    for source in _sources_in(config):
+        try:
+            is_changed = _read(Path(source.path)) != source.text
+        except (OSError, UnicodeDecodeError):
+            continue  # the recorded text is what workers receive
+        if is_changed:
+            file = Path(source.path).name
+            raise ConfigError(
+                f"{source.noun} file '{source.path}' has changed since {source.name} was loaded from it; name the "
+                f"class as '{file}:{source.name}' and run the code that names it again, or restart Python"
+            )
+
+
+def _sources_in(value: object) -> Iterator[ClassSource]:
+    """Yield the sources of all objects in `value`, a Config or a tuple of them."""
+    if isinstance(value, tuple):
+        for item in value:
+            yield from _sources_in(item)
+    elif is_dataclass(value):
+        if source := source_of(getattr(value, "network_class", type(value))):  # the class behind a Network
+            yield source
+        for item in fields(value):
+            yield from _sources_in(getattr(value, item.name))
+
+
+def _read(path: Path) -> str:
+    """Return the text of a Python file, without the byte order mark that some editors write."""
+    return path.read_text(encoding="utf-8-sig")
 
 
 def source_of(cls: type) -> ClassSource | None:
@@ -158,11 +194,13 @@ def load_class(location: str, noun: str, example: str) -> Any:
     remedy = f"check the path, relative to {Path.cwd()}"
     path = require_file(f"{noun} file", Path(file).expanduser(), remedy)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = _read(path)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not valid UTF-8"
         raise ConfigError(f"{noun} file '{file}' cannot be read ({reason}); {remedy}") from None
     loaded = _classes.get((hashlib.sha256(text.encode()).hexdigest(), name))
+    if loaded is not None and _sources[loaded].is_single_file:
+        _sources[loaded] = replace(_sources[loaded], path=str(path.absolute()))  # it may come from a copy of this file
     cls = loaded or vars(_run(str(path.absolute()), text, noun)).get(name)
     if cls is None:
         classes = [node.name for node in ast.parse(text).body if isinstance(node, ast.ClassDef)]

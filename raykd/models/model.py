@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from raykd.config import Config, Interval, skip_if_default
 from raykd.errors import ConfigError
@@ -109,6 +110,12 @@ class Model(Config):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # torch's, for layers for 0 classes
             model = self.make(replace(self.input_spec(images), size=size, num_classes=num_classes))
+        for name, module in model.network.named_modules():
+            if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():  # type: ignore[misc]
+                raise ConfigError(
+                    f"model {self.label}: its layer '{name}' is a {type(module).__name__}, whose width is not known "
+                    "before the first image; give it its number of inputs"
+                )
         model.input_size = size if size != images.size else None
         for parameter in model.network.parameters():
             if not parameter.numel():  # in a layer for 0 classes, which no gradient reaches

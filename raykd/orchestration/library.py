@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from raykd.cluster.ray_variables import address_in, start_timeout_s
+from raykd.config.custom_file import require_unchanged
 from raykd.console import LogConsole
 from raykd.data.dataset_names import find_folder
 from raykd.errors import ConfigError
@@ -41,7 +42,7 @@ def run(
     results: str | Path = "ray_results",
     data_dir: str | Path | None = None,
     settings: Settings | None = None,
-    stages: Sequence[Stage] = STAGES,
+    stages: Stage | Sequence[Stage] = STAGES,
 ) -> Report:
     """Run experiments on one Ray cluster, searches after the others, and return the report on `results`.
 
@@ -113,10 +114,15 @@ def run_all(experiments: Sequence[Experiment], options: Options, console: Consol
 def _changed(experiments: Sequence[Experiment], settings: Settings | None, call: str) -> list[Experiment]:
     """Return the experiments with `settings` applied. Raises what `require_experiments` raises."""
     require_experiments(experiments, call)
+    for experiment in experiments:
+        require_unchanged(experiment)
+    if not isinstance(settings, Mapping | None):
+        raise ConfigError(f"settings = {settings!r}: must be a dictionary, such as {{'student.epochs': 10}}")
     return [override_all(experiment, (settings or {}).items()) for experiment in experiments]
 
 
-def _options(results: str | Path, data_dir: str | Path | None, stages: Sequence[Stage]) -> Options:
+def _options(results: str | Path, data_dir: str | Path | None, stages: Stage | Sequence[Stage]) -> Options:
+    stages = (stages,) if isinstance(stages, str) else stages
     if unknown := [stage for stage in stages if stage not in STAGES]:
         raise ConfigError(f"stages = {list(stages)}: {unknown[0]!r} is not one of {', '.join(STAGES)}")
     folder = find_folder(None if data_dir is None else str(data_dir), os.environ)

@@ -290,6 +290,7 @@ class Experiment(Config):
 
     def _check_checkpoint(self) -> None:
         """Check that the weights belong to the teacher's network, if `teacher_checkpoint` names no file."""
+        self.require(self.teacher_checkpoint != "", "teacher_checkpoint", "must name a file, or be none")
         checkpoint, model = self.teacher_checkpoint or "", self.teacher.model
         assert isinstance(model, Model)
         has_pretrained = type(model).download is not Model.download

@@ -19,7 +19,7 @@ from rich.console import Console
 
 import raykd
 from raykd.errors import ConfigError
-from raykd.orchestration import session
+from raykd.orchestration import library, session
 from raykd.orchestration.stop_signals import stop_signals
 from raykd.spec.overrides import override_all
 
@@ -57,6 +57,7 @@ def test_a_plan_lists_the_runs_and_writes_nothing(tmp_path: Path) -> None:
         (("digits.py",), {}, r"raykd\.run\(\) has an argument of type str, which must be an Experiment"),
         ((TINY, TINY), {}, "two experiments of one family"),
         ((TINY,), {"settings": {"student.epocs": 1}}, "unknown config field 'student.epocs'.*did you mean 'epochs'"),
+        ((TINY,), {"settings": "student.epochs=2"}, r"settings = 'student\.epochs=2': must be a dictionary"),
         ((TINY,), {"settings": {"student.epochs": 0}}, "student.epochs=0: epochs = 0 in Recipe"),
         ((TINY,), {"stages": ("students",)}, "'students' is not one of teacher, baseline, distilled"),
     ],
@@ -211,3 +212,54 @@ def test_a_thread_uses_the_ray_that_the_script_has_started_and_leaves_it_connect
         """
     variables = environment(cpus=2) | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     subprocess.run([sys.executable, "-c", dedent(code)], env=variables, check=True, timeout=400)
+
+
+NETWORK = """
+from torch import nn
+
+class EditedNet(nn.Module):
+    def __init__(self, num_classes=10):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.{layer}(192, num_classes))
+
+    def forward(self, images):
+        return self.layers(images)
+"""
+
+
+def test_a_network_whose_file_was_edited_after_its_import_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "edited_net.py"
+    file.write_text(NETWORK.format(layer="Linear"))
+    named = f"{file}:EditedNet"
+    experiment = replace(TINY, data=replace(TINY.data, image_size=8), student=replace(TINY.student, model=named))
+    before = set(raykd.plan(experiment, results=tmp_path / "results")["name"])
+    file.write_text(NETWORK.format(layer="Linear") + "# edited")
+    with pytest.raises(ConfigError, match=r"has changed since EditedNet was loaded from it; name the class as"):
+        raykd.plan(experiment, results=tmp_path / "results")
+    again = replace(experiment, student=replace(TINY.student, model=named))
+    after = set(raykd.plan(again, results=tmp_path / "results")["name"])
+    assert before != after and len(before & after) == 1, "only the teacher keeps its name"
+
+
+def test_a_layer_of_unknown_width_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    file = tmp_path / "lazy_net.py"
+    file.write_text(NETWORK.format(layer="Linear").replace("nn.Linear(192, ", "nn.LazyLinear("))
+    with pytest.raises(ConfigError, match=r"its layer 'layers\.1' is a LazyLinear"):
+        raykd.plan(replace(TINY, student=replace(TINY.student, model=f"{file}:EditedNet")), results=tmp_path)
+
+
+def test_a_network_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    file = tmp_path / "marked_net.py"
+    file.write_text("\ufeff" + NETWORK.format(layer="Linear"), encoding="utf-8")
+    experiment = replace(TINY, data=replace(TINY.data, image_size=8))
+    plan = raykd.plan(replace(experiment, student=replace(TINY.student, model=f"{file}:EditedNet")), results=tmp_path)
+    assert len(plan) == 3
+
+
+def test_one_stage_may_be_named_alone(tmp_path: Path) -> None:
+    assert library._options(tmp_path, None, "teacher").stages == ("teacher",)
+
+
+def test_an_empty_checkpoint_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"teacher_checkpoint = '' in Experiment: must name a file, or be none"):
+        replace(TINY, teacher_checkpoint="")
