@@ -1,6 +1,7 @@
 """Run a plan's jobs on Ray: one TorchTrainer per slot, all with jobs from one queue."""
 
 import pickle
+import re
 import shutil
 import threading
 import time
@@ -34,6 +35,7 @@ from raykd.training.failure import max_failures_of_slot
 from raykd.training.group import STUCK
 
 POLL_S = 0.25
+_ERROR_LINE = re.compile(r"[\w.]+(Error|Exception): ")  # as the last line of a traceback
 END_S = 45.0  # how long to wait for the trainers of live slots to end, which takes them seconds
 STOPPED_END_S = 5.0  # how long after a stop, when all runs are saved
 KILL_S = 20.0  # a controller that was just requested takes seconds to start
@@ -66,14 +68,19 @@ def run_jobs(
         statuses = _wait(queue, left, slots, trainers, progress, should_stop)
         failures = dict(trainers.errors)  # without the errors of the trainers that are killed below
     except RayError as error:
-        reason = str(error).splitlines()[:1] or [type(error).__name__]
-        raise RunFailed(f"the job queue is lost ({reason[0]}); rerun the same command to resume") from error
+        raise RunFailed(f"the job queue is lost ({_cause_of(error)}); rerun the same command to resume") from error
     finally:
         trainers.end()
         shutil.rmtree(storage, ignore_errors=True)  # it holds only pointers into the runs' folders
     progress.show(statuses)
     _fail_unserved(statuses, failures)
     return statuses
+
+
+def _cause_of(error: RayError) -> str:
+    """Return the last error in Ray's text of several lines, such as one that unpickling a network raised, or line 1."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    return next((line for line in reversed(lines) if _ERROR_LINE.match(line)), lines[0])
 
 
 class _Trainers:

@@ -289,7 +289,9 @@ def _adapter_of(
     positions = torch.arange(NUM_SHOWN, device=batch.index.device) % len(batch.index)  # a worker's share may have fewer
     batch = Batch(batch.images[positions], batch.labels[positions], batch.index[positions], batch.view[positions])
     of_student = evaluation_outputs(student, batch.images)
-    outputs = teacher(batch) or absent_teacher(of_student)
+    given = teacher(batch)
+    assert given is not None or not run.method.needs
+    outputs = given or absent_teacher(of_student)
     embedding = outputs.logits if outputs.embedding is None else outputs.embedding
     if not (outputs.logits.isfinite().all() and embedding.isfinite().all()):
         where = "the logit cache that it is read from" if teacher.source == "cache" else "its weights"

@@ -100,9 +100,14 @@ CASES = [
         "stop with two jobs",
         ("several raykd jobs are running (7, 8)", "name one with --job JOBID"),
         "stop",
-        squeue="echo 7; echo 8",
+        squeue="echo '7|/home/ada/slurm/ray_cluster.slurm'; echo '8|/home/ada/slurm/ray_cluster.slurm'",
     ),
-    job("array tasks alone", ("no raykd job is running",), "status", squeue="echo 7_1; echo 7_2"),
+    job(
+        "array tasks alone",
+        ("no raykd job is running",),
+        "status",
+        squeue="echo '7_1|/home/ada/slurm/ray_cluster.slurm'",
+    ),
     job(
         "submit to a job that waits",
         ("job 7 is pending: its Ray cluster is up only while the job is running",),

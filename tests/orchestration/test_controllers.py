@@ -97,3 +97,19 @@ def test_another_process_with_the_recorded_number_is_not_killed(controllers: Any
         child.wait(0.3)
     child.kill()
     child.wait()
+
+
+def test_the_cause_of_a_lost_queue_is_the_last_error_in_rays_text() -> None:
+    from ray.exceptions import RayError
+
+    from raykd.orchestration import trainers
+
+    text = (
+        "The actor died because of an error raised in its creation task, ray::RunQueue.__init__() (pid=1)\n"
+        "ray.exceptions.RaySystemError: System error: No module named 'mymodels'\n"
+        "traceback: Traceback (most recent call last):\n"
+        "ModuleNotFoundError: No module named 'mymodels'\n\n"
+    )
+    assert trainers._cause_of(RayError(text)) == "ModuleNotFoundError: No module named 'mymodels'"
+    died = "The actor died unexpectedly before finishing this task.\n\tclass_name: RunQueue"
+    assert trainers._cause_of(RayError(died)) == "The actor died unexpectedly before finishing this task."

@@ -83,7 +83,7 @@ def test_data_that_does_not_fit_is_packed_once_below_the_results(
     chosen = packed(DATA, options, lines)
     ((_, pack),) = chosen.packs
     assert pack is not None and pack.parent == options.decoded and (pack / "pack.json").is_file()
-    assert "more than a quarter of 0.1 MB that are free" in lines[0] and lines[1].startswith("packing folder:insects")
+    assert "more than a quarter of 100 kB that are free" in lines[0] and lines[1].startswith("packing folder:insects")
     written = {path: path.stat().st_mtime_ns for path in pack.iterdir()}
     assert packed(DATA, options, lines) == chosen and len(lines) == 3
     assert {path: path.stat().st_mtime_ns for path in pack.iterdir()} == written
