@@ -212,7 +212,8 @@ def test_errors_of_an_experiment_that_packs_name_the_whole_command_that_works(
     assert str(caught.value).endswith(
         f"or leave out up to N damaged images ({command} --skip-damaged N) and set data.name to the name that it prints"
     )
-    assert parser.entry([*shlex.split(command)[3:], "--skip-damaged", "1", "--jobs", "1"]) == 0
+    arguments = shlex.split(command)[len(shlex.split(COMMAND)) :]
+    assert parser.entry([*arguments, "--skip-damaged", "1", "--jobs", "1"]) == 0
     assert "--set 'data.name=packed:my insects'\n" in capsys.readouterr().out
     named = dataset_of(replace(data, name="packed:my insects"), options)
     assert len(named.train) == 17
