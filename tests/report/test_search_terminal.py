@@ -57,7 +57,7 @@ The time of 1 of 3 trials is estimated as epochs times a measured pace: they rec
 Pruning trials saved 6 epochs, about 60.0 GPU seconds.
 The teacher's logits were cached; live, the trials would have made 21 passes of the teacher over
   each image.
-to train it: --set method.alpha=0.1 --set method.temperature=2
+to train it: --set search=none --set method.alpha=0.1 --set method.temperature=2
 page: {summary.page}
 """
     )

@@ -181,7 +181,7 @@ def _search_parts(summary: SearchSummary) -> Iterator[Table | str]:
     yield from _wrapped(search_wording.certainty(summary))
     yield from _wrapped(search_wording.cost_lines(summary.cost))
     if summary.winner is not None:
-        yield f"to train it: {flattened(search_wording.flags(summary.winner.configuration), 1000)}"
+        yield f"to train it: {flattened(search_wording.training_command(summary.command, summary.winner), 1000)}"
     yield f"page: {summary.page}"
 
 
