@@ -1,6 +1,6 @@
 """The console of a command's progress, and what becomes of output that nobody reads any more.
 
-python mine.py | head -1        the first line is printed, and the training goes on
+python mine.py | head -1        the first line is printed, and the training continues
 raykd report 2>&1 | less        also if the reader of both streams is closed
 """
 

@@ -1,4 +1,4 @@
-"""The output of commands whose reader ends early, such as `| head`: work goes on, and listings end with 141."""
+"""The output of commands whose reader ends early, such as `| head`: work continues, and listings end with 141."""
 
 import io
 import os

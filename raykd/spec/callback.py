@@ -38,8 +38,9 @@ class RunInfo:
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """How the training of a run ended. best_val_top1: in percent; it and best_epoch are None without an epoch.
+    """How the training of a run ended. best_epoch, best_val_top1: of the epoch that the run keeps, in percent.
 
+    Both are None without an epoch, and best_val_top1 also without validation images.
     reason: why the run failed or was interrupted, else ''.
     """
 

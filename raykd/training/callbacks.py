@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from math import isnan
 from typing import Any
 
 from raykd.config import to_dict
@@ -22,7 +23,7 @@ class RunCallbacks:
         self._callbacks, self._run, self._folder = [replace(callback) for callback in callbacks], run, folder
         self._log = log
         self._failed: set[int] = set()  # positions of the callbacks whose error is logged
-        self._best: tuple[int | None, float | None] = (None, None)  # epoch and validation top-1
+        self._best: tuple[int | None, float | None] = (None, None)  # the epoch that is kept, and its validation top-1
 
     def start(self) -> None:
         """Call `on_run_start`. A run that resumes has its best epoch in the checkpoint."""
@@ -31,13 +32,12 @@ class RunCallbacks:
         run = self._run
         progress = progress_of(self._folder.checkpoint, run.fingerprint)
         if progress is not None and progress.best_epoch >= 0:
-            self._best = progress.best_epoch, progress.best_val_top1
+            self._best = progress.best_epoch, _known(progress.best_val_top1)
         info = RunInfo(run.name, run.family, run.stage, run.seed, self._folder.path)
         self._call("on_run_start", info, settings_of(to_dict(run), run.stage))
 
     def epoch(self, report: EpochReport) -> None:
-        if self._best[1] is None or report.val_top1 > self._best[1]:
-            self._best = report.epoch, report.val_top1
+        self._best = report.best_epoch, _known(report.best_val_top1)
         self._call("on_epoch", report)
 
     def end(self, error: BaseException | None = None) -> None:
@@ -60,6 +60,11 @@ class RunCallbacks:
                 if position not in self._failed:
                     self._log(f"{error}; the run continues")
                 self._failed.add(position)
+
+
+def _known(val_top1: float) -> float | None:
+    """Return None for the NaN of a run without validation images."""
+    return None if isnan(val_top1) else val_top1
 
 
 @contextmanager

@@ -12,7 +12,7 @@ CHECKPOINT_EVERY_S = 60.0  # the most work that an interruption can lose; an epo
 class EpochReport:
     """One epoch of one run. top1 is in percent; seconds is the training time over all resumes.
 
-    val_top1, val_loss: NaN without validation images. best_val_top1: of the epoch that the run keeps so far.
+    val_top1, val_loss: NaN without validation images. best_epoch, best_val_top1: of the epoch that is kept so far.
     terms: mean unweighted loss terms and the loss. data_wait: the fraction of the steps' time in which training waited
     for images on disk, None for images in memory. compute: a description of precision, device, teacher and step.
     """
@@ -30,6 +30,7 @@ class EpochReport:
     seconds: float
     compute: str = ""
     data_wait: float | None = None
+    best_epoch: int = -1
     stopped_early: str = ""  # why the run ends with this epoch, before its recipe's last one; '' if it does not
 
     @property

@@ -197,6 +197,7 @@ def _finish_epoch(
         progress.seconds,
         training.description,
         data_wait=speed.data_wait,
+        best_epoch=progress.best_epoch,
     )
     progress.history.append(report.row(num_steps))
     return replace(report, stopped_early=why_stopped(recipe, progress.history))

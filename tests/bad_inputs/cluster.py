@@ -100,13 +100,13 @@ CASES = [
         "stop with two jobs",
         ("several raykd jobs are running (7, 8)", "name one with --job JOBID"),
         "stop",
-        squeue="echo '7|/home/ada/slurm/ray_cluster.slurm'; echo '8|/home/ada/slurm/ray_cluster.slurm'",
+        squeue="echo '7|slurm/ray_cluster.slurm'; echo '8|slurm/ray_cluster.slurm'",
     ),
     job(
         "array tasks alone",
         ("no raykd job is running",),
         "status",
-        squeue="echo '7_1|/home/ada/slurm/ray_cluster.slurm'",
+        squeue="echo '7_1|slurm/ray_cluster.slurm'",
     ),
     job(
         "submit to a job that waits",

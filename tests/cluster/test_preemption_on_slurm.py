@@ -122,7 +122,7 @@ def test_a_job_requeued_by_hand_saves_and_resumes(preempting: Testbed, repositor
     assert leftovers(preempting) == []
 
 
-# As on a node that cannot read the mode of preemption: for a partition, as here, scontrol prints it.
+# A node may be unable to read the mode of preemption. Here scontrol would print it, because it is the partition's.
 SCONTROL = """#!/bin/sh
 [ "$1 $2" = "show partition" ] && exit 1
 exec {real} "$@"

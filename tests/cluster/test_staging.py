@@ -148,7 +148,7 @@ def test_data_is_staged_from_raykd_data_if_there_is_any(repository: Path, tmp_pa
 
 
 def test_without_code_and_data_the_folder_is_for_packed_data_sets(repository: Path, tmp_path: Path) -> None:
-    """As in a project of `raykd init` whose data are packed: it has no raykd and no CIFAR."""
+    """A project of `raykd init` whose data are packed contains neither raykd nor CIFAR."""
     none = str(tmp_path / "none")
     with (staging := staging_of(repository, tmp_path, with_code=False, RAYKD_DATA=none)).filled() as line:
         assert line == f"{staging.folder} made for packed data sets" and files(staging.folder) == []

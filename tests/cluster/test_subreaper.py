@@ -83,7 +83,7 @@ def test_sigterm_from_slurm_leaves_ray_running(tmp_path: Path) -> None:
 
 
 def test_a_head_that_lost_its_gcs_while_it_started_ends_the_subreaper(tmp_path: Path) -> None:
-    """On a busy node `ray start` goes on for a minute after Ray is up; the driver may run already."""
+    """On a busy node `ray start` continues for a minute after Ray is up; the driver may run already."""
     step = subprocess.Popen([*ray(tmp_path), "start", "--head"], stdout=subprocess.PIPE, text=True)
     output, _ = step.communicate(timeout=20)
     assert step.returncode == 1 and "exited unexpectedly: gcs_server" in output

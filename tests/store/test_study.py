@@ -82,7 +82,7 @@ def test_partly_sampled_configuration_is_completed(folder: SearchFolder, uninter
 
 
 def test_an_append_that_fails_half_way_leaves_the_study_intact(folder: SearchFolder) -> None:
-    """As on a full disk: a part of a line is written. A search may leave the trial unfinished and start another one."""
+    """A full disk leaves a part of a line. The search may leave the trial unfinished and start another one."""
     study = study_in(folder)
     trial = study.start_trial()
     before = folder.journal.read_bytes()

@@ -4,12 +4,13 @@ import json
 import pickle
 import re
 from dataclasses import replace
+from math import nan
 from pathlib import Path
 
 import pytest
 from safetensors import safe_open
 from safetensors.torch import load_file
-from small_runs import CPU, digits, experiment, run_of
+from small_runs import CPU, digits, experiment, recipe, run_of
 
 from raykd.config import custom_file
 from raykd.errors import ConfigError, Interrupted, RunDiverged
@@ -19,6 +20,8 @@ from raykd.spec.overrides import override
 from raykd.spec.plan import Run
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
+from raykd.training import loop
+from raykd.training.evaluate import Evaluation
 from raykd.training.hooks import Hooks
 from raykd.training.train_one import Observers, train_one
 
@@ -104,6 +107,22 @@ def test_the_best_epoch_of_an_interrupted_run_may_be_of_an_earlier_process(
         train(run_folder, callback, hooks=Hooks(should_stop=lambda: next(later) == stop_at))
     last = file.read_text().splitlines()[-1]
     assert last.startswith(f"interrupted 0 99.5 stopped after epoch {epoch}")
+
+
+@pytest.mark.parametrize(("val_images", "top1"), [(100, "20.0"), (0, "None")])
+def test_the_outcome_of_a_run_that_keeps_its_last_epoch_is_of_that_epoch(
+    val_images: int, top1: str, run_folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tops = [30.0, 20.0, 10.0] if val_images else [nan] * 3
+    monkeypatch.setattr(loop, "_validate", lambda training, epoch: Evaluation(tops[epoch], 1.0, 100))
+    base = experiment()
+    data, teacher = replace(base.data, val_images=val_images), replace(base.teacher, keep="last")
+    run = run_of("baseline", data=data, teacher=teacher, student=recipe(keep="last"))
+    file, callback = notes(tmp_path)
+    steps = iter(range(1, 100))
+    with pytest.raises(Interrupted):
+        train(run_folder, callback, hooks=Hooks(should_stop=lambda: next(steps) == 10), run=run)
+    assert re.match(f"interrupted 1 {top1} stopped after epoch 2", file.read_text().splitlines()[-1])
 
 
 def test_a_failed_run_calls_the_callback_with_the_reason(run_folder: RunFolder, tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_several_workers_on_mig_instances_of_one_node_are_refused_before_trainin
 def test_two_workers_of_a_run_on_one_gpu_are_refused(
     other: str, refused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As Ray would start them if it made another GPU than a worker's own the current one."""
+    """Ray would start workers like this if it made the same GPU the current one of both."""
     monkeypatch.setattr("raykd.training.group.is_mig_instance", lambda device: False)
     monkeypatch.setattr("raykd.training.group.gpu_uuid", lambda device: "a1")
     monkeypatch.setattr("socket.gethostname", lambda: "here")
