@@ -16,6 +16,7 @@ from raykd.config.codec import read_record, write_record
 from raykd.config.damage import DamagedFile
 from raykd.on_disk import is_file
 from raykd.provenance import file_sha256
+from raykd.store.recorded_config import RecordedRun
 from raykd.store.records import TrackerEntry, TrackingRecord
 from raykd.store.run_folder import RunFolder
 from raykd.trackers.run_facts import Stamp, epochs_of, results_of, stamp_of, state_of, tracked_run
@@ -159,7 +160,8 @@ def _read(folder: RunFolder, watched: Watched, end: State | None) -> _Facts | No
     with suppress(DamagedFile):
         if (record := folder.record()) is None:
             return None
-        epochs, state = epochs_of(folder.history()), state_of(record, folder, is_last=end is not None)
+        keeps_last = RecordedRun(record.config).recipe.keep == "last"
+        epochs, state = epochs_of(folder.history(), keeps_last), state_of(record, folder, is_last=end is not None)
         if watched.are_trials and state == "interrupted" and end == "done":
             state = "done"
         results = results_of(record, folder, bool(epochs)) if state == "done" else {}

@@ -35,9 +35,10 @@ def tracked_run(record: RunRecord, name: str, kind: str, group: str) -> TrackedR
     return TrackedRun(name, kind, group.partition("/")[0], group, settings, started)
 
 
-def epochs_of(history: Sequence[Mapping[str, Any]]) -> list[Epoch]:
-    """Return the epochs in the rows of history.parquet."""
-    best = accumulate((row["val_top1"] for row in history), max)  # NaN without validation images
+def epochs_of(history: Sequence[Mapping[str, Any]], keeps_last: bool) -> list[Epoch]:
+    """Return the epochs in the rows of history.parquet. keeps_last: whether the run keeps its last epoch."""
+    tops = [row["val_top1"] for row in history]  # NaN without validation images
+    best = tops if keeps_last else accumulate(tops, max)
     return [
         Epoch(int(row["epoch"]), row["seconds"], scalars_of(row, best_val_top1))
         for row, best_val_top1 in zip(history, best, strict=True)

@@ -9,6 +9,7 @@ from fake_tracker import BASELINE, STEPS, TEACHER, FakeTracker, family_in, folde
 from raykd.spec.plan import Run
 from raykd.store.run_folder import RunFolder
 from raykd.trackers.copier import FILE, Copier, Parent, Watched
+from raykd.trackers.run_facts import epochs_of
 from raykd.trackers.tracker import State
 
 
@@ -169,3 +170,20 @@ def test_a_trial_that_is_not_done_when_its_search_ends_was_pruned(end: State, st
     trial = Watched(search, lambda: [folder_of(TEACHER, tmp_path)], are_trials=True)
     Copier(tracker).copy([trial], end)
     assert tracker.shown(f"trial {TEACHER.name}").states == [state]
+
+
+def test_the_best_accuracy_of_a_run_that_keeps_its_last_epoch_is_that_of_each_epoch() -> None:
+    rows = [
+        {
+            "epoch": epoch,
+            "seconds": 1.0,
+            "train_top1": 0.0,
+            "val_top1": top1,
+            "val_loss": 1.0,
+            "lr": 0.1,
+            "images_per_s": 1,
+        }
+        for epoch, top1 in enumerate((30.0, 20.0))
+    ]
+    shown = {keeps_last: epochs_of(rows, keeps_last)[-1].values["top1/best_val"] for keeps_last in (False, True)}
+    assert shown == {False: 30.0, True: 20.0}
