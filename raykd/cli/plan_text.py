@@ -6,8 +6,8 @@ from pathlib import Path
 from raykd.data.types import Dataset
 from raykd.errors import plural
 from raykd.orchestration.data_storage import with_packs
+from raykd.orchestration.experiment_plans import data_lines, plans_of, teacher_choice_of, warning_lines
 from raykd.orchestration.options import Options
-from raykd.orchestration.run_experiments import data_lines, plans_of, teacher_choice_of, warning_lines
 from raykd.orchestration.run_states import RunStates
 from raykd.orchestration.space_check import check_search, early_comparison
 from raykd.report.search_wording import trials_in_words

@@ -116,7 +116,7 @@ def test_single_stages_share_the_experiments_runs(tmp_path, capsys, started):
     assert parser.entry(["train-teacher", "--epochs", "12", *arguments]) == 0
     assert parser.entry(["train-student", "--epochs", "60", *arguments]) == 0
     assert parser.entry(["distill", "--alpha", "0.5", "--temperature", "4.0", *arguments]) == 0
-    from raykd.orchestration.run_experiments import plan_of
+    from raykd.orchestration.experiment_plans import plan_of
 
     stages = [{run.name for run in plan_of(experiments[0], options)[0].runs} for experiments, options in started]
     all_runs = set(planned_names(capsys, "plan", DIGITS, "--results", str(tmp_path / "r")))
