@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 from hugging_face import write_folder
-from small_runs import NO_WEIGHTS, digits, experiment, plan_of, recipe
+from small_runs import NO_WEIGHTS, WIDTH, digits, experiment, plan_of, recipe
 from written_results import finish, finished
 
 from raykd.methods import DKD, KD, Method
+from raykd.models.four_stage_resnet import ResNet
 from raykd.models.hf_model import HuggingFace
 from raykd.models.vit_cifar import ViT
 from raykd.spec.experiment import Experiment
@@ -189,7 +190,7 @@ def test_initial_weights_of_student_and_teacher_are_told_apart(tmp_path):
         paths = tmp_path / "student.pth", tmp_path / "teacher.pth"
         for path, content in zip(paths, (student, teacher), strict=True):
             path.write_bytes(content)
-        models = (replace(experiment().student.model, weights=str(path)) for path in paths)
+        models = (ResNet(blocks=(1, 1, 1, 1), width=WIDTH, weights=str(path)) for path in paths)
         return experiment(
             **{role: recipe(model=model) for role, model in zip(("student", "teacher"), models, strict=True)}
         )
