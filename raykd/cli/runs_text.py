@@ -82,10 +82,11 @@ def run_facts(run: CatalogRun, catalog: Catalog) -> dict[str, Any]:
     references, folder = References(catalog), run.folder
     files = sorted(path for path in below(folder.path) if is_file(path) and path.name != ".lock")
     is_teacher = run.stage == "teacher"
+    status = folder.status() if run.record else run.status
     caches = references.caches_of(run, catalog.results / LOGIT_CACHES) if is_teacher else []
     return {
         "folder": str(folder.path),
-        "status": folder.status() if run.record else run.status,
+        "status": run.status if status == "interrupted" else status,  # a trial may be pruned
         "record": asdict(run.record) if run.record else None,
         "changes": dict(run.changes),
         "tags": list(run.tags),

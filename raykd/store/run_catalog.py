@@ -7,10 +7,11 @@ A damaged file of one run does not hide the others: that run has the status 'dam
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from raykd.config import from_dict
 from raykd.config.codec import read_record
@@ -18,7 +19,7 @@ from raykd.errors import ConfigError
 from raykd.on_disk import find, is_folder
 from raykd.spec.search import Search
 from raykd.spec.stages import TRIALS, Stage
-from raykd.store.records import ConfirmationRecord, Metrics, PlanRecord, RunRecord, TagsRecord, read_plan
+from raykd.store.records import ConfirmationRecord, Metrics, PlanRecord, RunRecord, TagsRecord, TrialState, read_plan
 from raykd.store.results_folder import disk_bytes, require_readable
 from raykd.store.run_differences import changed_fields
 from raykd.store.run_folder import RunFolder, Status
@@ -34,7 +35,7 @@ class CatalogRun:
 
     folder: RunFolder
     record: RunRecord | None  # None if run.json is damaged
-    status: Status
+    status: Status | Literal["pruned"]  # pruned: a trial that the search stopped early
     is_planned: bool
     changes: Mapping[str, str] = field(default_factory=dict)
     search: str = ""
@@ -203,7 +204,19 @@ def _read_search(path: Path) -> CatalogSearch:
         confirmed = read_record(ConfirmationRecord, folder.confirmed)
     except ConfigError:
         return CatalogSearch(folder, (), tuple(trials), True)
+    recorded: dict[int | None, TrialState] = {state.number: state.state for state in states}
+    trials = [_as_ended(trial, recorded) for trial in trials]
     is_done = num_ended(states) >= search.num_trials and (not search.confirm or confirmed is not None)
     rows = (*confirmed.candidates, confirmed.baseline) if confirmed else ()
     names = dict.fromkeys(name for row in rows for name in row.runs if is_folder(path.parent / name))
     return CatalogSearch(folder, states, tuple(trials), not is_done, record.cache, tuple(names))
+
+
+def _as_ended(trial: CatalogRun, states: Mapping[int | None, TrialState]) -> CatalogRun:
+    """Return a trial with the status that the study records, if it ended before its last epoch.
+
+    The run.json of such a trial has the status 'running'. states: by the trials' numbers.
+    """
+    state = states.get(trial.trial)
+    is_ended = trial.status == "interrupted" and (state == "pruned" or state == "failed")
+    return replace(trial, status=state) if is_ended and state else trial
