@@ -54,14 +54,26 @@ def changed_fields(
     """
     is_teacher = record.stage == "teacher"
     plans_of_run = [plan for plan in plans.values() if is_teacher or plan.family == record.family]
-    values = _values_of(record.config, record.stage)
     names = dict.fromkeys(name for plan in plans_of_run for name in _names_in(plan, record.stage))
-    expected = [_values_of(found[name].config, record.stage) for name in names if name in found]
-    if not expected:
-        expected = [_planned_values(plan, record.stage, found) for plan in plans_of_run if plan.experiment]
-        expected = [{name: value for name, value in one.items() if name in values} for one in expected]
-        values = {name: value for name, value in values.items() if any(name in one for one in expected)}
-    return min((_differing(values, one) for one in expected), key=len, default={})
+    if started := [found[name].config for name in names if name in found]:
+        return differing_fields(record.config, record.stage, started)
+    values = _values_of(record.config, record.stage)
+    expected = [_planned_values(plan, record.stage, found) for plan in plans_of_run if plan.experiment]
+    pairs = [(_only(values, planned), _only(planned, values)) for planned in expected]
+    return min((_differing(*pair) for pair in pairs), key=len, default={})
+
+
+def differing_fields(config: Mapping[str, Any], stage: Stage, planned: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the fields of a run of `stage` that differ from the planned run that differs least; {} without any.
+
+    config, planned: `to_dict(run)`, as run.json has it.
+    """
+    values = _values_of(config, stage)
+    return min((_differing(values, _values_of(one, stage)) for one in planned), key=len, default={})
+
+
+def _only(values: Mapping[str, _Value], names: Iterable[str]) -> dict[str, _Value]:
+    return {name: values[name] for name in names if name in values}
 
 
 def differing_names(changes: Mapping[str, str]) -> list[str]:

@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 from hugging_face import write_folder
+from small_runs import experiment, recipe
+from written_results import finished
 
 from raykd.cli import parser
+from raykd.cli.plan_text import print_plan
+from raykd.orchestration.options import Options
 
 ROOT = Path(__file__).parents[2]
 NETWORK = """
@@ -58,6 +62,15 @@ def test_plan_tells_apart_two_methods_of_one_kind_by_their_fields(tmp_path, caps
         "distilled-resnet8-w8-dkd-",
     ]
     assert lines[1].endswith(", kd (temperature 2.0)") and "(" not in lines[0] + lines[2]
+
+
+def test_plan_counts_the_runs_of_other_configurations(tmp_path, capsys):
+    finished(tmp_path)
+    print_plan([experiment(student=recipe(epochs=5), seeds=(0, 1))], Options(tmp_path, tmp_path))
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "other configurations" in line)
+    assert line.startswith("  4 runs of other configurations are kept and not counted here; ")
+    print_plan([experiment(seeds=(0, 1))], Options(tmp_path, tmp_path))
+    assert "other configurations" not in capsys.readouterr().out
 
 
 def test_plan_warns_of_a_warmup_that_is_longer_than_the_training(tmp_path, capsys):
