@@ -51,7 +51,8 @@ def print_plan(experiments: Sequence[Experiment], options: Options) -> None:
                 after = f", after {', '.join(teacher.name for teacher in run.teachers)}" if run.teachers else ""
                 after += f", {labels[run.name]}" if run.name in labels else ""
                 print(f"  {run.name:<{name_width}}  {epochs:>{epochs_width}}  {states.statuses[run.name]}{after}")
-        for line in (*worker_differences(plan, dataset), *warning_lines(plan)):
+        command = options.command_parts.get(plan.experiment.family)
+        for line in (*worker_differences(plan, dataset), *warning_lines(plan, command)):
             print(f"  {line}")
         if search is None and (line := earlier_runs_line(plan, store)):
             print(f"  {line}")

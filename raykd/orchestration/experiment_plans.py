@@ -1,6 +1,6 @@
 """The checked plans of experiments, and what the log and `--plan` print about them. Nothing is written or started."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import sqrt
 
 from raykd.data.types import Dataset
@@ -12,11 +12,14 @@ from raykd.spec.overrides import member_names
 from raykd.spec.plan import Plan, make_plan
 from raykd.spec.trackers import require_installed
 from raykd.store.migration import require_migrated
+from raykd.store.records import CommandParts
 from raykd.store.run_store import RunStore
 from raykd.training.networks import Networks
 from raykd.training.teacher.choose import TeacherChoice, choose_teacher
 from raykd.training.teacher.imported import require_import_fits
 
+# Fields of the teacher's recipe that also matter for imported weights; the others configure its training.
+_OF_IMPORTED_TEACHER = ("model", "precision", "channels_last", "compile")
 FEW_VAL_IMAGES = 100  # with fewer, the standard error of a validation top-1 can exceed 5 points
 
 
@@ -91,8 +94,11 @@ def data_lines(plan: Plan, dataset: Dataset) -> list[str]:
     return dataset.description(data.val_images, data.train_images, data.student_images)
 
 
-def warning_lines(plan: Plan) -> list[str]:
-    """Return a line for each fact that weakens the plan's results, such as warm-ups that do not end."""
+def warning_lines(plan: Plan, command: CommandParts | None = None) -> list[str]:
+    """Return a line for each fact that weakens the plan's results, such as warm-ups that do not end.
+
+    command: the command line that sets fields of the experiment, if there is one.
+    """
     students = [run for run in plan.runs if run.stage == "distilled"]
     first_runs = {run.method: run for run in reversed(students)}
     paths = ("method", *(f"compare.{name}" for name in member_names(plan.experiment.compare)))
@@ -115,4 +121,19 @@ def warning_lines(plan: Plan) -> list[str]:
             f"warning: students of seed {', '.join(map(str, seeds))} start from the initial weights of their teacher, "
             "which is the same network with the same seed, and stay closer to it; use other seeds for teachers"
         )
-    return lines
+    return lines + _settings_without_effect(plan, command.settings if command else {})
+
+
+def _settings_without_effect(plan: Plan, settings: Mapping[str, str]) -> list[str]:
+    """Return a warning about fields of the training of a teacher that is imported. They are part of its fingerprint."""
+    imported = next((run.imported for run in plan.runs if run.imported is not None), None)
+    used = (*_OF_IMPORTED_TEACHER, *(("keep",) if plan.experiment.data.val_images == 0 else ()))
+    names = [name for name in settings if name.startswith("teacher.") and name.split(".")[1] not in used]
+    names += ["teacher_seed"] if "teacher_seed" in settings else []
+    if imported is None or not names:
+        return []
+    have, them = ("has", "it") if len(names) == 1 else ("have", "them")
+    return [
+        f"warning: {', '.join(names)} {have} no effect, because the teacher is imported from {imported.path}; leave "
+        f"{them} out, since other values give the teacher and its students other names, and train the students again"
+    ]

@@ -151,7 +151,7 @@ def _run_planned(
     for _, dataset in plans:
         keep_decoded(dataset, options.decoded)  # the workers read it there
     log(console, f"{plural(len(runs), 'run')}, {len(states.trained)} of them done before; results in {options.results}")
-    for line in dict.fromkeys(line for plan, data in plans for line in (*data_lines(plan, data), *warning_lines(plan))):
+    for line in dict.fromkeys(line for plan, data in plans for line in _lines_of(plan, data, options)):
         log(console, line)
     for run in runs:
         if run.imported is not None and (check := read_import_check(store.folder(run))):
@@ -170,6 +170,12 @@ def _run_planned(
         finally:
             raise_for(statuses)  # the failed runs explain more than an error of the report
     return statuses, report
+
+
+def _lines_of(plan: Plan, dataset: Dataset, options: Options) -> list[str]:
+    """Return the lines about a plan's data, and its warnings."""
+    command = options.command_parts.get(plan.experiment.family)
+    return [*data_lines(plan, dataset), *warning_lines(plan, command)]
 
 
 def _plan_caches(
