@@ -8,8 +8,8 @@ import pytest
 
 from raykd import KD
 from raykd.cli import parser
+from raykd.orchestration.experiment_plans import plan_of
 from raykd.orchestration.options import Options
-from raykd.orchestration.run_experiments import plan_of
 from raykd.report.search_wording import training_command
 from raykd.spec.experiment import Experiment
 from raykd.store.records import CandidateRecord, CommandParts, read_plan
