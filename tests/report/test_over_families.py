@@ -94,7 +94,7 @@ def test_a_method_that_a_family_does_not_compare_has_cells_and_no_mean(results):
     assert (crd.name, crd.mean_rank, crd.gain, crd.main_gain) == ("crd", None, None, None)
     assert crd.top1["a"].mean == pytest.approx(82.45)
     assert [row.mean_rank for row in comparison.rows] == [3.0, 1.0, 2.0, None]
-    assert "crd has no mean: it is not compared in c" in families_lines(comparison)
+    assert "no mean for crd: it is not compared in c" in families_lines(comparison)
 
 
 def test_a_method_without_any_result_yet_does_not_hide_the_others(results):
@@ -229,9 +229,9 @@ def test_hyperparameters_that_differ_are_named_with_their_families(results):
         settings: dict[str, dict[str, Any]] = {"dkd": {"beta": beta}, "crd": {"weight": 0.8 if family == "a" else 1.0}}
         write_family(results, family, BASELINE, METHODS, settings=settings, published=published)
     lines = families_lines(compared(results))
-    assert "beta of dkd is the published one of each pair: 6.0 (a), else 2.0" in lines
-    assert "crd is not the same method in all families: weight 0.8 (a), else 1.0" in lines
-    assert "crd has no mean: it is not compared in a" in lines
+    assert "the published beta of dkd for each pair of networks is 6.0 (a), else 2.0" in lines
+    assert "not the same method in all families: crd with weight 0.8 (a), else 1.0" in lines
+    assert "no mean for crd: it is not compared in a" in lines
 
 
 def test_the_summary_has_the_table_and_the_tests(results):

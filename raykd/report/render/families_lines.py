@@ -48,7 +48,7 @@ def _about_missing(comparison: FamiliesComparison) -> Iterator[str]:
         where = "; ".join(f"{flattened(family)} ({listed(names)})" for family, names in comparison.missing.items())
         yield f"without a result: {num_missing} of {planned} cells, in {where}"
     for method, families in comparison.not_planned.items():
-        yield f"{flattened(method)} has no mean: it is not compared in {listed(families)}"
+        yield f"no mean for {flattened(method)}: it is not compared in {listed(families)}"
     if comparison.left_out:
         yield f"not in this table, because they compare fewer than two of its methods: {listed(comparison.left_out)}"
 
@@ -82,12 +82,11 @@ def _about_hyperparameters(comparison: FamiliesComparison) -> Iterator[str]:
     """Yield where hyperparameters differ between families."""
     for row in comparison.rows:
         for field, by_family in row.per_pair.items():
-            yield (
-                f"{flattened(field)} of {flattened(row.name)} is the published one of each pair: {_by_value(by_family)}"
-            )
+            of_method = f"{flattened(field)} of {flattened(row.name)}"
+            yield f"the published {of_method} for each pair of networks is {_by_value(by_family)}"
     for method, fields in comparison.different.items():
         values = "; ".join(f"{flattened(field)} {_by_value(by_family)}" for field, by_family in fields.items())
-        yield f"{flattened(method)} is not the same method in all families: {values}"
+        yield f"not the same method in all families: {flattened(method)} with {values}"
 
 
 def _by_value(by_family: Mapping[str, str]) -> str:
