@@ -1,5 +1,6 @@
 """Local modules are executed from the texts that were sent, and what cannot be sent is refused before a run starts."""
 
+import hashlib
 import inspect
 import sys
 from collections.abc import Iterator
@@ -135,6 +136,24 @@ def test_relative_imports_of_a_file_named_by_path_are_sent_from_a_folder_on_pyth
     assert [module.name for module in Network("mylib/net.py:Net").source.local] == ["mylib", "mylib.blocks"]
     write(folder, "from blocks import WIDTH", blocks="WIDTH = 2\n")
     assert [module.name for module in Network("net.py:Net").source.local] == ["blocks"]
+
+
+def test_a_class_of_a_package_on_a_relative_python_path_is_sent(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", ".")  # workers have another working directory
+    write(folder, "from .blocks import WIDTH", name="mylib_net", mylib_init="", mylib_blocks="WIDTH = 2\n")
+    from mylib.net import Net  # pyright: ignore[reportMissingImports]
+
+    source = Network(Net).source
+    assert (source.module, len(source.local)) == ("", 2)
+
+
+def test_a_run_with_a_class_of_an_installed_package_is_read_where_the_package_is_local(folder: Path) -> None:
+    write(folder, "from .blocks import WIDTH", name="mylib_net", mylib_init="", mylib_blocks="WIDTH = 2\n")
+    sha256 = hashlib.sha256((folder / "mylib" / "net.py").read_bytes()).hexdigest()
+    cls = custom_file.installed_class("mylib.net", "Net", sha256, "network")
+    assert custom_file.find_class({"class": "Net", "sha256": sha256}) is cls
+    with pytest.raises(ConfigError, match="'mylib.net' that is installed here differs from the one that was used"):
+        custom_file.installed_class("mylib.net", "Net", Network(cls).source.sha256, "network")
 
 
 def test_a_package_that_setuptools_installed_as_editable_is_imported_by_its_name(

@@ -226,11 +226,13 @@ def installed_class(module: str, name: str, sha256: str, noun: str) -> Any:
         raise ConfigError(
             f"{noun} {name} of the module '{module}' cannot be imported ({error}); install its package"
         ) from None
-    if source is None or source.sha256 != sha256:
+    # The text is compared: the module is a local one here if PYTHONPATH no longer lists its folder
+    if source is None or hashlib.sha256(source.text.encode()).hexdigest() != sha256:
         raise ConfigError(
             f"{noun} {name}: the module '{module}' that is installed here differs from the one that was used "
             f"(SHA-256 {sha256[:12]}); install that version"
         )
+    _classes[sha256, name] = cls
     return cls
 
 

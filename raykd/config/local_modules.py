@@ -334,7 +334,8 @@ def _standard_library() -> frozenset[Path]:
 @cache
 def _listed_folders(python_path: str) -> frozenset[Path]:
     """Return the folders that PYTHONPATH and the environment's .pth files list."""
-    folders = [Path(entry).absolute() for entry in python_path.split(os.pathsep) if entry]
+    entries = [Path(entry) for entry in python_path.split(os.pathsep)]
+    folders = [entry for entry in entries if entry.is_absolute()]  # workers have another working directory
     for folder in _site_packages():
         for file in sorted(folder.glob("*.pth")):
             lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
