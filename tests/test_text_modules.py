@@ -152,7 +152,7 @@ def test_a_run_with_a_class_of_an_installed_package_is_read_where_the_package_is
     sha256 = hashlib.sha256((folder / "mylib" / "net.py").read_bytes()).hexdigest()
     cls = custom_file.installed_class("mylib.net", "Net", sha256, "network")
     assert custom_file.find_class({"class": "Net", "sha256": sha256}) is cls
-    with pytest.raises(ConfigError, match="'mylib.net' that is installed here differs from the one that was used"):
+    with pytest.raises(ConfigError, match=r"'mylib\.net' that is installed here differs from the one that was used"):
         custom_file.installed_class("mylib.net", "Net", Network(cls).source.sha256, "network")
 
 
