@@ -201,6 +201,14 @@ def test_each_failure_is_one_line_and_skipped_jobs_are_not_listed() -> None:
     assert RunFailed.exit_code == 1
 
 
+def test_a_failed_run_has_the_name_of_its_family_if_there_are_several() -> None:
+    failed = [JobStatus(Job("train", run_of("baseline", family=family)), State.FAILED) for family in ("cnn", "vit")]
+    with pytest.raises(RunFailed, match=r"\n  train cnn/baseline-.*\n  train vit/baseline-"):
+        raise_for(failed)
+    with pytest.raises(RunFailed, match=r"\n  train baseline-"):
+        raise_for(failed[:1])
+
+
 @pytest.mark.parametrize("end", [State.STOPPED, State.WAITING, State.RUNNING])
 def test_unfinished_run_raises_interrupted(end: State) -> None:
     with pytest.raises(Interrupted, match="rerun the same command to resume"):
