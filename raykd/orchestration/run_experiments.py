@@ -22,13 +22,13 @@ from raykd.orchestration.experiment_plans import (
     warning_lines,
 )
 from raykd.orchestration.options import Options, data_key, dataset_of
-from raykd.orchestration.parallel_runs import Slots
+from raykd.orchestration.parallel_runs import Slots, require_room
 from raykd.orchestration.progress import Progress, families_of, log, titled
 from raykd.orchestration.reporting import write_report
 from raykd.orchestration.run_queue import Job, JobStatus, State, max_concurrent
 from raykd.orchestration.run_states import RunStates
 from raykd.orchestration.runs_left import RunsLeft
-from raykd.orchestration.session import ray_session
+from raykd.orchestration.session import private_node, ray_session
 from raykd.orchestration.stop_signals import stop_signals
 from raykd.orchestration.tracked import attach_report, family_of, tracking_of, watch_runs
 from raykd.spec.experiment import Data, Experiment, Workers
@@ -110,6 +110,8 @@ def _train(
     plans = plans_of(experiments, options)
     store = RunStore(options.results)
     states = restore_damaged(_runs_of(plans), options, console)
+    if any(run.name not in states.trained for run in _runs_of(plans)):
+        require_room(experiments[0].workers, private_node())
     store.make_folder()
     note_results(options.results)
     with in_use(options.results):
