@@ -115,3 +115,12 @@ def test_a_command_that_is_not_known_exactly_is_not_recorded_in_parts(started: S
     with pytest.raises(SystemExit, match="0"):
         parser.main(experiment)
     assert started.parts() is None
+
+
+def test_the_command_for_a_winner_names_the_family_of_the_file(started: Started) -> None:
+    assert parser.entry(shlex.split("run several.py --results r --family other --set family=mine")) == 0
+    parts = started.parts("mine")
+    derived = shlex.split(training_command(parts, CandidateRecord(3, WINNER, (), ())))
+    assert parser.entry(derived[derived.index("run") :]) == 0
+    ((trained, _),) = started.trained
+    assert trained.family == "mine"
