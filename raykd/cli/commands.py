@@ -16,7 +16,7 @@ from typing import Any
 from raykd.cli.benchmark import selected_pairs, with_published_teacher
 from raykd.cli.command_parts import command_parts, run_program
 from raykd.cli.experiment_file import Flag, apply_settings, load_experiment, load_experiments, settings_by_family
-from raykd.cli.options import parser_of
+from raykd.cli.options import parser_of, words_of
 from raykd.cli.paper_output import check_paper_flags, write_tables
 from raykd.config.custom_file import is_path
 from raykd.console import LogConsole
@@ -43,11 +43,8 @@ def run_experiment_file(experiments: Sequence[Experiment], arguments: Namespace,
     program: the words that run the file, see `CommandParts`.
     """
     experiments, flags = chosen_experiments(experiments, arguments)
-    stages = arguments.stage or STAGES
-    if arguments.plan:
-        _plan(experiments, arguments, stages)
-        return
-    _run(experiments, arguments, stages, program, flags)
+    start = _plan if arguments.plan else _run
+    start(experiments, arguments, arguments.stage or STAGES, program, flags)
 
 
 def chosen_experiments(
@@ -93,6 +90,7 @@ def distill(arguments: Namespace) -> None:
             "--alpha": "method.alpha",
             "--temperature": "method.temperature",
             "--teacher-checkpoint": "teacher_checkpoint",
+            "--teacher-source": "teacher_source",
         },
     )
     if distance := arguments.feature_distill:
@@ -118,8 +116,11 @@ def _feature_kd(experiment: Experiment) -> FeatureKD:
 
 
 def plan(arguments: Namespace) -> None:
-    flags = _flags(arguments, {"--teacher-source": "teacher_source"})
-    _plan(apply_settings(load_experiments(arguments.file), arguments.settings, flags), arguments)
+    """Print the plan of an experiment, as `raykd run` with the same options and --plan does."""
+    options = Namespace(**{name: value for name, value in vars(arguments).items() if name not in ("command", "file")})
+    experiments = load_experiments(arguments.file)
+    parser = parser_of(experiments, f"{COMMAND} plan {shlex.quote(arguments.file)}")
+    run_experiment_file(experiments, parser.parse_args([*words_of(options), "--plan"]), run_program(arguments.file))
 
 
 def list_fields(arguments: Namespace) -> None:
@@ -151,7 +152,8 @@ def tune(arguments: Namespace) -> None:
 
         serve_dashboard(Path(arguments.results), arguments.search)
         return
-    flags = _flags(arguments, {"--trials": "search.trials", "--teacher-source": "teacher_source"})
+    teacher = {"--teacher-checkpoint": "teacher_checkpoint", "--teacher-source": "teacher_source"}
+    flags = _with_teacher_model(_flags(arguments, {"--trials": "search.trials", **teacher}))
     experiment = load_experiment(arguments.file)
     if experiment.search is not None:
         (experiment,) = apply_settings([experiment], arguments.settings, flags)
@@ -274,16 +276,34 @@ def _run(
     """Run experiments, to which settings and flags are applied already. program: see `CommandParts`."""
     from raykd.orchestration.library import run_all
 
+    run_all(experiments, _options_of(experiments, arguments, stages, program, flags), LogConsole())
+
+
+def _plan(
+    experiments: Sequence[Experiment],
+    arguments: Namespace,
+    stages: Sequence[Stage],
+    program: tuple[str, ...],
+    flags: Sequence[Flag],
+) -> None:
+    """Print what `_run` would run."""
+    from raykd.cli.plan_text import print_plan
+
+    print_plan(experiments, _options_of(experiments, arguments, stages, program, flags))
+
+
+def _options_of(
+    experiments: Sequence[Experiment],
+    arguments: Namespace,
+    stages: Sequence[Stage],
+    program: tuple[str, ...],
+    flags: Sequence[Flag],
+) -> Any:
+    """Return the options with the parts of the command line for each family."""
     settings = settings_by_family(experiments, arguments.settings, flags)
     parts = {one.family: command_parts(one, program, arguments, settings[one.family]) for one in experiments}
     known = {family: part for family, part in parts.items() if part is not None}
-    run_all(experiments, replace(_options(arguments, stages), command_parts=known), LogConsole())
-
-
-def _plan(experiments: Sequence[Experiment], arguments: Namespace, stages: Sequence[Stage] = STAGES) -> None:
-    from raykd.cli.plan_text import print_plan
-
-    print_plan(experiments, _options(arguments, stages))
+    return replace(_options(arguments, stages), command_parts=known)
 
 
 def _show_searches(results: Path) -> None:

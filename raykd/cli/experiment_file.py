@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from raykd.config.local_modules import add_experiment_folder
 from raykd.errors import COMMAND, ConfigError, did_you_mean, reading, require_file, shortened
 from raykd.spec.bundled import find_experiment
 from raykd.spec.experiment import Experiment
@@ -28,6 +29,7 @@ def load_experiments(file: str | Path) -> tuple[Experiment, ...]:
     path = require_file("experiment file", file, f"'{COMMAND} experiments' lists the bundled ones")
     if b"\0" in path.read_bytes():  # Python 3.11 would run the lines before them
         raise ConfigError(f"{subject} has null bytes, so it is not Python source; copy it again")
+    add_experiment_folder(path.parent.absolute())
     sys.path.insert(0, str(path.parent.absolute()))  # like `python FILE`: one experiment may import another
     try:
         with reading(subject, str(path)):

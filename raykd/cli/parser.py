@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 from raykd.cli.argument_parser import Parser
 from raykd.cli.job_commands import JOB_COMMANDS, add_job_commands, run_job_command
 from raykd.cli.options import (
-    TEACHER_CHECKPOINT,
     add_data_dir,
     add_folders,
     add_results,
+    add_selection,
     add_settings,
-    add_teacher_source,
+    add_teacher,
     parser_of,
 )
 from raykd.cli.project import PROJECT_COMMANDS
@@ -226,7 +226,7 @@ def _add_stages(commands: Any) -> None:
     distill = _add(commands, "distill", text, add_folders, add_settings)
     distill.add_argument("--teacher", metavar="MODEL", help="default: the recipe's, resnet18")
     distill.add_argument("--student", metavar="MODEL", help="default: the recipe's, resnet8")
-    distill.add_argument("--teacher-checkpoint", metavar="FILE", help=TEACHER_CHECKPOINT)
+    add_teacher(distill)
     distill.add_argument("--alpha", help=f"weight of the labels' cross-entropy, 0 to 1; {_OF_EXPERIMENT}")
     distill.add_argument("--temperature", help=f"softens the outputs of student and teacher, above 0; {_OF_EXPERIMENT}")
     text = "add the distance between embeddings to the loss; default: none, or the experiment's"
@@ -250,8 +250,9 @@ def _add_tune_and_plan(commands: Any) -> None:
     text = "print an experiment's runs and their progress; start nothing"
     plan = _add(commands, "plan", text, add_folders, add_settings)
     plan.add_argument("file", metavar="NAME|FILE", help="experiment, such as distill_cnn")
+    add_selection(plan)
     for command in (tune, plan):
-        add_teacher_source(command)
+        add_teacher(command)
     text = "list the fields that --set takes, with their types, values and defaults"
     list_fields = _add(commands, "fields", text, add_settings)
     text = "experiment whose values are listed; default: an experiment without changes"

@@ -6,8 +6,9 @@ from pathlib import Path
 from raykd.data.types import Dataset
 from raykd.errors import plural
 from raykd.orchestration.data_storage import with_packs
+from raykd.orchestration.earlier_runs import earlier_runs_line
+from raykd.orchestration.experiment_plans import data_lines, plans_of, teacher_choice_of, warning_lines
 from raykd.orchestration.options import Options
-from raykd.orchestration.run_experiments import data_lines, plans_of, teacher_choice_of, warning_lines
 from raykd.orchestration.run_states import RunStates
 from raykd.orchestration.space_check import check_search, early_comparison
 from raykd.report.search_wording import trials_in_words
@@ -50,7 +51,10 @@ def print_plan(experiments: Sequence[Experiment], options: Options) -> None:
                 after = f", after {', '.join(teacher.name for teacher in run.teachers)}" if run.teachers else ""
                 after += f", {labels[run.name]}" if run.name in labels else ""
                 print(f"  {run.name:<{name_width}}  {epochs:>{epochs_width}}  {states.statuses[run.name]}{after}")
-        for line in (*worker_differences(plan, dataset), *warning_lines(plan)):
+        command = options.command_parts.get(plan.experiment.family)
+        for line in (*worker_differences(plan, dataset), *warning_lines(plan, command)):
+            print(f"  {line}")
+        if search is None and (line := earlier_runs_line(plan, store)):
             print(f"  {line}")
         if choice := teacher_choice_of(plan, dataset, states, options):
             print(f"teacher of {plan.experiment.family}: {choice.reason}")

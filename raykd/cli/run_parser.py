@@ -11,7 +11,7 @@ from raykd.spec.stages import STAGES
 RUN_COMMANDS = ("runs", "clean")
 RUN = "a run: the beginning of its name, of family/name or of its fingerprint, if no other run begins so; or its folder"
 RUN_OR_SEARCH = f"{RUN}; or a search: FAMILY/SEARCH, as 'tune show' prints it, or its folder"
-STATUSES = ("running", "interrupted", "failed", "done", "damaged")
+STATUSES = ("running", "interrupted", "failed", "pruned", "done", "damaged")
 SORTS = ("name", "age", "size", "val", "test")
 
 

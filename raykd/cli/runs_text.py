@@ -19,6 +19,7 @@ from raykd.store.run_references import References
 from raykd.units import age, disk_size
 
 MAX_LISTED = 8  # entries of one kind
+MAX_VALUE = 100  # characters of a field's value
 _COLUMNS = ("RUN", "FAMILY", "STAGE", "MODEL", "METHOD", "SEED", "STATUS", "VAL", "TEST", "SIZE", "AGE")
 _NUMBERS = ("SEED", "VAL", "TEST", "SIZE", "AGE")
 
@@ -61,7 +62,7 @@ def _cells(row: Row) -> Iterable[Any]:
 
 
 def _notes(row: Row) -> Iterable[str]:
-    if changes := ", ".join(f"{name}={value}" for name, value in row["changes"].items()):
+    if changes := ", ".join(f"{name}={flattened(value, MAX_VALUE)}" for name, value in row["changes"].items()):
         yield f"differs in {changes}"
     if row["tags"]:
         yield f"tags {', '.join(row['tags'])}"
@@ -81,10 +82,11 @@ def run_facts(run: CatalogRun, catalog: Catalog) -> dict[str, Any]:
     references, folder = References(catalog), run.folder
     files = sorted(path for path in below(folder.path) if is_file(path) and path.name != ".lock")
     is_teacher = run.stage == "teacher"
+    status = folder.status() if run.record else run.status
     caches = references.caches_of(run, catalog.results / LOGIT_CACHES) if is_teacher else []
     return {
         "folder": str(folder.path),
-        "status": folder.status() if run.record else run.status,
+        "status": run.status if status == "interrupted" else status,  # a trial may be pruned
         "record": asdict(run.record) if run.record else None,
         "changes": dict(run.changes),
         "tags": list(run.tags),
@@ -126,7 +128,7 @@ def show_text(facts: dict[str, Any]) -> str:
             rows.append(("reason", flattened(record["reason"])))
         if record["teachers"]:
             rows.append(("teachers", ", ".join(record["teachers"])))
-    rows += [("differs in", f"{name}={value}") for name, value in facts["changes"].items()]
+    rows += [("differs in", f"{name}={flattened(value, MAX_VALUE)}") for name, value in facts["changes"].items()]
     rows += [("tags", " ".join(facts["tags"]))] if facts["tags"] else []
     for split in ("val", "test", "costs"):
         if facts[split]:

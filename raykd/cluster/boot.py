@@ -15,12 +15,10 @@ This module imports neither ray nor torch, so that the first line is printed imm
 import os
 import shlex
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -28,14 +26,15 @@ from raykd.cluster import kept_logs, memory_events, progress_record
 from raykd.cluster.allocation import Allocation, read_allocation, slurm_id_in
 from raykd.cluster.driver import Signals, exit_code, run_driver
 from raykd.cluster.job_details import JobDetails, differences, read_details, unused_gpu
-from raykd.cluster.job_folder import JobFolder, job_folder
+from raykd.cluster.job_end import JobEnd, requeue_cause, requeue_refusal
+from raykd.cluster.job_folder import job_folder
 from raykd.cluster.limits import set_limits
 from raykd.cluster.lock_check import locked_file
 from raykd.cluster.mps import is_requested as is_mps_requested
 from raykd.cluster.node_address import head_address
 from raykd.cluster.ports import find_ports
-from raykd.cluster.preemption import UNKNOWN, StepWatch, preempt_mode, save_time_s
-from raykd.cluster.progress_record import MAX_STALLED, ProgressRecord, progress_digest
+from raykd.cluster.preemption import UNKNOWN, StepWatch, save_time_s
+from raykd.cluster.progress_record import ProgressRecord
 from raykd.cluster.ray_cluster import ClusterConfig, RayCluster
 from raykd.cluster.ray_start import (
     driver_environment,
@@ -53,11 +52,9 @@ from raykd.errors import ConfigError, Interrupted, RaykdError, RayNotStarted, is
 from raykd.on_disk import is_file
 
 MAX_RAY_RESTARTS = 3  # per job, after the loss of a Ray agent
-MODE_TIMEOUT_S = 60
 KILLS_EVERYTHING = (
     "if the job's memory is full, the kernel kills all its processes on the node (OOMKillStep in Slurm's configuration)"
 )
-NOT_STARTED = "Ray not started"
 
 
 class JobLog:
@@ -88,49 +85,78 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
 def _boot(experiment: Sequence[str], environ: Mapping[str, str], log: JobLog, signals: Signals) -> int:
     details = read_details(slurm_id_in(environ))
     allocation, limit = read_allocation(environ, details=details), max_requeues(environ)
-    end, record, is_requeued = _JobEnd(), ProgressRecord(allocation.submit_dir, allocation.job_id), False
+    record, is_requeued = ProgressRecord(allocation.submit_dir, allocation.job_id), False
     try:
-        job = _Job(allocation, environ, experiment)
+        job = _Job(allocation, environ, experiment, log, signals)
         _log_start(allocation, details, environ, log)
-        try:
-            job.run(log, signals, end)
-        except Interrupted as error:
-            log.write(str(error))
-            end.code = error.exit_code
-        except (RaykdError, OSError) as error:
-            _print_error(error)
-            end.has_not_started = isinstance(error, RayNotStarted | OSError)
-            end.code = error.exit_code if isinstance(error, RaykdError) else RayNotStarted.exit_code
-        if killed := memory_events.kills():
-            log.write(f"{allocation.head.name}: {killed}")
-        if end.kept_logs:
-            log.write(f"Ray's logs are in {end.kept_logs}")
-        if experiment and end.code == Interrupted.exit_code:
-            is_requeued = _requeue(job, limit, record, signals, end, log)
-        return end.code
+        code = job.run()
+        if experiment and code == Interrupted.exit_code:
+            is_requeued = job.requeue(limit, record)
+        return code
     finally:
         if not is_requeued:
             record.remove()
 
 
 class _Job:
-    """The checked inputs of a job. experiment: its file and arguments; [] if the job accepts experiments."""
+    """A job with its checked inputs. `run` starts Ray and the driver, and writes to `end` how they ended.
 
-    def __init__(self, allocation: Allocation, environ: Mapping[str, str], experiment: Sequence[str]) -> None:
+    experiment: its file and arguments; [] if the job accepts experiments.
+    """
+
+    def __init__(
+        self,
+        allocation: Allocation,
+        environ: Mapping[str, str],
+        experiment: Sequence[str],
+        log: JobLog,
+        signals: Signals,
+    ) -> None:
         self.allocation, self.environ, self.experiment = allocation, environ, experiment
+        self.log, self.signals, self.end = log, signals, JobEnd()
         self.staging = planned_staging(allocation, environ, with_code=bool(experiment))
-        self.driver = experiment_command(experiment, allocation.submit_dir) if experiment else []
+        self.driver = (
+            experiment_command(experiment, allocation.submit_dir) if experiment else _serve_command(allocation)
+        )
         _require_programs(environ)
         self.address = head_address([node.name for node in allocation.workers], environ)
+        self.kept_logs = kept_logs.path_beside(_log_of(allocation))
 
-    def run(self, log: JobLog, signals: Signals, end: "_JobEnd") -> None:
-        """Stage, start Ray, run the driver, and write to `end` how it ended."""
+    def run(self) -> int:
+        """Run the driver on a Ray cluster and return the job's exit code. Print errors as one line."""
+        try:
+            self._start_and_end_ray()
+        except Interrupted as error:
+            self.log.write(str(error))
+            self.end.code = error.exit_code
+        except (RaykdError, OSError) as error:
+            _print_error(error)
+            self.end.has_not_started = isinstance(error, RayNotStarted | OSError)
+            self.end.code = error.exit_code if isinstance(error, RaykdError) else RayNotStarted.exit_code
+        if killed := memory_events.kills():
+            self.log.write(f"{self.allocation.head.name}: {killed}")
+        if self.end.has_kept_logs:
+            self.log.write(f"Ray's logs are in {self.kept_logs}")
+        return self.end.code
+
+    def requeue(self, limit: int, record: ProgressRecord) -> bool:
+        """Requeue the interrupted job if that is possible, else log how to resume it. Return whether it is requeued."""
+        cause = requeue_cause(self.allocation, self.signals, self.end)
+        resume = resume_command(self.allocation, self.experiment)
+        if not cause:
+            self.log.write(f"interrupted; to resume: {resume}")
+            return False
+        reason, may_be_cancelled = requeue_refusal(record, cause, self.end), cause.endswith(UNKNOWN)
+        return requeue(self.allocation, resume, limit, reason, self.log.write, may_be_cancelled)
+
+    def _start_and_end_ray(self) -> None:
+        """Make the job's folder, stage code and data, and run the driver on a Ray cluster."""
         allocation, environ = self.allocation, self.environ
-        with job_folder(allocation.job_id, environ) as folder, _staged(self.staging, log) as staging:
+        with job_folder(allocation.job_id, environ) as folder, _staged(self.staging, self.log) as staging:
             root = (staging.code_path if staging else None) or allocation.submit_dir
             shares_memory = is_shared(allocation.head, physical_memory_bytes())
             environment = ray_environment(environ, folder, root, bool(allocation.workers), staging, shares_memory)
-            environment[kept_logs.VARIABLE] = str(kept_logs.path_beside(_log_of(allocation)))
+            environment[kept_logs.VARIABLE] = str(self.kept_logs)
             ports, timeout_s = find_ports(allocation.job_id), start_timeout_s(environ)
             config = ClusterConfig(allocation, ports, folder, environment, timeout_s, self.address, staging)
             lock = allocation.submit_dir / f".raykd-job-{allocation.job_id}.lock"
@@ -139,8 +165,53 @@ class _Job:
                 StepWatch(allocation.head, environ) as watch,
             ):
                 environment |= variable
-                signals.is_warned = watch.is_terminated
-                _run_on_cluster(self.driver, config, log, signals, end)
+                self.signals.is_warned = watch.is_terminated
+                self._run_on_clusters(config)
+            self.log.write("Ray down {after}")
+
+    def _run_on_clusters(self, config: ClusterConfig) -> None:
+        """Run the driver on a Ray cluster, and on a new one if Ray lost one of its agents."""
+        for restarts_left in range(MAX_RAY_RESTARTS, -1, -1):
+            with RayCluster(config, self.log.write) as cluster:
+                try:
+                    self._drive(config, cluster)
+                except RaykdError as error:
+                    is_lost = self.end.was_started and not self.signals.received and cluster.was_ended_by_agent()
+                    if restarts_left and is_lost:
+                        reason = str(error).partition("\n")[0]
+                        self.log.write(f"Ray lost its agent ({reason}); starting Ray again")
+                        continue
+                    self._keep_logs(config, error.exit_code)
+                    raise
+                self._keep_logs(config, self.end.code)
+                return
+
+    def _drive(self, config: ClusterConfig, cluster: RayCluster) -> None:
+        """Wait for the Ray cluster, run the driver on it, and write to `end` how it ended."""
+        allocation, note, end = self.allocation, config.folder.path / "results", self.end
+        end.was_started = False
+        address = cluster.wait_until_up(self.signals.check)
+        environment = driver_environment(config.environment, address) | {progress_record.RESULTS_NOTE: str(note)}
+        self._announce(config)
+        end.was_started = True
+        time_s = partial(save_time_s, allocation.slurm_id)
+        code = run_driver(self.driver, environment, allocation.submit_dir, self.signals, cluster.failure, time_s)
+        end.was_killed = code < 0
+        end.code = exit_code(code, was_interrupted=bool(self.signals.received))
+        end.has_lost_nodes, end.results = bool(cluster.lost), progress_record.read_results_note(note)
+        self.log.write(f"driver ended {{after}} with exit code {end.code}")
+
+    def _announce(self, config: ClusterConfig) -> None:
+        """Record the dashboard's port and the token's path for later commands, and print both."""
+        port, token_path, allocation = config.ports.dashboard, config.folder.token_path, self.allocation
+        config.folder.write_facts(dashboard=port, token=str(token_path), submit_dir=str(allocation.submit_dir))
+        self.log.write(f"dashboard at http://127.0.0.1:{port} on {allocation.head.name}, token in {token_path}")
+        self.log.write(f"driver starts {{after}}: {shlex.join(self.driver)}")
+
+    def _keep_logs(self, config: ClusterConfig, code: int) -> None:
+        """Keep Ray's logs if the job failed with the exit code `code`, or a node is lost."""
+        if self.end.is_failure(code) and not self.signals.received:  # after a signal, Slurm waits for the job to end
+            self.end.has_kept_logs = kept_logs.keep(self.kept_logs, config.folder, self.allocation.head.name)
 
 
 @contextmanager
@@ -184,127 +255,6 @@ def _log_start(allocation: Allocation, details: JobDetails | None, environ: Mapp
     if details is not None and (head := allocation.head).name in details.allocations:
         for difference in differences(details, environ, head.name, head.num_cpus):
             log.write(f"warning: {difference}")
-
-
-@dataclass
-class _JobEnd:
-    """How the driver ended. results: the folder that it trained into, if it noted one."""
-
-    code: int = Interrupted.exit_code
-    has_lost_nodes: bool = False
-    kept_logs: Path | None = None  # the folder with Ray's logs
-    was_started: bool = False
-    has_not_started: bool = False  # Ray, for a reason of this node or another
-    was_killed: bool = True  # whether a signal that it did not handle ended it, or it was never started
-    results: Path | None = None
-
-
-def _requeue(job: _Job, limit: int, record: ProgressRecord, signals: Signals, end: _JobEnd, log: JobLog) -> bool:
-    """Requeue an interrupted job if that is possible, else log how to resume it. Return whether it is requeued."""
-    cause, resume = _cause(job.allocation, signals, end), resume_command(job.allocation, job.experiment)
-    if not cause:
-        log.write(f"interrupted; to resume: {resume}")
-        return False
-    refusal, may_be_cancelled = _refusal(record, cause, end), cause.endswith(UNKNOWN)
-    return requeue(job.allocation, resume, limit, refusal, log.write, may_be_cancelled)
-
-
-def _cause(allocation: Allocation, signals: Signals, end: _JobEnd) -> str:
-    """Return the reason to requeue the job: 'preempted: MODE', 'time limit', 'nodes lost' or NOT_STARTED.
-
-    Return '' if the user interrupted the job, or if Ray does not start in the job's first run.
-    """
-    if signals.received and (mode := preempt_mode(allocation.slurm_id, MODE_TIMEOUT_S)):
-        return f"preempted: {mode}"
-    if signal.SIGUSR2 in signals.received and not signals.has_been_warned:
-        return "time limit"
-    if signals.received:
-        return ""
-    if end.has_not_started:  # it did before, so that another node may do
-        return NOT_STARTED if allocation.restart_count else ""
-    return "nodes lost" if end.has_lost_nodes else ""
-
-
-def _refusal(record: ProgressRecord, cause: str, end: _JobEnd) -> str:
-    """Return why a job that Slurm interrupted must not be requeued, or ''. Record its progress.
-
-    Not that of a preempted job: while Slurm waits for it, there is no time to look into the results.
-    """
-    if cause == "preempted: CANCEL":
-        return "Slurm preempted it and cancels preempted jobs here (PreemptMode=CANCEL)"
-    if cause.startswith("preempted"):
-        return ""
-    saves_by_itself = not end.was_killed and end.results is None  # the user's program, whose progress is unknown
-    progress = None if end.has_not_started else progress_digest(end.results)
-    num_stalled = 0 if saves_by_itself else record.num_stalled(progress)
-    record.write(progress, num_stalled)
-    if num_stalled < MAX_STALLED:
-        return ""
-    if end.has_not_started:
-        return f"{num_stalled} restarts in a row trained no new step"
-    return (
-        f"{num_stalled} restarts in a row trained no new step, because the signal before the time limit came first; "
-        "submit with a longer --time, or with fewer seconds in --signal=B:USR2@120"
-    )
-
-
-def _run_on_cluster(driver: Sequence[str], config: ClusterConfig, log: JobLog, signals: Signals, end: _JobEnd) -> None:
-    """Run the driver on the Ray cluster and write to `end` how it ended. Repeat it if Ray lost one of its agents."""
-    logs = Path(config.environment[kept_logs.VARIABLE])
-    keep_logs = partial(_keep_logs, logs, config.folder, config.allocation.head.name)
-    for restarts_left in range(MAX_RAY_RESTARTS, -1, -1):
-        with RayCluster(config, log.write) as cluster:
-            try:
-                _drive(driver, config, cluster, log, signals, end)
-            except RaykdError as error:
-                if end.was_started and restarts_left and not signals.received and cluster.was_ended_by_agent():
-                    log.write(f"Ray lost its agent ({str(error).partition(chr(10))[0]}); starting Ray again")
-                    continue
-                keep_logs(error.exit_code, signals, end)
-                raise
-            keep_logs(end.code, signals, end)
-            break
-    log.write("Ray down {after}")
-
-
-def _drive(
-    driver: Sequence[str],
-    config: ClusterConfig,
-    cluster: RayCluster,
-    log: JobLog,
-    signals: Signals,
-    end: _JobEnd,
-) -> None:
-    """Wait for the Ray cluster, run the driver on it, and write to `end` how it ended."""
-    allocation, note = config.allocation, config.folder.path / "results"
-    end.was_started = False
-    address = cluster.wait_until_up(signals.check)
-    environment = driver_environment(config.environment, address) | {progress_record.RESULTS_NOTE: str(note)}
-    command = driver or _serve_command(allocation)
-    _announce(config, command, log)
-    end.was_started = True
-    time_s = partial(save_time_s, allocation.slurm_id)
-    code = run_driver(command, environment, allocation.submit_dir, signals, cluster.failure, time_s)
-    end.was_killed = code < 0
-    end.code = exit_code(code, was_interrupted=bool(signals.received))
-    end.has_lost_nodes, end.results = bool(cluster.lost), progress_record.read_results_note(note)
-    log.write(f"driver ended {{after}} with exit code {end.code}")
-
-
-def _keep_logs(target: Path, folder: JobFolder, node: str, code: int, signals: Signals, end: _JobEnd) -> None:
-    """Keep Ray's logs in `target` if the job failed with the exit code `code`, or a node is lost."""
-    is_failure = code not in (0, ConfigError.exit_code, Interrupted.exit_code) or not end.was_started
-    # After a signal, Slurm waits for the job to end.
-    if (is_failure or end.has_lost_nodes) and not signals.received and kept_logs.keep(target, folder, node):
-        end.kept_logs = target
-
-
-def _announce(config: ClusterConfig, driver: Sequence[str], log: JobLog) -> None:
-    """Record the dashboard's port and the token's path for later commands, and print both."""
-    port, token_path, allocation = config.ports.dashboard, config.folder.token_path, config.allocation
-    config.folder.write_facts(dashboard=port, token=str(token_path), submit_dir=str(allocation.submit_dir))
-    log.write(f"dashboard at http://127.0.0.1:{port} on {allocation.head.name}, token in {token_path}")
-    log.write(f"driver starts {{after}}: {shlex.join(driver)}")
 
 
 def _log_of(allocation: Allocation) -> Path:

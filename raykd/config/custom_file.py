@@ -2,10 +2,10 @@
 
 An experiment imports the class, or names it as 'my_file.py:MyClass'.
 
-A class from a single file is pickled as that file's text, which a worker executes as a module: another node may have no
-such file, or another version of it. Therefore the file may import raykd and installed packages only. A class of an
-installed package is pickled by reference. The fingerprint of a run contains the SHA-256 of its method's and network's
-text, so an edit makes new runs. Callbacks are not part of it.
+A class of a user's file is pickled as that file's text, which a worker executes as a module: another node may have no
+such file, or another version of it. The texts of the local modules that the file imports are pickled with it
+(local_modules.py). A class of an installed package is pickled by reference. The fingerprint of a run contains the
+SHA-256 of its method's and network's text, so an edit makes new runs. Callbacks are not part of it.
 
 cloudpickle's register_pickle_by_value is no substitute: it pickles objects instead of text, so a file with a function
 under functools.cache, a lock or a handle would fail, and copies of dataclass fields lose the identity of MISSING.
@@ -13,6 +13,7 @@ under functools.cache, a lock or a handle would fail, and copies of dataclass fi
 
 import ast
 import hashlib
+import json
 import sys
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
@@ -22,9 +23,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from raykd.config.local_modules import (
+    LocalModule,
+    is_local_folder,
+    local_modules_of,
+    package_of,
+    relative_import_line,
+    serving,
+    text_of,
+)
 from raykd.config.signature import annotations_of
 from raykd.errors import ConfigError, did_you_mean, errors_of, reading, require_file
-from raykd.on_disk import is_file
 
 _EXPERIMENTS = ("__main__", "<run_path>")  # modules in which an experiment file runs
 
@@ -34,7 +43,8 @@ class ClassSource:
     """The file of a class as it was when the class was created. name: the class's qualified name.
 
     noun: 'method', 'network' or 'callback', for messages. module: the module that workers import, for a class of an
-    installed package; '' for a class in a single file, which is pickled as text.
+    installed package; '' for a class that is pickled as text. local: the local modules that the text imports, directly
+    or not. package: the local package that the file belongs to, for relative imports; '' if `local` is empty.
     """
 
     path: str
@@ -42,27 +52,36 @@ class ClassSource:
     name: str
     noun: str
     module: str = ""
+    local: tuple[LocalModule, ...] = ()
+    package: str = ""
 
     @cached_property
     def sha256(self) -> str:
-        return hashlib.sha256(self.text.encode()).hexdigest()
+        """The hash of the text; with local modules, of all texts and the names of these modules."""
+        content = self.text
+        if self.local:
+            content = json.dumps([self.text, *([module.name, module.text] for module in self.local)])
+        return hashlib.sha256(content.encode()).hexdigest()
 
     @property
-    def is_single_file(self) -> bool:
+    def is_text(self) -> bool:
+        """Whether the class is pickled as text."""
         return not self.module
 
-    def to_entry(self, fingerprinted_only: bool) -> dict[str, str]:
+    def to_entry(self, fingerprinted_only: bool) -> dict[str, Any]:
         """Return the entry in run.json.
 
-        fingerprinted_only: return only what the fingerprint contains, without the names of file and package.
+        fingerprinted_only: return only what the fingerprint contains, without the names of file, package and imports.
         """
-        names = {"file": Path(self.path).name} | ({"module": self.module} if self.module else {})
+        names: dict[str, Any] = {"file": Path(self.path).name} | ({"module": self.module} if self.module else {})
+        if self.local:
+            names |= {"package": self.package, "imports": [module.file for module in self.local]}
         return ({} if fingerprinted_only else names) | {"class": self.name, "sha256": self.sha256}
 
 
 _sources: dict[type, ClassSource] = {}
 _classes: dict[tuple[str, str], type] = {}  # by hash and name, so that unpickling finds a class that exists here
-_modules: dict[str, tuple[str, str]] = {}  # path and text of modules that were executed from text
+_executed: dict[str, ClassSource] = {}  # by module, of the modules that were executed from text; its class varies
 
 
 def record_source(cls: type, noun: str) -> ClassSource | None:
@@ -73,12 +92,28 @@ def record_source(cls: type, noun: str) -> ClassSource | None:
     path = getattr(module, "__file__", None)
     if cls.__module__.partition(".")[0] == "raykd" or cls.__module__ in _EXPERIMENTS or path is None:
         return None
-    path, text = _modules.get(cls.__module__) or (str(Path(path).absolute()), _read(Path(path)))
-    package = cls.__module__ if getattr(module, "__package__", "") else ""
-    source = ClassSource(path, text, cls.__qualname__, noun, package)
+    source = _source_in(module, cls.__qualname__, noun)
     _sources[cls] = source
     _classes[source.sha256, source.name] = cls
     return source
+
+
+def _source_in(module: Any, name: str, noun: str) -> ClassSource:
+    """Return the source of the class `name` of a module that the process has imported, or executed from text."""
+    if executed := _executed.get(module.__name__):
+        return replace(executed, name=name, noun=noun)
+    path, package = Path(module.__file__).absolute(), module.__package__ or ""
+    text = text_of(module)
+    root = path.parents[module.__name__.count(".") + (path.name == "__init__.py")]
+    if text is None and package and not is_local_folder(root):
+        return ClassSource(str(path), _read(path), name, noun, module.__name__)
+    return _with_local_modules(ClassSource(str(path), _read(path) if text is None else text, name, noun), package, root)
+
+
+def _with_local_modules(source: ClassSource, package: str, *folders: Path) -> ClassSource:
+    """Return `source` with the local modules that its text imports, which are in `folders` or on sys.path."""
+    local = local_modules_of(source.path, source.text, package, folders)
+    return replace(source, local=local, package=package) if local else source
 
 
 def require_unchanged(config: object) -> None:
@@ -87,16 +122,18 @@ def require_unchanged(config: object) -> None:
     Notebooks keep such classes, and autoreload even changes their code, while the recorded text stays the earlier one.
     """
     for source in _sources_in(config):
-        try:
-            is_changed = _read(Path(source.path)) != source.text
-        except (OSError, UnicodeDecodeError):
-            continue  # the recorded text is what workers receive
-        if is_changed:
-            file = Path(source.path).name
-            raise ConfigError(
-                f"{source.noun} file '{source.path}' has changed since {source.name} was loaded from it; name the "
-                f"class as '{file}:{source.name}' and run the code that names it again, or restart Python"
-            )
+        file = Path(source.path).name
+        for path, text in [(source.path, source.text), *((module.path, module.text) for module in source.local)]:
+            try:
+                is_changed = _read(Path(path)) != text
+            except (OSError, UnicodeDecodeError):
+                continue  # the recorded text is what workers receive
+            if is_changed:
+                where = "it" if path == source.path else f"{file}, which imports it"
+                raise ConfigError(
+                    f"{source.noun} file '{path}' has changed since {source.name} was loaded from {where}; name the "
+                    f"class as '{file}:{source.name}' and run the code that names it again, or restart Python"
+                )
 
 
 def _sources_in(value: object) -> Iterator[ClassSource]:
@@ -122,9 +159,9 @@ def source_of(cls: type) -> ClassSource | None:
 
 
 def reduced(value: Any) -> tuple[Any, ...] | None:
-    """Return what pickle stores of a dataclass object whose class is in a single file; None for another object."""
+    """Return what pickle stores of a dataclass object whose class is pickled as text; None for another object."""
     source = source_of(type(value))
-    if source is None or not source.is_single_file:
+    if source is None or not source.is_text:
         return None
     return restore, (source, {item.name: getattr(value, item.name) for item in fields(value)})
 
@@ -140,7 +177,7 @@ def restore_class(source: ClassSource) -> Any:
         return _classes[source.sha256, source.name]
     if source.module:
         return installed_class(source.module, source.name, source.sha256, source.noun)
-    cls = _attribute(_run(source.path, source.text, source.noun), source.name)
+    cls = _attribute(_run(source), source.name)
     record_source(cls, source.noun)
     return cls
 
@@ -198,10 +235,13 @@ def load_class(location: str, noun: str, example: str) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not valid UTF-8"
         raise ConfigError(f"{noun} file '{file}' cannot be read ({reason}); {remedy}") from None
-    loaded = _classes.get((hashlib.sha256(text.encode()).hexdigest(), name))
-    if loaded is not None and _sources[loaded].is_single_file:
-        _sources[loaded] = replace(_sources[loaded], path=str(path.absolute()))  # it may come from a copy of this file
-    cls = loaded or vars(_run(str(path.absolute()), text, noun)).get(name)
+    absolute = path.absolute()
+    package, folder = package_of(absolute)
+    source = _with_local_modules(ClassSource(str(absolute), text, name, noun), package, absolute.parent, folder)
+    loaded = _classes.get((source.sha256, name))
+    if loaded is not None and _sources[loaded].is_text:
+        _sources[loaded] = replace(_sources[loaded], path=source.path)  # it may come from a copy of this file
+    cls = loaded or vars(_run(source)).get(name)
     if cls is None:
         classes = [node.name for node in ast.parse(text).body if isinstance(node, ast.ClassDef)]
         raise ConfigError(f"{noun} file '{file}' has no class '{name}'{did_you_mean(name, classes)}")
@@ -224,36 +264,25 @@ def require_dataclass(cls: type, where: str) -> None:
         raise ConfigError(f"{where}: {', '.join(typed)} cannot be set; put @dataclass(frozen=True) above the class")
 
 
-def _run(path: str, text: str, noun: str) -> ModuleType:
+def _run(source: ClassSource) -> ModuleType:
     """Execute the text as a module. Raises ConfigError with the line that failed."""
-    module = ModuleType(f"raykd_custom_{hashlib.sha256(text.encode()).hexdigest()[:16]}")
-    module.__file__ = path
-    _modules[module.__name__], sys.modules[module.__name__] = (path, text), module
+    module = ModuleType(f"raykd_custom_{source.sha256[:16]}")
+    module.__file__, module.__package__ = source.path, source.package
+    _executed[module.__name__], sys.modules[module.__name__] = source, module
     try:
-        with reading(f"{noun} file '{path}'", path):
-            require_no_local_imports(path, text, noun)
-            exec(compile(text, path, "exec"), vars(module))  # noqa: S102 - the user's code, as an import would run it
+        with reading(f"{source.noun} file '{source.path}'", source.path), serving(source.local):
+            _require_package(source)
+            exec(compile(source.text, source.path, "exec"), vars(module))  # noqa: S102 - as an import would run it
     except ConfigError:
         del sys.modules[module.__name__]
         raise
     return module
 
 
-def require_no_local_imports(path: str, text: str, noun: str) -> None:
-    """Raise ConfigError if the file imports another one in its folder."""
-    for node in ast.walk(ast.parse(text, path)):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        if isinstance(node, ast.ImportFrom) and node.level:
-            raise ConfigError(
-                f"{noun} file '{path}' has a relative import (line {node.lineno}), but only this file is sent to the "
-                "workers: copy the code into it, or install it as a package"
-            )
-        if isinstance(node, ast.ImportFrom):
-            names = [node.module or ""]
-        for name in (name.partition(".")[0] for name in names):
-            beside = [Path(path).with_name(f"{name}.py"), Path(path).with_name(name) / "__init__.py"]
-            if name != "raykd" and name not in sys.stdlib_module_names and any(is_file(path) for path in beside):
-                raise ConfigError(
-                    f"{noun} file '{path}' imports '{name}' from its folder (line {getattr(node, 'lineno', 0)}), but "
-                    f"only this file is sent to the workers: copy the code into it, or install {name} as a package"
-                )
+def _require_package(source: ClassSource) -> None:
+    """Raise ConfigError for a relative import in a file that belongs to no package."""
+    if not source.package and (line := relative_import_line(source.text)):
+        raise ConfigError(
+            f"{source.noun} file '{source.path}' has a relative import (line {line}), and its folder is no package; "
+            "write `from blocks import ...` for `from .blocks import ...`, or add an empty __init__.py to the folder"
+        )

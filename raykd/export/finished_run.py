@@ -11,6 +11,7 @@ from raykd.config import to_dict
 from raykd.config.codec import read_record
 from raykd.data import dataset_names
 from raykd.errors import ConfigError
+from raykd.export.standalone import with_local_modules
 from raykd.models import ImageModel
 from raykd.models.custom_network import Network
 from raykd.provenance import file_sha256
@@ -95,9 +96,9 @@ class DeployedModel(nn.Module):
 
 
 def code_of(run: FinishedRun) -> str:
-    """Return the text of the file that defines a custom network; '' for other models, and for installed packages."""
+    """Return the text that defines a custom network; '' for other models, and for installed packages."""
     model = run.header.model
-    return model.source.text if isinstance(model, Network) and model.source.is_single_file else ""
+    return with_local_modules(model.source) if isinstance(model, Network) and model.source.is_text else ""
 
 
 def read_finished_run(folder: RunFolder) -> FinishedRun:

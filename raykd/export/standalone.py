@@ -1,7 +1,7 @@
-"""The source of a network of raykd as one module that imports torch alone, for exports that are used without raykd.
+"""The source of a network as one module, for exports that are used without raykd.
 
-It has the network's class, and every class, function and constant of raykd that the class uses, as they are in the
-files of raykd.
+Of a network of raykd, it has the network's class, and every class, function and constant of raykd that the class uses,
+as they are in the files of raykd. Of a custom network, it has the local modules that its file imports.
 """
 
 import ast
@@ -10,8 +10,38 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from inspect import getsource
+from pathlib import Path
+
+from raykd.config.custom_file import ClassSource
 
 _PACKAGE = "raykd"
+# Imports of the local modules load these texts. The file's text is executed, because its first line may be an import
+# from __future__.
+_WITH_LOCAL_MODULES = '''"""{file}, and the modules that it imports."""
+
+import sys
+from importlib.abc import Loader, MetaPathFinder
+from importlib.util import spec_from_loader
+
+TEXTS = {{
+{texts}
+}}
+
+
+class _Texts(MetaPathFinder, Loader):
+    def find_spec(self, name, path=None, target=None):
+        is_package = any(other.startswith(name + ".") for other in TEXTS)
+        if is_package or name in TEXTS:
+            return spec_from_loader(name, self, is_package=is_package)
+
+    def exec_module(self, module):
+        exec(TEXTS.get(module.__name__, ""), vars(module))
+
+
+sys.meta_path.insert(0, _Texts())
+__spec__, __package__ = None, {package!r}
+exec({text})
+'''
 
 
 @dataclass(frozen=True)
@@ -35,6 +65,22 @@ def standalone_source(network_class: type) -> str:
     title = f'"""{network_class.__name__}, a torch.nn.Module of raykd, and everything that it uses."""'
     head = [title, "from __future__ import annotations", "\n".join(_import_lines(imports))]
     return "\n\n\n".join(["\n\n".join(head), *parts.values()]) + "\n"
+
+
+def with_local_modules(source: ClassSource) -> str:
+    """Return the text of a custom network's file, or of a module that has this text and those of its local modules."""
+    if not source.local:
+        return source.text
+    texts = "\n".join(f"    {module.name!r}: {_literal(module.text)}," for module in source.local)
+    return _WITH_LOCAL_MODULES.format(
+        file=Path(source.path).name, texts=texts, package=source.package, text=_literal(source.text)
+    )
+
+
+def _literal(text: str) -> str:
+    """Return a literal of the text, with its lines as they are if that is possible."""
+    quoted = f"r'''{text}'''"
+    return quoted if "'''" not in text and not text.endswith(("'", "\\")) and "\r" not in text else repr(text)
 
 
 def _import_lines(imports: dict[str, tuple[str, str]]) -> list[str]:

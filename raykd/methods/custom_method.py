@@ -4,7 +4,7 @@ import re
 from dataclasses import fields
 from typing import Any
 
-from raykd.config.custom_file import require_dataclass, require_no_local_imports, source_of
+from raykd.config.custom_file import require_dataclass, source_of
 from raykd.errors import ConfigError, did_you_mean, shown
 
 _RESERVED_FIELDS = ("kind", "source")  # keys of run.json beside a method's fields
@@ -42,8 +42,6 @@ def require_valid_class(cls: Any, methods: list[Any], needs: tuple[str, ...]) ->
         if other is not cls and vars(other).get("kind") == kind and not is_earlier_version:
             place = f"'{other_source.path}'" if other_source else "raykd"
             raise ConfigError(f"{where} has the kind '{kind}' of {other.__name__} in {place}; choose another")
-    if source.is_single_file:
-        require_no_local_imports(source.path, source.text, "method")
     _validated.add(cls)
 
 

@@ -153,8 +153,6 @@ def _config_class(cls: Any) -> type[Network]:
             f"network {cls.__name__} is defined in the experiment file; move it to a separate file and import it: "
             "a run's fingerprint contains that file's hash"
         )
-    if source.is_single_file:
-        custom_file.require_no_local_imports(source.path, source.text, "network")
     where = f"{cls.__name__} in '{source.path}'"
     parameters = parameters_of(cls)
     if taken := [name for name in parameters if hasattr(Network, name) or name in Network.__annotations__]:

@@ -8,6 +8,7 @@ A network with the methods `forward_features` and `forward_head` of timm's netwo
 embedding, and `forward_intermediates` returns the feature maps.
 """
 
+import copy
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -101,7 +102,10 @@ class SubmoduleModel(Model):
             remedy = "it must accept float images [B, 3, H, W] of this size; --set input_size of the model, or fix it"
             subject = f"model = {title}: its forward() with an image of {images.size}x{images.size} pixels"
             with errors_of(subject, path, remedy):
-                _located_before[key] = locate(network, images, self.embedding, self.features, title)
+                located = locate(network, images, self.embedding, self.features, title)
+            if path:  # the networks of libraries return an object with `logits`
+                require_logits_in_training(network, images, title)
+            _located_before[key] = located
         return _located_before[key]
 
 
@@ -191,6 +195,26 @@ def logits_of(result: Any) -> Tensor:
     if isinstance(result, Tensor):
         return result
     return result.logits if hasattr(result, "logits") else result.pooler_output
+
+
+@torch.no_grad()
+def require_logits_in_training(network: nn.Module, images: ImageSpec, title: str) -> None:
+    """Raise ConfigError if `forward` returns something else in training mode, such as auxiliary outputs.
+
+    A copy runs on two black images, so that the network's statistics and counters do not change. Its errors are left
+    to the training, since a network may require larger batches.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]):
+            result = copy.deepcopy(network).train()(torch.zeros(2, 3, images.size, images.size))
+    except Exception:  # noqa: BLE001 - a user's code may raise anything
+        return
+    if not isinstance(result, Tensor) and not hasattr(result, "logits") and not hasattr(result, "pooler_output"):
+        returned = f"logits, a float tensor [B, {images.num_classes}]" if images.num_classes else "an embedding [B, D]"
+        raise ConfigError(
+            f"{title}: forward() returns {_kind_of(result)} in training mode, and must return {returned}, in training "
+            "too; return it alone, without auxiliary outputs"
+        )
 
 
 @torch.no_grad()

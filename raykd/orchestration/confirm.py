@@ -15,7 +15,8 @@ from typing import Any, Literal
 from raykd.config.codec import is_number, read_record, require_record, write_record
 from raykd.config.damage import damaged
 from raykd.errors import Interrupted, RunFailed, plural
-from raykd.orchestration.run_experiments import plan_of, raise_for, restore_damaged, run_to_completion
+from raykd.orchestration.experiment_plans import plan_of
+from raykd.orchestration.run_experiments import raise_for, restore_damaged, run_to_completion
 from raykd.orchestration.run_queue import JobStatus, State, names_of
 from raykd.orchestration.run_states import RunStates
 from raykd.orchestration.runs_left import RunsLeft

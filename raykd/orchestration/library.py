@@ -21,8 +21,9 @@ from raykd.console import LogConsole
 from raykd.data.dataset_names import find_folder
 from raykd.errors import ConfigError
 from raykd.orchestration.data_storage import with_packs
+from raykd.orchestration.experiment_plans import plans_of, require_together
 from raykd.orchestration.options import Options
-from raykd.orchestration.run_experiments import plans_of, require_together, run_experiments
+from raykd.orchestration.run_experiments import run_experiments
 from raykd.orchestration.run_search import search
 from raykd.orchestration.run_states import RunStates
 from raykd.report.report import Report

@@ -1,10 +1,9 @@
-"""Run experiments: check their plans, train on Ray, evaluate and report. One call, one exit code."""
+"""Run experiments: train on Ray, evaluate and report. One call, one exit code."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
-from math import sqrt
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -12,8 +11,16 @@ from rich.console import Console
 from raykd.cluster.progress_record import note_results
 from raykd.data.load import keep_decoded
 from raykd.data.types import Dataset
-from raykd.errors import ConfigError, Interrupted, RunFailed, plural
+from raykd.errors import Interrupted, RunFailed, plural
 from raykd.orchestration.data_storage import with_packs
+from raykd.orchestration.experiment_plans import (
+    checked_plan,
+    data_lines,
+    plans_of,
+    require_together,
+    teacher_choice_of,
+    warning_lines,
+)
 from raykd.orchestration.options import Options, data_key, dataset_of
 from raykd.orchestration.parallel_runs import Slots
 from raykd.orchestration.progress import Progress, log
@@ -25,48 +32,21 @@ from raykd.orchestration.session import ray_session
 from raykd.orchestration.stop_signals import stop_signals
 from raykd.orchestration.tracked import attach_report, family_of, tracking_of, watch_runs
 from raykd.spec.experiment import Data, Experiment, Workers
-from raykd.spec.overrides import member_names
-from raykd.spec.plan import Plan, Run, make_plan
-from raykd.spec.trackers import require_installed
+from raykd.spec.plan import Plan, Run
 from raykd.store.migration import require_migrated
 from raykd.store.results_folder import in_use
 from raykd.store.run_store import RunStore
 from raykd.trackers.tracking import Tracking
 from raykd.training.compute import device_for, require_precision
-from raykd.training.networks import Networks
 from raykd.training.repair import repair_weights
 from raykd.training.run_record import record_failure
-from raykd.training.teacher.choose import PlannedCache, TeacherChoice, choose_teacher, merge_caches
+from raykd.training.teacher.choose import PlannedCache, merge_caches
 from raykd.training.teacher.import_check import describe_import
 from raykd.training.teacher.imported import read_import_check, require_import_fits
 from raykd.training.teacher.load import is_full
 
 if TYPE_CHECKING:  # it loads matplotlib
     from raykd.report.report import Report
-
-FEW_VAL_IMAGES = 100  # with fewer, the standard error of a validation top-1 can exceed 5 points
-
-
-def require_together(experiments: Sequence[Experiment]) -> None:
-    """Raise ConfigError for experiments that one command cannot run together.
-
-    Their families must differ. Experiments without a search share one Ray cluster, so their workers, trackers and
-    callbacks must be the same. The packages of their trackers must be installed.
-    """
-    families = [experiment.family for experiment in experiments]
-    if repeated := [family for family in families if families.count(family) > 1]:
-        raise ConfigError(
-            f"family = '{repeated[0]}': two experiments of one family would share a folder and a plan; rename one"
-        )
-    for name in ("workers", "tracker", "callbacks", "keep_checkpoints"):
-        values = [getattr(experiment, name) for experiment in experiments if experiment.search is None]
-        if any(value != values[0] for value in values):
-            differ = f"{name} {'differs' if name == 'tracker' else 'differ'}"
-            raise ConfigError(
-                f"{differ} between experiments on one Ray cluster; set the same for all, or run them separately"
-            )
-    for experiment in experiments:
-        require_installed(experiment.tracker)
 
 
 def prepared(experiments: Sequence[Experiment], options: Options, console: Console) -> Options:
@@ -95,49 +75,6 @@ def prepared(experiments: Sequence[Experiment], options: Options, console: Conso
     return with_packs(used, options, partial(log, console), console, check)
 
 
-def plans_of(experiments: Sequence[Experiment], options: Options) -> list[tuple[Plan, Dataset]]:
-    """Return the checked plans of experiments that run together, with their data. `--plan` makes the same checks."""
-    require_together(experiments)
-    return [plan_of(experiment, options) for experiment in experiments]
-
-
-def plan_of(experiment: Experiment, options: Options) -> tuple[Plan, Dataset]:
-    """Return the plan and its data, after all checks that need no Ray. Nothing is written or started."""
-    require_migrated(options.results)
-    dataset, store = dataset_of(experiment.data, options), RunStore(options.results)
-    plan = checked_plan(experiment, dataset, options)
-    for run in plan.runs:
-        require_import_fits(run, store.folder(run))
-    store.require_writable()
-    return plan, dataset
-
-
-def checked_plan(experiment: Experiment, dataset: Dataset, options: Options, networks: Networks | None = None) -> Plan:
-    """Return the plan on `dataset`. Raises ConfigError for models, weights or methods that do not fit.
-
-    networks: those of plans on `dataset` that were checked before.
-    """
-    networks = networks or Networks(dataset)
-    plan = make_plan(experiment, dataset, options.weights_folder, options.stages)
-    for run in plan.runs:
-        networks.outputs_of(run)
-    for run in {run.method: run for run in plan.runs if run.stage == "distilled"}.values():
-        networks.require_method_fits(run)
-    for run in {(run.recipe, run.method): run for run in plan.runs}.values():
-        networks.require_valid_batch_norm(run, experiment.workers.count)
-    return plan
-
-
-def teacher_choice_of(plan: Plan, dataset: Dataset, states: RunStates, options: Options) -> TeacherChoice | None:
-    """Return the teacher source of the plan's unfinished distilled runs; None if there are no such runs."""
-    store = RunStore(options.results)
-    teachers = [store.folder(run) for run in plan.runs if run.stage == "teacher"]
-    if not teachers:
-        return None
-    settled = states.trained | states.started_live
-    return choose_teacher(plan, dataset, settled, store.logit_caches, teachers, states.in_progress_on_cache)
-
-
 def run_experiments(
     experiments: Sequence[Experiment],
     options: Options,
@@ -160,7 +97,7 @@ def train_experiments(
 ) -> list[JobStatus]:
     """Train and evaluate every run of the experiments without a report. Return how each job ended.
 
-    tracking, errors: as for `run_experiments`.
+    tracking, and what is raised: as for `run_experiments`.
     """
     return _train(experiments, options, console, tracking, reports=False)[0]
 
@@ -214,7 +151,7 @@ def _run_planned(
     for _, dataset in plans:
         keep_decoded(dataset, options.decoded)  # the workers read it there
     log(console, f"{plural(len(runs), 'run')}, {len(states.trained)} of them done before; results in {options.results}")
-    for line in dict.fromkeys(line for plan, data in plans for line in (*data_lines(plan, data), *warning_lines(plan))):
+    for line in dict.fromkeys(line for plan, data in plans for line in _lines_of(plan, data, options)):
         log(console, line)
     for run in runs:
         if run.imported is not None and (check := read_import_check(store.folder(run))):
@@ -233,6 +170,12 @@ def _run_planned(
         finally:
             raise_for(statuses)  # the failed runs explain more than an error of the report
     return statuses, report
+
+
+def _lines_of(plan: Plan, dataset: Dataset, options: Options) -> list[str]:
+    """Return the lines about a plan's data, and its warnings."""
+    command = options.command_parts.get(plan.experiment.family)
+    return [*data_lines(plan, dataset), *warning_lines(plan, command)]
 
 
 def _plan_caches(
@@ -273,39 +216,6 @@ def restore_damaged(runs: Sequence[Run], options: Options, console: Console) -> 
             log(console, f"'{folder.best}' was damaged ({damage}); it is restored from the run's checkpoint")
             states = states.with_done(run)
     return states
-
-
-def data_lines(plan: Plan, dataset: Dataset) -> list[str]:
-    """Return the lines that describe the plan's data, with how many images of each part it uses."""
-    data = plan.experiment.data
-    return dataset.description(data.val_images, data.train_images, data.student_images)
-
-
-def warning_lines(plan: Plan) -> list[str]:
-    """Return a line for each fact that weakens the plan's results, such as warm-ups that do not end."""
-    students = [run for run in plan.runs if run.stage == "distilled"]
-    first_runs = {run.method: run for run in reversed(students)}
-    paths = ("method", *(f"compare.{name}" for name in member_names(plan.experiment.compare)))
-    lines = [
-        f"warning: {method.title()} has a warm-up of {warmup[0]:g} epochs, and students train for "
-        f"{run.recipe.epochs}, so its terms reach {100 * warmup[1]:.0f} % of their weights ({path}.warmup_epochs)"
-        for path, method in zip(paths, plan.experiment.methods, strict=True)
-        if (run := first_runs.get(method)) and (warmup := run.unfinished_warmup)
-    ]
-    data, recipes = plan.experiment.data, [run.recipe for run in plan.runs if run.imported is None]
-    if 0 < data.val_images < FEW_VAL_IMAGES and any(recipe.keep == "best" for recipe in recipes):
-        error = 50 / sqrt(data.val_images)
-        lines.append(
-            f"warning: {plural(data.val_images, 'validation image')} (data.val_images) select the epoch of each run, "
-            f"and the standard error of their top-1 is up to {error:.0f} points; use more, or keep the last epoch "
-            "(teacher.keep=last and student.keep=last)"
-        )
-    if seeds := sorted({run.seed for run in students if run.starts_as_its_teacher}):
-        lines.append(
-            f"warning: students of seed {', '.join(map(str, seeds))} start from the initial weights of their teacher, "
-            "which is the same network with the same seed, and stay closer to it; use other seeds for teachers"
-        )
-    return lines
 
 
 def run_to_completion(

@@ -18,16 +18,10 @@ from raykd.config import to_dict
 from raykd.data.types import Dataset
 from raykd.errors import ConfigError, Interrupted, RunFailed, plural
 from raykd.orchestration.confirm import confirm, is_confirmed, winner_of
+from raykd.orchestration.experiment_plans import plan_of, teacher_choice_of
 from raykd.orchestration.options import Options
 from raykd.orchestration.parallel_runs import Slots
-from raykd.orchestration.run_experiments import (
-    as_filled,
-    plan_of,
-    prepared,
-    run_experiments,
-    teacher_choice_of,
-    train_experiments,
-)
+from raykd.orchestration.run_experiments import as_filled, prepared, run_experiments, train_experiments
 from raykd.orchestration.run_queue import JobStatus
 from raykd.orchestration.run_states import RunStates
 from raykd.orchestration.search_identity import SearchCommand

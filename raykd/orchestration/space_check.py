@@ -19,8 +19,8 @@ from typing import Any
 from raykd.config import Config
 from raykd.data.types import Dataset
 from raykd.errors import ConfigError
+from raykd.orchestration.experiment_plans import checked_plan
 from raykd.orchestration.options import Options
-from raykd.orchestration.run_experiments import checked_plan
 from raykd.orchestration.search_identity import identity_of, require_same
 from raykd.spec.experiment import Experiment
 from raykd.spec.plan import Plan

@@ -125,8 +125,6 @@ def _require_valid_class(cls: type[Callback]) -> None:
     custom_file.require_dataclass(cls, where)
     for name in (name for name in dir(cls) if name.startswith("on_")):
         _require_callable(getattr(cls, name), name, where)
-    if source.is_single_file:
-        custom_file.require_no_local_imports(source.path, source.text, "callback")
 
 
 def _require_callable(method: Any, name: str, where: str) -> None:

@@ -41,13 +41,20 @@ def set_path(recorded: str, stage: Stage) -> tuple[Stage, str]:
 def settings_of(config: Mapping[str, Any], stage: Stage) -> dict[str, str]:
     """Return the configuration of a run of `stage` as {path for --set: value as text}, with that of its teacher.
 
-    config: `to_dict(run)`, as run.json has it.
+    config: `to_dict(run)`, as run.json has it. Its data are those of the run, and not those of its teacher. The initial
+    weights of the teacher are 'teacher.initial', since 'initial' are those of the run.
     """
     settings = {}
     for recorded, value in dotted(config):
         *above, last = recorded.split(".")
         is_only_kind = last == "kind" and value in (*above[-1:], "run")  # data.kind is always 'data'
-        path = set_path(recorded, stage)[1]
+        path = recorded if _is_below(recorded, "teacher.initial") else set_path(recorded, stage)[1]
+        if _is_below(recorded, "teacher.data") or _is_below(recorded, "teacher.data_identity"):
+            continue
         if path and not is_only_kind and path not in ("family", "stage"):
             settings[path] = value if isinstance(value, str) else "none" if value is None else json.dumps(value)
     return settings
+
+
+def _is_below(path: str, section: str) -> bool:
+    return path == section or path.startswith(f"{section}.")

@@ -5,29 +5,25 @@
 A damaged file of one run does not hide the others: that run has the status 'damaged'. Imports no torch.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from raykd.config import from_dict
 from raykd.config.codec import read_record
 from raykd.errors import ConfigError
 from raykd.on_disk import find, is_folder
 from raykd.spec.search import Search
-from raykd.spec.set_paths import settings_of
 from raykd.spec.stages import TRIALS, Stage
-from raykd.store.records import ConfirmationRecord, Metrics, PlanRecord, RunRecord, TagsRecord, read_plan
+from raykd.store.records import ConfirmationRecord, Metrics, PlanRecord, RunRecord, TagsRecord, TrialState, read_plan
 from raykd.store.results_folder import disk_bytes, require_readable
+from raykd.store.run_differences import changed_fields
 from raykd.store.run_folder import RunFolder, Status
 from raykd.store.study import SearchFolder, SearchTrial, num_ended
-
-# Identities of files and data, which --set does not take, and fields that have columns of their own.
-_IDENTITIES = ("seed", "data_identity", "initial", "imported", "teacher_seed", "teacher.data_identity", "data.storage")
-_METHOD = "method"
 
 
 @dataclass(frozen=True)
@@ -39,7 +35,7 @@ class CatalogRun:
 
     folder: RunFolder
     record: RunRecord | None  # None if run.json is damaged
-    status: Status
+    status: Status | Literal["pruned"]  # pruned: a trial that the search stopped early
     is_planned: bool
     changes: Mapping[str, str] = field(default_factory=dict)
     search: str = ""
@@ -208,55 +204,19 @@ def _read_search(path: Path) -> CatalogSearch:
         confirmed = read_record(ConfirmationRecord, folder.confirmed)
     except ConfigError:
         return CatalogSearch(folder, (), tuple(trials), True)
+    recorded: dict[int | None, TrialState] = {state.number: state.state for state in states}
+    trials = [_as_ended(trial, recorded) for trial in trials]
     is_done = num_ended(states) >= search.num_trials and (not search.confirm or confirmed is not None)
     rows = (*confirmed.candidates, confirmed.baseline) if confirmed else ()
     names = dict.fromkeys(name for row in rows for name in row.runs if is_folder(path.parent / name))
     return CatalogSearch(folder, states, tuple(trials), not is_done, record.cache, tuple(names))
 
 
-def changed_fields(
-    record: RunRecord, plans: Mapping[str, PlanRecord], found: Mapping[str, RunRecord]
-) -> dict[str, str]:
-    """Return the fields of a run that differ from its family's plan, {path for --set: value as text}.
+def _as_ended(trial: CatalogRun, states: Mapping[int | None, TrialState]) -> CatalogRun:
+    """Return a trial with the status that the study records, if it ended before its last epoch.
 
-    The run is compared with the planned run of its stage that differs least, or if none has started, with the fields of
-    the plan's experiment. A teacher belongs to no family, and is compared with all planned teachers. found: the records
-    of all runs by name.
+    The run.json of such a trial has the status 'running'. states: by the trials' numbers.
     """
-    is_teacher = record.stage == "teacher"
-    near = list(plans.values()) if is_teacher else [plans[record.family]] if record.family in plans else []
-    names = [name for plan in near for name in plan.stages.get(record.stage, ())]
-    if record.stage == "distilled":
-        names += [name for plan in near for compared in plan.comparison.values() for name in compared]
-    settings = settings_of(record.config, record.stage)
-    planned = [settings_of(found[name].config, record.stage) for name in dict.fromkeys(names) if name in found]
-    differing = [_differing(settings, expected, {**settings, **expected}) for expected in planned]
-    if not differing:
-        experiments = [_settings_of_experiment(plan.experiment) for plan in near]
-        if record.stage != "distilled":  # the experiment's method is that of its distilled students
-            settings = {name: value for name, value in settings.items() if name.split(".")[0] != _METHOD}
-        differing = [_differing(settings, expected, settings.keys() & expected.keys()) for expected in experiments]
-    return min(differing, key=len, default={})
-
-
-def _differing(settings: Mapping[str, str], expected: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
-    """Return those of `settings` by `names` that are not as expected. The fields of another method do not count."""
-    has_other_method = settings.get(_METHOD) != expected.get(_METHOD)
-    return {
-        name: settings.get(name, "none")
-        for name in sorted(names)
-        if settings.get(name) != expected.get(name)
-        and not any(name == identity or name.startswith(f"{identity}.") for identity in _IDENTITIES)
-        and not (has_other_method and name.startswith(f"{_METHOD}."))
-    }
-
-
-def _settings_of_experiment(experiment: Mapping[str, Any]) -> dict[str, str]:
-    """Return the fields of a recorded experiment as `settings_of` returns those of a run."""
-    stages: tuple[tuple[Stage, str], ...] = ("teacher", "teacher"), ("baseline", "student")
-    settings: dict[str, str] = {}
-    for stage, role in stages:
-        if recipe := experiment.get(role):
-            settings |= settings_of({"recipe": recipe}, stage)
-    others = {name: value for name, value in experiment.items() if name in ("data", _METHOD)}
-    return settings | settings_of(others, "distilled")
+    state = states.get(trial.trial)
+    is_ended = trial.status == "interrupted" and (state == "pruned" or state == "failed")
+    return replace(trial, status=state) if is_ended and state else trial

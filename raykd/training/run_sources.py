@@ -1,6 +1,7 @@
 """The user's files that a run executes, copied into its folder: custom networks and methods.
 
     <run>/code/<first 12 digits of the SHA-256>/<file name>
+    <run>/code/<first 12 digits of the SHA-256>/imports/<package>/<module>.py       local modules that the file imports
 
 They show what was trained even if the original file is edited later, and an export or a report builds the run's
 networks from them. That executes code of the results folder, so it requires that run.json, which has the SHA-256 of
@@ -17,12 +18,15 @@ from raykd.atomic import replacing
 from raykd.config import custom_file
 from raykd.config.custom_file import ClassSource, source_of
 from raykd.config.damage import damaged
+from raykd.config.local_modules import LocalModule, name_of
 from raykd.errors import ConfigError
 from raykd.methods import Method
 from raykd.models.custom_network import Network
 from raykd.on_disk import is_file, is_own, is_there, owner_of
 from raykd.spec.plan import Run
 from raykd.store.run_folder import RunFolder
+
+_IMPORTS = "imports"  # the folder of the local modules' copies
 
 
 class ForeignCode(ConfigError):
@@ -32,10 +36,12 @@ class ForeignCode(ConfigError):
 def save_sources(run: Run, folder: RunFolder) -> None:
     """Copy the user's files that `run` and its teachers execute. Classes of installed packages have no copy."""
     for source in sources_of(run):
-        path = folder.code / _path_of_copy(source.sha256, source.path)
-        if source.is_single_file and not is_there(path):
-            with replacing(path) as temporary:
-                temporary.write_text(source.text, encoding="utf-8", newline="")
+        copies = folder.code / source.sha256[:12]
+        texts = {copies / _IMPORTS / module.file: module.text for module in source.local}
+        for path, text in (texts | {copies / Path(source.path).name: source.text}).items():
+            if source.is_text and not is_there(path):
+                with replacing(path) as temporary:
+                    temporary.write_text(text, encoding="utf-8", newline="")
 
 
 def sources_of(run: Run) -> list[ClassSource]:
@@ -64,7 +70,7 @@ def load_method_class(folder: RunFolder) -> type[Method] | None:
     return _load_class(folder, entry, "method") if entry else None
 
 
-def _load_class(folder: RunFolder, entry: dict[str, str], noun: str) -> Any:
+def _load_class(folder: RunFolder, entry: dict[str, Any], noun: str) -> Any:
     """Return the class of an entry of `ClassSource.to_entry`. noun: 'network' or 'method'."""
     if (found := custom_file.find_class(entry)) is not None:
         return found
@@ -94,18 +100,22 @@ def _network_entries(config: Any) -> Iterator[dict[str, str]]:
             yield from _network_entries(value)
 
 
-def _stored_source(folder: RunFolder, entry: dict[str, str], noun: str) -> ClassSource:
+def _stored_source(folder: RunFolder, entry: dict[str, Any], noun: str) -> ClassSource:
     """Return the copied source of a custom class. Raises DamagedFile if it is missing or was changed."""
-    path = folder.code / _path_of_copy(entry["sha256"], entry["file"])
-    if not is_file(path):
-        raise damaged(path, f"the copy of the {noun}'s code is missing")
-    text = path.read_bytes().decode("utf-8", errors="replace")
-    source = ClassSource(str(path), text, entry["class"], noun)
+    copies = folder.code / entry["sha256"][:12]
+    path = copies / Path(entry["file"]).name
+    local = []
+    for file in entry.get("imports", []):
+        copy = copies / _IMPORTS / file
+        local.append(LocalModule(name_of(file), str(copy), _text_of_copy(copy, noun)))
+    text = _text_of_copy(path, noun)
+    source = ClassSource(str(path), text, entry["class"], noun, local=tuple(local), package=entry.get("package", ""))
     if source.sha256 != entry["sha256"]:
         raise damaged(path, "it is not the code that the run was trained with")
     return source
 
 
-def _path_of_copy(sha256: str, path: str) -> str:
-    """Return the path of the copy of the user's file `path`, relative to the code folder of the run."""
-    return f"{sha256[:12]}/{Path(path).name}"
+def _text_of_copy(path: Path, noun: str) -> str:
+    if not is_file(path):
+        raise damaged(path, f"the copy of the {noun}'s code is missing")
+    return path.read_bytes().decode("utf-8", errors="replace")

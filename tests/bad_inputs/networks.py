@@ -39,10 +39,18 @@ NETWORKS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
         ("network file '", "mine.py' fails at line 16 with ModuleNotFoundError"),
     ),
     "a network file that is not Python": ("class Mine(\n", (), ("network file '", "fails at line 1 with SyntaxError")),
-    "a network file that imports another beside it": (
+    "a network file that imports what another beside it lacks": (
         "from blocks import Block\n" + NETWORK,
         (),
-        ("imports 'blocks' from its folder (line 1)", "copy the code into it"),
+        ("mine.py' fails at line 1 with ImportError: cannot import name 'Block'",),
+    ),
+    "a forward that returns auxiliary logits in training": (
+        changed(
+            "return self.head(maps.mean((2, 3)))",
+            "y = self.head(maps.mean((2, 3)))\n        return (y, y) if self.training else y",
+        ),
+        (),
+        ("forward() returns a value of type tuple in training mode", "float tensor [B, 10]", "return it alone"),
     ),
     "a network file without the class": (changed("Mine", "Mines"), (), ("has no class 'Mine'; did you mean 'Mines'?",)),
     "a class that is no module": (

@@ -500,7 +500,7 @@ METHODS: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     ),
     "a method file with a relative import": (
         "from . import other\n",
-        ("mine.py' has a relative import (line 1)", "as a package"),
+        ("mine.py' has a relative import (line 1)", "add an empty __init__.py"),
     ),
     "a method whose needs are None": (method(needs="None"), ("needs = None", "must be a frozenset")),
     "weights that are text": (method(weights='{"ce": "1", "l1": 1}'), ("weights 'ce' by '1'", "finite number")),

@@ -57,10 +57,10 @@ CALLBACKS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "Mine",
         ("channel = 3 in Mine: must be text",),
     ),
-    "a callback file that imports another beside it": (
-        "from mine_helpers import x\n" + CALLBACK,
+    "a callback file that imports what another beside it lacks": (
+        "from mine_helpers import y\n" + CALLBACK,
         "Mine",
-        ("imports 'mine_helpers' from its folder (line 1)",),
+        ("mine.py' fails at line 1 with ImportError: cannot import name 'y'",),
     ),
 }
 

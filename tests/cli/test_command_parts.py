@@ -12,8 +12,8 @@ from search_folders import Outcome, make_search
 from raykd import KD
 from raykd.cli import parser
 from raykd.config import to_dict
+from raykd.orchestration.experiment_plans import plan_of
 from raykd.orchestration.options import Options
-from raykd.orchestration.run_experiments import plan_of
 from raykd.orchestration.search_identity import identity_of
 from raykd.report.build import load
 from raykd.report.read.search_summary import summarize_searches

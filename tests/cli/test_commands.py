@@ -6,8 +6,13 @@ from pathlib import Path
 
 import pytest
 from hugging_face import write_folder
+from imported_teachers import good_file
+from small_runs import experiment, recipe
+from written_results import finished
 
 from raykd.cli import parser
+from raykd.cli.plan_text import print_plan
+from raykd.orchestration.options import Options
 
 ROOT = Path(__file__).parents[2]
 NETWORK = """
@@ -22,6 +27,7 @@ class Net(torch.nn.Module):
         return self.head(images.mean((2, 3)))
 """
 DIGITS = str(ROOT / "experiments" / "digits.py")
+BENCHMARK = str(ROOT / "experiments" / "benchmark_cifar100.py")
 
 
 def planned_names(capsys, *arguments: str) -> list[str]:
@@ -58,6 +64,64 @@ def test_plan_tells_apart_two_methods_of_one_kind_by_their_fields(tmp_path, caps
         "distilled-resnet8-w8-dkd-",
     ]
     assert lines[1].endswith(", kd (temperature 2.0)") and "(" not in lines[0] + lines[2]
+
+
+def test_plan_counts_the_runs_of_other_configurations(tmp_path, capsys):
+    finished(tmp_path)
+    print_plan([experiment(student=recipe(epochs=5), seeds=(0, 1))], Options(tmp_path, tmp_path))
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "other configurations" in line)
+    assert line.startswith("  4 runs of other configurations are kept and not counted here; ")
+    print_plan([experiment(seeds=(0, 1))], Options(tmp_path, tmp_path))
+    assert "other configurations" not in capsys.readouterr().out
+
+
+def test_plan_and_run_with_plan_print_the_same(tmp_path, capsys):
+    """Whatever selects stages, families and teachers: the options of `raykd plan` are those of `raykd run`."""
+    path = tmp_path / "teacher.pth"
+    path.write_bytes(b"weights")
+    for words in (
+        [DIGITS, "--stage", "baseline", "--set", "seeds=0,1"],
+        [DIGITS, "--stage", "distilled", "--teacher-source", "live", "--set", "method.alpha=0.3"],
+        [BENCHMARK, "--set", "teacher.epochs=9"],
+        [BENCHMARK, "--pair", "vgg13:vgg8", "--set", "seeds=1", "--set", "compare=fitnets"],
+    ):
+        outputs = []
+        for command in (["plan", *words], ["run", *words, "--plan"]):
+            command += ["--results", str(tmp_path / "r"), "--data-dir", str(tmp_path)]
+            outputs.append((parser.entry(command), *capsys.readouterr()))
+        assert outputs[0] == outputs[1] and (outputs[0][0] == 0 or "cifar-100" in outputs[0][2])
+    with pytest.raises(SystemExit):
+        parser.entry(["plan", DIGITS, "--pair", "a:b"])
+    assert "unknown option '--pair'; see '" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["plan", "distill", "tune"])
+def test_commands_that_need_a_teacher_take_its_options(command, capsys):
+    with pytest.raises(SystemExit):
+        parser.entry([command, "--help"])
+    assert {"--teacher-checkpoint", "--teacher-source"} <= set(capsys.readouterr().out.split())
+
+
+def test_plan_warns_of_settings_without_effect_on_an_imported_teacher(tmp_path, capsys):
+    path = tmp_path / "good.safetensors"
+    path.write_bytes(good_file())
+    file = tmp_path / "tiny.py"
+    file.write_text(
+        "from raykd import SGD, Data, Experiment, Recipe, ResNet\n"
+        "teacher = Recipe(ResNet(blocks=(1, 1, 1, 1), width=16), precision='fp32')\n"
+        "student = Recipe(ResNet(blocks=(1, 1, 1, 1), width=8), epochs=2, batch_size=50)\n"
+        "data = Data('digits', val_images=200, image_size=8, crop_padding=0, flip=False)\n"
+        "experiment = Experiment(family='tiny', seeds=(1,), data=data, teacher=teacher, student=student)\n"
+    )
+    settings = ["--set", "teacher.epochs=9", "--set", "teacher_seed=3", "--set", "teacher.precision=fp32"]
+    command = ["plan", str(file), "--results", str(tmp_path / "r"), *settings]
+    assert parser.entry([*command, "--teacher-checkpoint", str(path)]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "no effect" in line)
+    assert line.startswith(
+        f"  warning: teacher.epochs, teacher_seed have no effect, because the teacher is imported from {path}; "
+    )
+    assert parser.entry(command) == 0
+    assert "no effect" not in capsys.readouterr().out, "this teacher is trained"
 
 
 def test_plan_warns_of_a_warmup_that_is_longer_than_the_training(tmp_path, capsys):
@@ -116,7 +180,7 @@ def test_single_stages_share_the_experiments_runs(tmp_path, capsys, started):
     assert parser.entry(["train-teacher", "--epochs", "12", *arguments]) == 0
     assert parser.entry(["train-student", "--epochs", "60", *arguments]) == 0
     assert parser.entry(["distill", "--alpha", "0.5", "--temperature", "4.0", *arguments]) == 0
-    from raykd.orchestration.run_experiments import plan_of
+    from raykd.orchestration.experiment_plans import plan_of
 
     stages = [{run.name for run in plan_of(experiments[0], options)[0].runs} for experiments, options in started]
     all_runs = set(planned_names(capsys, "plan", DIGITS, "--results", str(tmp_path / "r")))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import children
 import pytest
-from search_folders import make_search, outcome_with_asha
+from search_folders import Outcome, make_search, outcome_with_asha
 from small_runs import CPU, NO_WEIGHTS, digits, experiment, plan_of, recipe
 from written_records import search_record
 from written_results import finish, finished, interrupt, write_cache
@@ -25,7 +25,7 @@ from raykd.spec.search import Search, uniform
 from raykd.store.run_catalog import tags_of
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
-from raykd.store.study import SearchFolder, SearchStudy
+from raykd.store.study import SearchFolder, SearchStudy, SearchTrial
 
 
 @pytest.fixture
@@ -46,6 +46,13 @@ def type_in(results, capsys):
         return captured.err if code else captured.out
 
     return type_command
+
+
+def outcome_of_each_state(trial: SearchTrial) -> Outcome:
+    """Return a trial that was pruned, failed, or is not ended, whose run.json is that of a run in progress."""
+    return Outcome(
+        ("pruned", "failed", "running")[trial.number % 3], [50.0], reason="NaN" if trial.number % 3 == 1 else ""
+    )
 
 
 def test_runs_of_all_configurations_are_listed_within_100_columns(type_in):
@@ -107,6 +114,14 @@ def test_a_search_is_one_line_and_its_trials_are_listed_on_request(type_in, resu
     assert "search small/search: 1 pruned, best validation top-1 89.00; unfinished" in type_in("runs")
     assert [row["name"] for row in json.loads(type_in("runs", "--json", "--trials"))] == ["search/0000"]
     assert "small/search/trials/0000" in type_in("runs", "show", "small/search/0000")
+
+
+def test_trials_that_ended_early_have_the_status_that_the_study_records(type_in, results):
+    make_search(results, Search(space={"method.alpha": uniform(0, 1)}, trials=6, confirm=0), outcome_of_each_state)
+    rows = json.loads(type_in("runs", "--json", "--trials"))
+    assert [row["status"] for row in rows] == ["pruned", "failed", "interrupted"] * 2
+    assert len(json.loads(type_in("runs", "--json", "--trials", "--status", "pruned"))) == 2
+    assert json.loads(type_in("runs", "show", "cnn/search/0000", "--json"))["status"] == "pruned"
 
 
 def test_show_prints_the_results_the_files_and_who_refers_to_the_run(type_in, results):

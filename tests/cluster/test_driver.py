@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from raykd.cluster import boot, driver
+from raykd.cluster import boot, driver, job_end
 from raykd.cluster.allocation import Allocation, Node
 from raykd.cluster.driver import Signals, exit_code, run_driver
+from raykd.cluster.job_end import NOT_STARTED, JobEnd, requeue_cause, requeue_refusal
 from raykd.cluster.private_ray import private_folder
 from raykd.cluster.progress_record import ProgressRecord
 from raykd.cluster.submissions import experiment_command
@@ -187,29 +188,29 @@ def interrupted(*numbers: signal.Signals) -> Signals:
 
 def test_a_restarted_job_whose_ray_does_not_start_is_requeued_twice(tmp_path: Path) -> None:
     """A node with a full disk would otherwise end a chain of requeues."""
-    end, record = boot._JobEnd(has_not_started=True), ProgressRecord(tmp_path, 7)
-    cause = boot._cause(ALLOCATION, interrupted(), end)
-    assert cause == boot.NOT_STARTED and boot._cause(replace(ALLOCATION, restart_count=0), interrupted(), end) == ""
-    assert boot._refusal(record, cause, end) == ""
-    assert boot._refusal(record, cause, end) == "2 restarts in a row trained no new step"
+    end, record = JobEnd(has_not_started=True), ProgressRecord(tmp_path, 7)
+    cause = requeue_cause(ALLOCATION, interrupted(), end)
+    assert cause == NOT_STARTED and requeue_cause(replace(ALLOCATION, restart_count=0), interrupted(), end) == ""
+    assert requeue_refusal(record, cause, end) == ""
+    assert requeue_refusal(record, cause, end) == "2 restarts in a row trained no new step"
 
 
 def test_a_node_on_which_ray_does_not_start_keeps_the_progress_of_the_restart_before(tmp_path: Path) -> None:
     (tmp_path / "results" / "run").mkdir(parents=True)
     (tmp_path / "results" / "run" / "test.json").touch()
-    record, trained = ProgressRecord(tmp_path, 7), boot._JobEnd(results=tmp_path / "results")
-    assert [boot._refusal(record, "time limit", trained) for _ in range(2)] == ["", ""]
-    refusal = boot._refusal(record, boot.NOT_STARTED, boot._JobEnd(has_not_started=True))
+    record, trained = ProgressRecord(tmp_path, 7), JobEnd(results=tmp_path / "results")
+    assert [requeue_refusal(record, "time limit", trained) for _ in range(2)] == ["", ""]
+    refusal = requeue_refusal(record, NOT_STARTED, JobEnd(has_not_started=True))
     assert refusal == "2 restarts in a row trained no new step"
 
 
 def test_a_preempted_job_does_not_look_into_its_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Slurm waits for it for few seconds, and a results folder may have 100,000 files."""
-    monkeypatch.setattr(boot, "progress_digest", lambda _: 1 / 0)
-    end = boot._JobEnd(results=tmp_path)
-    assert [boot._refusal(ProgressRecord(tmp_path, 7), "preempted: REQUEUE", end) for _ in range(4)] == [""] * 4
+    monkeypatch.setattr(job_end, "progress_digest", lambda _: 1 / 0)
+    end = JobEnd(results=tmp_path)
+    assert [requeue_refusal(ProgressRecord(tmp_path, 7), "preempted: REQUEUE", end) for _ in range(4)] == [""] * 4
     with pytest.raises(ZeroDivisionError):
-        boot._refusal(ProgressRecord(tmp_path, 7), "time limit", end)
+        requeue_refusal(ProgressRecord(tmp_path, 7), "time limit", end)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENOENT])

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from raykd.cluster import boot, kept_logs
-from raykd.cluster.driver import Signals
+from raykd.cluster import kept_logs
+from raykd.cluster.job_end import JobEnd
 from raykd.cluster.job_folder import JobFolder
 from raykd.cluster.kept_logs import MAX_LOG_BYTES, VARIABLE, keep, keep_if_requested, path_beside
 
@@ -74,8 +74,6 @@ def test_another_node_keeps_its_logs_if_it_or_the_head_failed(
     ],
 )
 def test_a_job_keeps_the_logs_if_ray_or_a_run_failed(
-    folder: JobFolder, tmp_path: Path, code: int, was_started: bool, has_lost_nodes: bool, is_kept: bool
+    code: int, was_started: bool, has_lost_nodes: bool, is_kept: bool
 ) -> None:
-    end = boot._JobEnd(was_started=was_started, has_lost_nodes=has_lost_nodes)
-    boot._keep_logs(tmp_path / "kept", folder, "cn1", code, Signals(), end)
-    assert end.kept_logs == (tmp_path / "kept" if is_kept else None)
+    assert JobEnd(was_started=was_started, has_lost_nodes=has_lost_nodes).is_failure(code) == is_kept

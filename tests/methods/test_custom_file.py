@@ -158,14 +158,14 @@ BAD = {
     f"{HEAD}{FROZEN}class Mine(KD):\n    kind: ClassVar[str] = 'own_c'\n    source: str = ''\n": (
         r"has a field 'source', a name that run\.json reserves; rename it"
     ),
-    f"import beside\n{HEAD}": r"mine\.py' imports 'beside' from its folder \(line 1\), but only this file is sent to",
+    f"import beside\n{HEAD}": r"mine\.py' fails at line 1 with ZeroDivisionError: division by zero",
 }
 
 
 @pytest.mark.parametrize("text", BAD)
 def test_invalid_method_files_are_refused_in_one_line(text: str, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(text)
-    (tmp_path / "beside.py").write_text("")
+    (tmp_path / "beside.py").write_text("1 / 0")
     with pytest.raises(ConfigError, match=BAD[text]) as caught:
         override(experiment(), "method", f"{tmp_path / 'mine.py'}:Mine")
     assert "\n" not in str(caught.value)

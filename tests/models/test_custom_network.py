@@ -69,6 +69,29 @@ def with_model(*settings: str) -> Experiment:
     return changed
 
 
+def test_the_check_in_training_mode_leaves_the_network_and_the_generator_as_they_are(file: Path) -> None:
+    file.write_text(
+        f"# {file}\nfrom torch import nn\n"
+        "class Mine(nn.Module):\n"
+        "    def __init__(self, num_classes):\n"
+        "        super().__init__()\n"
+        "        self.norm, self.drop, self.head = nn.BatchNorm2d(3), nn.Dropout(0.5), nn.Linear(3, num_classes)\n"
+        "        self.steps = 0\n"
+        "    def forward(self, x):\n"
+        "        self.steps += self.training\n"
+        "        if self.training and len(x) % 4:\n"
+        "            raise ValueError('batches must be multiples of 4')\n"
+        "        return self.head(self.drop(self.norm(x).mean((2, 3))))\n"
+    )
+    torch.manual_seed(3)
+    network: Any = Network("mine.py:Mine").make(IMAGES).network
+    state = torch.get_rng_state()
+    torch.manual_seed(3)
+    type(network)(num_classes=10)
+    assert torch.equal(state, torch.get_rng_state()) and network.training
+    assert (network.steps, network.norm.num_batches_tracked.item()) == (0, 0)
+
+
 # ---- fields ----
 
 

@@ -14,7 +14,7 @@ from written_records import search_record
 from raykd.errors import ConfigError
 from raykd.methods import AttentionTransfer, FeatureKD
 from raykd.models.vit_cifar import ViT
-from raykd.orchestration import run_experiments, run_search
+from raykd.orchestration import experiment_plans, run_experiments, run_search
 from raykd.orchestration.options import Options
 from raykd.orchestration.search_identity import SearchCommand, identity_of
 from raykd.orchestration.space_check import early_comparison
@@ -111,7 +111,7 @@ def test_started_search_resumes_although_a_configuration_of_its_space_fails(tmp_
     changes, space, _ = REFUSED["a distillation token that some students lack"]
     searched = replace(experiment(**changes), search=Search(space))
     options = Options(tmp_path / "results", Path("none"))
-    plan, dataset = run_experiments.plan_of(searched, options)
+    plan, dataset = experiment_plans.plan_of(searched, options)
     command = SearchCommand(searched, options, Console(file=io.StringIO()))
     command.folder.write_record(search_record(identity=identity_of(searched, plan, dataset)))
     with pytest.raises(RayStarts):

@@ -1,45 +1,13 @@
-"""What `raykd runs` reads: runs of all configurations, the fields in which they differ, their results and sizes."""
+"""What `raykd runs` reads: runs of all configurations, their results and sizes."""
 
-from dataclasses import replace
-
-from small_runs import experiment, plan_of, recipe
+from small_runs import experiment
 from written_records import search_record
-from written_results import finish, finished, interrupt
+from written_results import finished, interrupt
 
-from raykd.methods import DKD, KD
+from raykd.methods import DKD
 from raykd.store.run_catalog import read_catalog
 from raykd.store.run_store import RunStore
 from raykd.store.study import SearchFolder
-
-
-def test_runs_that_no_plan_names_any_more_are_listed_with_the_fields_that_differ_in_the_words_of_set(tmp_path):
-    finished(tmp_path)
-    store, student = RunStore(tmp_path), recipe(epochs=5)
-    changed = plan_of(experiment(student=student, method=KD(alpha=0.5, temperature=2.0)))
-    for run in changed.runs:
-        finish(store, run)
-    unplanned = [run for run in read_catalog(tmp_path).runs if not run.is_planned]
-    assert {run.stage: dict(run.changes) for run in unplanned} == {
-        "baseline": {"student.epochs": "5"},
-        "distilled": {"student.epochs": "5", "method.temperature": "2.0"},
-    }
-
-
-def test_an_unplanned_teacher_differs_from_the_planned_one_of_any_family(tmp_path):
-    finished(tmp_path)
-    wider = plan_of(experiment(teacher=replace(experiment().teacher, epochs=9)))
-    finish(RunStore(tmp_path), wider.runs[0])
-    (teacher,) = (run for run in read_catalog(tmp_path).runs if not run.is_planned)
-    assert (teacher.family, teacher.stage, dict(teacher.changes)) == ("teachers", "teacher", {"teacher.epochs": "9"})
-
-
-def test_a_run_is_compared_with_the_experiment_if_no_planned_run_has_started(tmp_path):
-    store = RunStore(tmp_path)
-    store.make_folder()
-    store.write_plan(plan_of(experiment()))
-    finish(store, plan_of(experiment(student=recipe(epochs=5))).runs[1])
-    (run,) = read_catalog(tmp_path).runs
-    assert dict(run.changes) == {"student.epochs": "5"}
 
 
 def test_a_run_of_a_method_that_the_plan_compares_is_planned(tmp_path):

@@ -11,8 +11,8 @@ from small_runs import CPU, digits, experiment, plan_of, recipe, train
 
 from raykd.errors import ConfigError, Interrupted, RunFailed
 from raykd.methods import KD, VID, FeatureKD
+from raykd.orchestration.experiment_plans import teacher_choice_of
 from raykd.orchestration.options import Options
-from raykd.orchestration.run_experiments import teacher_choice_of
 from raykd.orchestration.run_queue import Job, plan_jobs
 from raykd.orchestration.run_states import RunStates
 from raykd.spec.overrides import override

@@ -13,8 +13,8 @@ from small_runs import CPU, digits, experiment, plan_of, recipe, run_of, train
 from raykd.config import to_dict
 from raykd.errors import ConfigError, Interrupted, RunDiverged
 from raykd.methods import PKT
+from raykd.orchestration.experiment_plans import warning_lines
 from raykd.orchestration.progress import run_line
-from raykd.orchestration.run_experiments import warning_lines
 from raykd.orchestration.run_queue import Job, JobStatus, State
 from raykd.spec.experiment import Data
 from raykd.spec.plan import train_val_indices

@@ -201,14 +201,15 @@ class SearchSummary:
     def winner_config(self) -> Mapping[str, Any]:
         """The recorded configuration of a run with the winner's configuration, as run.json has it; {} if not known.
 
-        A default configuration that no trial has is that of the experiment, without its teacher.
+        A default configuration that no trial has is that of a trial with the experiment's recipe and method.
         """
         trial, identity = self.trial_of_winner, self.record.identity
         if trial is not None:
             return self.run_configs.get(trial.number, {})
-        if self.winner is None or not {"student", "method"} <= identity.keys():
+        if self.winner is None or not self.run_configs or not {"student", "method"} <= identity.keys():
             return {}
-        return {"recipe": identity["student"], **{name: identity.get(name) for name in ("method", "data_identity")}}
+        of_trial = next(iter(self.run_configs.values()))
+        return {**of_trial, "recipe": identity["student"], "method": identity["method"]}
 
     def trial(self, number: int) -> TrialSummary:
         """Return the trial with that number."""

@@ -13,6 +13,7 @@ from raykd.errors import ConfigError, flattened, plural
 from raykd.on_disk import find, is_file
 from raykd.report.read.run_results import RunResult, UnplannedRuns
 from raykd.store.records import PlanRecord, RunRecord
+from raykd.store.run_differences import changed_fields, differing_names
 from raykd.store.run_folder import RunFolder
 
 
@@ -55,8 +56,6 @@ def _changed_fields(records: Sequence[RunRecord], plan: PlanRecord, planned: Seq
 
     The seed counts for a run that differs in nothing else.
     """
-    from raykd.store.run_catalog import changed_fields  # here: it imports optuna, which takes half a second
-
     started = [run.record for run in planned if run.record]
     seeds = {run.seed for run in planned}
     alike: dict[str, list[RunRecord]] = {}  # runs that differ in their seed alone have the same changes
@@ -69,7 +68,7 @@ def _changed_fields(records: Sequence[RunRecord], plan: PlanRecord, planned: Seq
         found = {record.name: record for record in of_method or started}
         changed = changed_fields(first, {plan.family: plan}, found)
         has_other_seed = any(record.seed not in seeds for record in (first, *others))
-        fields |= {*changed} or ({"seed"} if has_other_seed else set())
+        fields |= {*differing_names(changed)} or ({"seed"} if has_other_seed else set())
     return [flattened(field) for field in sorted(fields)]
 
 

@@ -14,11 +14,12 @@ from raykd.errors import flattened, plural
 from raykd.report.read.run_results import Family, RunResult
 from raykd.report.read.search_records import SearchSummary
 from raykd.spec.set_paths import settings_of
+from raykd.spec.stages import Stage
+from raykd.store.run_differences import differing_fields
 
 BASELINE = "the baseline"
 ROUNDING = 0.005  # a user may type the winner's values with three digits
-# The seed, which always differs, and paths of data and weights, which other fields identify.
-_NOT_COMPARED = ("seed", "initial", "imported", "teacher_checkpoint", "cached_classes", "data.name", "data.storage")
+_OF_STUDENT = ("data", "data_identity", "recipe", "initial")  # of a configuration: what baselines have too
 
 
 @dataclass(frozen=True)
@@ -48,22 +49,20 @@ def tunings_of(family: Family, searches: Iterable[SearchSummary]) -> tuple[Tunin
     """
     if not family.compared:
         return ()
-    settings = {name: found for name, runs in family.compared.items() if (found := _settings_of(runs, "distilled"))}
-    kinds = [found["method"] for found in settings.values()]
-    done = [(search, settings_of(search.winner_config, "distilled")) for search in searches if search.winner_config]
+    configs = {name: config for name, runs in family.compared.items() if (config := _config_of(runs))}
+    kinds = [config["method"]["kind"] for config in configs.values()]
+    of_baseline, of_methods = [], []
+    for search in searches:
+        if _has_method(search.winner_config):
+            (of_baseline if tunes_baseline(search) else of_methods).append((search, search.winner_config))
     tunings = []
-    for name, found in settings.items():
-        same = [
-            (search, winner)
-            for search, winner in done
-            if winner.get("method") == found["method"] and not tunes_baseline(search)
-        ]
-        searched = _tuning(flattened(name), family.compared[name], found, same, kinds.count(found["method"]) == 1)
-        tunings.append(searched)
-    if baseline := _settings_of(family.stage("baseline"), "baseline"):
-        same = [(search, winner) for search, winner in done if tunes_baseline(search)]
-        same = [(search, {**winner, "method": baseline["method"]}) for search, winner in same]
-        tunings.append(_tuning(BASELINE, family.stage("baseline"), baseline, same, is_only=True))
+    for name, config in configs.items():
+        kind = config["method"]["kind"]
+        same = [(search, winner) for search, winner in of_methods if winner["method"]["kind"] == kind]
+        tunings.append(_tuning(flattened(name), family.compared[name], config, same, kinds.count(kind) == 1))
+    if config := _config_of(family.stage("baseline")):
+        same = [(search, config | {name: winner.get(name) for name in _OF_STUDENT}) for search, winner in of_baseline]
+        tunings.append(_tuning(BASELINE, family.stage("baseline"), config, same, is_only=True))
     return tuple(tunings)
 
 
@@ -85,36 +84,40 @@ def warnings_of_tuning(tunings: Sequence[Tuning]) -> list[str]:
         lines.append(f"not all methods were tuned with the same number of trials: {'; '.join(parts)}")
     if seeds := sorted({seed for tuning in tunings for seed in tuning.seeds}):
         selected = ", ".join(tuning.name for tuning in tunings if tuning.seeds)
-        listed = ",".join(map(str, seeds))
+        listed = f"seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}"
         lines.append(
-            f"seeds {listed} also selected the hyperparameters of {selected} in a search of another family, which "
-            "favors these; compare with other seeds (--set seeds=...)"
+            f"a search of another family selected the hyperparameters of {selected} with {listed} too, which favors "
+            "these; compare with other seeds (--set seeds=...)"
         )
     return lines
 
 
-def _settings_of(runs: Sequence[RunResult], stage: Any) -> dict[str, str]:
-    """Return the settings of the first run that has started and has recorded its method; {} without one."""
-    found = (settings_of(run.record.config, stage) for run in runs if run.record)
-    return next((settings for settings in found if "method" in settings), {})
+def _config_of(runs: Sequence[RunResult]) -> dict[str, Any]:
+    """Return the recorded configuration of the first run that has started; {} without one."""
+    return next((dict(run.record.config) for run in runs if run.record and _has_method(run.record.config)), {})
+
+
+def _has_method(config: Mapping[str, Any]) -> bool:
+    method = config.get("method")
+    return isinstance(method, Mapping) and isinstance(method.get("kind"), str)
 
 
 def _tuning(
     name: str,
     runs: Sequence[RunResult],
-    settings: Mapping[str, str],
-    same: Sequence[tuple[SearchSummary, Mapping[str, str]]],
+    config: Mapping[str, Any],
+    same: Sequence[tuple[SearchSummary, Mapping[str, Any]]],
     is_only: bool,
 ) -> Tuning:
-    """Return the tuning of `runs`, all with `settings`.
+    """Return the tuning of `runs`, all with `config` but for the seed.
 
-    same: the searches of their method, with the settings of the winner. is_only: whether no other compared method has
+    same: the searches of their method, with the winner's configuration. is_only: whether no other compared method has
     this method's kind, so that all trials of searches like the winner's count.
     """
     found = []  # (search, fields that it tuned and that differ from the winner's, other fields that differ)
     for search, winner in same:
-        if settings.get("data_identity") == winner.get("data_identity"):
-            differing = _differing(settings, winner)
+        if config.get("data_identity") == winner.get("data_identity"):
+            differing = _differing(config, winner)
             tuned = {path for path in differing if _is_tuned(path, search)}
             found.append((search, tuned, [path for path in differing if path not in tuned]))
     used = [(search, others) for search, tuned, others in found if not tuned]
@@ -134,14 +137,12 @@ def _tuning(
     )
 
 
-def _differing(settings: Mapping[str, str], winner: Mapping[str, str]) -> list[str]:
-    """Return the fields that both have with different values, sorted."""
-    return [
-        path
-        for path in sorted(settings.keys() & winner.keys())
-        if not any(path == name or path.startswith(f"{name}.") for name in _NOT_COMPARED)
-        and not _is_close(settings[path], winner[path])
-    ]
+def _differing(config: Mapping[str, Any], winner: Mapping[str, Any]) -> list[str]:
+    """Return the fields of student, method, teacher and data with different values, by the paths of --set."""
+    stage: Stage = "distilled"  # of a baseline too: without a teacher, the paths are the same
+    one, other = settings_of(config, stage), settings_of(winner, stage)
+    changed = differing_fields(config, stage, [winner])
+    return [path for path in changed if not _is_close(one.get(path, ""), other.get(path, ""))]
 
 
 def _is_tuned(path: str, search: SearchSummary) -> bool:
@@ -151,7 +152,7 @@ def _is_tuned(path: str, search: SearchSummary) -> bool:
 
 def _is_close(value: str, other: str) -> bool:
     try:
-        return value == other or isclose(float(value), float(other), rel_tol=ROUNDING)
+        return isclose(float(value), float(other), rel_tol=ROUNDING)
     except ValueError:
         return False
 
