@@ -1,6 +1,6 @@
 """The sentences under a comparison of methods: what its numbers mean, and which gains its seeds can distinguish."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from raykd.errors import flattened, plural
 from raykd.report import wording
@@ -37,7 +37,7 @@ def highest_mean(comparison: Comparison) -> str:
         return f"{line}; better than every other method"
     if len(ties) == len(ranking.methods) - 1:
         return f"{line}; not distinguishable from any other method"
-    shown = _listed(ties) if len(ties) <= MOST_TIES else f"{len(ties)} of {len(ranking.methods) - 1} other methods"
+    shown = listed(ties) if len(ties) <= MOST_TIES else f"{len(ties)} of {len(ranking.methods) - 1} other methods"
     return f"{line}; not distinguishable from {shown}"
 
 
@@ -48,23 +48,23 @@ def about_tuning(tunings: Sequence[Tuning]) -> list[str]:
     if len(untuned) == len(tunings):
         lines.append("no method was tuned by a search in this results folder, and neither was the baseline")
     elif untuned:
-        lines.append(f"not tuned by a search: {_listed(untuned)}; they have defaults, or values that were set by hand")
+        lines.append(f"not tuned by a search: {listed(untuned)}; they have defaults, or values that were set by hand")
     lines += [
-        f"the values of {tuning.name} are not those that won its search ({_listed(tuning.unused)})"
+        f"the values of {tuning.name} are not those that won its search ({listed(tuning.unused)})"
         for tuning in tunings
         if tuning.unused
     ]
     recipe = {tuning.name: path for tuning in tunings for path in tuning.fields if path.startswith("student.")}
     if BASELINE in untuned and recipe:
-        lines.append(f"the student's recipe was tuned for {_listed(recipe)}, and {BASELINE} has the same recipe")
+        lines.append(f"the student's recipe was tuned for {listed(recipe)}, and {BASELINE} has the same recipe")
     return lines
 
 
 def _about_searches(tuning: Tuning) -> str:
-    searches = f"search{'' if len(tuning.searches) == 1 else 'es'} {_listed(tuning.searches)}"
+    searches = f"search{'' if len(tuning.searches) == 1 else 'es'} {listed(tuning.searches)}"
     trials = f"{plural(tuning.num_trials, 'trial')} ({plural(tuning.num_epochs, 'epoch')})"
-    line = f"{trials} over {_listed(tuning.fields)} tuned {tuning.name} ({searches})"
-    return line + (f"; the trials had other values of {_listed(tuning.differing)}" if tuning.differing else "")
+    line = f"{trials} over {listed(tuning.fields)} tuned {tuning.name} ({searches})"
+    return line + (f"; the trials had other values of {listed(tuning.differing)}" if tuning.differing else "")
 
 
 def _about_gains(comparison: Comparison) -> Iterator[str]:
@@ -72,7 +72,7 @@ def _about_gains(comparison: Comparison) -> Iterator[str]:
     if num_seeds == 0:
         return
     if unpaired := {seed for method in comparison.methods for seed in method.by_seed} - comparison.baselines.keys():
-        yield f"gains leave out seeds without a baseline: {_listed(sorted(unpaired))}"
+        yield f"gains leave out seeds without a baseline: {listed(sorted(unpaired))}"
     if num_seeds == 1:
         yield "one seed: no interval and no test, so a gain may be chance"
         return
@@ -97,11 +97,16 @@ def _about_gains(comparison: Comparison) -> Iterator[str]:
 def _differing_methods(comparison: Comparison) -> str:
     """Return which methods differ from the baseline, and in which direction."""
     differing = [(method.name, method.gain) for method in comparison.methods if method.differs and method.gain]
+    return below_level({name: gain.spread.mean > 0 for name, gain in differing})
+
+
+def below_level(differing: Mapping[str, bool]) -> str:
+    """Return 'Holm p is below 0.05 for crd (better); at (worse)', or that none is. differing: {method: is better}."""
     sides = {
-        "better": [name for name, gain in differing if gain.spread.mean > 0],
-        "worse": [name for name, gain in differing if gain.spread.mean < 0],
+        "better": [name for name, is_better in differing.items() if is_better],
+        "worse": [name for name, is_better in differing.items() if not is_better],
     }
-    parts = [f"{_listed(names)} ({side})" for side, names in sides.items() if names]
+    parts = [f"{listed(names)} ({side})" for side, names in sides.items() if names]
     return f"Holm p is below {LEVEL:g} for {'; '.join(parts)}" if parts else f"no Holm p is below {LEVEL:g}"
 
 
@@ -112,7 +117,7 @@ def _about_ranks(comparison: Comparison) -> Iterator[str]:
             yield "no ranks: no seed has a result of each of these methods yet"
         return
     if set(ranking.seeds) != set.union(*seeds):
-        yield f"ranks use the seeds that each method with a result has: {_listed(ranking.seeds)}"
+        yield f"ranks use the seeds that each method with a result has: {listed(ranking.seeds)}"
     if len(ranking.seeds) < FEWEST_SEEDS:
         yield f"ranks require at least {FEWEST_SEEDS} seeds"
         return
@@ -151,5 +156,6 @@ def _about_costs(comparison: Comparison) -> Iterator[str]:
         yield "memory is the peak GPU memory over that of the baseline of the same seed, median over seeds"
 
 
-def _listed(names: Iterable[object]) -> str:
+def listed(names: Iterable[object]) -> str:
+    """Return 'kd, crd', each name on one printable line."""
     return ", ".join(flattened(str(name)) for name in names)
