@@ -314,12 +314,13 @@ def _options_of(
 def _show_searches(results: Path) -> None:
     """Print every search under `results`, running or finished."""
     from raykd.report.read.search_summary import summarize_searches
-    from raykd.report.render.terminal import render_search
+    from raykd.report.render.terminal import comparing_lines, render_search
 
     summaries = summarize_searches(results)
     if not summaries:
         raise ConfigError(f"no search under '{results}'; start one with {COMMAND} tune experiments/tune_cnn.py")
-    print("\n".join(render_search(summary) for summary in summaries), end="")
+    parts = (*(render_search(summary) for summary in summaries), *(f"{line}\n" for line in comparing_lines(summaries)))
+    print("\n".join(parts), end="")
 
 
 def _options(arguments: Namespace, stages: Sequence[Stage] = STAGES) -> Any:
