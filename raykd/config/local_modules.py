@@ -22,6 +22,7 @@ from importlib.util import decode_source
 from pathlib import Path
 
 from raykd.errors import ConfigError, reason_of
+from raykd.on_disk import is_file
 
 EXECUTED = "raykd_custom_"  # how the names of modules that are executed from text begin
 MAX_CHARACTERS = 16_000_000  # of all modules of one class; each worker receives them
@@ -75,7 +76,7 @@ def is_local_folder(folder: Path, name: str) -> bool:
 def package_of(path: Path) -> tuple[str, Path]:
     """Return the name of the package in whose folder the file `path` is, '' for none, and the folder that has it."""
     folder, names = path.parent, []
-    while (folder / "__init__.py").is_file() and folder.name.isidentifier():
+    while is_file(folder / "__init__.py") and folder.name.isidentifier():
         names.insert(0, folder.name)
         folder = folder.parent
     return ".".join(names), folder
