@@ -13,6 +13,7 @@ import torch
 from small_runs import run_of
 
 from raykd.config import custom_file, to_dict
+from raykd.config.local_modules import USER_PYTHON_PATH
 from raykd.errors import ConfigError
 from raykd.methods import Method
 from raykd.models.custom_network import Network
@@ -138,8 +139,13 @@ def test_relative_imports_of_a_file_named_by_path_are_sent_from_a_folder_on_pyth
     assert [module.name for module in Network("net.py:Net").source.local] == ["blocks"]
 
 
-def test_a_class_of_a_package_on_a_relative_python_path_is_sent(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", ".")  # workers have another working directory
+@pytest.mark.parametrize("in_a_job", [False, True])
+def test_a_class_of_a_package_that_workers_or_other_commands_do_not_find_is_sent(
+    in_a_job: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(folder) if in_a_job else ".")  # workers have another working directory
+    if in_a_job:  # which adds the folder of the submission; a plan on the login node does not
+        monkeypatch.setenv(USER_PYTHON_PATH, "")
     write(folder, "from .blocks import WIDTH", name="mylib_net", mylib_init="", mylib_blocks="WIDTH = 2\n")
     from mylib.net import Net  # pyright: ignore[reportMissingImports]
 

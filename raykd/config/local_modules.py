@@ -25,6 +25,8 @@ from raykd.errors import ConfigError, reason_of
 from raykd.on_disk import is_file
 
 EXECUTED = "raykd_custom_"  # how the names of modules that are executed from text begin
+# Environment variable: the PYTHONPATH of the user in a Slurm job, which adds a folder to it, such as the submission's
+USER_PYTHON_PATH = "RAYKD_USER_PYTHONPATH"
 MAX_CHARACTERS = 16_000_000  # of all modules of one class; each worker receives them
 _LOADERS = (
     (machinery.ExtensionFileLoader, machinery.EXTENSION_SUFFIXES),
@@ -302,7 +304,8 @@ def _search_path() -> list[Path]:
 
 def _is_installed(folder: Path) -> bool:
     """Return whether Python finds modules in `folder` in a new process of this environment."""
-    return _is_of_environment(folder) or folder.resolve() in _listed_folders(os.environ.get("PYTHONPATH", ""))
+    python_path = os.environ.get(USER_PYTHON_PATH, os.environ.get("PYTHONPATH", ""))
+    return _is_of_environment(folder) or folder.resolve() in _listed_folders(python_path)
 
 
 def _is_editable(name: str, folder: Path) -> bool:
