@@ -205,7 +205,7 @@ def test_error_for_a_pickled_module_has_the_remedy(tmp_path: Path) -> None:
         network(),
         {"model": network(), "a": 1},
     ):
-        assert "save only the network's state_dict()" in refused(content, tmp_path)
+        assert "torch.save(model.state_dict(), 'weights.pth')" in refused(content, tmp_path)
 
 
 def test_pickled_network_beside_a_fitting_state_dict_is_refused(tmp_path: Path) -> None:
