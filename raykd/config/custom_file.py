@@ -257,6 +257,25 @@ def create(cls: Any, text: str, noun: str) -> Any:
         return cls()
 
 
+def error_of_class_without_file(cls: type, noun: str, example: str) -> ConfigError:
+    """Return the error for a class of an experiment file, of a notebook or of an interactive session.
+
+    example: as in `load_class`.
+    """
+    file = example.partition(":")[0]
+    if cls.__module__ == "__main__" and getattr(sys.modules["__main__"], "__file__", None) is None:
+        return ConfigError(
+            f"{noun} {cls.__name__} is defined in a notebook or an interactive session, and workers load it from a "
+            f"file; write the cell to a file, with %%writefile {file} as its first line, and name the class as "
+            f"'{file}:{cls.__name__}'"
+        )
+    why = "the workers receive the text" if noun == "callback" else "a run's fingerprint contains the hash"
+    return ConfigError(
+        f"{noun} {cls.__name__} is defined in the experiment file; move it to a separate file, such as {file}, and "
+        f"import it: {why} of that file"
+    )
+
+
 def require_dataclass(cls: type, where: str) -> None:
     """Raise ConfigError if the class has typed fields and no @dataclass. where: names the class in the message."""
     typed = [name for name, hint in annotations_of(cls).items() if "ClassVar" not in str(hint)]

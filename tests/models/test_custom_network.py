@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -111,6 +112,24 @@ def test_a_class_stands_for_itself_in_a_recipe_and_a_network_object_is_refused()
         Recipe(UserNet(10))  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match=r"Network\(UserNet\(\.\.\.\)\): give the class and its fields"):
         Network(UserNet(10))  # pyright: ignore[reportArgumentType]
+
+
+def test_num_classes_is_named_as_no_field_because_raykd_passes_it(file: Path) -> None:
+    with pytest.raises(ConfigError, match=r"num_classes is no field of UserNet: raykd passes .* to __init__; leave it"):
+        Network(UserNet, num_classes=5)
+    with pytest.raises(ConfigError, match=r"student\.model\.num_classes is no field of Mine: raykd passes"):
+        with_model("model=mine.py:Mine", "model.num_classes=5")
+    with pytest.raises(ConfigError, match="unknown field 'image_size': UserNet has"):  # no parameter of its __init__
+        Network(UserNet, image_size=5)
+
+
+def test_a_class_of_a_notebook_is_refused_with_the_magic_that_writes_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))  # a notebook's has no __file__
+    cell = type("Cell", (nn.Module,), {"__module__": "__main__"})
+    with pytest.raises(
+        ConfigError, match=r"network Cell is defined in a notebook .* %%writefile my_net\.py as its first"
+    ):
+        Network(cell)
 
 
 def test_init_receives_the_classes_the_size_and_lists_as_lists(tmp_path: Path) -> None:
