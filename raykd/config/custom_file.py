@@ -15,6 +15,7 @@ import ast
 import hashlib
 import json
 import sys
+import traceback
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import cached_property
@@ -156,6 +157,23 @@ def _read(path: Path) -> str:
 def source_of(cls: type) -> ClassSource | None:
     """Return the recorded source of a user-defined class; None for raykd's classes."""
     return _sources.get(cls)
+
+
+def user_line_of(error: BaseException) -> str:
+    """Return the last line of a user's file in the traceback, such as 'my_net.py line 12'; '' without one.
+
+    If the traceback has none, that of the error's cause is read.
+    """
+    known = [*_sources.values(), *_executed.values()]
+    files = {path for source in known for path in (source.path, *(module.path for module in source.local))}
+    cause: BaseException | None = error
+    while cause is not None:
+        lines = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(cause.__traceback__)]
+        for path, line in reversed(lines):
+            if path in files:
+                return f"{Path(path).name} line {line}"
+        cause = cause.__cause__
+    return ""
 
 
 def reduced(value: Any) -> tuple[Any, ...] | None:
