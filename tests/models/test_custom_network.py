@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import digits, experiment, run_of
+from small_runs import digits, experiment, plan_of, run_of
 from torch import Tensor, nn
 from user_network import UserNet
 
@@ -26,9 +26,11 @@ from raykd.models import ImageModel, ImageSpec, Model
 from raykd.models.custom_network import Network
 from raykd.models.submodules import HookedModel
 from raykd.models.weights import load_weights, save_weights
+from raykd.orchestration.experiment_plans import warning_lines
 from raykd.spec.experiment import Experiment
 from raykd.spec.recipe import Recipe
 from raykd.training.networks import Networks
+from raykd.training.training_step import make_model
 
 IMAGES = ImageSpec(10, 16, (0.3, 0.4, 0.5), (0.2, 0.25, 0.3))
 TEXT = """
@@ -91,6 +93,19 @@ def test_the_check_in_training_mode_leaves_the_network_and_the_generator_as_they
     type(network)(num_classes=10)
     assert torch.equal(state, torch.get_rng_state()) and network.training
     assert (network.steps, network.norm.num_batches_tracked.item()) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("end", "is_warned"), [(".softmax(1)", True), (".log_softmax(1)", False), (".relu()", False), (".sigmoid()", False)]
+)
+def test_the_plan_warns_of_a_network_that_returns_probabilities(end: str, is_warned: bool, file: Path) -> None:
+    file.write_text(f"{file.read_text().replace('(x))', f'(x)){end}')}")
+    plan = plan_of(with_model("model=mine.py:Mine"))
+    make_model(next(run for run in plan.runs if run.stage == "baseline"), digits())
+    warnings = [line for line in warning_lines(plan) if "probabilities" in line]
+    assert len(warnings) == is_warned
+    for line in warnings:
+        assert line.startswith("warning: student.model = mine: its outputs are probabilities") and "logits" in line
 
 
 # ---- fields ----
