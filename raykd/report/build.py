@@ -75,7 +75,7 @@ def load(results: str | Path = "ray_results") -> Report:
 
 
 def tables_text(report: Report, table_format: TableFormat) -> str:
-    """Return the tables for a paper: the results of all families, and the methods of each family that compares some.
+    """Return the tables for a paper: the results of all families, methods over families, and those of each family.
 
     The text ends with a line break. CSV has the same numbers with all digits in one table.
     """

@@ -54,6 +54,12 @@ def published_pairs() -> dict[str, PublishedPair]:
     return {name: _pair(name, content["settings"], **pair) for name, pair in content["pairs"].items()}
 
 
+@cache
+def fields_set_per_pair(kind: str) -> frozenset[str]:
+    """Return the hyperparameters of a method that its authors set for some pair alone, such as DKD's beta."""
+    return frozenset(field for pair in published_pairs().values() for field in pair.pair_settings.get(kind, {}))
+
+
 def _pair(
     name: str,
     common: Mapping[str, Mapping[str, float]],

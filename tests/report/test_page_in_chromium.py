@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from several_families import write_family
 
+from raykd.report.build import build
 from raykd.report.report import Report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -210,3 +212,34 @@ def test_a_heading_sorts_its_table_by_numbers_with_missing_values_last(two_famil
         "ascending: 82.00, 83.00, 93.00" + 4 * ", \N{EN DASH}",
         "1",
     ]
+
+
+# Long names of the published pairs, and as many families as these.
+FAMILIES = ("resnet32x4_resnet8x4", "resnet50_mobilenetv2", "wrn_40_2_wrn_16_2", *(f"vgg13_vgg{n}" for n in range(10)))
+
+
+def test_thirteen_families_fit_a_wide_window_and_scroll_on_a_phone_beside_the_names(results, tmp_path):
+    for number, family in enumerate(FAMILIES):
+        top1 = 60.0 + number
+        methods = {"kd": (top1, top1 + 0.3), "logit_standardization": (top1 + 1, top1 + 1.1 + 0.01 * number)}
+        write_family(results, family, (top1 - 2, top1 - 1.5), methods)
+    page = build(results.root).page
+    assert "Methods over families" not in layout(page, tmp_path, 1280)["stops"]
+    assert "Methods over families" in layout(page, tmp_path, 390)["stops"]
+    (tmp_path / "frame.html").write_text(SCROLLED.format(page=page.as_uri()), encoding="utf-8")
+    match = re.search(r'id="measured">([^<]+)<', browse(tmp_path / "frame.html", tmp_path / "profile").stdout)
+    assert match
+    width, name, number = (float(value) for value in match[1].split("|"))
+    assert width == 390 and name >= 0 > number, "the name stays in view, and the first family does not"
+
+
+SCROLLED = """<!doctype html><iframe src="{page}" style="width:390px; height:900px; border:0"></iframe>
+<p id="measured"></p><script>
+document.querySelector("iframe").onload = event => {{
+  const page = event.target.contentDocument, region = page.querySelector("[aria-label='Methods over families']");
+  region.scrollLeft = 300;
+  const [name, number] = region.querySelector("tbody tr").cells;
+  const places = [name, number].map(cell => cell.getBoundingClientRect().left);
+  measured.textContent = [page.documentElement.scrollWidth, ...places].join("|");
+}};
+</script>"""

@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 
 from raykd.report.stats.paired_interval import Pair, paired_gain, spread_of
-from raykd.report.stats.significance import MAX_PAIRS, fewest_pairs, holm, permutation_test, sign_test, smallest_p
+from raykd.report.stats.significance import (
+    MAX_PAIRS,
+    fewest_pairs,
+    holm,
+    permutation_test,
+    sign_test,
+    signed_ranks,
+    smallest_p,
+    wilcoxon_test,
+)
 
 
 def differences_of(num_pairs: int, seed: int) -> list[float]:
@@ -47,6 +56,7 @@ def test_permutation_test_of_ranks_equals_wilcoxons(signs):
 def test_pairs_of_one_sign_reach_the_smallest_p_value(num_pairs):
     alike = [0.1 + seed for seed in range(num_pairs)]
     assert sign_test(alike) == permutation_test(alike) == smallest_p(num_pairs) == 2.0 ** (1 - num_pairs)
+    assert wilcoxon_test(alike) == smallest_p(num_pairs)
 
 
 def test_three_seeds_cannot_reach_5_percent_in_an_exact_test():
@@ -59,6 +69,37 @@ def test_the_sign_test_leaves_out_zeros_and_the_permutation_test_does_not():
     assert sign_test([0.0, 0.0, 1.0, 2.0, 3.0]) == 0.25
     assert permutation_test([0.0, 1.0, 2.0, 3.0]) == 0.25
     assert sign_test([0.0, 0.0]) == permutation_test([0.0, 0.0]) == 1.0
+
+
+@pytest.mark.parametrize("num_pairs", [2, 3, 6, 13, 30])
+@pytest.mark.parametrize("seed", range(4))
+def test_wilcoxons_test_equals_scipys_without_ties(num_pairs, seed):
+    from scipy.stats import wilcoxon
+
+    differences = differences_of(num_pairs, seed)
+    assert wilcoxon_test(differences) == pytest.approx(wilcoxon(differences, method="exact").pvalue, rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_wilcoxons_test_is_exact_with_ties_and_leaves_out_zeros(seed):
+    """It equals the permutation test of the signed ranks; scipy's exact method does not, because it ignores ties."""
+    differences = np.random.default_rng(seed).integers(-3, 6, 12).astype(float).tolist()
+    assert wilcoxon_test(differences) == pytest.approx(permutation_test(signed_ranks(differences)), rel=1e-12)
+    assert wilcoxon_test(differences) == wilcoxon_test([d for d in differences if d != 0])
+
+
+def test_signed_ranks_by_hand():
+    """Of |d| = 1, 2, 2 and 5, the equal ones share the mean of ranks 2 and 3."""
+    assert signed_ranks([2.0, -5.0, 0.0, -2.0, 1.0]) == [2.5, -4.0, -2.5, 1.0]
+    assert wilcoxon_test([1.0, 1.0, -1.0]) == 1.0
+    assert wilcoxon_test([]) == wilcoxon_test([0.0, 0.0]) == 1.0
+
+
+def test_one_large_difference_does_not_decide_wilcoxons_test():
+    """The mean is below 0, and 7 of 8 families are above it."""
+    differences = [1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, -40.0]
+    assert wilcoxon_test(differences) == 2 * 25 / 2**8
+    assert permutation_test(differences) == 1.0
 
 
 def test_rounding_does_not_break_a_tie_of_sums():
@@ -123,7 +164,7 @@ def test_exact_tests_reject_a_true_null_at_most_at_their_level():
     generator = np.random.default_rng(1)
     experiments = generator.exponential(1.0, (2000, 6)) ** 2 * generator.choice([-1.0, 1.0], (2000, 6))
     tolerance = 3 * math.sqrt(0.05 * 0.95 / 2000)
-    for test in (sign_test, permutation_test):
+    for test in (sign_test, permutation_test, wilcoxon_test):
         assert np.mean([test(experiment) <= 0.05 for experiment in experiments.tolist()]) <= 0.05 + tolerance
 
 

@@ -13,7 +13,7 @@ from raykd.errors import flattened, plural
 from raykd.outputs import HISTORY_COLUMNS
 from raykd.spec.published import PublishedPair
 from raykd.spec.stages import Stage
-from raykd.store.recorded_config import RecordedExperiment
+from raykd.store.recorded_config import RecordedData, RecordedExperiment
 from raykd.store.records import Costs, Metrics, RunRecord
 
 State = Literal["not started", "running", "interrupted", "failed", "not evaluated", "evaluated"]
@@ -149,6 +149,12 @@ class Family:
         """All runs, including the compared ones, each once."""
         compared = (run for runs in self.compared.values() for run in runs)
         return tuple({run.name: run for run in (*self.runs, *compared)}.values())
+
+    @property
+    def data(self) -> RecordedData:
+        """The recorded fields of the students' data, or those of the plan."""
+        records = [run.record for run in self.all_runs if run.record and run.stage != "teacher"]
+        return records[0].configuration.data if records else self.experiment.data
 
     def stage(self, stage: Stage) -> tuple[RunResult, ...]:
         """Return the runs of one stage, in the plan's order."""

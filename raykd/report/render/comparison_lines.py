@@ -36,7 +36,7 @@ def highest_mean(comparison: Comparison) -> str:
         return f"{line}; better than every other method"
     if len(ties) == len(ranking.methods) - 1:
         return f"{line}; not distinguishable from any other method"
-    shown = _listed(ties) if len(ties) <= MOST_TIES else f"{len(ties)} of {len(ranking.methods) - 1} other methods"
+    shown = listed(ties) if len(ties) <= MOST_TIES else f"{len(ties)} of {len(ranking.methods) - 1} other methods"
     return f"{line}; not distinguishable from {shown}"
 
 
@@ -45,7 +45,7 @@ def about_tuning(searched: Mapping[str, Sequence[str]]) -> list[str]:
     if not searched:
         return ["the hyperparameters were not tuned in this experiment: it has no search"]
     return [
-        *(f"another command searched {_listed(paths)} (search {flattened(name)})" for name, paths in searched.items()),
+        *(f"another command searched {listed(paths)} (search {flattened(name)})" for name, paths in searched.items()),
         "all other hyperparameters were not tuned in this experiment",
     ]
 
@@ -55,7 +55,7 @@ def _about_gains(comparison: Comparison) -> Iterator[str]:
     if num_seeds == 0:
         return
     if unpaired := {seed for method in comparison.methods for seed in method.by_seed} - comparison.baselines.keys():
-        yield f"gains leave out seeds without a baseline: {_listed(sorted(unpaired))}"
+        yield f"gains leave out seeds without a baseline: {listed(sorted(unpaired))}"
     if num_seeds == 1:
         yield "one seed: no interval and no test, so a gain may be chance"
         return
@@ -80,11 +80,16 @@ def _about_gains(comparison: Comparison) -> Iterator[str]:
 def _differing_methods(comparison: Comparison) -> str:
     """Return which methods differ from the baseline, and in which direction."""
     differing = [(method.name, method.gain) for method in comparison.methods if method.differs and method.gain]
+    return below_level({name: gain.spread.mean > 0 for name, gain in differing})
+
+
+def below_level(differing: Mapping[str, bool]) -> str:
+    """Return 'Holm p is below 0.05 for crd (better); at (worse)', or that none is. differing: {method: is better}."""
     sides = {
-        "better": [name for name, gain in differing if gain.spread.mean > 0],
-        "worse": [name for name, gain in differing if gain.spread.mean < 0],
+        "better": [name for name, is_better in differing.items() if is_better],
+        "worse": [name for name, is_better in differing.items() if not is_better],
     }
-    parts = [f"{_listed(names)} ({side})" for side, names in sides.items() if names]
+    parts = [f"{listed(names)} ({side})" for side, names in sides.items() if names]
     return f"Holm p is below {LEVEL:g} for {'; '.join(parts)}" if parts else f"no Holm p is below {LEVEL:g}"
 
 
@@ -95,7 +100,7 @@ def _about_ranks(comparison: Comparison) -> Iterator[str]:
             yield "no ranks: no seed has a result of each of these methods yet"
         return
     if set(ranking.seeds) != set.union(*seeds):
-        yield f"ranks use the seeds that each method with a result has: {_listed(ranking.seeds)}"
+        yield f"ranks use the seeds that each method with a result has: {listed(ranking.seeds)}"
     if len(ranking.seeds) < FEWEST_SEEDS:
         yield f"ranks require at least {FEWEST_SEEDS} seeds"
         return
@@ -134,5 +139,6 @@ def _about_costs(comparison: Comparison) -> Iterator[str]:
         yield "memory is the peak GPU memory over that of the baseline of the same seed, median over seeds"
 
 
-def _listed(names: Iterable[object]) -> str:
+def listed(names: Iterable[object]) -> str:
+    """Return 'kd, crd', each name on one printable line."""
     return ", ".join(flattened(str(name)) for name in names)

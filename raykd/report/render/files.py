@@ -17,6 +17,7 @@ from raykd.report.read.provenance import flatten
 from raykd.report.read.run_results import RunResult
 from raykd.report.stats.comparison import Comparison, Ratio, recorded_method
 from raykd.report.stats.imbalance import Imbalance
+from raykd.report.stats.over_families import FamiliesComparison, FamiliesGain, compare_families
 from raykd.report.stats.paired_interval import PairedGain, Spread
 from raykd.report.stats.summary import FamilySummary
 from raykd.spec.stages import REPORT_KEYS
@@ -44,6 +45,7 @@ CONFUSION_COLUMNS: dict[str, pa.DataType] = {
     "images": pa.int64(),
 }
 RUN_FIELDS = ("model", "method", "fingerprint", "reason", "parameters", "started", "ended")
+OVER_FAMILIES = "over families"  # a key of summary.json; no family has a space in its name
 TESTS = ("t_test_p", "sign_test_p", "permutation_p", "smallest_p")  # two-sided
 
 
@@ -66,9 +68,12 @@ def summary_json(summaries: tuple[FamilySummary, ...]) -> bytes:
     run, std and interval are null; for equal runs, the interval is null. "gain" repeats the gain in top-1. Confusion
     matrices are in confusion.parquet. A gain of one of several compared methods has their number in "num_methods", and
     is distinguishable only if "p_holm", the p-value corrected for all of them, is below 0.05. Its interval is not
-    corrected.
+    corrected. Where families compare methods in common, the key "over families" has these methods, see
+    `_over_families`.
     """
-    return json_bytes({summary.name: _summary_of(summary) for summary in summaries})
+    values = {summary.name: _summary_of(summary) for summary in summaries}
+    over_families = compare_families(summaries)
+    return json_bytes(values | ({OVER_FAMILIES: _over_families(over_families)} if over_families else {}))
 
 
 def runs_table(summaries: tuple[FamilySummary, ...]) -> pa.Table:
@@ -210,6 +215,34 @@ def _comparison_of(comparison: Comparison) -> dict[str, Any]:
             for pair in pairs
         ],
     }
+
+
+def _over_families(comparison: FamiliesComparison) -> dict[str, Any]:
+    """Return the baseline and the methods by mean rank, and the tests over the families in "counted".
+
+    A gain is a mean over families, "gain" that over the baseline and "main_gain" that over the method "main". Its p is
+    that of the Wilcoxon signed-rank test, p_holm is corrected for all methods with the same reference. "seeds" has the
+    families in which means and tests leave out seeds.
+    """
+    rows = [
+        {
+            "method": row.name,
+            "top1": _as_json(row.top1),
+            "mean_rank": row.mean_rank,
+            "gain": row.gain and _families_gain(row.gain),
+            "main_gain": row.main_gain and _families_gain(row.main_gain),
+            "per_pair": _as_json(row.per_pair),
+        }
+        for row in comparison.rows
+    ]
+    names = ("families", "counted", "tested", "main", "friedman", "seeds", "missing", "not_planned", "different")
+    others = ("left_out", "num_teachers", "num_students", "data_sets")
+    return {"rows": rows} | {name: _as_json(getattr(comparison, name)) for name in (*names, *others)}
+
+
+def _families_gain(gain: FamiliesGain) -> dict[str, Any]:
+    spread = {"mean": gain.spread.mean, "std": gain.spread.std, "num_families": gain.spread.num_runs}
+    return spread | {name: getattr(gain, name) for name in ("num_better", "p", "p_holm", "differs")}
 
 
 def _ratio_of(name: str, ratio: Ratio | None) -> dict[str, Any]:

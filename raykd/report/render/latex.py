@@ -3,15 +3,23 @@ r"""Tables as LaTeX, in the style of the package booktabs, which is the only one
 A table has its caption and its label, as those of pandas. It is a table*, which spans both columns of a paper with two:
 one column is too narrow for a gain with its interval. In a paper with one column, a table* is a table.
 
+A table with more columns than fit becomes several with the same rows, as in the papers. A heading that is wider than
+the numbers below it is broken into several rows.
+
 pdfLaTeX typesets the text of any name: special characters are escaped, accents and Greek letters become commands. A
 letter without a command, such as a Chinese one, becomes its code point, and a comment above the tables shows it.
 """
 
+import math
+import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from raykd.report.render.paper_tables import DAGGER, Cell, PaperTable
 
+MAX_NUMBERS = 5  # columns of numbers in a part of a wide table: '76.32 ± 0.15' beside a long name takes 5.5 inches
+MAX_HEADING = 12  # letters in a line of a heading, as many as in such a number
 _HEAD = r"% These tables need \usepackage{booktabs}."
 _ESCAPED = {
     **{letter: f"\\{letter}" for letter in "{}&#%_"},
@@ -75,7 +83,8 @@ def escape(text: str) -> str:
 
 
 def latex_tables(tables: Sequence[PaperTable]) -> str:
-    """Return a table environment for each table. The text ends with a line break."""
+    """Return a table environment for each table, or several for a wide one. The text ends with a line break."""
+    tables = [part for table in tables for part in _parts(table)]
     texts = [text for table in tables for text in _texts_of(table)]
     replaced = sorted({letter for text in texts for letter in text if _escaped(letter) == _code_point(letter)})
     comments = [f"% U+{ord(letter):04X} stands for {letter}, which pdfLaTeX cannot typeset." for letter in replaced]
@@ -104,6 +113,44 @@ def _texts_of(table: PaperTable) -> list[str]:
     return [table.caption, *table.headings, *cells, *table.notes]
 
 
+def _parts(table: PaperTable) -> Iterator[PaperTable]:
+    """Yield `table`, or tables with the same rows and a part of the columns each; the last one has the notes."""
+    num_numbers = len(table.headings) - 1
+    num_parts = math.ceil(num_numbers / MAX_NUMBERS)
+    if num_parts == 1 or not table.may_be_split:
+        yield table
+        return
+    width = math.ceil(num_numbers / num_parts)
+    for part in range(num_parts):
+        columns = slice(1 + part * width, 1 + (part + 1) * width)
+        yield replace(
+            table,
+            key=table.key if part == 0 else f"{table.key}-{part + 1}",
+            caption=f"{table.caption} ({part + 1} of {num_parts})",
+            headings=(table.headings[0], *table.headings[columns]),
+            rows=tuple((row[0], *row[columns]) for row in table.rows),
+            notes=table.notes if part == num_parts - 1 else (),
+        )
+
+
+def _heading_rows(headings: Sequence[str]) -> list[str]:
+    """Return the rows of the headings; one, unless a heading is long."""
+    broken = [_broken(heading) for heading in headings]
+    height = max(map(len, broken))
+    lines = [[""] * (height - len(parts)) + parts for parts in broken]
+    return [_row([escape(line) for line in row]) for row in zip(*lines, strict=True)]
+
+
+def _broken(heading: str) -> list[str]:
+    """Return the lines of a heading, which are broken after spaces, hyphens and underscores only."""
+    lines = [""]
+    for piece in re.findall(r"[^ _-]*[ _-]|[^ _-]+", heading):
+        if lines[-1] and len((lines[-1] + piece).rstrip()) > MAX_HEADING:
+            lines.append("")
+        lines[-1] += piece
+    return [line.rstrip() for line in lines]
+
+
 def _lines_of(table: PaperTable) -> list[str]:
     columns = "l" + "r" * (len(table.headings) - 1)
     rows = [_row([_cell(cell) for cell in row]) for row in table.rows]
@@ -115,17 +162,25 @@ def _lines_of(table: PaperTable) -> list[str]:
         rf"  \label{{tab:{table.key}}}",
         rf"  \begin{{tabular}}{{@{{}}{columns}@{{}}}}",
         r"    \toprule",
-        _row([escape(heading) for heading in table.headings]),
+        *_heading_rows(table.headings),
         r"    \midrule",
         *([*references, r"    \midrule"] if references else []),
         *compared,
         r"    \bottomrule",
         r"  \end{tabular}",
+        *_notes_of(table),
+        r"\end{table*}",
+    ]
+
+
+def _notes_of(table: PaperTable) -> list[str]:
+    if not table.notes:
+        return []
+    return [
         r"  \par\medskip",
         r"  \begin{minipage}{\linewidth}\footnotesize",
         *(f"    {escape(note)}" for note in table.notes),
         r"  \end{minipage}",
-        r"\end{table*}",
     ]
 
 

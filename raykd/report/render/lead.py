@@ -20,7 +20,7 @@ def lead_sentences(summary: FamilySummary) -> list[str]:
 def subject(summary: FamilySummary) -> str:
     """Return 'resnet8 distilled from resnet18 on cifar10', or 'family cnn' if that is not known."""
     student, teacher = _student_model(summary), summary.stage("teacher").model
-    data = _data_of(summary.family)
+    data = summary.family.data
     if not student or not teacher or data.name is None:
         return f"family {flattened(summary.name)}"
     return f"{flattened(student)} distilled from {flattened(teacher)} on {flattened(data.name)}"
@@ -62,7 +62,7 @@ def _epochs(family: Family, stage: Stage) -> str:
 
 def _about_data(family: Family) -> list[str]:
     """Return 'Data: cifar10 with 10,000 training, 5,000 validation and 10,000 test images of 16x16 pixels'."""
-    data = _data_of(family)
+    data = family.data
     if data.name is None:
         return []
     counts = [
@@ -77,12 +77,6 @@ def _about_data(family: Family) -> list[str]:
     size = data.image_size or _common([run.costs.image_size for run in family.all_runs if run.costs])
     pixels = f" of {size}x{size} pixels" if size else ""
     return [f"Data: {flattened(data.name)} with {listed} images{pixels}", *_about_other_training_images(family, data)]
-
-
-def _data_of(family: Family) -> RecordedData:
-    """Return the recorded fields of the students' data, or those of the plan."""
-    recorded = [record.configuration.data for record in _records(family, *STUDENTS)]
-    return (recorded or [family.experiment.data])[0]
 
 
 def _about_other_training_images(family: Family, data: RecordedData) -> list[str]:

@@ -17,6 +17,8 @@ from raykd.report.read.provenance import configurations_of, origins_of
 from raykd.report.read.search_records import SearchSummary
 from raykd.report.render import templates
 from raykd.report.render.comparison_lines import about_tuning, highest_mean, lines_under
+from raykd.report.render.families_columns import about_bold, last_columns, rows_of
+from raykd.report.render.families_lines import families_lines
 from raykd.report.render.lead import lead_sentences
 from raykd.report.render.metric_rows import (
     COST_COLUMNS,
@@ -28,6 +30,7 @@ from raykd.report.render.metric_rows import (
 )
 from raykd.report.render.paper_tables import DAGGER, about_marks
 from raykd.report.stats.confirmation import winner_gains
+from raykd.report.stats.over_families import compare_families
 from raykd.report.stats.summary import FamilySummary
 from raykd.spec.stages import STAGES
 
@@ -38,6 +41,7 @@ def render_page(summaries: tuple[FamilySummary, ...], searches: tuple[SearchSumm
         "page.html.j2",
         sections=[_section(f"family-{number}", summary) for number, summary in enumerate(summaries)],
         searches=searches,
+        over_families=_over_families(summaries),
         origin=page_origin([summary.family for summary in summaries]),
         stages=STAGES,
         wording=wording,
@@ -52,6 +56,19 @@ def render_page(summaries: tuple[FamilySummary, ...], searches: tuple[SearchSumm
         cost_headings=COST_COLUMNS,
         cost_explanation=COST_EXPLANATION,
     )
+
+
+def _over_families(summaries: tuple[FamilySummary, ...]) -> dict[str, Any] | None:
+    """Return the section on methods over families; None where families compare no methods in common."""
+    comparison = compare_families(summaries)
+    if comparison is None:
+        return None
+    return {
+        "comparison": comparison,
+        "rows": rows_of(comparison),
+        "columns": last_columns(comparison),
+        "lines": [line for line in (about_bold(comparison), *families_lines(comparison)) if line],
+    }
 
 
 def _comparison_figures(summary: FamilySummary, key: str) -> dict[str, Drawing]:

@@ -1,4 +1,8 @@
-"""The numbers of the paper's tables as CSV with all digits: a row for each stage and for each compared method."""
+"""The numbers of the paper's tables as CSV with all digits: a row for each stage and for each compared method.
+
+Methods over families have two rows each, without a family: one with the gain over the baseline, and one with that over
+the families' main method.
+"""
 
 import csv
 import io
@@ -6,12 +10,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from raykd.report.stats.comparison import Comparison
+from raykd.report.stats.over_families import BASELINE, FamiliesComparison, FamiliesGain, compare_families
 from raykd.report.stats.paired_interval import PairedGain, Spread
 from raykd.report.stats.summary import FamilySummary
 
-# row: 'stage', or 'method' for a compared method. top1 is in percent on the test split, gains are in percentage
-# points over the baseline of the same seed. time and memory: relative to the baseline of the same seed, median over
-# seeds; memory is that of GPUs. An empty field: not known.
+# row: 'stage'; 'method' for a compared method; 'families' and 'families_main' for the gain of a method over families,
+# whose rank is the mean rank, and whose pairs are families. top1 is in percent on the test split, gains are in
+# percentage points over the baseline of the same seed. time and memory: relative to the baseline of the same seed,
+# median over seeds; memory is that of GPUs. An empty field: not known.
 COLUMNS = (
     *("family", "row", "stage", "model", "method"),
     *("top1_mean", "top1_std", "num_runs", "num_planned"),
@@ -29,6 +35,8 @@ def csv_table(summaries: Sequence[FamilySummary]) -> str:
         writer.writerows(_stage_rows(summary))
         if summary.comparison is not None:
             writer.writerows(_method_rows(summary, summary.comparison))
+    if over_families := compare_families(summaries):
+        writer.writerows(_family_rows(over_families))
     return output.getvalue()
 
 
@@ -58,6 +66,22 @@ def _method_rows(summary: FamilySummary, comparison: Comparison) -> Iterator[dic
             **{name: ratio and ratio.median for name, ratio in (("time", method.time), ("memory", method.memory))},
             **{name: str(value).lower() for name, value in marks.items()},
         }
+
+
+def _family_rows(comparison: FamiliesComparison) -> Iterator[dict[str, Any]]:
+    for row in comparison.rows:
+        names = {"stage": "distilled" if row.name != BASELINE else BASELINE, "method": row.name}
+        if row.mean_rank is not None:
+            yield {"row": "families", **names, "rank": row.mean_rank, **_families_gain(row.gain)}
+        if row.main_gain is not None:
+            yield {"row": "families_main", **names, **_families_gain(row.main_gain)}
+
+
+def _families_gain(gain: FamiliesGain | None) -> dict[str, Any]:
+    if gain is None:
+        return {}
+    numbers = {"gain_mean": gain.spread.mean, "gain_std": gain.spread.std, "num_pairs": gain.spread.num_runs}
+    return numbers | {"p": gain.p, "p_holm": gain.p_holm}
 
 
 def _top1(spread: Spread | None, num_planned: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The tables for a paper: the results of all families, and the methods of each family that compares several.
+"""The tables for a paper: the results of all families, methods over families, and the methods of each family.
 
 The numbers and their rounding are those of the page. latex.py and markdown.py write these tables, paper_csv.py the same
 numbers with all digits.
@@ -9,8 +9,11 @@ from dataclasses import dataclass
 
 from raykd.errors import flattened
 from raykd.report import wording
+from raykd.report.render.families_columns import about_bold, last_columns, rows_of
+from raykd.report.render.families_lines import families_lines
 from raykd.report.render.lead import subject
 from raykd.report.stats.comparison import Comparison, MethodSummary
+from raykd.report.stats.over_families import FamiliesComparison, compare_families
 from raykd.report.stats.paired_interval import PairedGain, Spread
 from raykd.report.stats.ranking import Ranking
 from raykd.report.stats.significance import FEWEST_SEEDS, LEVEL, p_equals
@@ -42,7 +45,7 @@ class PaperTable:
     """A table whose first column holds names and whose other columns hold numbers.
 
     key: letters, digits and hyphens that identify it in the document. num_references: number of rows
-    above those of the compared methods.
+    above those of the compared methods. may_be_split: whether the columns may be divided among several tables.
     """
 
     key: str
@@ -51,16 +54,21 @@ class PaperTable:
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...]
     num_references: int = 0
+    may_be_split: bool = False
 
 
 def paper_tables(summaries: Sequence[FamilySummary]) -> tuple[PaperTable, ...]:
-    """Return the table of all families, and a table of methods for each family with a comparison."""
+    """Return the table of all families, that of methods over families, and one of methods for each family.
+
+    The last two only where methods are compared, by at least two families or by this one.
+    """
+    over_families = compare_families(summaries)
     compared = [
         _methods_table(number, summary, summary.comparison)
         for number, summary in enumerate(summaries)
         if summary.comparison is not None
     ]
-    return (_results_table(summaries), *compared)
+    return (_results_table(summaries), *([_families_table(over_families)] if over_families else ()), *compared)
 
 
 def _results_table(summaries: Sequence[FamilySummary]) -> PaperTable:
@@ -98,6 +106,34 @@ def _notes_on(summary: FamilySummary) -> Iterator[str]:
         yield f"{name} is incomplete: planned runs without a result: {num_missing} of {len(runs)}."
     if summary.gain is None:
         yield f"Gain of {name}: {summary.why_no_gain}."
+
+
+def _families_table(comparison: FamiliesComparison) -> PaperTable:
+    columns = last_columns(comparison)
+    rows = [
+        (
+            Cell(flattened(name)),
+            *(
+                _number(wording.mean_std(spread), name in comparison.best.get(family, ()))
+                for family, spread in top1.items()
+            ),
+            *(_number(column.cells[name]) for column in columns),
+        )
+        for name, top1 in rows_of(comparison)
+    ]
+    sentences = [line for line in (about_bold(comparison), *families_lines(comparison)) if line]
+    return PaperTable(
+        "families",
+        f"Methods of distillation compared over {len(comparison.families)} families",
+        ("method", *map(flattened, comparison.families), *(flattened(column.heading) for column in columns)),
+        tuple(rows),
+        (
+            f"{_TOP1} Gain: mean over families, in percentage points.",
+            *(f"{wording.capital(wording.minus(line))}." for line in sentences),
+        ),
+        num_references=2,
+        may_be_split=True,
+    )
 
 
 def _methods_table(number: int, summary: FamilySummary, comparison: Comparison) -> PaperTable:

@@ -13,6 +13,8 @@ from raykd.errors import flattened, one_line
 from raykd.report import search_wording, wording
 from raykd.report.read.search_records import SearchSummary, TrialSummary
 from raykd.report.render.comparison_lines import highest_mean, lines_under
+from raykd.report.render.families_columns import last_columns
+from raykd.report.render.families_lines import families_lines
 from raykd.report.render.metric_rows import (
     COST_COLUMNS,
     COST_EXPLANATION,
@@ -24,6 +26,7 @@ from raykd.report.render.metric_rows import (
 from raykd.report.search_wording import configuration_in_words, format_value
 from raykd.report.stats.comparison import Comparison
 from raykd.report.stats.metrics import SEARCH_METRICS
+from raykd.report.stats.over_families import FamiliesComparison, compare_families
 from raykd.report.stats.summary import FamilySummary, ReportContent
 from raykd.spec.stages import STAGES
 from raykd.store.records import END_STATES, ConfirmationRecord
@@ -37,7 +40,7 @@ MAX_REASONS = 5  # reasons of failures that are shown
 
 
 def render_text(report: ReportContent, in_full: bool = False) -> str:
-    """Return the tables and gains of all families, their comparisons, the searches, and where the page is.
+    """Return the tables and gains of all families, methods over families, the searches, and where the page is.
 
     in_full: with all metrics, tests and costs. The text ends with a line break.
     """
@@ -60,6 +63,9 @@ def _parts(report: ReportContent, in_full: bool) -> Iterator[Table | str]:
             yield _comparison_table(summary.name, summary.comparison)
             yield from lines_under(summary.comparison)
             yield ""
+    if over_families := compare_families(report.summaries):
+        yield from _families_parts(over_families)
+        yield ""
     for search in report.searches:
         yield from render_search(search).splitlines()
         yield ""
@@ -165,6 +171,20 @@ def _comparison_table(family: str, comparison: Comparison) -> Table:
             ", ".join("-" if ratio is None else f"{ratio.median:.2f}" for ratio in ratios[: 1 + comparison.has_memory]),
         )
     return table
+
+
+def _families_parts(comparison: FamiliesComparison) -> Iterator[Table | str]:
+    """Yield the means over families; the accuracies by family are in the tables above."""
+    if columns := last_columns(comparison):
+        headings = [flattened(column.heading) for column in columns]
+        title = f"methods over {len(comparison.counted)} of {len(comparison.families)} families, on the test split"
+        table = _plain_table(title, ("method",), headings)
+        for row in comparison.rows:
+            table.add_row(Text(flattened(row.name)), *(column.cells[row.name] for column in columns))
+        yield table
+    else:
+        yield f"methods over {len(comparison.families)} families:"
+    yield from _wrapped(families_lines(comparison))
 
 
 def _search_parts(summary: SearchSummary) -> Iterator[Table | str]:

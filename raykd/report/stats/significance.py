@@ -1,13 +1,16 @@
-"""Exact tests of paired differences d_1..d_n over seeds, and Holm's correction for several of them.
+"""Exact tests of paired differences d_1..d_n over seeds or families, and Holm's correction for several of them.
 
     sign         under H0 each d_i != 0 is positive with probability 1/2: binomial in the number of positive ones
     permutation  under H0 each d_i is as likely -d_i: the share of the 2^n sign flips with |sum d| at least as large
+    Wilcoxon     likewise for the signed ranks of |d_i| (Wilcoxon 1945), so that one large difference cannot decide
 
-Neither assumes a normal distribution. Both are two-sided, and no p-value of n pairs is below 2^(1 - n): 0.25 for
-n = 3. The sign test leaves out d_i = 0 (Dixon and Mood 1946); sign flips: Fisher 1935. Holm 1979, Scandinavian Journal
-of Statistics 6, 65-70.
+None assumes a normal distribution. All are two-sided, and no p-value of n pairs is below 2^(1 - n): 0.25 for n = 3. The
+sign test and Wilcoxon's test leave out d_i = 0 (Dixon and Mood 1946); sign flips: Fisher 1935. Equal |d_i| have their
+mean rank, and Wilcoxon's p-value is exact with such ties too, which scipy.stats.wilcoxon(method="exact") is not: it
+uses the distribution of ranks without ties. Holm 1979, Scandinavian Journal of Statistics 6, 65-70.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from math import comb
 
@@ -18,7 +21,7 @@ SAME = 1e-12  # relative: sums of the same terms in another order differ by roun
 
 
 def smallest_p(num_pairs: int) -> float:
-    """Return the smallest two-sided p-value that either test can reach with so many pairs; 1 without pairs."""
+    """Return the smallest two-sided p-value that an exact test can reach with so many pairs; 1 without pairs."""
     return min(1.0, 2.0 ** (1 - num_pairs))
 
 
@@ -38,7 +41,7 @@ def p_equals(name: str, p: float) -> str:
 
 
 def fewest_pairs(level: float = LEVEL) -> int:
-    """Return how many pairs either test requires for a p-value below `level`: 6 for 0.05."""
+    """Return how many pairs an exact test requires for a p-value below `level`: 6 for 0.05."""
     return next(count for count in range(1, 1100) if smallest_p(count) < level)
 
 
@@ -61,6 +64,30 @@ def permutation_test(differences: Sequence[float]) -> float | None:
         sums = np.concatenate([sums + difference, sums - difference])
     observed, scale = abs(sums[0]), sum(abs(difference) for difference in differences)
     return float(np.mean(np.abs(sums) >= observed - SAME * scale))
+
+
+def signed_ranks(differences: Sequence[float]) -> list[float]:
+    """Return the rank of each |d| among those that are not 0, from 1, with the sign of d; equal ones share the mean.
+
+    Differences that are equal up to rounding must be equal here.
+    """
+    from scipy.stats import rankdata
+
+    kept = [d for d in differences if d != 0]
+    ranks = rankdata([abs(d) for d in kept]).tolist() if kept else []
+    return [rank if d > 0 else -rank for d, rank in zip(kept, ranks, strict=True)]
+
+
+def wilcoxon_test(differences: Sequence[float]) -> float:
+    """Return the two-sided p-value of Wilcoxon's signed-rank test, exact with ties; 1 if all differences are 0."""
+    doubled = [round(2 * rank) for rank in signed_ranks(differences)]  # twice a mean rank is an integer
+    num_flips = Counter({0: 1})  # {sum of the positive ranks, doubled: how many of the sign flips have it}
+    for rank in map(abs, doubled):
+        flipped = Counter({total + rank: count for total, count in num_flips.items()})
+        num_flips = num_flips + flipped
+    positive, total = sum(rank for rank in doubled if rank > 0), sum(map(abs, doubled))
+    tail = sum(count for value, count in num_flips.items() if value <= min(positive, total - positive))
+    return min(1.0, 2 * tail / 2 ** len(doubled))
 
 
 def holm(p_values: Sequence[float | None]) -> tuple[float | None, ...]:
