@@ -116,10 +116,11 @@ def make_search(
     default_configuration: Mapping[str, Any] = DEFAULT_CONFIGURATION,
     num_trials: int | None = None,
     epochs: int = 9,
+    family: str = "cnn",
     **record: Any,
 ) -> ExampleSearch:
-    """Write a search of family 'cnn' with `num_trials` started trials. record: replaces fields of search.json."""
-    folder = SearchFolder(root / "cnn" / search.name)
+    """Write a search with `num_trials` started trials. record: replaces fields of search.json."""
+    folder = SearchFolder(root / family / search.name)
     fields = {
         "default_configuration": dict(default_configuration),
         "epochs": epochs,
@@ -127,7 +128,7 @@ def make_search(
         "cpus": 2,
         "gpus": 0.0,
     } | record
-    folder.write_record(search_record(name=search.name, search=to_dict(search), **fields))
+    folder.write_record(search_record(family=family, name=search.name, search=to_dict(search), **fields))
     study = SearchStudy(folder, search, default_configuration)
     for _ in range(search.num_trials if num_trials is None else num_trials):
         trial = study.start_trial()

@@ -9,6 +9,11 @@ from pathlib import Path
 from search_folders import finished_search
 
 from raykd.cli import parser
+from raykd.cli.commands import chosen_experiments
+from raykd.cli.experiment_file import load_experiment, load_experiments
+from raykd.cli.options import parser_of
+from raykd.config import to_dict
+from raykd.spec.bundled import EXPERIMENTS
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docs" / "search.md").read_text()
@@ -54,3 +59,41 @@ def test_plain_optuna_reads_a_study_and_leaves_its_journal_unchanged(tmp_path) -
     assert "'method.alpha': " in importances
     assert rows.startswith("12 ['NaN in <b>kd</b>")
     assert journal.read_bytes() == before
+
+
+def test_the_bundled_searches_have_equal_budgets_and_other_seeds_than_the_comparison() -> None:
+    experiments = load_experiments(EXPERIMENTS / "tune_methods.py")
+    compared = load_experiment(EXPERIMENTS / "compare_methods.py")
+    searches = [to_dict(experiment.search) for experiment in experiments]
+    assert [search.pop("space").keys() for search in searches] == [
+        {"student.optimizer.lr", "student.optimizer.weight_decay"},
+        {"method.alpha", "method.temperature"},
+        {"method.beta", "method.temperature"},
+        {"method.beta", "method.gamma"},
+    ]
+    assert searches == searches[:1] * 4 and searches[0]["trials"] == 16
+    for experiment in experiments:
+        assert not {*experiment.seeds} & {*compared.seeds}
+        assert (experiment.data, experiment.teacher, experiment.student) == (
+            compared.data,
+            compared.teacher,
+            compared.student,
+        )
+
+
+def test_the_commands_that_tune_every_method_select_its_searches_and_the_comparison() -> None:
+    section = TEXT.partition("## Tune every compared method")[2].partition("\n## ")[0].replace("\\\n", "")
+    chosen = []
+    for command in re.findall(r"^(?:sbatch|python) .+$", section, flags=re.M):
+        words = shlex.split(command)
+        file = next(word for word in words if word.startswith("experiments/"))
+        experiments = load_experiments(ROOT / file)
+        arguments = parser_of(experiments, "raykd").parse_args(words[words.index(file) + 1 :])
+        chosen.append(chosen_experiments(experiments, arguments)[0])
+    assert [[experiment.family for experiment in experiments] for experiments in chosen] == [
+        ["tune_baseline"],
+        ["tune_kd", "tune_dkd", "tune_dist"],
+        ["tuned"],
+    ]
+    (tuned,) = chosen[-1]
+    assert tuned.search is None and [method.kind for method in tuned.methods] == ["kd", "dkd", "dist"]

@@ -36,16 +36,17 @@ def command_parts(
     settings: the fields that its flags and --set change, with text or a Config. Returns None if the program is not
     known, or if a word has characters that are not printable.
     """
+    texts: dict[str, str] = {}
+    for path, value in settings:
+        texts |= _as_text(path, value)
     options = () if arguments.results == RESULTS else ("--results", arguments.results)
     options += ("--data-dir", arguments.data_dir) if arguments.data_dir else ()
     if "pair" in arguments:
         options += ("--pair", experiment.published)
         options += ("--teachers", arguments.teachers) if arguments.teachers else ()
     elif "family" in arguments:
-        options += ("--family", experiment.family)
-    texts: dict[str, str] = {}
-    for path, value in settings:
-        texts |= _as_text(path, value)
+        # A setting may rename the family. Then only one is selected, since families have different names.
+        options += ("--family", arguments.family[0] if "family" in texts else experiment.family)
     parts = CommandParts(program, options, texts)
     return parts if program and not parts.problem() else None
 

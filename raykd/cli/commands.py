@@ -213,6 +213,11 @@ def bench(arguments: Namespace) -> None:
         raise ConfigError("bench: --family times raykd's pairs; leave it out beside --student and --teacher")
     if arguments.data is not None and (arguments.family or arguments.student or arguments.device != "cpu"):
         raise ConfigError("bench: --data times the loading of images on the CPU; leave out models and --device")
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            f"--device cuda: torch {torch.__version__} finds no GPU that it can use here; run it on a machine with a "
+            "GPU, install a torch for the driver's CUDA (README.md, 'Which torch'), or leave --device out to time CPUs"
+        )
     device = device_for(arguments.device == "cuda")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -309,12 +314,13 @@ def _options_of(
 def _show_searches(results: Path) -> None:
     """Print every search under `results`, running or finished."""
     from raykd.report.read.search_summary import summarize_searches
-    from raykd.report.render.terminal import render_search
+    from raykd.report.render.terminal import comparing_lines, render_search
 
     summaries = summarize_searches(results)
     if not summaries:
         raise ConfigError(f"no search under '{results}'; start one with {COMMAND} tune experiments/tune_cnn.py")
-    print("\n".join(render_search(summary) for summary in summaries), end="")
+    parts = (*(render_search(summary) for summary in summaries), *(f"{line}\n" for line in comparing_lines(summaries)))
+    print("\n".join(parts), end="")
 
 
 def _options(arguments: Namespace, stages: Sequence[Stage] = STAGES) -> Any:

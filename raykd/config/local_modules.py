@@ -70,7 +70,7 @@ def is_local_folder(folder: Path) -> bool:
 def package_of(path: Path) -> tuple[str, Path]:
     """Return the name of the package in whose folder the file `path` is, '' for none, and the folder that has it."""
     folder, names = path.parent, []
-    while folder.name.isidentifier() and is_file(folder / "__init__.py"):
+    while is_file(folder / "__init__.py") and folder.name.isidentifier():
         names.insert(0, folder.name)
         folder = folder.parent
     return ".".join(names), folder

@@ -64,12 +64,7 @@ def load(results: str | Path = "ray_results") -> Report:
     require_migrated(results)
     searches = summarize_searches(results)
     summaries = tuple(
-        summarize(
-            family,
-            _warnings_of_selection(searches, family),
-            {search.name: tuple(search.search.space) for search in searches if search.family == family.name},
-        )
-        for family in collect(results)
+        summarize(family, _warnings_of_selection(searches, family), searches) for family in collect(results)
     )
     return Report(summaries, results / REPORT / "index.html", searches)
 

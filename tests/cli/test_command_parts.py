@@ -1,19 +1,30 @@
-"""The report's command for the winner of a search runs, and trains the winner as the search configured it."""
+"""The report's commands for the winners of searches run, and train the winners as the searches configured them."""
 
 import shlex
 import sys
+from dataclasses import replace
+from html import unescape
 from pathlib import Path
 
 import pytest
+from search_folders import Outcome, make_search
 
 from raykd import KD
 from raykd.cli import parser
+from raykd.config import to_dict
 from raykd.orchestration.experiment_plans import plan_of
 from raykd.orchestration.options import Options
+from raykd.orchestration.search_identity import identity_of
+from raykd.report.build import load
+from raykd.report.read.search_summary import summarize_searches
+from raykd.report.render.page import render_page
+from raykd.report.render.terminal import render_text
+from raykd.report.render.winners_command import winners_commands
 from raykd.report.search_wording import training_command
 from raykd.spec.experiment import Experiment
 from raykd.store.records import CandidateRecord, CommandParts, read_plan
 from raykd.store.run_store import RunStore
+from raykd.store.study import SearchTrial
 
 DIGITS = Path(__file__).parents[2] / "experiments" / "digits.py"
 SEARCH = """
@@ -29,6 +40,30 @@ SEVERAL = """
 from dataclasses import replace
 from mine import experiment as one
 experiments = (one, replace(one, family="other"))
+"""
+OF_METHODS = """
+from dataclasses import replace
+from raykd import DKD, FitNets, Search, loguniform, main, uniform
+from digits import experiment as digits
+options = {"trials": 2, "sampler": "random", "scheduler": "none", "confirm": 0}
+untuned = replace(digits, seeds=(1, 3))
+experiments = (
+    replace(untuned, family="one", search=Search({"method.alpha": uniform(0, 1)}, **options)),
+    replace(
+        untuned,
+        family="two",
+        method=DKD(beta=3.0, warmup_epochs=1.0),
+        search=Search({"method.temperature": loguniform(1, 20)}, **options),
+    ),
+    replace(
+        untuned,
+        family="six",
+        method=FitNets(stages=(1, 2)),
+        search=Search({"method.weight": loguniform(1, 20)}, **options),
+    ),
+)
+if __name__ == "__main__":
+    main(*experiments)
 """
 WINNER = {"method.alpha": 0.40625, "student.model": "resnet8"}
 CONFLICTING = ("search.trials=4", "digits.search.confirm=1", "method.alpha=0.9", "student.model=resnet18")
@@ -65,7 +100,31 @@ def started(tmp_path: Path, monkeypatch) -> Started:
     Path("digits.py").write_text(DIGITS.read_text())
     Path("mine.py").write_text(SEARCH)
     Path("several.py").write_text(SEVERAL)
+    Path("methods.py").write_text(OF_METHODS)
     return calls
+
+
+def finish(experiment: Experiment, options: Options) -> Experiment:
+    """Write the search of `experiment` as if it had ended, and return the experiment as its winner has it."""
+    assert experiment.search is not None
+    plan, dataset = plan_of(experiment, options)
+    configured: list[Experiment] = []
+
+    def outcome_of(trial: SearchTrial) -> Outcome:
+        configured.append(experiment.with_configuration(trial.configuration))
+        (run, *_) = (run for run in plan_of(configured[-1], options)[0].runs if run.stage == "distilled")
+        return Outcome("done", values=[50.0 + trial.number], run={"config": to_dict(run)})
+
+    make_search(
+        options.results,
+        experiment.search,
+        outcome_of,
+        experiment.default_configuration(experiment.search),
+        family=experiment.family,
+        identity=identity_of(experiment, plan, dataset),
+        seeds=experiment.seeds,
+    )
+    return configured[-1]
 
 
 @pytest.mark.parametrize(
@@ -115,3 +174,52 @@ def test_a_command_that_is_not_known_exactly_is_not_recorded_in_parts(started: S
     with pytest.raises(SystemExit, match="0"):
         parser.main(experiment)
     assert started.parts() is None
+
+
+def test_the_command_for_the_winners_of_several_searches_compares_them_with_other_seeds(
+    started: Started, capsys
+) -> None:
+    settings = "--set two.method.ce_weight=0.5 --set six.method.kd_weight=0.5 --set one.method.temperature=2"
+    command = f"run methods.py --results r --set student.epochs=5 {settings}"
+    assert parser.entry(shlex.split(command)) == 0
+    winners = {}
+    for experiment, options in started.searched:
+        winners[experiment.family] = finish(experiment, options)
+        started.parts(experiment.family)
+    ((names, derived),) = winners_commands(summarize_searches(Path("r"))).items()
+    assert parser.entry(["tune", "show", "--results", "r"]) == 0
+    assert names == "one/search, six/search, two/search"
+    line = f"\nto compare the winners of {names} with other seeds: {derived}\n"
+    assert line in capsys.readouterr().out and line in render_text(report := load("r"))
+    assert f'<pre class="name">{derived}</pre>' in unescape(render_page(report.summaries, report.searches).decode())
+    words = shlex.split(derived)
+    assert parser.entry(words[words.index("run") :]) == 0
+    ((trained, options_of_winners),) = started.trained
+    compare = (winners["six"].method, winners["two"].method)
+    assert trained == replace(winners["one"], family="tuned", seeds=(0, 2, 4, 5, 6), compare=compare)
+    assert options_of_winners.results == Path("r")
+
+
+@pytest.mark.parametrize(
+    "other",
+    ["two.student.epochs=6", "two.data.val_images=100", "two.teacher_seed=1", "two.method=kd", "two.search=none"],
+)
+def test_winners_of_searches_that_differ_in_more_than_the_method_are_not_compared(started: Started, other: str) -> None:
+    command = f"run methods.py --results r --family one --family two --set {other}"
+    if other.endswith("kd"):
+        Path("methods.py").write_text(OF_METHODS.replace("method=DKD(beta=3.0, warmup_epochs=1.0),", ""))
+        command = "run methods.py --results r --family one --family two"
+    assert parser.entry(shlex.split(command)) == 0
+    for experiment, options in started.searched:
+        finish(experiment, options)
+        started.parts(experiment.family)
+    assert winners_commands(summarize_searches(Path("r"))) == {}
+
+
+def test_the_command_for_a_winner_names_the_family_of_the_file(started: Started) -> None:
+    assert parser.entry(shlex.split("run several.py --results r --family other --set family=mine")) == 0
+    parts = started.parts("mine")
+    derived = shlex.split(training_command(parts, CandidateRecord(3, WINNER, (), ())))
+    assert parser.entry(derived[derived.index("run") :]) == 0
+    ((trained, _),) = started.trained
+    assert trained.family == "mine"

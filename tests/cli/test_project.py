@@ -97,7 +97,7 @@ def test_init_copies_all_files_and_names_this_environment(tmp_path, monkeypatch,
     assert site == original.replace("RAYKD_DEFAULT_VENV=$HOME/.venvs/edl", f"RAYKD_DEFAULT_VENV={sys.prefix}")
     assert (made / "slurm" / "submit_best_gpu.sh").stat().st_mode & 0o111
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("made new/project/experiments (11 files) and new/project/slurm (5 files)")
+    assert lines[0].startswith("made new/project/experiments (12 files) and new/project/slurm (5 files)")
     assert lines[1] == "    cd new/project" and len(lines) == 5
 
 

@@ -118,7 +118,7 @@ def test_the_hyperparameters_of_each_method_are_on_the_page_and_in_the_files(res
     report = build(results.root)
     text = text_of(report.page)
     assert "hyperparameters dkd beta = 8.0, stages = [1, 2] kd alpha = 0.5 " in text
-    assert "The hyperparameters were not tuned in this experiment: it has no search." in text
+    assert "No method was tuned by a search in this results folder, and neither was the baseline." in text
     rows = {row["method"]: row for row in summary_of(results.root)["cnn"]["comparison"]["methods"]}
     assert rows["dkd"]["hyperparameters"] == {"beta": ["8.0"], "stages": ["[1, 2]"]}
     runs = report.runs.set_index("name")

@@ -4,7 +4,7 @@ top1 is in percent, losses are in nats, times are seconds of training.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +27,8 @@ SearchState = Literal["running", "interrupted", "failed", "done"]
 class TrialSummary:
     """One trial that was started. values: one number per metric of a done trial, () for any other.
 
-    curve: (epochs trained, best value so far) of the metric; validation top-1 if the metric does not change by epoch.
+    curve: (epochs trained, the metric of the epoch that the trial would keep); validation top-1 if the metric does not
+    change by epoch. keeps_last: whether trials keep the last epoch, and not the best one.
     seconds: training time; None if neither this trial nor another recorded a time. is_estimated: `seconds` is
     epochs_trained times the pace of recorded epochs, of this trial or of others. folder: its run folder, relative to
     the search's; '' before its training started.
@@ -44,6 +45,7 @@ class TrialSummary:
     is_estimated: bool
     reason: str
     folder: str
+    keeps_last: bool = False
 
     @property
     def is_ended(self) -> bool:
@@ -111,6 +113,7 @@ class SearchSummary:
 
     is_locked: whether a process is running the search. best: numbers of done trials, the best first; with several
     metrics, the Pareto-optimal ones. command: the last one that planned runs of the family, None if it is not known.
+    run_configs: the recorded configuration of each trial's run, by the trial's number.
     """
 
     path: Path
@@ -123,6 +126,7 @@ class SearchSummary:
     confirmation: ConfirmationRecord | None
     cost: Cost
     command: CommandParts | None = None
+    run_configs: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def family(self) -> str:
@@ -133,6 +137,11 @@ class SearchSummary:
     def name(self) -> str:
         """The search's name."""
         return self.path.name
+
+    @property
+    def full_name(self) -> str:
+        """The search's name after that of its family."""
+        return f"{self.family}/{self.name}"
 
     @property
     def state(self) -> SearchState:
@@ -189,6 +198,20 @@ class SearchSummary:
         if winner is None:
             return None
         return self.default_trial if winner.trial is None else self.trial(winner.trial)
+
+    @property
+    def winner_config(self) -> Mapping[str, Any]:
+        """The recorded configuration of a run with the winner's configuration, as run.json has it; {} if not known.
+
+        A default configuration that no trial has is that of a trial with the experiment's recipe and method.
+        """
+        trial, identity = self.trial_of_winner, self.record.identity
+        if trial is not None:
+            return self.run_configs.get(trial.number, {})
+        if self.winner is None or not self.run_configs or not {"student", "method"} <= identity.keys():
+            return {}
+        of_trial = next(iter(self.run_configs.values()))
+        return {**of_trial, "recipe": identity["student"], "method": identity["method"]}
 
     def trial(self, number: int) -> TrialSummary:
         """Return the trial with that number."""

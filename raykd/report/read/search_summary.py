@@ -57,4 +57,5 @@ def summarize_search(folder: Path, results: Path) -> SearchSummary:
         read_record(ConfirmationRecord, search_folder.confirmed),
         cost_of(record, trials, runs, results),
         read_plan(folder.parent / "plan.json").command_parts,
+        {trial.number: run.config for trial, run in zip(started, runs, strict=True) if run is not None},
     )

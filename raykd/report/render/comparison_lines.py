@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from raykd.errors import flattened
+from raykd.errors import flattened, plural
 from raykd.report import wording
 from raykd.report.stats.comparison import Comparison
 from raykd.report.stats.paired_interval import least_gain
 from raykd.report.stats.ranking import RankedMethod, Ranking
 from raykd.report.stats.significance import FEWEST_SEEDS, LEVEL
+from raykd.report.stats.tuning import BASELINE, Tuning
 
 MOST_TIES = 6  # names of methods in one sentence; a dagger marks all of them on the page
 
@@ -40,14 +41,30 @@ def highest_mean(comparison: Comparison) -> str:
     return f"{line}; not distinguishable from {shown}"
 
 
-def about_tuning(searched: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return whether the hyperparameters were tuned. searched: the fields of each search of the family, by its name."""
-    if not searched:
-        return ["the hyperparameters were not tuned in this experiment: it has no search"]
-    return [
-        *(f"another command searched {listed(paths)} (search {flattened(name)})" for name, paths in searched.items()),
-        "all other hyperparameters were not tuned in this experiment",
+def about_tuning(tunings: Sequence[Tuning]) -> list[str]:
+    """Return which searches tuned each method and the baseline, and which of them none tuned."""
+    untuned = [tuning.name for tuning in tunings if not tuning.num_trials]
+    lines = [_about_searches(tuning) for tuning in tunings if tuning.num_trials]
+    if len(untuned) == len(tunings):
+        lines.append("no method was tuned by a search in this results folder, and neither was the baseline")
+    elif untuned:
+        lines.append(f"not tuned by a search: {listed(untuned)}; they have defaults, or values that were set by hand")
+    lines += [
+        f"the values of {tuning.name} are not those that won its search ({listed(tuning.unused)})"
+        for tuning in tunings
+        if tuning.unused
     ]
+    recipe = {tuning.name: path for tuning in tunings for path in tuning.fields if path.startswith("student.")}
+    if BASELINE in untuned and recipe:
+        lines.append(f"the student's recipe was tuned for {listed(recipe)}, and {BASELINE} has the same recipe")
+    return lines
+
+
+def _about_searches(tuning: Tuning) -> str:
+    searches = f"search{'' if len(tuning.searches) == 1 else 'es'} {listed(tuning.searches)}"
+    trials = f"{plural(tuning.num_trials, 'trial')} ({plural(tuning.num_epochs, 'epoch')})"
+    line = f"{trials} over {listed(tuning.fields)} tuned {tuning.name} ({searches})"
+    return line + (f"; the trials had other values of {listed(tuning.differing)}" if tuning.differing else "")
 
 
 def _about_gains(comparison: Comparison) -> Iterator[str]:

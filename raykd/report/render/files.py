@@ -175,6 +175,7 @@ def _summary_of(summary: FamilySummary) -> dict[str, Any]:
         "imbalance": None if summary.imbalance is None else _imbalance_of(summary.imbalance),
         "unplanned": [] if summary.family.unplanned is None else summary.family.unplanned.names,
         "searched": _as_json(summary.searched),
+        "tunings": [_as_json(tuning) for tuning in summary.tunings],
         "missing": summary.missing,
         "warnings": summary.warnings,
     }

@@ -29,6 +29,7 @@ from raykd.report.render.metric_rows import (
     numbered_devices,
 )
 from raykd.report.render.paper_tables import DAGGER, about_marks
+from raykd.report.render.winners_command import winners_commands
 from raykd.report.stats.confirmation import winner_gains
 from raykd.report.stats.over_families import compare_families
 from raykd.report.stats.summary import FamilySummary
@@ -41,6 +42,7 @@ def render_page(summaries: tuple[FamilySummary, ...], searches: tuple[SearchSumm
         "page.html.j2",
         sections=[_section(f"family-{number}", summary) for number, summary in enumerate(summaries)],
         searches=searches,
+        winners_commands=winners_commands(searches),
         over_families=_over_families(summaries),
         origin=page_origin([summary.family for summary in summaries]),
         stages=STAGES,

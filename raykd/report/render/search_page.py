@@ -19,6 +19,7 @@ from raykd.report.search_wording import format_value
 from raykd.report.stats.confirmation import winner_gains
 from raykd.report.stats.importances import Importances, importances_of
 from raykd.report.stats.metrics import SEARCH_METRICS
+from raykd.report.stats.tuning import tunes_baseline
 
 
 def search_files(summary: SearchSummary) -> dict[Path, bytes]:
@@ -48,6 +49,7 @@ def _render_page(summary: SearchSummary, importances: Importances | None) -> byt
         metrics=SEARCH_METRICS,
         search_wording=search_wording,
         wording=wording,
+        tunes_baseline=tunes_baseline,
     )
 
 

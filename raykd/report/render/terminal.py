@@ -12,7 +12,7 @@ from rich.text import Text
 from raykd.errors import flattened, one_line
 from raykd.report import search_wording, wording
 from raykd.report.read.search_records import SearchSummary, TrialSummary
-from raykd.report.render.comparison_lines import highest_mean, lines_under
+from raykd.report.render.comparison_lines import about_tuning, highest_mean, lines_under
 from raykd.report.render.families_columns import last_columns
 from raykd.report.render.families_lines import families_lines
 from raykd.report.render.metric_rows import (
@@ -23,11 +23,13 @@ from raykd.report.render.metric_rows import (
     metric_rows,
     numbered_devices,
 )
+from raykd.report.render.winners_command import winners_commands
 from raykd.report.search_wording import configuration_in_words, format_value
 from raykd.report.stats.comparison import Comparison
 from raykd.report.stats.metrics import SEARCH_METRICS
 from raykd.report.stats.over_families import FamiliesComparison, compare_families
 from raykd.report.stats.summary import FamilySummary, ReportContent
+from raykd.report.stats.tuning import tunes_baseline
 from raykd.spec.stages import STAGES
 from raykd.store.records import END_STATES, ConfirmationRecord
 from raykd.units import duration
@@ -62,6 +64,7 @@ def _parts(report: ReportContent, in_full: bool) -> Iterator[Table | str]:
         if summary.comparison is not None:
             yield _comparison_table(summary.name, summary.comparison)
             yield from lines_under(summary.comparison)
+            yield from about_tuning(summary.tunings) if summary.is_searched else ()
             yield ""
     if over_families := compare_families(report.summaries):
         yield from _families_parts(over_families)
@@ -69,7 +72,16 @@ def _parts(report: ReportContent, in_full: bool) -> Iterator[Table | str]:
     for search in report.searches:
         yield from render_search(search).splitlines()
         yield ""
+    for line in comparing_lines(report.searches):
+        yield line
+        yield ""
     yield f"report: {report.page}"
+
+
+def comparing_lines(searches: Iterable[SearchSummary]) -> list[str]:
+    """Return a line for each command that compares the winners of searches."""
+    commands = winners_commands(searches)
+    return [f"to compare the winners of {names} with other seeds: {one_line(commands[names])}" for names in commands]
 
 
 def _plain_text(parts: Iterable[Table | str]) -> str:
@@ -202,6 +214,9 @@ def _search_parts(summary: SearchSummary) -> Iterator[Table | str]:
     yield from _wrapped(search_wording.cost_lines(summary.cost))
     if summary.winner is not None:
         yield f"to train it: {flattened(search_wording.training_command(summary.command, summary.winner), 1000)}"
+        if tunes_baseline(summary):
+            options = search_wording.flags(summary.winner.configuration)
+            yield f"to tune methods with the baseline's recipe, add: {options}"
     yield f"page: {summary.page}"
 
 

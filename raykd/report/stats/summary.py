@@ -1,10 +1,9 @@
 """A family in numbers: each stage's spread over seeds, the paired gains, missing results, warnings."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
-from types import MappingProxyType
 from typing import TypeVar
 
 from raykd.errors import flattened
@@ -17,6 +16,7 @@ from raykd.report.stats.comparison import Comparison, compare
 from raykd.report.stats.imbalance import Imbalance, imbalance_of
 from raykd.report.stats.metrics import METRICS, PAIRED_METRICS
 from raykd.report.stats.paired_interval import DISTILLED, PairedGain, Spread, paired_gain, pairs_of, spread_of
+from raykd.report.stats.tuning import Tuning, tunings_of, warnings_of_tuning
 from raykd.spec.stages import STAGES, Stage
 from raykd.store.records import Costs, Metrics, Reliability
 
@@ -55,7 +55,8 @@ class FamilySummary:
     """The report's numbers for one plan. gains: by metric, for the metrics that both students have.
 
     The gain in top-1 of a comparison is that of the experiment's own method, corrected for all methods. imbalance: only
-    for data with unequal classes. searched: the fields of each search of the family, by the search's name.
+    for data with unequal classes. searched: the fields of each search of the family, by the search's name. tunings: of
+    each compared method and of the baseline.
     """
 
     family: Family
@@ -66,11 +67,17 @@ class FamilySummary:
     comparison: Comparison | None = None
     imbalance: Imbalance | None = None
     searched: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    tunings: tuple[Tuning, ...] = ()
 
     @property
     def gain(self) -> PairedGain | None:
         """The gain in test top-1, the report's headline."""
         return self.gains.get("top1")
+
+    @property
+    def is_searched(self) -> bool:
+        """Whether any search has tuned a compared method or the baseline, also if its winner is not used."""
+        return any(tuning.num_trials or tuning.unused for tuning in self.tunings)
 
     @property
     def why_no_gain(self) -> str:
@@ -119,11 +126,14 @@ class ReportContent:
 
 
 def summarize(
-    family: Family, more_warnings: tuple[str, ...] = (), searched: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    family: Family, more_warnings: tuple[str, ...] = (), searches: Sequence[SearchSummary] = ()
 ) -> FamilySummary:
-    """Return all numbers of one family. more_warnings: warnings that do not come from its runs. searched: by search."""
+    """Return all numbers of one family. more_warnings: warnings that do not come from its runs.
+
+    searches: all searches of the results folder.
+    """
     stages = tuple(_summarize_stage(stage, family) for stage in STAGES)
-    comparison = compare(family)
+    comparison, tunings = compare(family), tunings_of(family, searches)
     return FamilySummary(
         family,
         stages,
@@ -134,12 +144,14 @@ def summarize(
             *_note_on_probes(stages),
             *warning_of_unplanned(family.unplanned),
             *more_warnings,
+            *warnings_of_tuning(tunings),
             *warnings_of(family),
             *(warning for run in family.all_runs for warning in run.warnings),
         ),
         comparison,
         imbalance_of(family),
-        searched,
+        {search.name: tuple(search.search.space) for search in searches if search.family == family.name},
+        tunings,
     )
 
 
