@@ -83,7 +83,8 @@ def run_with_code(results: Path, file: Path) -> RunFolder:
 
 def forget(file: Path) -> None:
     """Make this process load the network in `file` again when it is needed."""
-    custom_file._classes.clear()
+    for executed in [*custom_file._executed]:
+        custom_file._forget(executed)
     (file.parent / "executed").unlink()
 
 
