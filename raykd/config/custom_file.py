@@ -199,7 +199,7 @@ def user_line_of(error: BaseException) -> str:
 
     If the traceback has none, that of the error's cause is read.
     """
-    known = [*_sources.values(), *_executed.values()]
+    known = [*_sources.values(), *(source for source, _ in _executed.values())]
     files = {path for source in known for path in (source.path, *(module.path for module in source.local))}
     cause: BaseException | None = error
     while cause is not None:
