@@ -15,7 +15,7 @@ import pytest
 from small_runs import experiment, run_of
 
 from raykd.cli.experiment_file import load_experiments
-from raykd.config import custom_file, to_dict
+from raykd.config import custom_file, local_modules, to_dict
 from raykd.config.custom_file import require_unchanged
 from raykd.errors import ConfigError
 from raykd.export.standalone import with_local_modules
@@ -205,6 +205,7 @@ PROJECTS: dict[str, tuple[dict[str, str], str]] = {
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Return the working directory. Modules that the test imports are forgotten at its end."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(local_modules, "_experiment_folders", [])  # those of other tests
     with forgotten_modules():
         yield tmp_path
 

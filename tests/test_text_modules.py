@@ -12,7 +12,7 @@ import pytest
 import torch
 from small_runs import run_of
 
-from raykd.config import custom_file, to_dict
+from raykd.config import custom_file, local_modules, to_dict
 from raykd.config.local_modules import USER_PYTHON_PATH
 from raykd.errors import ConfigError
 from raykd.methods import Method
@@ -40,6 +40,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Return the working directory, in which Python also finds modules. The modules of a test are forgotten."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(local_modules, "_experiment_folders", [])  # those of other tests
     before = set(sys.modules)
     yield tmp_path
     for name in set(sys.modules) - before:
