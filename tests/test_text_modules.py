@@ -91,11 +91,16 @@ def test_the_source_of_a_function_is_the_text_that_was_executed(folder: Path) ->
     assert "x * 2" in inspect.getsource(sys.modules[cls.__module__].act)
 
 
-def test_a_compiled_network_calls_a_local_module(folder: Path) -> None:
-    write(folder, "import blocks", "self.act = blocks.act", blocks="def act(x):\n    return x * 2\n")
+def test_a_compiled_network_imports_the_texts_of_local_modules(folder: Path) -> None:
+    write(folder, "import blocks", "self.act = blocks.act", blocks="K = 2\n\ndef act(x):\n    return x * K\n")
+    text = (folder / "net.py").read_text().replace("(x.mean((2, 3)))", "(self.act(x).mean((2, 3))) * blocks.K")
+    line = "def forward(self, x):\n"
+    (folder / "net.py").write_text(text.replace(line, f"{line}        import blocks\n"))
     network = built("net.py:Net")
+    (folder / "blocks.py").write_text("K = 5\n")
     images = torch.rand(2, 3, 4, 4)
     assert torch.equal(torch.compile(network, backend="eager")(images), network(images))
+    assert "blocks" not in sys.modules
 
 
 def test_equal_files_of_two_packages_are_different_networks_if_they_import_relatively(folder: Path) -> None:

@@ -1,15 +1,17 @@
 """Modules that are executed from texts, each set of them under names of its own.
 
-The module `mylib.blocks` of the set 'net_0123' is 'net_0123.mylib.blocks' in sys.modules. The import statements of the
-texts look for a module in their set first, also those inside functions. So a process may have several sets with
-different modules of one name, and no other import of the process finds them.
+The module `mylib.blocks` of the set 'net_0123' is 'net_0123.mylib.blocks' in sys.modules. An import of it in the texts is
+executed as the relative import that finds it, also inside functions. So a process may have several sets with different
+modules of one name, and no other import of the process finds them. A replaced __import__ would not do: torch.compile
+does not call it.
 
 Exports contain a copy of this file, so it imports the standard library only.
 """
 
-import builtins
+import ast
 import linecache
 import sys
+from collections.abc import Container
 from importlib import import_module
 from importlib.abc import InspectLoader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -29,7 +31,6 @@ class TextModules(MetaPathFinder, InspectLoader):
         parents = {name.rsplit(".", end)[0] for name in texts for end in range(1, 1 + name.count("."))}
         self.name = name
         self.texts = dict.fromkeys(parents, ("", "")) | texts
-        self._builtins = vars(builtins) | {"__import__": self._import}
         package = ModuleType(name)
         package.__path__ = []
         sys.modules[name] = package
@@ -68,22 +69,40 @@ class TextModules(MetaPathFinder, InspectLoader):
         return self.texts[fullname.removeprefix(f"{self.name}.")][1]
 
     def exec_module(self, module: ModuleType) -> None:
-        path, text = self.texts[module.__name__.removeprefix(f"{self.name}.")]
+        name = module.__name__.removeprefix(f"{self.name}.")
+        path, text = self.texts[name]
         if not path:
             return
         module.__file__ = path
-        if len(self.texts) > 1:
-            vars(module)["__builtins__"] = self._builtins
         # inspect.getsource reads this text, as torch.jit.script does, and not a file that was edited
         linecache.cache[path] = (len(text), None, text.splitlines(keepends=True), path)
-        exec(compile(text, path, "exec", dont_inherit=True), vars(module))  # noqa: S102 - as an import would run it
+        level = 1 + name.count(".") + self.is_package(name)  # dots of a relative import from the set
+        tree = _RelativeImports(level, self.texts).visit(ast.parse(text, path))
+        code = compile(ast.fix_missing_locations(tree), path, "exec", dont_inherit=True)
+        exec(code, vars(module))  # noqa: S102 - as an import would run it
 
-    def _import(
-        self, name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0
-    ) -> ModuleType:
-        """Import as the statement does, from the set if it has the top-level module of `name`."""
-        top = name.partition(".")[0]
-        if level or top not in self.texts:
-            return builtins.__import__(name, globals, locals, fromlist, level)
-        module = builtins.__import__(f"{self.name}.{name}", globals, locals, fromlist, 0)
-        return module if fromlist else sys.modules[f"{self.name}.{top}"]
+
+class _RelativeImports(ast.NodeTransformer):
+    """Make imports of the modules `names` relative. level: the dots of such an import."""
+
+    def __init__(self, level: int, names: Container[str]) -> None:
+        self.level, self.names = level, names
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom:
+        if node.module and not node.level and node.module.partition(".")[0] in self.names:
+            node.level = self.level
+        return node
+
+    def visit_Import(self, node: ast.Import) -> list[ast.stmt]:
+        statements: list[ast.stmt] = []
+        for alias in node.names:
+            top = alias.name.partition(".")[0]
+            parent, _, last = alias.name.rpartition(".")
+            if top not in self.names:
+                statements.append(ast.Import([alias]))
+                continue
+            loaded = ast.alias("__name__", "_loaded")  # raises ModuleNotFoundError if the module is missing
+            bound = (parent or None, ast.alias(last, alias.asname)) if alias.asname else (None, ast.alias(top))
+            statements.append(ast.ImportFrom(alias.name, [loaded], self.level))
+            statements.append(ast.ImportFrom(bound[0], [bound[1]], self.level))
+        return [ast.copy_location(statement, node) for statement in statements]
