@@ -1,9 +1,9 @@
 """Modules that are executed from texts, each set of them under names of its own.
 
-The module `mylib.blocks` of the set 'net_0123' is 'net_0123.mylib.blocks' in sys.modules. An import of it in the texts is
-executed as the relative import that finds it, also inside functions. So a process may have several sets with different
-modules of one name, and no other import of the process finds them. A replaced __import__ would not do: torch.compile
-does not call it.
+The module `mylib.blocks` of the set 'net_0123' is 'net_0123.mylib.blocks' in sys.modules. An import of it in the texts
+is executed as the relative import that finds it, also inside functions. So a process may have several sets with
+different modules of one name, and no other import of the process finds them. A replaced __import__ would not do:
+torch.compile does not call it.
 
 Exports contain a copy of this file, so it imports the standard library only.
 """
