@@ -45,18 +45,15 @@ def earlier_runs_line(plan: Plan, store: RunStore) -> str:
 def _runs_of_last_command(plan: Plan, store: RunStore, planned: set[str]) -> list[RunFolder]:
     """Return the folders of the runs that the family's plan.json names and `plan` does not. They need not exist."""
     family = plan.experiment.family
-    stages: set[Stage] = {run.stage for run in plan.runs}
+    stages: list[Stage] = sorted({run.stage for run in plan.runs})
     try:
         before = read_plan(store.results / family / "plan.json")
     except ConfigError:  # damaged, which the run reports
         return []
-    names_of: dict[Stage, set[str]] = {stage: set(before.stages.get(stage, ())) for stage in stages}
-    if "distilled" in stages:
-        names_of["distilled"] |= {name for compared in before.comparison.values() for name in compared}
     return [
         planned_folder(store.results, family, stage, name)
-        for stage, names in names_of.items()
-        for name in sorted(names - planned)
+        for stage in stages
+        for name in sorted({*before.names_of(stage)} - planned)
     ]
 
 
@@ -79,5 +76,5 @@ def _differing_names(plan: Plan, records: Iterable[RunRecord]) -> list[str]:
         planned = [run for run in plan.runs if run.stage == record.stage]
         changes = differing_fields(record.config, record.stage, [to_dict(run) for run in planned])
         has_other_seed = record.seed not in {run.seed for run in planned}
-        names |= {*differing_names(changes)} or ({"seeds"} if has_other_seed else set())
+        names.update(differing_names(changes, has_other_seed))
     return sorted(names)
