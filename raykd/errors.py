@@ -260,9 +260,9 @@ def is_being_read() -> bool:
 
 
 def require_file(noun: str, file: str | Path, remedy: str) -> Path:
-    """Return the path of a regular file. Raises ConfigError if it is missing, a folder, or a pipe, which would block.
+    """Return the path of a regular file. Raises ConfigError if it is missing, a folder, unreadable, or a pipe.
 
-    noun: such as 'experiment file'. remedy: the end of the message.
+    A pipe would block. noun: such as 'experiment file'. remedy: the end of the message.
     """
     path, subject = Path(file), f"{noun} '{one_line(shortened(str(file)))}'"
     try:
@@ -276,7 +276,12 @@ def require_file(noun: str, file: str | Path, remedy: str) -> Path:
         raise ConfigError(f"{subject} is a folder; {remedy}")
     if not stat.S_ISREG(mode):
         raise ConfigError(f"{subject} is a pipe, socket or device and not a regular file; {remedy}")
-    return path
+    try:
+        with path.open("rb"):
+            return path
+    except PermissionError as error:
+        may_read = "set its permissions with chmod, or ask its owner to"
+        raise ConfigError(f"{subject} cannot be read ({error.strerror}); {may_read}") from None
 
 
 def _at_line(path: str, error: BaseException) -> str:

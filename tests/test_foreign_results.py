@@ -65,8 +65,9 @@ def give_away(monkeypatch: pytest.MonkeyPatch) -> GiveAway:
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
-    """A network whose file leaves a trace when it is executed."""
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A network whose file leaves a trace when it is executed. What the test forgets, later tests still know."""
+    monkeypatch.setattr(custom_file, "_classes", dict(custom_file._classes))
     path = tmp_path / "net.py"
     path.write_text(CODE.format(trace=str(tmp_path / "executed")))
     return path

@@ -212,6 +212,11 @@ def bench(arguments: Namespace) -> None:
         raise ConfigError("bench: --family times raykd's pairs; leave it out beside --student and --teacher")
     if arguments.data is not None and (arguments.family or arguments.student or arguments.device != "cpu"):
         raise ConfigError("bench: --data times the loading of images on the CPU; leave out models and --device")
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            f"--device cuda: torch {torch.__version__} finds no GPU that it can use here; run it on a machine with a "
+            "GPU, install a torch for the driver's CUDA (README.md, 'Which torch'), or leave --device out to time CPUs"
+        )
     device = device_for(arguments.device == "cuda")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

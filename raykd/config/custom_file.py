@@ -15,6 +15,7 @@ import ast
 import hashlib
 import json
 import sys
+import traceback
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import cached_property
@@ -158,6 +159,23 @@ def source_of(cls: type) -> ClassSource | None:
     return _sources.get(cls)
 
 
+def user_line_of(error: BaseException) -> str:
+    """Return the last line of a user's file in the traceback, such as 'my_net.py line 12'; '' without one.
+
+    If the traceback has none, that of the error's cause is read.
+    """
+    known = [*_sources.values(), *_executed.values()]
+    files = {path for source in known for path in (source.path, *(module.path for module in source.local))}
+    cause: BaseException | None = error
+    while cause is not None:
+        lines = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(cause.__traceback__)]
+        for path, line in reversed(lines):
+            if path in files:
+                return f"{Path(path).name} line {line}"
+        cause = cause.__cause__
+    return ""
+
+
 def reduced(value: Any) -> tuple[Any, ...] | None:
     """Return what pickle stores of a dataclass object whose class is pickled as text; None for another object."""
     source = source_of(type(value))
@@ -255,6 +273,25 @@ def create(cls: Any, text: str, noun: str) -> Any:
     source = source_of(cls)
     with errors_of(f"{noun} {text}", source.path if source else ""):
         return cls()
+
+
+def error_of_class_without_file(cls: type, noun: str, example: str) -> ConfigError:
+    """Return the error for a class of an experiment file, of a notebook or of an interactive session.
+
+    example: as in `load_class`.
+    """
+    file = example.partition(":")[0]
+    if cls.__module__ == "__main__" and getattr(sys.modules["__main__"], "__file__", None) is None:
+        return ConfigError(
+            f"{noun} {cls.__name__} is defined in a notebook or an interactive session, and workers load it from a "
+            f"file; write the cell to a file, with %%writefile {file} as its first line, and name the class as "
+            f"'{file}:{cls.__name__}'"
+        )
+    why = "the workers receive the text" if noun == "callback" else "a run's fingerprint contains the hash"
+    return ConfigError(
+        f"{noun} {cls.__name__} is defined in the experiment file; move it to a separate file, such as {file}, and "
+        f"import it: {why} of that file"
+    )
 
 
 def require_dataclass(cls: type, where: str) -> None:

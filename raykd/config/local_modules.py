@@ -84,7 +84,7 @@ def local_modules_of(path: str, text: str, package: str, folders: Sequence[Path]
     """
     found: dict[str, LocalModule | None] = {}
     waiting = [(path, text, package)]
-    searched = [*folders, *_search_path()]
+    searched = [_finder_of(folder) for folder in [*folders, *_search_path()]]  # each lists its folder once
     while waiting:
         path_of_import, text, package = waiting.pop()
         for name in _imported_names(text, package):
@@ -204,7 +204,7 @@ def _loaders_of(modules: tuple[LocalModule, ...]) -> dict[str, _TextLoader]:
 
 
 def _with_parents(
-    name: str, folders: Sequence[Path], found: dict[str, LocalModule | None], importer: str
+    name: str, finders: Sequence[machinery.FileFinder], found: dict[str, LocalModule | None], importer: str
 ) -> Iterator[LocalModule]:
     """Add the module `name` and its parents to `found`, as far as they are local, and yield those that are new.
 
@@ -213,7 +213,7 @@ def _with_parents(
     parts = name.split(".")
     if parts[0] == "raykd" or parts[0] in sys.stdlib_module_names:
         return
-    inside = [*folders]
+    inside = finders
     for end in range(1, len(parts) + 1):
         part = ".".join(parts[:end])
         spec = _find_spec(part, inside, is_top=end == 1)
@@ -225,20 +225,22 @@ def _with_parents(
                 yield module
         if spec.submodule_search_locations is None:
             return
-        inside = [Path(folder) for folder in spec.submodule_search_locations]
+        inside = [_finder_of(folder) for folder in spec.submodule_search_locations]
 
 
-def _find_spec(name: str, folders: Sequence[Path], is_top: bool) -> machinery.ModuleSpec | None:
-    """Return where Python would find a module if `folders` were its path; None if it is missing or not local."""
+def _finder_of(folder: str | Path) -> machinery.FileFinder:
+    return machinery.FileFinder(str(folder), *_LOADERS)
+
+
+def _find_spec(name: str, finders: Sequence[machinery.FileFinder], is_top: bool) -> machinery.ModuleSpec | None:
+    """Return where Python would find a module in the folders of `finders`; None if it is missing or not local."""
     package = None  # a folder without __init__.py, to which Python prefers what follows on the path
-    for folder in folders:
-        spec = machinery.FileFinder(str(folder), *_LOADERS).find_spec(name)
-        if spec is None or (is_top and _is_installed(folder)):
-            if spec is not None and spec.loader is not None:
-                return None
-        elif spec.loader is not None:
-            return spec
-        else:
+    for finder in finders:
+        spec = finder.find_spec(name)
+        is_installed = spec is not None and is_top and _is_installed(Path(finder.path))
+        if spec is not None and spec.loader is not None:
+            return None if is_installed else spec
+        if not is_installed:
             package = package or spec
     return package
 

@@ -75,6 +75,8 @@ else:
             known = [item.name for item in fields(cls)]
             for name in named:
                 if name not in known:
+                    if why := cls.why_no_field(name):
+                        raise ConfigError(f"{name} is no field of {cls.title()}: {why}")
                     fields_text = f"{cls.title()} has {', '.join(known)}"
                     raise ConfigError(f"unknown field '{name}': {fields_text}{did_you_mean(name, known)}")
             return super().__call__(*values, **named)
@@ -103,6 +105,11 @@ class Config(metaclass=_NamesChecked):
 
     def check(self) -> None:
         """Raise ConfigError if a value, or a combination of values, cannot work."""
+
+    @classmethod
+    def why_no_field(cls, name: str) -> str:
+        """Return the remedy for a name that users set as if it were a field; '' for any other name."""
+        return ""
 
     def stored(self, results_only: bool) -> dict[str, Any]:
         """Return the entries for `to_dict`. Subclasses may add entries, or hide those that do not affect results."""

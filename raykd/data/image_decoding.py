@@ -24,6 +24,7 @@ from raykd.errors import DataError
 _FORMATS = ("PNG", "JPEG")
 _MAX_THREADS = 8  # several workers of a node may read concurrently
 _CHUNK = 1024  # images handed to the threads at a time: after a damaged one, no more than these are decoded
+_COUNTED = 10_000  # images that are read at least, if there are as many, to count the damaged ones; takes seconds
 _DARK = 1 << 14  # a maximum of 16 bits below this leaves at most 64 of 256 gray levels
 _MAX_DARK = 0.1  # the fraction of images that may be dark
 UPRIGHT = 1  # the EXIF orientation of an image that is stored as it is shown
@@ -43,6 +44,10 @@ _OTHER_FORMATS = (
     (rb"\0*$", f"it is empty or all zeros; {REDOWNLOAD}"),
 )
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # at half of the limit, without a file name
+
+
+class UndecodableImage(DataError):
+    """A PNG or JPEG cannot be decoded. `raykd pack --skip-damaged` leaves such images out."""
 
 
 @dataclass(frozen=True)
@@ -110,16 +115,31 @@ def decode_all(
     """Fill uint8 [N, image_size, image_size, 3]; `read` returns the source of image i, for messages, and its bytes.
 
     Returns: (source, highest value) of each image with 16 bits per channel, for `require_full_range`.
-    Raises DataError for the first image that is damaged or refused.
+    Raises DataError for the first image that is refused, and UndecodableImage for damaged ones, with the first of them
+    and their number among the first _COUNTED images.
     """
+    maxima: list[tuple[str, int]] = []
+    damaged: list[UndecodableImage] = []
 
-    def fill(index: int) -> tuple[str, int] | None:
+    def fill(index: int) -> tuple[str, int] | UndecodableImage | None:
         where, encoded = read(index)
-        decoded = decode(where, encoded, target)
+        try:
+            decoded = decode(where, encoded, target)
+        except UndecodableImage as error:
+            return error
         pixels[index] = decoded.pixels
         return None if decoded.maximum_16_bit is None else (where, decoded.maximum_16_bit)
 
-    return [maximum for maximum in map_in_threads(fill, range(len(pixels))) if maximum is not None]
+    for first in range(0, len(pixels), _CHUNK):
+        end = min(first + _CHUNK, len(pixels))
+        for found in map_in_threads(fill, range(first, end)):
+            if isinstance(found, UndecodableImage):
+                damaged.append(found)
+            elif found is not None:
+                maxima.append(found)
+        if damaged and end >= min(_COUNTED, len(pixels)):
+            raise UndecodableImage(f"{damaged[0]}; {len(damaged)} of {end:,} images that were read cannot be decoded")
+    return maxima
 
 
 def require_full_range(maxima: Sequence[tuple[str, int]]) -> None:
@@ -233,7 +253,7 @@ def _opened(where: str, stripped: StrippedImage) -> Iterator[Image.Image]:
 
 
 def _undecodable(where: str, reason: str) -> DataError:
-    return DataError(
+    return UndecodableImage(
         f"{where} is a PNG or JPEG that cannot be decoded ({reason}); {REDOWNLOAD}, or save it again as PNG"
     )
 

@@ -20,7 +20,9 @@ from raykd.data import (
     webdataset,
 )
 from raykd.data.file_hashes import read_hashes, write_hashes
+from raykd.data.image_decoding import UndecodableImage
 from raykd.data.packs.dataset import find_packed
+from raykd.data.packs.errors import SKIP_DAMAGED, PackError
 from raykd.data.packs.record import RECORD
 from raykd.data.sources import ImageSource
 from raykd.data.splits import has_train_and_test
@@ -60,7 +62,14 @@ def load_dataset(
     """
     dataset_names.require_known(name)
     with memory.report_shortage(name):
-        return _load_digits(image_size) if name == "digits" else _load_stored(name, folder, image_size, cache, source)
+        if name == "digits":
+            return _load_digits(image_size)
+        try:
+            return _load_stored(name, folder, image_size, cache, source)
+        except UndecodableImage as error:
+            if folder is None or dataset_names.kind_of(name) not in _SOURCES:
+                raise
+            raise PackError(str(error), "", SKIP_DAMAGED).with_commands(name, folder) from error
 
 
 def find_dataset(

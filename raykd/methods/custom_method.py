@@ -4,9 +4,10 @@ import re
 from dataclasses import fields
 from typing import Any
 
-from raykd.config.custom_file import require_dataclass, source_of
+from raykd.config.custom_file import error_of_class_without_file, require_dataclass, source_of
 from raykd.errors import ConfigError, did_you_mean, shown
 
+EXAMPLE = "my_method.py:MyMethod"
 _RESERVED_FIELDS = ("kind", "source")  # keys of run.json beside a method's fields
 _validated: set[type] = set()
 
@@ -21,10 +22,7 @@ def require_valid_class(cls: Any, methods: list[Any], needs: tuple[str, ...]) ->
         return
     source, title = source_of(cls), cls.__name__
     if source is None:
-        raise ConfigError(
-            f"method {title} is defined in the experiment file; move it to a separate file and import it: "
-            "a run's fingerprint contains that file's hash"
-        )
+        raise error_of_class_without_file(cls, "method", EXAMPLE)
     where = f"{title} in '{source.path}'"
     is_valid = isinstance(kind := vars(cls).get("kind"), str) and re.fullmatch(r"[a-z][a-z0-9_]{0,99}", kind)
     if not is_valid:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from raykd.config import Config, Interval, custom_file, fingerprint, to_dict
 from raykd.errors import ConfigError, errors_of, shown
-from raykd.methods.custom_method import require_valid_class
+from raykd.methods.custom_method import EXAMPLE, require_valid_class
 from raykd.outputs import HISTORY_COLUMNS, Outputs, Targets
 
 Adapter = nn.Module | None  # trained and checkpointed with the student, such as a regressor
@@ -90,7 +90,7 @@ class Method(Config):
         """Return the method that `text` names: a kind ('kd') or a class in a file ('my_method.py:MyMethod')."""
         if not custom_file.is_path(text):
             return super().from_text(text)
-        method: Any = custom_file.load_class(text, "method", "my_method.py:MyMethod")
+        method: Any = custom_file.load_class(text, "method", EXAMPLE)
         if not _is_method(method):
             file, _, name = text.rpartition(":")
             raise ConfigError(

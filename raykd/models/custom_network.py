@@ -23,7 +23,10 @@ from raykd.errors import CodeNotLoaded, ConfigError, errors_of, shown
 from raykd.models.model import ImageModel, ImageSpec, label_of
 from raykd.models.submodules import SubmoduleModel
 
-_PASSED_BY_RAYKD = ("num_classes", "image_size")  # parameters that are no fields of the configuration
+_PASSED_BY_RAYKD = {  # parameters that are no fields of the configuration, and what to do instead of setting them
+    "num_classes": "raykd passes the number of the data's classes to __init__; leave it out",
+    "image_size": "raykd passes the image size to __init__; leave it out, or set input_size",
+}
 _EXAMPLE = "my_net.py:MyNet"
 
 if TYPE_CHECKING:
@@ -64,6 +67,10 @@ class Network(SubmoduleModel, metaclass=_ByClass):
                 f"{self.title()} in '{self.source.path}': its __init__ has no parameter num_classes; add it, for the "
                 "last layer's outputs, or set classifier=false for a network that returns an embedding"
             )
+
+    @classmethod
+    def why_no_field(cls, name: str) -> str:
+        return _PASSED_BY_RAYKD.get(name, "") if name in parameters_of(cls.network_class) else ""
 
     @property
     def label(self) -> str:
@@ -149,10 +156,7 @@ def _config_class(cls: Any) -> type[Network]:
         raise ConfigError(f"network {getattr(cls, '__name__', shown(cls))} is no class derived from torch.nn.Module")
     source = custom_file.record_source(cls, "network")
     if source is None:
-        raise ConfigError(
-            f"network {cls.__name__} is defined in the experiment file; move it to a separate file and import it: "
-            "a run's fingerprint contains that file's hash"
-        )
+        raise custom_file.error_of_class_without_file(cls, "network", _EXAMPLE)
     where = f"{cls.__name__} in '{source.path}'"
     parameters = parameters_of(cls)
     if taken := [name for name in parameters if hasattr(Network, name) or name in Network.__annotations__]:

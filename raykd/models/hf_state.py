@@ -4,9 +4,11 @@ transformers itself maps a file's names to those of its network. It receives onl
 reads files with safetensors, or with `weights_only=True`.
 """
 
+import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +25,15 @@ def is_transformers_network(network: nn.Module) -> bool:
     """Return whether `network` is one of transformers, without importing it."""
     transformers = sys.modules.get("transformers")
     return transformers is not None and isinstance(network, transformers.PreTrainedModel)
+
+
+def is_transformers_folder(folder: Path) -> bool:
+    """Return whether a folder is one of `save_pretrained`."""
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and "model_type" in config
 
 
 def with_network_names(network: Any, content: Any, subject: str) -> Any:

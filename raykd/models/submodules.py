@@ -25,6 +25,7 @@ from raykd.models.timm_model import feature_stages
 from raykd.outputs import Outputs
 
 NUM_LISTED = 12  # submodules in a message
+PROBABILITY_TOLERANCE = 1e-4  # of a sum of float32 probabilities
 Side = Literal["input", "output"]
 Need = Literal["embedding", "features"]
 _REQUIRED: dict[Need, str] = {
@@ -52,6 +53,7 @@ class Submodules:
     head: '' if the logits do not come from a linear layer. features: submodules whose outputs are [B, K, H, W].
     returns_embedding: whether the network itself returns the embedding, and no logits. split: None for a network
     without the methods of timm's; it is not used for what `embedding` and `features` name.
+    returns_probabilities: whether the output for a black image is at least 0 and sums to 1, as after a softmax.
     """
 
     embedding: str = ""
@@ -59,6 +61,7 @@ class Submodules:
     features: tuple[str, ...] = ()
     returns_embedding: bool = False
     split: SplitForward | None = None
+    returns_probabilities: bool = False
 
     @property
     def embedding_at(self) -> "tuple[str, Side] | None":
@@ -110,6 +113,11 @@ class SubmoduleModel(Model):
 
 
 _located_before: dict[tuple[SubmoduleModel, ImageSpec], Submodules] = {}
+
+
+def returns_probabilities(model: Model) -> bool:
+    """Return whether a network of this configuration, which the process has built, returns no logits but a softmax."""
+    return any(read.returns_probabilities for (located, _), read in _located_before.items() if located == model)
 
 
 class HookedModel(ImageModel):
@@ -242,7 +250,8 @@ def locate(network: nn.Module, images: ImageSpec, embedding: str, features: tupl
     head = next((name for name in reversed(linear) if _is_head(*seen[name], logits_of(result))), "")
     if returns_embedding:
         return Submodules(embedding, "", features, returns_embedding)
-    return Submodules(embedding, head, features, split=_split_forward(network, images.size, logits_of(result), head))
+    split = _split_forward(network, images.size, logits_of(result), head)
+    return Submodules(embedding, head, features, False, split, _are_probabilities(logits_of(result)))
 
 
 def _split_forward(network: Any, size: int, logits: Tensor, head: str) -> SplitForward | None:
@@ -305,6 +314,10 @@ def _observed(network: nn.Module) -> Iterator[_Seen]:
 def _is_head(module: nn.Module, received: Any, returned: Any, logits: Tensor) -> bool:
     """Return whether a linear layer computes the logits from one vector for each image."""
     return isinstance(received, Tensor) and received.dim() == 2 and torch.equal(returned, logits)
+
+
+def _are_probabilities(logits: Tensor) -> bool:
+    return bool((logits >= 0).all()) and bool(((logits.float().sum(1) - 1).abs() < PROBABILITY_TOLERANCE).all())
 
 
 def _is_vector(output: Any) -> bool:

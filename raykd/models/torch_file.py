@@ -133,7 +133,9 @@ def describe_other_format(path: Path) -> str:
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
             return ""
         if any(name.endswith("/constants.pkl") for name in names):
-            return f"a TorchScript archive; {_SAVE}"
+            return f"a TorchScript archive; {_save_weights_of(f'torch.jit.load({str(path)!r}).state_dict()')}"
+        if any(name.endswith(("/models/model.json", "serialized_exported_program.json")) for name in names):
+            return f"an archive of torch.export; {_save_weights_of(f'torch.export.load({str(path)!r}).state_dict')}"
         if names and all(name.endswith(".npy") for name in names):
             return f"an archive of NumPy arrays; make tensors of them and {_SAVE}"
         is_torch = any(name.endswith("data.pkl") for name in names)
@@ -142,6 +144,10 @@ def describe_other_format(path: Path) -> str:
     if start[257:262] == b"ustar":
         kind = "a tar archive and no file of weights; unpack it, and name the file in it"
     return kind
+
+
+def _save_weights_of(state_dict: str) -> str:
+    return f"save its weights: torch.save({state_dict}, 'weights.pth')"
 
 
 def _replaceable_classes(path: Path) -> list[str]:

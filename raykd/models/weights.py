@@ -3,7 +3,9 @@
 import json
 import os.path
 import pickle
+import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 from raykd import errors
 from raykd.atomic import replacing
 from raykd.errors import ConfigError
-from raykd.models.hf_state import is_transformers_network, with_network_names
+from raykd.models.hf_state import is_transformers_folder, is_transformers_network, with_network_names
 from raykd.models.model import heads_of
 from raykd.models.state_dict import AdaptState, ExpectedState, choose
 from raykd.models.tensor_checksum import CHECKSUM, checksum_of, require_intact
@@ -57,11 +59,23 @@ def split_key(text: str) -> tuple[Path, str]:
 def require_file(path: Path) -> None:
     """Raise ConfigError unless `path` is a regular file; for a folder, the message lists the weights files in it."""
     if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
-        suffixes = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar")
-        names = sorted(child.name for child in path.iterdir() if child.suffix in suffixes and is_file(child))
-        remedy = f"name a file in it, such as {', '.join(names[:3])}" if names else "name a file of weights"
-        raise ConfigError(f"weights file '{path}' is a folder; {remedy}")
+        raise ConfigError(f"weights file '{path}' is a folder{_remedy_for_folder(path)}")
     errors.require_file("weights file", path, "check the path, or leave it out to train")
+
+
+def _remedy_for_folder(path: Path) -> str:
+    """Return what to name in place of a folder, to follow 'is a folder'."""
+    if is_transformers_folder(path):
+        name = shlex.quote(f"hf:{path}")
+        return (
+            f" of Hugging Face transformers, whose weights fit its own network; set the model to {name}, and its "
+            f"weights with model.weights=pretrained, or for a trained teacher with teacher_checkpoint={name}"
+        )
+    suffixes = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar")
+    names: list[str] = []
+    with suppress(PermissionError):
+        names = sorted(child.name for child in path.iterdir() if child.suffix in suffixes and is_file(child))
+    return f"; name a file in it, such as {', '.join(names[:3])}" if names else "; name a file of weights"
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -118,7 +132,7 @@ def load_weights(
     if is_placeholder(content) or (
         isinstance(content, Mapping) and _holds_only_placeholders(content, expected, path, key)
     ):
-        raise _no_tensors_error(path)
+        raise _no_tensors_error(path, find_networks(content))
     chosen, note = choose(content, expected, path, key)
     _require_match(path, chosen.tensors, expected, head)
     if not key:
@@ -180,14 +194,22 @@ def _other_format_error(path: Path) -> ConfigError | None:
 
 
 def _damaged_error(path: Path, error: Exception) -> ConfigError:
-    reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+    text = str(error)
+    reason = text.splitlines()[0][:120] if " " in text else type(error).__name__  # str(KeyError(101)) is '101'
     return ConfigError(f"weights file '{path}' is truncated or damaged ({reason}); copy it again")
 
 
-def _no_tensors_error(path: Path) -> ConfigError:
+def _no_tensors_error(path: Path, networks: Sequence[str] = ()) -> ConfigError:
+    """Return the error for a file with more than tensors. networks: keys of the whole networks in it, '' for the file.
+
+    torch refuses some files before it is known what they hold.
+    """
+    held = "holds more than tensors, such as a whole pickled model, or no tensors"
+    if networks:
+        held = f"holds a whole pickled model as '{networks[0]}'" if networks[0] else "is a whole pickled model"
     return ConfigError(
-        f"weights file '{path}' holds more than tensors, or no tensors, and is not loaded; save only the "
-        "network's state_dict()"
+        f"weights file '{path}' {held}, and is not loaded, because loading it would execute code; save the model's "
+        "weights: torch.save(model.state_dict(), 'weights.pth')"
     )
 
 

@@ -5,6 +5,7 @@ from math import sqrt
 
 from raykd.data.types import Dataset
 from raykd.errors import ConfigError, plural
+from raykd.models.submodules import returns_probabilities
 from raykd.orchestration.options import Options, dataset_of
 from raykd.orchestration.run_states import RunStates
 from raykd.spec.experiment import Experiment
@@ -121,6 +122,12 @@ def warning_lines(plan: Plan, command: CommandParts | None = None) -> list[str]:
             f"warning: students of seed {', '.join(map(str, seeds))} start from the initial weights of their teacher, "
             "which is the same network with the same seed, and stay closer to it; use other seeds for teachers"
         )
+    lines += [
+        f"warning: {role}.model = {model.label}: its outputs are probabilities, at least 0 with sum 1, and raykd "
+        "applies the softmax itself; remove the softmax at the end of forward(), so that it returns logits"
+        for role, model in dict.fromkeys((run.role, run.model) for run in plan.runs)
+        if returns_probabilities(model)
+    ]
     return lines + _settings_without_effect(plan, command.settings if command else {})
 
 

@@ -76,6 +76,12 @@ def plan_slots(nodes: Iterable[Node], workers: Workers, num_jobs: int, max_concu
     return Slots(count, cpus, gpus, workers.count, min_workers)
 
 
+def require_room(workers: Workers, node: Node | None) -> None:
+    """Raise ConfigError if `node`, the only one, has no room for one run. None stands for nodes that are not known."""
+    if node is not None:
+        plan_slots([node], workers, 1, 1)
+
+
 def _describe_shortage(nodes: Sequence[Node], workers: Workers, cpus: int, gpus: float, num_fitting: int) -> str:
     """Return the error for nodes without room for the workers of one run: its fields, the reason and the remedy."""
     required: dict[str, float] = {"workers.cpus": cpus, "workers.gpus": gpus}

@@ -1,19 +1,23 @@
 """The progress of a command: a live table in a terminal or notebook, or from time to time a line per run in a log."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from math import isnan
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from raykd.orchestration.run_queue import JobStatus, State
+from raykd.spec.stages import TEACHERS
 from raykd.training.hooks import EpochReport
 from raykd.units import clock, duration
+
+if TYPE_CHECKING:
+    from raykd.spec.plan import Run
 
 LOG_EVERY_S = 15.0  # the shortest time between two lines of one run in a log; it grows with the command's duration
 
@@ -66,15 +70,16 @@ class Progress(LiveTable):
     def show(self, statuses: list[JobStatus]) -> None:
         """Log what has changed, and update the table."""
         training = [status for status in statuses if status.job.kind == "train"]
+        families = families_of(statuses)
         for status in training:
             for line in status.lines[self._num_lines.get(status.job.name, 0) :]:
-                self.log(f"{status.job.run.name}  {line}")
+                self.log(f"{titled(status.job.run, families)}  {line}")
             self._num_lines[status.job.name] = len(status.lines)
             if self._is_new(status):
                 self._logged[status.job.name] = status.state, status.report, time.monotonic()
-                self.log(f"{run_line(status)}{self._compute_note(status)}")
+                self.log(f"{run_line(status, families)}{self._compute_note(status)}")
         self._show_caches([status for status in statuses if status.job.kind == "fill"])
-        self.live.update(_table(training))
+        self.live.update(_table(training, families))
 
     def _compute_note(self, status: JobStatus) -> str:
         """Return how a run is computed, for the first line after an epoch of it; '' for its other lines."""
@@ -117,9 +122,22 @@ def log(console: Console, text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def run_line(status: JobStatus) -> str:
-    """Describe a run in one line: epoch, loss, validation top-1, speed and time left, or how it ended."""
-    report, name = status.report, status.job.run.name
+def families_of(statuses: Sequence[JobStatus]) -> frozenset[str]:
+    """Return the families of the jobs. Teachers belong to all families."""
+    return frozenset(status.job.run.family for status in statuses) - {TEACHERS}
+
+
+def titled(run: "Run", families: Collection[str]) -> str:
+    """Return the name of a run, with its family if the command has several `families`: 'cnn/distilled-...'."""
+    return f"{run.family}/{run.name}" if len(families) > 1 and run.family in families else run.name
+
+
+def run_line(status: JobStatus, families: Collection[str] = ()) -> str:
+    """Describe a run in one line: epoch, loss, validation top-1, speed and time left, or how it ended.
+
+    families: those of the command.
+    """
+    report, name = status.report, titled(status.job.run, families)
     if status.state in (State.WAITING, State.FAILED, State.SKIPPED):
         return f"{name}  {status.state}: {status.reason.splitlines()[0] if status.reason else 'no reason given'}"
     if report is None:
@@ -167,16 +185,16 @@ def seconds_left(status: JobStatus) -> float:
     return pace * (last.epochs - last.epoch - 1)
 
 
-def _table(statuses: Sequence[JobStatus]) -> Table:
+def _table(statuses: Sequence[JobStatus], families: Collection[str]) -> Table:
     table = Table(box=None, pad_edge=False)
     for column in ("run", "epoch", "loss", "val top-1", "best", "images/s", "left"):
         table.add_column(column, justify="left" if column == "run" else "right", no_wrap=True)
     for status in (status for status in statuses if status.state is State.RUNNING):
         if (report := status.report) is None:
-            table.add_row(status.job.run.name, "starting")
+            table.add_row(titled(status.job.run, families), "starting")
             continue
         table.add_row(
-            status.job.run.name,
+            titled(status.job.run, families),
             f"{report.epoch + 1}/{report.epochs}",
             f"{report.terms['loss']:.3f}",
             "" if isnan(report.val_top1) else f"{report.val_top1:.1f} %",

@@ -16,7 +16,7 @@ from raykd.on_disk import find, is_file
 from raykd.orchestration.data_storage import with_packs
 from raykd.orchestration.options import Options, dataset_of
 from raykd.orchestration.progress import log
-from raykd.spec.stages import ROLES, SAVED_MODELS, STAGES
+from raykd.spec.stages import ROLES, SAVED_MODELS, STAGES, TEACHERS
 from raykd.store.migration import require_migrated
 from raykd.store.records import read_plan
 from raykd.store.results_folder import in_use
@@ -38,20 +38,23 @@ def evaluate_and_report(
     A run that was trained on CPUs is evaluated on the CPU, any other run on a GPU if there is one.
     """
     require_migrated(results)
-    for folder in _planned_folders(results):
+    folders = _planned_folders(results)
+    has_several = len({folder.family for folder in folders} - {TEACHERS}) > 1
+    for folder in folders:
         if folder.status() == "done" and not is_tested(folder):
             with in_use(results):
+                family = f"{folder.family}/" if has_several and folder.family != TEACHERS else ""
+                log(console, f"evaluating {family}{folder.path.name} on the test split")
                 _evaluate(folder, Options(results, data_folder), console)
     return write_report(results, console, True, figure_formats)
 
 
 def _evaluate(folder: RunFolder, options: Options, console: Console) -> None:
     """Evaluate one trained run on the validation and test split."""
-    run, name = recorded_run(folder), folder.path.name
-    log(console, f"evaluating {name} on the test split")
+    run = recorded_run(folder)
     options = with_packs([run.data], options, partial(log, console), console)
     dataset = dataset_of(run.data, options)
-    require_same_data(name, run.data_identity, dataset)
+    require_same_data(folder.path.name, run.data_identity, dataset)
     compute = folder.require_record().compute
     device = best_device() if compute.device.startswith("cuda") else torch.device("cpu")
     evaluate_on_test(run, folder, dataset, choose_compute(device, compute.precision))

@@ -22,13 +22,13 @@ from raykd.orchestration.experiment_plans import (
     warning_lines,
 )
 from raykd.orchestration.options import Options, data_key, dataset_of
-from raykd.orchestration.parallel_runs import Slots
-from raykd.orchestration.progress import Progress, log
+from raykd.orchestration.parallel_runs import Slots, require_room
+from raykd.orchestration.progress import Progress, families_of, log, titled
 from raykd.orchestration.reporting import write_report
 from raykd.orchestration.run_queue import Job, JobStatus, State, max_concurrent
 from raykd.orchestration.run_states import RunStates
 from raykd.orchestration.runs_left import RunsLeft
-from raykd.orchestration.session import ray_session
+from raykd.orchestration.session import private_node, ray_session
 from raykd.orchestration.stop_signals import stop_signals
 from raykd.orchestration.tracked import attach_report, family_of, tracking_of, watch_runs
 from raykd.spec.experiment import Data, Experiment, Workers
@@ -110,6 +110,8 @@ def _train(
     plans = plans_of(experiments, options)
     store = RunStore(options.results)
     states = restore_damaged(_runs_of(plans), options, console)
+    if any(run.name not in states.trained for run in _runs_of(plans)):
+        require_room(experiments[0].workers, private_node())
     store.make_folder()
     note_results(options.results)
     with in_use(options.results):
@@ -151,8 +153,12 @@ def _run_planned(
     for _, dataset in plans:
         keep_decoded(dataset, options.decoded)  # the workers read it there
     log(console, f"{plural(len(runs), 'run')}, {len(states.trained)} of them done before; results in {options.results}")
-    for line in dict.fromkeys(line for plan, data in plans for line in _lines_of(plan, data, options)):
+    for line in dict.fromkeys(line for plan, data in plans for line in data_lines(plan, data)):
         log(console, line)
+    for plan, _ in plans:
+        family = plan.experiment.family
+        for line in warning_lines(plan, options.command_parts.get(family)):
+            log(console, f"{family}: {line}" if len(plans) > 1 else line)
     for run in runs:
         if run.imported is not None and (check := read_import_check(store.folder(run))):
             log(console, f"{run.name}: {describe_import(check)}")
@@ -170,12 +176,6 @@ def _run_planned(
         finally:
             raise_for(statuses)  # the failed runs explain more than an error of the report
     return statuses, report
-
-
-def _lines_of(plan: Plan, dataset: Dataset, options: Options) -> list[str]:
-    """Return the lines about a plan's data, and its warnings."""
-    command = options.command_parts.get(plan.experiment.family)
-    return [*data_lines(plan, dataset), *warning_lines(plan, command)]
 
 
 def _plan_caches(
@@ -265,7 +265,10 @@ def _record_failures(statuses: list[JobStatus], store: RunStore) -> None:
 def raise_for(statuses: list[JobStatus]) -> None:
     """Raise RunFailed for jobs that failed, or Interrupted for jobs that are left."""
     if failed := [status for status in statuses if status.state is State.FAILED]:
-        lines = "\n".join(f"  {status.job.name}: {status.reason}" for status in failed)
+        families = families_of(statuses)
+        jobs = [status.job for status in failed]
+        names = [job.name.replace(job.run.name, titled(job.run, families)) for job in jobs]
+        lines = "\n".join(f"  {name}: {status.reason}" for name, status in zip(names, failed, strict=True))
         raise RunFailed(f"{len(failed)} of {plural(len(statuses), 'job')} failed; the others are kept:\n{lines}")
     if any(status.state in (State.STOPPED, State.WAITING, State.RUNNING) for status in statuses):
         raise Interrupted("stopped; every run is saved; rerun the same command to resume")

@@ -20,12 +20,12 @@ from raykd.errors import ConfigError, Interrupted, RunFailed, plural
 from raykd.orchestration.confirm import confirm, is_confirmed, winner_of
 from raykd.orchestration.experiment_plans import plan_of, teacher_choice_of
 from raykd.orchestration.options import Options
-from raykd.orchestration.parallel_runs import Slots
+from raykd.orchestration.parallel_runs import Slots, require_room
 from raykd.orchestration.run_experiments import as_filled, prepared, run_experiments, train_experiments
 from raykd.orchestration.run_queue import JobStatus
 from raykd.orchestration.run_states import RunStates
 from raykd.orchestration.search_identity import SearchCommand
-from raykd.orchestration.session import ray_session
+from raykd.orchestration.session import private_node, ray_session
 from raykd.orchestration.space_check import check_search, early_comparison
 from raykd.orchestration.stop_signals import stop_signals
 from raykd.orchestration.tracked import tracking_of, watch_runs, watch_search
@@ -60,6 +60,8 @@ def search(experiment: Experiment, options: Options, console: Console) -> "Repor
     plan, dataset = plan_of(experiment, options)  # finds all configuration errors before Ray starts
     identity = check_search(experiment, plan, dataset, options)
     is_done = num_ended(command.folder.trials()) >= command.search.num_trials and is_confirmed(command)
+    if not is_done:
+        require_room(experiment.workers, private_node())
     RunStore(options.results).make_folder()
     session = nullcontext() if is_done else ray_session()
     with in_use(options.results), session, tracking_of(options, console) as tracking:

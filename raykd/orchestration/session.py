@@ -28,6 +28,7 @@ from raykd.cluster.ray_internals import SLOW_START
 from raykd.cluster.ray_token import make_token, private_environment
 from raykd.cluster.ray_variables import start_timeout_s
 from raykd.errors import ConfigError, RayNotStarted
+from raykd.on_disk import find
 
 _SETTINGS = {
     # Train polls its workers at this interval. With the default of 2 s each trainer would end 3.5 s later.
@@ -234,6 +235,19 @@ def _usable_cpus() -> dict[str, int]:
     """
     num_cpus = num_usable_cpus()
     return {"num_cpus": num_cpus} if num_cpus < (os.cpu_count() or 1) else {}
+
+
+def private_node() -> dict[str, float] | None:
+    """Return at most the resources of the private Ray cluster that `ray_session` would start; None if it starts none.
+
+    Ray may find fewer, for example where a container limits the CPUs. Does not import ray.
+    """
+    if _open or _is_connected() or ray_variables.address_in(os.environ):
+        return None
+    import torch
+
+    devices = [path for path in find(Path("/dev"), "nvidia*") if path.name.removeprefix("nvidia").isdecimal()]
+    return {"CPU": num_usable_cpus(), "GPU": max(torch.cuda.device_count(), len(devices))}
 
 
 def num_usable_cpus() -> int:

@@ -117,10 +117,7 @@ def _require_valid_class(cls: type[Callback]) -> None:
     """Raise ConfigError for a class whose text cannot be sent to workers, or whose methods raykd cannot call."""
     source, title = custom_file.source_of(cls), cls.__name__
     if source is None:
-        raise ConfigError(
-            f"callback {title} is defined in the experiment file; move it to a separate file, such as "
-            f"{EXAMPLE.partition(':')[0]}, and import it: the workers receive the text of that file"
-        )
+        raise custom_file.error_of_class_without_file(cls, "callback", EXAMPLE)
     where = f"callback {title} in '{source.path}'"
     custom_file.require_dataclass(cls, where)
     for name in (name for name in dir(cls) if name.startswith("on_")):

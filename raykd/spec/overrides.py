@@ -55,6 +55,8 @@ def _changed(config: Any, settings: Mapping[str, Any], above: str = "") -> Any:
     changes: dict[str, Any] = {}
     for name, deeper in _by_first_name(settings).items():
         if name not in known:
+            if isinstance(config, Config) and (why := config.why_no_field(name)):
+                raise _Unreadable(f"{above}{name} is no field of {config.title()}: {why}")
             kind = config.title() if isinstance(config, Config) else "none" if config is None else type(config).__name__
             raise _unknown(name, settings, above, kind, known)
         value = getattr(config, name)

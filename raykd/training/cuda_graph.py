@@ -31,7 +31,7 @@ WARM_UP_STEPS = 3
 def _new_sums(training: TrainState, weights: dict[str, float]) -> EpochSums:
     metrics = ("top1",) if training.run.model.classifier else ()
     names = (*dict.fromkeys((*weights, *metrics)), "loss")
-    return EpochSums(names, training.compute.device, training.group)
+    return EpochSums(names, training.compute.device, training.group, training.problem_of_teacher)
 
 
 def _rate(training: TrainState, epoch: int, step: int) -> float:

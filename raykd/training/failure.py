@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Literal
 
 from safetensors import SafetensorError
 
+from raykd.config.custom_file import user_line_of
 from raykd.errors import (
     RESUME,
     CodeFailed,
@@ -221,16 +222,29 @@ def job_reason(error: Exception) -> str:
     if isinstance(error, RaykdError):
         return str(error)
     if is_environment_error(error):
-        return f"{error}; {RESUME}"
+        return f"{_at_user_line(error)}{error}; {RESUME}"
     if classify_failure(error) == "out of memory":
         remedy = "use a GPU with more memory, or let fewer runs share it (workers.gpus)"
         return f"out of memory ({_memory_detail(error)}): {remedy}; then rerun the same command"
-    return f"{type(error).__name__}: {error}\n{''.join(traceback.format_exception(error))}"
+    return f"{_at_user_line(error)}{type(error).__name__}: {error}\n{''.join(traceback.format_exception(error))}"
 
 
 def one_line_reason(error: BaseException) -> str:
-    """Return the first line of an error of raykd; of another error also its type."""
-    return (str(error).splitlines() or ["no reason given"])[0] if isinstance(error, RaykdError) else reason_of(error)
+    """Return the first line of an error of raykd; of another error also its type, and the line of the user's file."""
+    if isinstance(error, RaykdError):
+        return (str(error).splitlines() or ["no reason given"])[0]
+    return f"{_at_user_line(error)}{reason_of(error)}"
+
+
+def recorded_reason(error: BaseException) -> str:
+    """Return the reason for run.json: of an error in a user's file with its type and the line."""
+    at = "" if isinstance(error, RaykdError) else _at_user_line(error)
+    return f"{at}{type(error).__name__}: {error}" if at else f"{error}" or type(error).__name__
+
+
+def _at_user_line(error: BaseException) -> str:
+    line = user_line_of(error)
+    return f"{line}: " if line else ""
 
 
 def give_up_reason(attempts: int, reported: str) -> str:

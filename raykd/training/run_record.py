@@ -21,7 +21,7 @@ from raykd.spec.plan import Run
 from raykd.store.records import Best, ComputeRecord, RunRecord, TopClasses, UnfinishedWarmup
 from raykd.store.run_folder import RunFolder, now
 from raykd.training.compute import Compute, choose_compute, gpu_name, require_precision, why_not_graph
-from raykd.training.failure import classify_failure, is_cause, rejecting_configuration
+from raykd.training.failure import classify_failure, is_cause, recorded_reason, rejecting_configuration
 from raykd.training.group import Group
 from raykd.training.model_file import Header, header_of, save_model
 from raykd.training.run_sources import load_network_classes, save_sources
@@ -214,8 +214,7 @@ def recording_failure(folder: RunFolder, group: Group) -> Iterator[None]:
     except Exception as error:
         if group.is_first and is_cause(error, group.size):
             with suppress(OSError):  # on a full disk; `error` is raised anyway
-                reason = f"{error}" or type(error).__name__
-                folder.update(status="failed", reason=reason, failure=classify_failure(error))
+                folder.update(status="failed", reason=recorded_reason(error), failure=classify_failure(error))
         raise
 
 

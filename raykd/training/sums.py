@@ -1,6 +1,6 @@
 """Sums of loss terms over an epoch, kept on the device and read once, so that no step waits for the GPU."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -15,9 +15,16 @@ class EpochSums:
     Methods that read the sums combine those of all workers, so all workers must call them.
     """
 
-    def __init__(self, names: tuple[str, ...], device: torch.device, group: Group = SINGLE_WORKER) -> None:
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        device: torch.device,
+        group: Group = SINGLE_WORKER,
+        problem_of_teacher: Callable[[int, int], str] = lambda epoch, step: "",
+    ) -> None:
+        """problem_of_teacher: returns what is wrong with the teacher's outputs in an epoch and step, or ''."""
         self.names = names
-        self._group = group
+        self._group, self._problem_of_teacher = group, problem_of_teacher
         self._sums = torch.zeros(len(names), dtype=torch.float64, device=device)
         self._first_nonfinite_step = torch.full((len(names),), -1, dtype=torch.int64, device=device)
 
@@ -45,16 +52,29 @@ class EpochSums:
         nonfinite = [(step, position) for steps in first_steps for position, step in enumerate(steps) if step >= 0]
         if nonfinite:
             step, position = min(nonfinite)
-            name = self.names[position]
-            if epoch == step == 0:  # before any update, so the learning rate is not the cause
-                raise RunDiverged(
-                    f"loss term '{name}' is NaN or infinite in the first step, before any update; check the method's "
-                    "fields, the initial weights and the teacher's outputs"
-                )
-            raise RunDiverged(
-                f"loss term '{name}' became NaN or infinite in epoch {epoch}, step {step}; "
-                "lower the learning rate, or clip gradients (clip_gradient_norm)"
-            )
+            names = {self.names[other] for other_step, other in nonfinite if other_step == step}
+            raise RunDiverged(self._explain(epoch, step, self.names[position], "ce" in names))
+
+    def _explain(self, epoch: int, step: int, name: str, is_student: bool) -> str:
+        """Return which term was not finite, and what is known of the cause.
+
+        is_student: whether the cross-entropy was not finite either, which no finite logits cause.
+        """
+        is_first = epoch == step == 0  # before any update, so the learning rate is not the cause
+        slower = "lower the learning rate, or clip gradients (clip_gradient_norm)"
+        if is_student:
+            remedy = "check the network's forward() and its initial weights" if is_first else slower
+            cause = f"the student's logits {'are' if is_first else 'did'}; {remedy}"
+        elif problem := self._problem_of_teacher(epoch, step):
+            cause = problem
+        else:
+            known = "the student's logits are finite; " if "ce" in self.names else ""
+            remedy = "check the method's terms and fields, and the initial weights" if is_first else slower
+            cause = f"{known}{remedy}" + ("" if is_first or not known else ", or check the method's terms")
+        verb, when = (
+            ("is", "the first step, before any update") if is_first else ("became", f"epoch {epoch}, step {step}")
+        )
+        return f"loss term '{name}' {verb} NaN or infinite in {when}: {cause}"
 
     def to_json(self) -> dict[str, object]:
         """Return each worker's sums for a checkpoint within the epoch. JSON keeps all bits of floats."""

@@ -22,7 +22,7 @@ from raykd.data.types import Dataset, Split
 from raykd.errors import RunFailed
 from raykd.methods import CrossEntropy
 from raykd.models import ImageModel
-from raykd.outputs import Targets
+from raykd.outputs import Outputs, Targets
 from raykd.spec.experiment import Data
 from raykd.spec.plan import Run, train_val_indices
 from raykd.training.adapters import NUM_SHOWN, absent_teacher, evaluation_outputs, make_adapter
@@ -132,6 +132,13 @@ class TrainState:
         no_graph = f", no CUDA graph: {reason}" if is_expected else ""
         return f"{self.compute}{precision}{teacher}{no_graph if reason else ', one CUDA graph per step'}"
 
+    @torch.no_grad()
+    def problem_of_teacher(self, epoch: int, step: int) -> str:
+        """Return what is wrong with the teacher's outputs for this worker's batch of a step, or ''."""
+        with self.compute.float32_products(), self.compute.autocast():
+            outputs = self.teacher(next(self.loader.epoch(epoch, step)))
+        return _problem_of(outputs, self.teacher) if outputs is not None else ""
+
     def step(
         self, batch: Batch, weights: Mapping[str, float | Tensor], progress: Tensor | None = None
     ) -> dict[str, Tensor]:
@@ -181,6 +188,15 @@ class TrainState:
         if self.half_weights is not None:
             return functional_call(self.objective, self.half_weights.cast(), inputs, tie_weights=False)
         return (self.objective if self.parallel is None else self.parallel)(*inputs)
+
+
+def _problem_of(outputs: Outputs, teacher: Teacher, when: str = "") -> str:
+    """Return what is wrong with a teacher's outputs, with the remedy, or ''."""
+    embedding = outputs.logits if outputs.embedding is None else outputs.embedding
+    if outputs.logits.isfinite().all() and embedding.isfinite().all():
+        return ""
+    where = "the logit cache that it is read from" if teacher.source == "cache" else "its weights"
+    return f"the teacher's outputs are NaN or infinite{when}; check {where}"
 
 
 def _targets_of(batch: Batch, progress: Tensor | None) -> Targets:
@@ -292,8 +308,6 @@ def _adapter_of(
     given = teacher(batch)
     assert given is not None or not run.method.needs
     outputs = given or absent_teacher(of_student)
-    embedding = outputs.logits if outputs.embedding is None else outputs.embedding
-    if not (outputs.logits.isfinite().all() and embedding.isfinite().all()):
-        where = "the logit cache that it is read from" if teacher.source == "cache" else "its weights"
-        raise RunFailed(f"the teacher's outputs are NaN or infinite in the first batch; check {where}")
+    if problem := _problem_of(outputs, teacher, " in the first batch"):
+        raise RunFailed(problem)
     return make_adapter(run, training_labels(run, dataset.train.labels), of_student, outputs)

@@ -55,6 +55,16 @@ def address(name: str, value: str, text: str = EXPERIMENT, *command: str) -> Bad
     return BadInput(name, make, (f"RAY_ADDRESS = {value!r}", *ADDRESS), environ=lambda folder: {"RAY_ADDRESS": value})
 
 
+def on_this_machine(name: str, setting: str, *message_parts: str) -> BadInput:
+    """Return the case of workers that do not fit on this machine, which is known before a private Ray starts."""
+
+    def make(folder: Path) -> Sequence[str | Path]:
+        results = str(folder / "results")
+        return ["run", experiment_file(folder), "--results", results, "--set", setting]
+
+    return BadInput(name, make, message_parts)
+
+
 def start_timeout(name: str, value: str, *command: str) -> BadInput:
     """Return the case of an experiment with the environment variable RAYKD_START_TIMEOUT_S."""
 
@@ -68,6 +78,12 @@ def start_timeout(name: str, value: str, *command: str) -> BadInput:
 
 
 CASES = [
+    on_this_machine(
+        "more CPUs than this machine has", "workers.cpus=9999", "workers.cpus = 9999", "no node has as many", "reduce"
+    ),
+    on_this_machine(
+        "more GPUs than this machine has", "workers.gpus=9999", "workers.gpus = 9999", "no node has as many", "reduce"
+    ),
     start_timeout("a time for Ray's start that is a word", "soon"),
     start_timeout("a time for Ray's start with a unit, for a search", "180s", "tune"),
     start_timeout("a time for Ray's start that is no number", "nan"),

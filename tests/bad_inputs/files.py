@@ -126,7 +126,7 @@ CASES = [
         distill_from(weights_of_other_classes),
         ("{folder}/teacher.safetensors", "number of classes"),
     ),
-    BadInput("a pickled module", distill_from(pickled_module, "teacher.pth"), ("more than tensors",)),
+    BadInput("a pickled module", distill_from(pickled_module, "teacher.pth"), ("holds a whole pickled model",)),
     BadInput("pretrained weights that are missing", pretrained_teacher, ("raykd prefetch",)),
     BadInput("a report without runs", lambda folder: ["report"], ("results",)),
     BadInput("a file of tables without their format", lambda folder: ["report", "--output", "t.tex"], ("--format",)),

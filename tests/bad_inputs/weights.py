@@ -57,6 +57,13 @@ def torch_bytes(content: Any) -> bytes:
     return buffer.getvalue()
 
 
+def hugging_face_folder(folder: Path) -> Sequence[str | Path]:
+    (folder / "vit").mkdir()
+    (folder / "vit" / "config.json").write_text('{"model_type": "vit"}')
+    (folder / "vit" / "model.safetensors").write_bytes(save(fitting()))
+    return plan("teacher_checkpoint=vit")(folder)
+
+
 def header(**changes: Any) -> dict[str, str]:
     """Return the metadata of raykd's header with `changes`."""
     fields = {
@@ -142,7 +149,8 @@ class Code:
 
 
 DAMAGED = ("truncated or damaged", "copy it again")
-MORE = ("holds more than tensors", "save only the network's state_dict()")
+SAVE = "save the model's weights: torch.save(model.state_dict(), 'weights.pth')"
+MORE = ("holds more than tensors", SAVE)
 NO_STATE = ("holds no state dict of tensors", "save model.state_dict()")
 NOT_FINITE = ("are NaN or infinite", "name an earlier checkpoint")
 DENSE = ("weights must be dense floating-point numbers", "state_dict() in float32")
@@ -235,8 +243,12 @@ CASES = [
     BadInput(
         "a plain pickle of arrays", written(lambda: pickle.dumps({"conv1.weight": np.ones(3)})), ("teacher.pth' ",)
     ),
-    BadInput("a whole pickled module", file(lambda: nn.DataParallel(nn.Linear(3, 3))), MORE),
-    BadInput("a pickled module under state_dict", file(lambda: {"state_dict": nn.Linear(3, 3), "epoch": 3}), MORE),
+    BadInput("a whole pickled module", file(lambda: nn.DataParallel(nn.Linear(3, 3))), ("is a whole pickled", SAVE)),
+    BadInput(
+        "a pickled module under state_dict",
+        file(lambda: {"state_dict": nn.Linear(3, 3), "epoch": 3}),
+        ("holds a whole pickled model as 'state_dict', and is not loaded", SAVE),
+    ),
     BadInput("a function beside good weights", file(lambda: {"model": fitting(), "hook": Code()}), MORE),
     BadInput("an epoch and no weights", file(lambda: {"epoch": 3, "acc": 98.6}), NO_STATE),
     BadInput("a list of tensors", file(lambda: [torch.ones(3)]), NO_STATE),
@@ -415,7 +427,29 @@ CASES = [
     BadInput(
         "a TorchScript archive",
         written(lambda: zipped({"net/constants.pkl": b"\x80\x02).", "net/data.pkl": b"\x80\x02)."})),
-        ("is a TorchScript archive; save the network's state_dict()",),
+        ("is a TorchScript archive; save its weights: torch.save(torch.jit.load('", "').state_dict(), 'weights.pth')"),
+    ),
+    BadInput(
+        "an archive of torch.export",
+        written(lambda: zipped({"net/models/model.json": b"{}"}), "teacher.pt2"),
+        (
+            "is an archive of torch.export; save its weights: torch.save(torch.export.load('",
+            "teacher.pt2').state_dict,",
+        ),
+    ),
+    BadInput(
+        "text in place of weights",
+        written(lambda: b"hello world"),
+        ("teacher.pth' is truncated or damaged (KeyError)",),
+    ),
+    BadInput(
+        "a folder of Hugging Face as checkpoint",
+        hugging_face_folder,
+        (
+            "weights file 'vit' is a folder of Hugging Face transformers",
+            "set the model to hf:vit",
+            "teacher_checkpoint=hf:vit",
+        ),
     ),
     BadInput("a file of Keras", written(lambda: b"\x89HDF\r\n\x1a\n" + bytes(99)), ("is an HDF5 file, as Keras",)),
     BadInput("a GGUF file", written(lambda: b"GGUF" + bytes(99)), ("is a GGUF file; save the network's state_dict()",)),

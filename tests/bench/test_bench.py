@@ -171,7 +171,8 @@ def test_command_prints_and_writes_its_results(
         (["--rounds", "0"], "raykd: --rounds 0: must be at least 1"),
         (["--threads", "-1"], "raykd: --threads -1: must be at least 1"),
         (["--json", "no/such/folder/b.json"], "the folder does not exist; make it, or name another"),
-        (["--device", "cuda"], "cannot use the GPU"),
+        (["--device", "cuda"], "raykd: --device cuda: torch "),
+        (["--device", "cuda"], "finds no GPU that it can use here; run it on a machine with a GPU"),
     ],
 )
 def test_invalid_arguments_are_refused_in_one_line(

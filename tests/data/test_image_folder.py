@@ -283,6 +283,17 @@ def test_bad_folder_is_refused_in_one_line_and_not_cached(
     assert not (tmp_path / "cache").exists()
 
 
+def test_damaged_images_are_counted_with_the_command_that_leaves_them_out(place: Path) -> None:
+    for name in ("003", "005"):
+        file = place / "train/wasp" / f"{name}.png"
+        file.write_bytes(file.read_bytes()[:60])
+    with pytest.raises(DataError, match=r"wasp/003\.png is a PNG or JPEG that cannot be decoded") as caught:
+        load_dataset("folder:insects", place.parent)
+    counted, _, remedy = str(caught.value).partition("; 2 of 18 images that were read cannot be decoded; ")
+    assert counted and remedy.startswith("or leave out up to N damaged images (")
+    assert f"pack folder:insects --data-dir {place.parent} --skip-damaged N) and set data.name" in remedy
+
+
 def test_leftovers_of_file_managers_and_archives_are_skipped(place: Path) -> None:
     before = load_dataset("folder:insects", place.parent)
     for name in ("train/ant/Thumbs.db", "train/Desktop.ini", "test/bee/desktop.ini"):

@@ -8,11 +8,12 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
-from small_runs import digits, experiment, run_of
+from small_runs import digits, experiment, plan_of, run_of
 from torch import Tensor, nn
 from user_network import UserNet
 
@@ -25,9 +26,11 @@ from raykd.models import ImageModel, ImageSpec, Model
 from raykd.models.custom_network import Network
 from raykd.models.submodules import HookedModel
 from raykd.models.weights import load_weights, save_weights
+from raykd.orchestration.experiment_plans import warning_lines
 from raykd.spec.experiment import Experiment
 from raykd.spec.recipe import Recipe
 from raykd.training.networks import Networks
+from raykd.training.training_step import make_model
 
 IMAGES = ImageSpec(10, 16, (0.3, 0.4, 0.5), (0.2, 0.25, 0.3))
 TEXT = """
@@ -92,6 +95,19 @@ def test_the_check_in_training_mode_leaves_the_network_and_the_generator_as_they
     assert (network.steps, network.norm.num_batches_tracked.item()) == (0, 0)
 
 
+@pytest.mark.parametrize(
+    ("end", "is_warned"), [(".softmax(1)", True), (".log_softmax(1)", False), (".relu()", False), (".sigmoid()", False)]
+)
+def test_the_plan_warns_of_a_network_that_returns_probabilities(end: str, is_warned: bool, file: Path) -> None:
+    file.write_text(f"{file.read_text().replace('(x))', f'(x)){end}')}")
+    plan = plan_of(with_model("model=mine.py:Mine"))
+    make_model(next(run for run in plan.runs if run.stage == "baseline"), digits())
+    warnings = [line for line in warning_lines(plan) if "probabilities" in line]
+    assert len(warnings) == is_warned
+    for line in warnings:
+        assert line.startswith("warning: student.model = mine: its outputs are probabilities") and "logits" in line
+
+
 # ---- fields ----
 
 
@@ -111,6 +127,24 @@ def test_a_class_stands_for_itself_in_a_recipe_and_a_network_object_is_refused()
         Recipe(UserNet(10))  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match=r"Network\(UserNet\(\.\.\.\)\): give the class and its fields"):
         Network(UserNet(10))  # pyright: ignore[reportArgumentType]
+
+
+def test_num_classes_is_named_as_no_field_because_raykd_passes_it(file: Path) -> None:
+    with pytest.raises(ConfigError, match=r"num_classes is no field of UserNet: raykd passes .* to __init__; leave it"):
+        Network(UserNet, num_classes=5)
+    with pytest.raises(ConfigError, match=r"student\.model\.num_classes is no field of Mine: raykd passes"):
+        with_model("model=mine.py:Mine", "model.num_classes=5")
+    with pytest.raises(ConfigError, match="unknown field 'image_size': UserNet has"):  # no parameter of its __init__
+        Network(UserNet, image_size=5)
+
+
+def test_a_class_of_a_notebook_is_refused_with_the_magic_that_writes_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))  # a notebook's has no __file__
+    cell = type("Cell", (nn.Module,), {"__module__": "__main__"})
+    with pytest.raises(
+        ConfigError, match=r"network Cell is defined in a notebook .* %%writefile my_net\.py as its first"
+    ):
+        Network(cell)
 
 
 def test_init_receives_the_classes_the_size_and_lists_as_lists(tmp_path: Path) -> None:

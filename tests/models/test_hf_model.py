@@ -166,7 +166,7 @@ def test_a_pickled_file_is_read_without_its_code(folders: dict[str, tuple[Path, 
     read = loaded(model, copy / "pytorch_model.bin").network.state_dict()
     assert all(torch.equal(value, network.state_dict()[name]) for name, value in read.items())
     (copy / "pytorch_model.bin").write_bytes(pickle.dumps(print))
-    with pytest.raises(ConfigError, match="holds more than tensors, or no tensors, and is not loaded"):
+    with pytest.raises(ConfigError, match=r"holds more than tensors, .*, and is not loaded"):
         loaded(model, copy / "pytorch_model.bin")
 
 

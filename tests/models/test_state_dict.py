@@ -205,7 +205,7 @@ def test_error_for_a_pickled_module_has_the_remedy(tmp_path: Path) -> None:
         network(),
         {"model": network(), "a": 1},
     ):
-        assert "save only the network's state_dict()" in refused(content, tmp_path)
+        assert "torch.save(model.state_dict(), 'weights.pth')" in refused(content, tmp_path)
 
 
 def test_pickled_network_beside_a_fitting_state_dict_is_refused(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_pickled_network_beside_a_fitting_state_dict_is_refused(tmp_path: Path) 
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_torchscript_is_refused_as_code_and_not_as_damaged(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)), str(tmp_path / "a.pt"))
-    with pytest.raises(ConfigError, match=r"is a TorchScript archive; save the network's state_dict\(\)") as caught:
+    with pytest.raises(ConfigError, match=r"is a TorchScript archive; save its weights: torch") as caught:
         load_weights(network(), tmp_path / "a.pt")
     assert "damaged" not in str(caught.value)
 

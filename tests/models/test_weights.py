@@ -2,11 +2,13 @@
 
 import os
 import pickle
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import children
 import pytest
 import timm
 import torch
@@ -34,6 +36,28 @@ def network(model: ResNet | Timm = TINY, images: ImageSpec = IMAGES, seed: int =
 
 def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+UNPRIVILEGED_USER = 65_534
+
+
+def refuse_as_unprivileged_user(path: Path) -> None:
+    """Check that a file that may not be read is refused. Runs in a child process without root's rights."""
+    if os.getuid() == 0:
+        os.setuid(UNPRIVILEGED_USER)
+    for read in (lambda: load_weights(network(), path), lambda: read_metadata(path)):
+        with pytest.raises(ConfigError, match=r"weights file '.*' cannot be read \(Permission denied\); set its"):
+            read()
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.pth"])
+def test_a_file_without_permission_is_refused_in_one_line(name: str) -> None:
+    with tempfile.TemporaryDirectory() as temporary:  # pytest's folders cannot be entered by other users
+        Path(temporary).chmod(0o755)
+        path = Path(temporary) / name
+        save_weights(path, network().state_dict())
+        path.chmod(0o000)
+        assert children.wait(children.start(refuse_as_unprivileged_user, path)) == 0
 
 
 def refused(path: Path, into: nn.Module | None = None) -> str:
@@ -141,9 +165,9 @@ def test_code_in_a_pickle_is_refused_and_not_executed(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write({"conv1.weight": Harmful()}, tmp_path / "a.pth")
-    assert "save only the network's state_dict()" in refused(tmp_path / "a.pth")
+    assert "torch.save(model.state_dict(), 'weights.pth')" in refused(tmp_path / "a.pth")
     torch.save(network(), tmp_path / "whole.pth")
-    assert "save only the network's state_dict()" in refused(tmp_path / "whole.pth")
+    assert "is a whole pickled model" in refused(tmp_path / "whole.pth")
     assert not (tmp_path / "harmed").exists()
 
 

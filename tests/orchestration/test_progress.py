@@ -73,6 +73,23 @@ def test_line_has_epoch_loss_validation_speed_and_time_left() -> None:
     )
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_runs_have_the_names_of_their_families_if_there_are_several(monkeypatch, terminal) -> None:
+    """Teachers belong to all families."""
+
+    def names(*families: str) -> list[str]:
+        screen = make_screen(monkeypatch, terminal)
+        runs = [RUN, *(run_of("baseline", family=family) for family in families)]
+        statuses = [replace(running(0), job=Job("train", run)) for run in runs]
+        statuses += [replace(running(0), job=Job("train", run), lines=["a line"]) for run in runs]
+        with Progress(screen.console) as progress:
+            progress.show(statuses)
+        return re.findall(r"\S*(?:teacher|baseline)-\S*", screen.file.getvalue())
+
+    assert {name.split("-")[0] for name in names("cnn", "vit")} == {"teacher", "cnn/baseline", "vit/baseline"}
+    assert {name.split("-")[0] for name in names("cnn")} == {"teacher", "baseline"}
+
+
 def test_line_of_a_run_on_disk_has_the_wait_for_data() -> None:
     status = replace(running(49), report=replace(report(49), data_wait=0.124))
     assert "  12,346 images/s (12% waiting for data)  left " in run_line(status)

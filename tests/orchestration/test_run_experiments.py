@@ -147,7 +147,7 @@ def test_failed_run_stops_no_other_and_is_reported_in_one_line(finished: Finishe
     assert "lower the learning rate" in finished.ended.errors[1]
     assert finished.folder(broken["teacher 0"]).status() == "failed"
     logged = [line.split("] ")[1] for line in finished.ended.lines if "  failed: " in line or "  skipped: " in line]
-    failed, skipped = broken["teacher 0"].name, broken["distilled 0"].name
+    failed, skipped = broken["teacher 0"].name, f"broken/{broken['distilled 0'].name}"  # of two families
     assert [line.split(": ")[0] for line in logged] == [f"{failed}  failed", f"{skipped}  skipped"]
     assert logged[1].endswith(f"train {failed} failed")
     assert not finished.folder(broken["distilled 0"]).path.exists()

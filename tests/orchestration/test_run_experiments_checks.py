@@ -22,8 +22,9 @@ from raykd.data.load import load_dataset
 from raykd.errors import ConfigError, Failure, Interrupted, RunFailed
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
+from raykd.orchestration import session
 from raykd.orchestration.options import Options
-from raykd.orchestration.parallel_runs import Slots
+from raykd.orchestration.parallel_runs import Slots, require_room
 from raykd.orchestration.run_experiments import (
     _record_failures,
     _require_precisions,
@@ -199,6 +200,29 @@ def test_each_failure_is_one_line_and_skipped_jobs_are_not_listed() -> None:
     assert [line.split("-")[0] for line in lines] == ["  train teacher", "  evaluate baseline"]
     assert all(line.endswith(": a reason") for line in lines)
     assert RunFailed.exit_code == 1
+
+
+def test_the_resources_of_a_ray_that_runs_already_are_unknown_before_it_answers(monkeypatch) -> None:
+    monkeypatch.setattr(session, "_is_connected", lambda: False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    node = session.private_node()
+    assert node is not None and node["CPU"] == session.num_usable_cpus()
+    with pytest.raises(ConfigError, match="no node has as many"):
+        require_room(Workers(gpus=node["GPU"] + 1), node)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    assert session.private_node() is None
+    require_room(Workers(cpus=9999), None)
+    monkeypatch.delenv("RAY_ADDRESS")
+    monkeypatch.setattr(session, "_is_connected", lambda: True)
+    assert session.private_node() is None
+
+
+def test_a_failed_run_has_the_name_of_its_family_if_there_are_several() -> None:
+    failed = [JobStatus(Job("train", run_of("baseline", family=family)), State.FAILED) for family in ("cnn", "vit")]
+    with pytest.raises(RunFailed, match=r"\n  train cnn/baseline-.*\n  train vit/baseline-"):
+        raise_for(failed)
+    with pytest.raises(RunFailed, match=r"\n  train baseline-"):
+        raise_for(failed[:1])
 
 
 @pytest.mark.parametrize("end", [State.STOPPED, State.WAITING, State.RUNNING])

@@ -75,6 +75,13 @@ def _decompressed(stream: bytes) -> bytes:
         return b""
 
 
+def test_letters_that_the_font_lacks_are_one_line(results, caplog, recwarn):
+    write_comparison(results, {"kd": (81.0, 82.1, 83.0), "\u8702\u7fc5\u8702": (81.2, 82.0, 83.5)})
+    figure_files(load(results.root), ("pdf", "svg"))
+    assert caplog.messages == ["the saved figures have boxes for letters that DejaVu Sans lacks: \u7fc5 \u8702"]
+    assert not recwarn.list
+
+
 def test_the_figures_of_a_search_are_beside_its_page(one_search):
     folder = one_search.searches[0].page.parent / "figures"
     files = figure_files(one_search, ("svg",))

@@ -89,6 +89,22 @@ def test_learning_curves_describe_where_each_trial_ended(figures):
     assert "rungs" in figures["Learning curves"].caption
 
 
+@pytest.mark.parametrize(
+    ("keeps", "words"),
+    [
+        (["best", "best"], "The best epoch so far of each trial;"),
+        (["last", "last"], "The latest epoch of each trial;"),
+        (["best", "last"], "The kept epoch so far of each trial;"),
+    ],
+)
+def test_learning_curves_state_which_epoch_trials_keep(tmp_path, keeps, words):
+    runs = [{"config": {"recipe": {"epochs": 2, "keep": keep}}} for keep in keeps]
+    outcomes = [Outcome("done", [70.0, 60.0], run=run) for run in runs]
+    space = {"method.alpha": choice(0.3, 0.5)}
+    drawing = drawn(grid_search(tmp_path, outcomes, space, {"method.alpha": 0.5}))["Learning curves"]
+    assert drawing.caption.startswith(words)
+
+
 def test_the_confirmation_describes_each_gain_and_the_selection(figures):
     description = description_of(figures["Confirmation with other seeds"])
     assert "default: +1.00, +1.50, +0.50, mean +1.00 points [-0.79, +2.79], not distinguishable at n = 3" in description

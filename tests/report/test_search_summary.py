@@ -61,6 +61,16 @@ def test_a_trial_that_ended_by_its_patience_is_complete_with_its_epochs(tmp_path
     assert (trial.state, trial.epochs_trained, trial.epochs) == ("done", 3, 3)
 
 
+@pytest.mark.parametrize(("keep", "expected"), [("best", [50.0, 60.0, 60.0]), ("last", [50.0, 60.0, 55.0])])
+def test_the_curve_is_that_of_the_epoch_that_a_trial_keeps(tmp_path, keep, expected):
+    """For metrics that the study does not record by epoch."""
+    search = Search(SPACE, metric=("val_top1", "latency_ms"), trials=1, sampler="random", scheduler="none")
+    config = {"recipe": {"epochs": 3, "keep": keep}}
+    done = Outcome("done", [50.0, 60.0, 55.0], [expected[-1], 1.0], rows=3, run={"config": config})
+    (trial,) = make_search(tmp_path, search, lambda trial: done, epochs=3).summary().trials
+    assert [value for _, value in trial.curve] == expected and trial.keeps_last == (keep == "last")
+
+
 def test_the_interval_is_widened_by_the_number_of_configurations_found(tmp_path):
     """Gains 1, 1.5, 0.5: mean 1, std 0.5. Two configurations were found, so the level is 0.975, where t(2) is 6.205."""
     gain = finished_search(tmp_path).gains().over_default

@@ -27,6 +27,7 @@ from raykd.errors import (
     RunFailed,
     RunLocked,
 )
+from raykd.models.custom_network import Network
 from raykd.spec.recipe import SGD
 from raykd.store.run_folder import RunFolder
 from raykd.training.failure import (
@@ -218,6 +219,42 @@ def test_an_error_in_the_code_keeps_its_traceback_after_the_first_line() -> None
         first, *rest = decide_job(error, gpus=0).reason.splitlines()
         assert decide_trial(error, gpus=0).reason == "KeyError: 'fc'"
     assert first == "KeyError: 'fc'" and any("test_failure.py" in line for line in rest)
+
+
+LATE_ERROR = """
+from torch import nn
+import helpers_of_mine
+
+class Mine(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.head = nn.Linear(3, num_classes)
+
+    def forward(self, x):
+        if self.training and len(x) > 2:
+            helpers_of_mine.WHAT
+        return self.head(x.mean((2, 3)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("helper", "error"),
+    [
+        ("def fail(): None.x", "AttributeError: 'NoneType' object has no"),
+        ("import torch; fail = lambda: torch.nn.Linear(2, 2)(torch.ones(3))", "RuntimeError: "),
+    ],
+)
+def test_an_error_in_a_users_file_names_its_last_line_there(helper: str, error: str, tmp_path: Path) -> None:
+    (tmp_path / "helpers_of_mine.py").write_text(f"# {tmp_path}\n{helper}\n")
+    (tmp_path / "mine.py").write_text(f"# {tmp_path}\n{LATE_ERROR.replace('WHAT', 'fail()')}")
+    run = run_of("baseline", student=recipe(model=Network(f"{tmp_path}/mine.py:Mine")))
+    with pytest.raises(Exception) as caught:
+        fit(run, digits(), RunFolder(tmp_path / "run"), CPU)
+    name = f"helpers_of_mine.py line 2: {error}"
+    assert decide_job(caught.value, gpus=0).reason.startswith(name)  # pyright: ignore[reportArgumentType]
+    assert decide_trial(caught.value, gpus=0).reason.startswith(name)  # pyright: ignore[reportArgumentType]
+    record = RunFolder(tmp_path / "run").require_record()
+    assert record.failure == "code" and str(record.reason).startswith(name)
 
 
 @pytest.mark.parametrize(

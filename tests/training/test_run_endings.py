@@ -12,6 +12,7 @@ from small_runs import recipe, run_of, teacher_of, train
 
 from raykd.data.loader import Batch
 from raykd.errors import ConfigError, Interrupted, RunFailed
+from raykd.methods import KD
 from raykd.models.four_stage_resnet import ResNet
 from raykd.outputs import Outputs
 from raykd.spec.plan import Run
@@ -42,7 +43,10 @@ class Bad:
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_nan_stops_the_run_with_epoch_step_and_term(value: float, every_s: float, run_folder: RunFolder) -> None:
     run = run_of("distilled")
-    with pytest.raises(RunFailed, match="loss term 'kd' became NaN or infinite in epoch 1, step 2; lower") as caught:
+    message = (
+        "loss term 'kd' became NaN or infinite in epoch 1, step 2: the teacher's outputs are .*; check its weights"
+    )
+    with pytest.raises(RunFailed, match=message) as caught:
         train(run, run_folder, Bad(run, 1, 2, value), checkpoint_every_s=every_s)
     record = run_folder.require_record()
     assert (record.status, record.reason) == ("failed", str(caught.value)) and run_folder.status() == "failed"
@@ -110,8 +114,25 @@ def test_weights_that_became_nan_in_the_last_step_fail_the_run(run_folder: RunFo
 
 
 def test_diverging_run_fails(run_folder: RunFolder) -> None:
-    with pytest.raises(RunFailed, match=r"'ce' became NaN or infinite in epoch 0, step \d"):
+    message = r"'ce' became NaN or infinite in epoch 0, step \d: the student's logits did; lower the learning rate, or"
+    with pytest.raises(RunFailed, match=message):
         train(run_of("baseline", student=recipe(optimizer=SGD(lr=1e12))), run_folder)
+
+
+def test_nan_of_the_students_logits_is_not_blamed_on_the_teacher(run_folder: RunFolder) -> None:
+    message = r"'ce' became NaN or infinite in epoch 0, step \d: the student's logits did; lower the learning rate, or"
+    with pytest.raises(RunFailed, match=message):
+        train(run_of("distilled", student=recipe(optimizer=SGD(lr=1e12))), run_folder, teacher_of(run_of("distilled")))
+
+
+def test_nan_of_a_methods_term_names_the_method(run_folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def terms(*_: object) -> dict[str, torch.Tensor]:
+        return {"kd": torch.full((), math.nan)}
+
+    monkeypatch.setattr(KD, "terms", terms)
+    message = "'kd' is NaN .* in the first step, before any update: the student's logits are finite; check the method's"
+    with pytest.raises(RunFailed, match=message):
+        train(run_of("distilled"), run_folder, teacher_of(run_of("distilled")))
 
 
 def test_an_error_in_the_code_is_recorded(run_folder: RunFolder) -> None:

@@ -19,6 +19,7 @@ class Alternative(NamedTuple):
     options: str
 
 
+SKIP_DAMAGED = Alternative("or leave out up to N damaged images", "--skip-damaged N")  # follows other remedies
 TO_ANOTHER_FOLDER = Alternative("pack into another folder", "--to FOLDER")
 
 

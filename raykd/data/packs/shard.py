@@ -23,7 +23,7 @@ from raykd.config.codec import read_record, write_record
 from raykd.config.damage import DamagedFile
 from raykd.data.file_hashes import sha256_of
 from raykd.data.packs.encoding import PackOptions, PreparedImage, prepare
-from raykd.data.packs.errors import Alternative, PackError
+from raykd.data.packs.errors import SKIP_DAMAGED, Alternative, PackError
 from raykd.data.packs.record import INDEX_SCHEMA, ROWS_PER_BATCH, SHARD_SCHEMA, ShardRecord
 from raykd.data.sources import EncodedImage, Unit
 from raykd.errors import DataError
@@ -234,5 +234,5 @@ def too_many_damaged(damaged: "list[DamagedImage] | tuple[DamagedImage, ...]", l
     """Return the error for more than `limit` damaged images. It has the message about the first one too many."""
     first = damaged[limit]
     if not limit:
-        return PackError(first.reason, "", Alternative("or leave out up to N damaged images", "--skip-damaged N"))
+        return PackError(first.reason, "", SKIP_DAMAGED)
     return DataError(f"{first.reason}; it is damaged image {limit + 1}, and --skip-damaged {limit} leaves out {limit}")

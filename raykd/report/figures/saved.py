@@ -9,9 +9,13 @@ transparent background. The same run folders make the same bytes.
 
 import io
 import itertools
+import logging
+import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
+from warnings import catch_warnings, simplefilter, warn_explicit
 
 import numpy as np
 from matplotlib import rc_context
@@ -19,6 +23,7 @@ from matplotlib.collections import Collection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from raykd.errors import one_line
 from raykd.report.figures.axes import Drawing
 from raykd.report.figures.comparison import draw_comparison
 from raykd.report.figures.metrics import draw_metrics
@@ -39,6 +44,10 @@ METADATA: dict[FigureFormat, Any] = {
     "svg": NO_SVG_METADATA,
 }
 
+_MISSING_GLYPH = re.compile(r"Glyph (\d+) .*missing from font")
+_MAX_LETTERS = 10  # in the line about those that the font lacks
+_log = logging.getLogger(__name__)
+
 
 def figure_files(report: ReportContent, formats: Sequence[FigureFormat]) -> dict[Path, bytes]:
     """Return the content of each file: every figure of the page and of the searches' pages in each format."""
@@ -52,13 +61,14 @@ def figure_files(report: ReportContent, formats: Sequence[FigureFormat]) -> dict
     drawings[report.page.parent] += draw_tradeoffs(report.summaries, "column").values()
     for drawing in filter(None, itertools.chain(*drawings.values())):
         _scale_lines(drawing.figure)
-    return {
-        folder / "figures" / f"{drawing.key}.{figure_format}": _content(drawing.figure, figure_format)
-        for folder, shown in drawings.items()
-        for drawing in shown
-        if drawing is not None
-        for figure_format in dict.fromkeys(formats)
-    }
+    with _missing_letters_in_one_line():
+        return {
+            folder / "figures" / f"{drawing.key}.{figure_format}": _content(drawing.figure, figure_format)
+            for folder, shown in drawings.items()
+            for drawing in shown
+            if drawing is not None
+            for figure_format in dict.fromkeys(formats)
+        }
 
 
 def _drawings_of(summary: FamilySummary) -> Iterator[Drawing | None]:
@@ -76,6 +86,23 @@ def _scale_lines(figure: Figure) -> None:
         line.set_markeredgewidth(LINE_SCALE * line.get_markeredgewidth())
     for collection in figure.findobj(Collection):
         collection.set_linewidth([LINE_SCALE * float(width) for width in np.atleast_1d(collection.get_linewidth())])
+
+
+@contextmanager
+def _missing_letters_in_one_line() -> Iterator[None]:
+    """Log one line for all letters that the font lacks, in place of matplotlib's warning for each of them."""
+    with catch_warnings(record=True) as caught:
+        simplefilter("always")
+        yield
+    letters: dict[str, None] = {}
+    for warning in caught:
+        if match := _MISSING_GLYPH.match(str(warning.message)):
+            letters[chr(int(match[1]))] = None
+        else:
+            warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    if letters:
+        shown = " ".join(sorted(letters)[:_MAX_LETTERS]) + (" ..." if len(letters) > _MAX_LETTERS else "")
+        _log.warning("the saved figures have boxes for letters that DejaVu Sans lacks: %s", one_line(shown))
 
 
 def _content(figure: Figure, figure_format: FigureFormat) -> bytes:

@@ -126,7 +126,7 @@ def _draw_history(summary: SearchSummary, key: str) -> Drawing | None:
 
 
 def _draw_curves(summary: SearchSummary, key: str) -> Drawing | None:
-    """Draw a line for each trial: the metric of its best epoch so far, over epochs."""
+    """Draw a line for each trial: the metric of its kept epoch so far, over epochs."""
     trials = [trial for trial in summary.trials if trial.curve]
     if not trials:
         return None
@@ -148,14 +148,22 @@ def _draw_curves(summary: SearchSummary, key: str) -> Drawing | None:
         f"trial {trial.number} {value_in_units(metric, trial.curve[-1][1])} after epoch {trial.curve[-1][0]}"
         for trial in trials[:50]
     )
+    kept = _kept_epoch({trial.keeps_last for trial in trials})
     rungs = " Dashed lines: rungs, after which trials are compared." if summary.search.scheduler == "asha" else ""
     return Drawing(
         figure,
         key,
-        f"{label} of the best epoch so far",
+        f"{label} of {kept}",
         f"{described}.",
-        f"The best epoch so far of each trial; a mark is where it was stopped or failed.{rungs}",
+        f"{kept[0].upper()}{kept[1:]} of each trial; a mark is where it was stopped or failed.{rungs}",
     )
+
+
+def _kept_epoch(keeps_last: set[bool]) -> str:
+    """Return which epoch trials keep. keeps_last: of all trials, which differ if `student.keep` is searched."""
+    if len(keeps_last) > 1:
+        return "the kept epoch so far"
+    return "the latest epoch" if True in keeps_last else "the best epoch so far"
 
 
 def _add_states_to_legend(axes: Axes, states: set[str]) -> None:

@@ -27,7 +27,8 @@ SearchState = Literal["running", "interrupted", "failed", "done"]
 class TrialSummary:
     """One trial that was started. values: one number per metric of a done trial, () for any other.
 
-    curve: (epochs trained, best value so far) of the metric; validation top-1 if the metric does not change by epoch.
+    curve: (epochs trained, the metric of the epoch that the trial would keep); validation top-1 if the metric does not
+    change by epoch. keeps_last: whether trials keep the last epoch, and not the best one.
     seconds: training time; None if neither this trial nor another recorded a time. is_estimated: `seconds` is
     epochs_trained times the pace of recorded epochs, of this trial or of others. folder: its run folder, relative to
     the search's; '' before its training started.
@@ -44,6 +45,7 @@ class TrialSummary:
     is_estimated: bool
     reason: str
     folder: str
+    keeps_last: bool = False
 
     @property
     def is_ended(self) -> bool:

@@ -47,10 +47,12 @@ def _summarize(
     epochs = (run.configuration.recipe.epochs if run else None) or max_epochs  # may be a searched field
     if run and run.stopped_early:
         epochs = len(history)
+    keeps_last = run is not None and run.configuration.recipe.keep == "last"
     if len(search.metrics) == 1 and search.metrics[0].startswith("val_"):
         curve = tuple(trial.intermediate_values.items())
     else:
-        tops = accumulate((row["val_top1"] for row in history), max)
+        tops = [row["val_top1"] for row in history]
+        tops = tops if keeps_last else accumulate(tops, max)
         curve = tuple((row["epoch"] + 1, top) for row, top in zip(history, tops, strict=True))
     is_done = trial.state == "done"
     epochs_trained = max([epoch for epoch, _ in curve] + [len(history)] + [epochs] * is_done, default=0)
@@ -67,6 +69,7 @@ def _summarize(
         is_estimated,
         trial.reason.encode("utf-8", "replace").decode(),  # an error may name a file whose name is not UTF-8
         folder.run(trial.number).path.relative_to(folder.path).as_posix() if run else "",
+        keeps_last,
     )
 
 
