@@ -11,6 +11,7 @@ from raykd.on_disk import find, is_file
 from raykd.spec.plan import Plan
 from raykd.spec.stages import Stage
 from raykd.store.records import RunRecord, read_plan
+from raykd.store.results_folder import DEFAULT_RESULTS
 from raykd.store.run_differences import differing_fields, differing_names
 from raykd.store.run_folder import RunFolder, planned_folder
 from raykd.store.run_store import RunStore
@@ -33,7 +34,7 @@ def earlier_runs_line(plan: Plan, store: RunStore) -> str:
     if not count:
         return ""
     names = _differing_names(plan, _first_of_each_kind(last))
-    where = "" if store.results == Path("ray_results") else f" --results {shlex.quote(str(store.results))}"
+    where = "" if store.results == Path(DEFAULT_RESULTS) else f" --results {shlex.quote(str(store.results))}"
     fields = f"; those of the last command differ in {', '.join(names)}" if names else ""
     verb = "is" if count == 1 else "are"
     return (
