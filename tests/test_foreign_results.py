@@ -65,9 +65,8 @@ def give_away(monkeypatch: pytest.MonkeyPatch) -> GiveAway:
 
 
 @pytest.fixture
-def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A network whose file leaves a trace when it is executed. What the test forgets, later tests still know."""
-    monkeypatch.setattr(custom_file, "_classes", dict(custom_file._classes))
+def file(tmp_path: Path) -> Path:
+    """A network whose file leaves a trace when it is executed."""
     path = tmp_path / "net.py"
     path.write_text(CODE.format(trace=str(tmp_path / "executed")))
     return path
@@ -84,7 +83,9 @@ def run_with_code(results: Path, file: Path) -> RunFolder:
 
 def forget(file: Path) -> None:
     """Make this process load the network in `file` again when it is needed."""
-    custom_file._classes.clear()
+    for executed, (source, _) in [*custom_file._executed.items()]:
+        if source.text == file.read_text():
+            custom_file._forget(executed)
     (file.parent / "executed").unlink()
 
 

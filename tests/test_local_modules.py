@@ -15,7 +15,7 @@ import pytest
 from small_runs import experiment, run_of
 
 from raykd.cli.experiment_file import load_experiments
-from raykd.config import custom_file, to_dict
+from raykd.config import custom_file, local_modules, to_dict
 from raykd.config.custom_file import require_unchanged
 from raykd.errors import ConfigError
 from raykd.export.standalone import with_local_modules
@@ -109,6 +109,91 @@ PROJECTS: dict[str, tuple[dict[str, str], str]] = {
         {"net.py": "from blocks import Net\n", "blocks.py": HEAD + NET.format(imports="")},
         "net.py:Net",
     ),
+    "a package that registers its networks and imports itself in a circle": (
+        {
+            "mylib/__init__.py": "from .registry import NETWORKS, register\nfrom .net import Net\nfrom . import more\n",
+            "mylib/registry.py": (
+                "NETWORKS = {}\n\ndef register(cls):\n"
+                "    assert cls.__name__ not in NETWORKS, 'registered twice'\n"
+                "    NETWORKS[cls.__name__] = cls\n    return cls\n"
+            ),
+            "mylib/blocks.py": HEAD,
+            "mylib/net.py": NET.format(imports="from .registry import register\nfrom mylib.blocks import head").replace(
+                "class Net", "@register\nclass Net"
+            ),
+            "mylib/more.py": "from mylib.net import Net\n\nclass More(Net):\n    pass\n",
+        },
+        "mylib/net.py:Net",
+    ),
+    "optional imports of what is missing": (
+        {
+            "net.py": NET.format(
+                imports="from mylib import *\ntry:\n    from mylib.fast import conv\nexcept ModuleNotFoundError:\n"
+                "    conv = None\ntry:\n    from mylib import faster\nexcept ImportError:\n    faster = None\n"
+            ),
+            "mylib/__init__.py": (
+                "try:\n    from .cuda import kernel\nexcept ImportError:\n    kernel = None\nfrom .linear import head\n"
+            ),
+            "mylib/cuda.py": "import no_such_library\n",
+            "mylib/linear.py": HEAD,
+        },
+        "net.py:Net",
+    ),
+    "what only a type checker imports": (
+        {
+            "net.py": "from __future__ import annotations\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n"
+            "    from mylib import Options\nelse:\n    from blocks import head\n" + NET.format(imports=""),
+            "blocks.py": HEAD,
+            "mylib.py": "raise SystemExit\n",
+        },
+        "net.py:Net",
+    ),
+    "dataclasses with postponed annotations, enums, and copies of them": (
+        {
+            "net.py": NET.format(
+                imports="import copy, dataclasses, pickle\nimport mylib.sizes\nfrom mylib.sizes import Kind, Sizes\n"
+                "assert len(dataclasses.fields(Sizes)) == 1 and Sizes().kind is mylib.sizes.Kind.LINEAR\n"
+                "def head(*sizes):\n"
+                "    assert pickle.loads(pickle.dumps(Sizes())) == copy.deepcopy(Sizes())\n"
+                "    assert pickle.loads(pickle.dumps(Kind.LINEAR)) is Kind.LINEAR\n"
+                "    return nn.Linear(*sizes)\n"
+            ),
+            "mylib/__init__.py": "",
+            "mylib/sizes.py": "from __future__ import annotations\nimport dataclasses\nimport enum\n"
+            "from typing import ClassVar\n\nclass Kind(enum.Enum):\n    LINEAR = 1\n\n@dataclasses.dataclass\n"
+            "class Sizes:\n    kind: Kind = Kind.LINEAR\n    most: ClassVar[int] = 2\n",
+        },
+        "net.py:Net",
+    ),
+    "a module that torch.jit.script compiles": (
+        {
+            "net.py": NET.format(imports="import torch\nfrom blocks import head, Same").replace(
+                "self.head = ", "self.same = torch.jit.script(Same())\n        self.head = "
+            ),
+            "blocks.py": "from torch import Tensor\n"
+            + HEAD
+            + "\ndef same(x: Tensor) -> Tensor:\n    return x\n\nclass Same(nn.Module):\n"
+            + "    def forward(self, x: Tensor) -> Tensor:\n        return same(x)\n",
+        },
+        "net.py:Net",
+    ),
+    "a local fork of an installed package": (
+        {
+            "net.py": NET.format(imports="import timm\nfrom timm.models.heads import head\nassert timm.IS_LOCAL"),
+            "timm/__init__.py": "IS_LOCAL = True\n",
+            "timm/models/__init__.py": "",
+            "timm/models/heads.py": HEAD,
+        },
+        "net.py:Net",
+    ),
+    "a file whose name is no identifier": (
+        {"my-net.v2.py": NET.format(imports="from blocks import head"), "blocks.py": HEAD},
+        "my-net.v2.py:Net",
+    ),
+    "the __init__.py of a package": (
+        {"mylib/__init__.py": NET.format(imports="from .blocks import head"), "mylib/blocks.py": HEAD},
+        "mylib/__init__.py:Net",
+    ),
     "a folder of the same name as an installed package": (
         {"net.py": "import torch\n" + HEAD + NET.format(imports=""), "torch/readme.py": ""},
         "net.py:Net",
@@ -120,6 +205,7 @@ PROJECTS: dict[str, tuple[dict[str, str], str]] = {
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Return the working directory. Modules that the test imports are forgotten at its end."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(local_modules, "_experiment_folders", [])  # those of other tests
     with forgotten_modules():
         yield tmp_path
 
@@ -168,7 +254,7 @@ def test_a_worker_without_the_files_loads_each_class_with_what_it_imports(tmp_pa
     assert lines == dict.fromkeys(PROJECTS, "['head.weight', 'head.bias'] [1, 7]"), done.stderr.decode()
 
 
-def test_an_exported_file_holds_what_the_network_imports(tmp_path: Path) -> None:
+def test_exported_files_hold_what_the_networks_import_and_one_process_loads_them_all(tmp_path: Path) -> None:
     for number, (files, where) in enumerate(PROJECTS.values()):
         folder, exported = tmp_path / f"project{number}", tmp_path / f"export{number}"
         write(folder, files)
@@ -179,14 +265,15 @@ def test_an_exported_file_holds_what_the_network_imports(tmp_path: Path) -> None
         shutil.rmtree(folder)
     program = (
         "import sys, torch\n"
+        "networks = []\n"
         f"for number in range({len(PROJECTS)}):\n"
         "    sys.path.insert(0, f'export{number}')\n"
-        "    finders, before = [*sys.meta_path], set(sys.modules)\n"
+        "    sys.modules.pop('network', None)\n"
         "    from network import Net\n"
+        "    networks.append(Net)\n"
+        "for Net in networks:\n"
         "    print([*Net(num_classes=7)(torch.zeros(1, 3, 8, 8)).shape])\n"
-        "    sys.meta_path[:] = finders\n"
-        "    for name in ('network', 'blocks', 'mylib', 'mylib.blocks', 'mylib.linear'):\n"
-        "        sys.modules.pop(name, None)\n"
+        "assert not {'blocks', 'mylib', 'timm', 'raykd'} & set(sys.modules)\n"
     )
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, timeout=60)

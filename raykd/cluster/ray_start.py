@@ -18,6 +18,7 @@ from raykd.cluster.ports import Ports
 from raykd.cluster.ray_token import private_environment
 from raykd.cluster.ray_variables import FEWER_WORKERS, without_ray
 from raykd.cluster.staging import Staging
+from raykd.config.local_modules import USER_PYTHON_PATH
 from raykd.data.packs import node_copy
 from raykd.errors import ConfigError
 
@@ -125,11 +126,12 @@ def ray_environment(
     root: the folder from which raykd is imported. shares_memory: whether other jobs may run on the nodes.
     """
     shared = without_ray(without_step_requests(environ))
-    search_path = [str(root), *filter(None, [environ.get("PYTHONPATH")])]
+    python_path = environ.get("PYTHONPATH", "")
+    search_path = {"PYTHONPATH": os.pathsep.join(filter(None, [str(root), python_path])), USER_PYTHON_PATH: python_path}
     staged = {node_copy.NODE_DATA: str(staging.packs_path)} if staging else {}
     if staging and staging.data_path:
         staged["RAYKD_DATA"] = str(staging.data_path)
-    private = private_environment(folder.path) | {"PYTHONPATH": os.pathsep.join(search_path)}
+    private = private_environment(folder.path) | search_path
     settings = _SETTINGS | (_QUICK_HEALTH_CHECKS if several_nodes else {})
     return settings | (_WITHOUT_MEMORY_MONITOR if shares_memory else {}) | shared | private | staged
 

@@ -25,15 +25,19 @@ from types import ModuleType
 from typing import Any
 
 from raykd.config.local_modules import (
+    EXECUTED,
     LocalModule,
+    imported_otherwise,
     is_local_folder,
+    local_modules_among,
     local_modules_of,
     package_of,
+    read_text,
     relative_import_line,
-    serving,
-    text_of,
+    root_of,
 )
 from raykd.config.signature import annotations_of
+from raykd.config.text_modules import TextModules
 from raykd.errors import ConfigError, did_you_mean, errors_of, reading, require_file
 
 _EXPERIMENTS = ("__main__", "<run_path>")  # modules in which an experiment file runs
@@ -45,7 +49,7 @@ class ClassSource:
 
     noun: 'method', 'network' or 'callback', for messages. module: the module that workers import, for a class of an
     installed package; '' for a class that is pickled as text. local: the local modules that the text imports, directly
-    or not. package: the local package that the file belongs to, for relative imports; '' if `local` is empty.
+    or not. package: the local package that the file belongs to; '' if the text imports nothing local.
     """
 
     path: str
@@ -58,11 +62,28 @@ class ClassSource:
 
     @cached_property
     def sha256(self) -> str:
-        """The hash of the text; with local modules, of all texts and the names of these modules."""
+        """The hash of the text; with local modules, of all texts and the names of these modules.
+
+        It contains the name of the package only if the text has a relative import, which depends on it.
+        """
         content = self.text
-        if self.local:
+        if self.package and self.has_relative_import:
+            content = json.dumps([self.text, self.package, *([module.name, module.text] for module in self.local)])
+        elif self.local:
             content = json.dumps([self.text, *([module.name, module.text] for module in self.local)])
         return hashlib.sha256(content.encode()).hexdigest()
+
+    @cached_property
+    def has_relative_import(self) -> bool:
+        return relative_import_line(self.text) > 0
+
+    @cached_property
+    def module_name(self) -> str:
+        """The name under which the local modules import the file."""
+        stem = Path(self.path).stem.replace(".", "_")
+        name = self.package if stem == "__init__" and self.package else f"{self.package}.{stem}".strip(".")
+        is_other = any(module.name == name and module.text != self.text for module in self.local)
+        return f"{name}_file" if is_other else name
 
     @property
     def is_text(self) -> bool:
@@ -75,14 +96,14 @@ class ClassSource:
         fingerprinted_only: return only what the fingerprint contains, without the names of file, package and imports.
         """
         names: dict[str, Any] = {"file": Path(self.path).name} | ({"module": self.module} if self.module else {})
-        if self.local:
+        if self.local or self.package:
             names |= {"package": self.package, "imports": [module.file for module in self.local]}
         return ({} if fingerprinted_only else names) | {"class": self.name, "sha256": self.sha256}
 
 
 _sources: dict[type, ClassSource] = {}
 _classes: dict[tuple[str, str], type] = {}  # by hash and name, so that unpickling finds a class that exists here
-_executed: dict[str, ClassSource] = {}  # by module, of the modules that were executed from text; its class varies
+_executed: dict[str, tuple[ClassSource, TextModules]] = {}  # by the name of the TextModules; the source's class varies
 
 
 def record_source(cls: type, noun: str) -> ClassSource | None:
@@ -101,20 +122,34 @@ def record_source(cls: type, noun: str) -> ClassSource | None:
 
 def _source_in(module: Any, name: str, noun: str) -> ClassSource:
     """Return the source of the class `name` of a module that the process has imported, or executed from text."""
-    if executed := _executed.get(module.__name__):
-        return replace(executed, name=name, noun=noun)
+    executed, _, inner = module.__name__.partition(".")
+    if executed in _executed:
+        return _source_among(_executed[executed][0], inner, name, noun)
     path, package = Path(module.__file__).absolute(), module.__package__ or ""
-    text = text_of(module)
-    root = path.parents[module.__name__.count(".") + (path.name == "__init__.py")]
-    if text is None and package and not is_local_folder(root):
+    root = root_of(module.__name__, path)
+    if package and not is_local_folder(root, package.partition(".")[0]):
         return ClassSource(str(path), _read(path), name, noun, module.__name__)
-    return _with_local_modules(ClassSource(str(path), _read(path) if text is None else text, name, noun), package, root)
+    return _with_local_modules(ClassSource(str(path), _read(path), name, noun), package, root)
 
 
-def _with_local_modules(source: ClassSource, package: str, *folders: Path) -> ClassSource:
-    """Return `source` with the local modules that its text imports, which are in `folders` or on sys.path."""
-    local = local_modules_of(source.path, source.text, package, folders)
-    return replace(source, local=local, package=package) if local else source
+def _source_among(executed: ClassSource, module: str, name: str, noun: str) -> ClassSource:
+    """Return the source of the class `name` of `module`: the file of `executed`, or one of its local modules."""
+    for local in executed.local if module != executed.module_name else ():
+        if local.name == module:
+            source = ClassSource(local.path, local.text, name, noun, local=local_modules_among(executed.local, local))
+            return replace(source, package=local.package if _is_of_package(source) else "")
+    return replace(executed, name=name, noun=noun)
+
+
+def _with_local_modules(source: ClassSource, package: str, root: Path, *last: Path) -> ClassSource:
+    """Return `source` with the local modules that its text imports. root, last: see `local_modules_of`."""
+    source = replace(source, local=local_modules_of(source.path, source.text, package, root, *last))
+    return replace(source, package=package) if _is_of_package(source) else source
+
+
+def _is_of_package(source: ClassSource) -> bool:
+    """Return whether the text may import modules of its package."""
+    return bool(source.local) or source.has_relative_import
 
 
 def require_unchanged(config: object) -> None:
@@ -126,8 +161,8 @@ def require_unchanged(config: object) -> None:
         file = Path(source.path).name
         for path, text in [(source.path, source.text), *((module.path, module.text) for module in source.local)]:
             try:
-                is_changed = _read(Path(path)) != text
-            except (OSError, UnicodeDecodeError):
+                is_changed = (_read if path == source.path else read_text)(Path(path)) != text
+            except (OSError, SyntaxError, UnicodeDecodeError):
                 continue  # the recorded text is what workers receive
             if is_changed:
                 where = "it" if path == source.path else f"{file}, which imports it"
@@ -164,7 +199,7 @@ def user_line_of(error: BaseException) -> str:
 
     If the traceback has none, that of the error's cause is read.
     """
-    known = [*_sources.values(), *_executed.values()]
+    known = [*_sources.values(), *(source for source, _ in _executed.values())]
     files = {path for source in known for path in (source.path, *(module.path for module in source.local))}
     cause: BaseException | None = error
     while cause is not None:
@@ -209,11 +244,13 @@ def installed_class(module: str, name: str, sha256: str, noun: str) -> Any:
         raise ConfigError(
             f"{noun} {name} of the module '{module}' cannot be imported ({error}); install its package"
         ) from None
-    if source is None or source.sha256 != sha256:
+    # The text is compared: the module is a local one here if PYTHONPATH no longer lists its folder
+    if source is None or hashlib.sha256(source.text.encode()).hexdigest() != sha256:
         raise ConfigError(
             f"{noun} {name}: the module '{module}' that is installed here differs from the one that was used "
             f"(SHA-256 {sha256[:12]}); install that version"
         )
+    _classes[sha256, name] = cls
     return cls
 
 
@@ -254,8 +291,8 @@ def load_class(location: str, noun: str, example: str) -> Any:
         reason = error.strerror if isinstance(error, OSError) else "not valid UTF-8"
         raise ConfigError(f"{noun} file '{file}' cannot be read ({reason}); {remedy}") from None
     absolute = path.absolute()
-    package, folder = package_of(absolute)
-    source = _with_local_modules(ClassSource(str(absolute), text, name, noun), package, absolute.parent, folder)
+    package, root = package_of(absolute)
+    source = _with_local_modules(ClassSource(str(absolute), text, name, noun), package, root, absolute.parent)
     loaded = _classes.get((source.sha256, name))
     if loaded is not None and _sources[loaded].is_text:
         _sources[loaded] = replace(_sources[loaded], path=source.path)  # it may come from a copy of this file
@@ -302,18 +339,45 @@ def require_dataclass(cls: type, where: str) -> None:
 
 
 def _run(source: ClassSource) -> ModuleType:
-    """Execute the text as a module. Raises ConfigError with the line that failed."""
-    module = ModuleType(f"raykd_custom_{source.sha256[:16]}")
-    module.__file__, module.__package__ = source.path, source.package
-    _executed[module.__name__], sys.modules[module.__name__] = source, module
+    """Execute the text, and what it imports, as modules. Raises ConfigError with the line that failed."""
+    name, before = f"{EXECUTED}{source.sha256[:16]}", set(sys.modules)
+    if name not in _executed:
+        texts = {module.name: (module.path, module.text) for module in source.local}
+        _executed[name] = source, TextModules(name, texts | {source.module_name: (source.path, source.text)})
+    executed, modules = _executed[name]
     try:
-        with reading(f"{source.noun} file '{source.path}'", source.path), serving(source.local):
+        with reading(f"{source.noun} file '{source.path}'", source.path):
             _require_package(source)
-            exec(compile(source.text, source.path, "exec"), vars(module))  # noqa: S102 - as an import would run it
+            module = modules.load(executed.module_name)
+            _require_only_sent(source, set(sys.modules) - before)
     except ConfigError:
-        del sys.modules[module.__name__]
+        _forget(name)
         raise
     return module
+
+
+def _forget(executed: str) -> None:
+    """Remove the modules of `_executed`, and the classes that were recorded while they were executed."""
+    _, modules = _executed.pop(executed)
+    modules.forget()
+    for cls in [cls for cls in _sources if cls.__module__.startswith(f"{executed}.")]:
+        source = _sources.pop(cls)
+        _classes.pop((source.sha256, source.name), None)
+
+
+def _require_only_sent(source: ClassSource, imported: set[str]) -> None:
+    """Raise ConfigError if the text has imported a local module that is not one of its local modules."""
+    found = imported_otherwise(imported)
+    for name in found:
+        del sys.modules[name]  # so that the next attempt finds it too
+    sent = {module.name for module in source.local}
+    for name in sorted(found, key=lambda name: (name in sent, -name.count(".")))[:1]:
+        folder = root_of(name, Path(found[name])).resolve()
+        raise ConfigError(
+            f"{source.noun} file '{source.path}' has loaded '{name}' from '{folder}', which would not be sent to the "
+            f"workers; write `import {name}` instead of importlib, and append that folder to sys.path in the "
+            "experiment file"
+        )
 
 
 def _require_package(source: ClassSource) -> None:

@@ -1,4 +1,4 @@
-"""The user's modules that a custom class imports: found without executing them, and loaded from their text.
+"""The user's modules that a custom class imports, found without executing them. text_modules.py executes them.
 
 A file with a network, a method or a callback may import files and packages of its folder, of the experiment's folder,
 and of folders that the experiment appends to sys.path. Workers do not search these folders, and a user may edit the
@@ -14,18 +14,19 @@ import os
 import site
 import sys
 import sysconfig
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.abc import InspectLoader, MetaPathFinder
-from importlib.util import decode_source, spec_from_loader
+from importlib.metadata import packages_distributions
+from importlib.util import decode_source
 from pathlib import Path
-from types import ModuleType
 
 from raykd.errors import ConfigError, reason_of
 from raykd.on_disk import is_file
 
+EXECUTED = "raykd_custom_"  # how the names of modules that are executed from text begin
+# Environment variable: the PYTHONPATH of the user in a Slurm job, which adds a folder to it, such as the submission's
+USER_PYTHON_PATH = "RAYKD_USER_PYTHONPATH"
 MAX_CHARACTERS = 16_000_000  # of all modules of one class; each worker receives them
 _LOADERS = (
     (machinery.ExtensionFileLoader, machinery.EXTENSION_SUFFIXES),
@@ -47,6 +48,11 @@ class LocalModule:
         return Path(self.path).name == "__init__.py"
 
     @property
+    def package(self) -> str:
+        """The package to which the module's relative imports refer; '' for none."""
+        return self.name if self.is_package else self.name.rpartition(".")[0]
+
+    @property
     def file(self) -> str:
         """The path of a copy, relative to a folder of copies: 'mylib/blocks.py'."""
         return self.name.replace(".", "/") + ("/__init__.py" if self.is_package else ".py")
@@ -62,9 +68,11 @@ def add_experiment_folder(folder: Path) -> None:
     _experiment_folders[:] = [str(folder), *(other for other in _experiment_folders if other != str(folder))]
 
 
-def is_local_folder(folder: Path) -> bool:
-    """Return whether Python finds modules in `folder` here, and would not in a new process of this environment."""
-    return not _is_installed(folder) and folder.resolve() in {entry.resolve() for entry in _search_path()}
+def is_local_folder(folder: Path, name: str) -> bool:
+    """Return whether Python finds the top-level module `name` in `folder`, but not in a new process."""
+    if _is_installed(folder) or _is_editable(name, folder):
+        return False
+    return folder.resolve() in {entry.resolve() for entry in _search_path()}
 
 
 def package_of(path: Path) -> tuple[str, Path]:
@@ -76,28 +84,33 @@ def package_of(path: Path) -> tuple[str, Path]:
     return ".".join(names), folder
 
 
-def local_modules_of(path: str, text: str, package: str, folders: Sequence[Path]) -> tuple[LocalModule, ...]:
+def local_modules_of(path: str, text: str, package: str, root: Path, *last: Path) -> tuple[LocalModule, ...]:
     """Return the local modules that a file imports, and those that these import, sorted by their names.
 
-    package: that the file belongs to, or ''. folders: searched first. Raises ConfigError for a module that cannot be
-    sent to workers.
+    package: that the file belongs to, or ''. root: the folder of that package, else of the file; it is searched before
+    sys.path, and `last` after it. What is beside a file without a package, and what a relative import names, is local,
+    also if PYTHONPATH lists the folder. Raises ConfigError for a module that cannot be sent to workers.
     """
-    found: dict[str, LocalModule | None] = {}
-    waiting = [(path, text, package)]
-    searched = [_finder_of(folder) for folder in [*folders, *_search_path()]]  # each lists its folder once
-    while waiting:
-        path_of_import, text, package = waiting.pop()
-        for name in _imported_names(text, package):
-            for module in _with_parents(name, searched, found, path_of_import):
-                inside = module.name if module.is_package else module.name.rpartition(".")[0]
-                waiting.append((module.path, module.text, inside))
-    modules = sorted(filter(None, found.values()), key=lambda module: module.name)
+    folders = _Folders([root, *_search_path(), *last])
+    if not package or relative_import_line(text):
+        folders.local = [root, *last]
+    modules = _reachable(path, text, package, folders.modules_of)
     if sum(len(module.text) for module in modules) > MAX_CHARACTERS:
         raise ConfigError(
             f"'{path}' imports {len(modules)} local modules of more than {MAX_CHARACTERS:,} characters, which each "
             "worker would receive; install them as a package"
         )
-    return tuple(modules)
+    return modules
+
+
+def local_modules_among(modules: Sequence[LocalModule], importer: LocalModule) -> tuple[LocalModule, ...]:
+    """Return those of `modules` that `importer` imports, and those that these import, sorted by their names."""
+    by_name = {module.name: module for module in modules}
+
+    def modules_of(name: str, importer: str) -> Iterator[LocalModule]:
+        yield from (by_name[part] for part in _with_parents(name) if part in by_name)
+
+    return _reachable(importer.path, importer.text, importer.package, modules_of)
 
 
 def relative_import_line(text: str) -> int:
@@ -106,143 +119,127 @@ def relative_import_line(text: str) -> int:
     return min(lines, default=0)
 
 
-def text_of(module: ModuleType) -> str | None:
-    """Return the text that a module was executed from by `serving`; None for any other module."""
-    loader = getattr(getattr(module, "__spec__", None), "loader", None)
-    return loader.text.text if isinstance(loader, _TextLoader) and loader.text else None
+def imported_otherwise(names: Iterable[str]) -> dict[str, str]:
+    """Return {name: file} of the local modules among the imported modules `names`, as sys.modules has them.
 
-
-@contextmanager
-def serving(modules: Sequence[LocalModule]) -> Iterator[None]:
-    """Import `modules` from their texts inside the context. What the process imported itself is back at its end.
-
-    A function may import a module only when it is called: it gets the same module, unless Python itself finds one of
-    this name.
+    It has no module of a `TextModules`: what an import statement names is executed from its text.
     """
-    if not modules:
-        yield
-        return
-    loaders = _loaders_of(tuple(modules))
-    before = {name: sys.modules.pop(name) for name in loaders if name in sys.modules}
-    finder = _TextFinder(loaders)
-    sys.meta_path.insert(0, finder)
-    try:
-        yield
-    finally:
-        sys.meta_path.remove(finder)
-        for name in loaders:
-            sys.modules.pop(name, None)
-        sys.modules.update(before)
-        _later.loaders |= loaders
-        if _later not in sys.meta_path:
-            sys.meta_path.append(_later)
+    found, is_local = {}, cache(is_local_folder)
+    for name in sorted(names):
+        file, top = getattr(sys.modules.get(name), "__file__", None), name.partition(".")[0]
+        if not isinstance(file, str) or top == "raykd" or top.startswith(EXECUTED) or not Path(file).is_absolute():
+            continue
+        if is_local(root_of(name, Path(file)), top) and top not in packages_distributions():
+            found[name] = file
+    return found
 
 
-class _TextLoader(InspectLoader):
-    """Load one module from its text, once; a package without __init__.py has no `text`."""
-
-    def __init__(self, text: LocalModule | None) -> None:
-        self.text = text
-        self._module: ModuleType | None = None
-
-    def get_source(self, fullname: str) -> str:
-        return self.text.text if self.text else ""
-
-    def is_package(self, fullname: str) -> bool:
-        return self.text is None or self.text.is_package
-
-    def create_module(self, spec: machinery.ModuleSpec) -> ModuleType | None:
-        return self._module
-
-    def exec_module(self, module: ModuleType) -> None:
-        if self.text and module is not self._module:
-            module.__file__ = self.text.path
-            exec(compile(self.text.text, self.text.path, "exec"), vars(module))  # noqa: S102 - as an import would
-            self._name_classes(module)
-        self._module = module
-
-    def _name_classes(self, module: ModuleType) -> None:
-        """Give the module's classes a module name that stays, for what looks their module up, as dataclasses do."""
-        name = f"raykd_local_{id(module):x}"
-        sys.modules[name] = module
-        for value in vars(module).values():
-            if isinstance(value, type) and value.__module__ == module.__name__:
-                value.__module__ = name
+def root_of(name: str, path: Path) -> Path:
+    """Return the folder in which Python finds the top-level package of the module `name`, which has the file `path`."""
+    depth = name.count(".") + (path.name == "__init__.py")
+    return path.parents[min(depth, len(path.parents) - 1)]
 
 
-class _TextFinder(MetaPathFinder):
-    """Find the modules of `serving` by name."""
-
-    def __init__(self, loaders: dict[str, _TextLoader]) -> None:
-        self.loaders = loaders
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> machinery.ModuleSpec | None:
-        if fullname not in self.loaders:
-            return None
-        text = self.loaders[fullname].text
-        spec = spec_from_loader(fullname, self.loaders[fullname], origin=text.path if text else None)
-        if spec and text and text.is_package:
-            spec.submodule_search_locations = [str(Path(text.path).parent)]  # for importlib.resources
-        return spec
+def _reachable(
+    path: str, text: str, package: str, modules_of: Callable[[str, str], Iterator[LocalModule]]
+) -> tuple[LocalModule, ...]:
+    """Return all modules that a text imports. modules_of: of an imported name and the path of the file with it."""
+    found: dict[str, LocalModule] = {}
+    waiting = [(path, text, package)]
+    while waiting:
+        importer, text, package = waiting.pop()
+        for name in _imported_names(text, package):
+            for module in modules_of(name, importer):
+                if module.name not in found:
+                    found[module.name] = module
+                    waiting.append((module.path, module.text, module.package))
+    return tuple(found[name] for name in sorted(found))
 
 
-_later = _TextFinder({})  # after Python's own finders, for imports inside functions
+class _Folders:
+    """The folders in which Python finds local modules. Each module is searched and read once."""
 
+    def __init__(self, path: Sequence[Path]) -> None:
+        self.local: Sequence[Path] = ()  # those of `path` that are local even if PYTHONPATH lists them
+        self._path = path
+        self._finders: dict[Path, machinery.FileFinder] = {}
+        self._found: dict[str, tuple[LocalModule | None, list[Path] | None] | None] = {}
 
-@cache  # each module is executed once
-def _loaders_of(modules: tuple[LocalModule, ...]) -> dict[str, _TextLoader]:
-    """Return the loaders of the modules and of the packages without __init__.py that they are in, by name."""
-    loaders: dict[str, _TextLoader] = {}
-    for module in modules:
-        parts = module.name.split(".")
-        for end in range(1, len(parts)):
-            loaders.setdefault(".".join(parts[:end]), _TextLoader(None))
-        loaders[module.name] = _TextLoader(module)
-    return loaders
-
-
-def _with_parents(
-    name: str, finders: Sequence[machinery.FileFinder], found: dict[str, LocalModule | None], importer: str
-) -> Iterator[LocalModule]:
-    """Add the module `name` and its parents to `found`, as far as they are local, and yield those that are new.
-
-    found: None for a package without __init__.py.
-    """
-    parts = name.split(".")
-    if parts[0] == "raykd" or parts[0] in sys.stdlib_module_names:
-        return
-    inside = finders
-    for end in range(1, len(parts) + 1):
-        part = ".".join(parts[:end])
-        spec = _find_spec(part, inside, is_top=end == 1)
-        if spec is None:
-            return
-        if part not in found:
-            found[part] = _read_module(part, spec, importer)
-            if module := found[part]:
+    def modules_of(self, name: str, importer: str) -> Iterator[LocalModule]:
+        """Yield the local modules that an import of `name` loads: its parents, and itself."""
+        inside: list[Path] | None = None
+        for part in _with_parents(name):
+            if part not in self._found:
+                self._found[part] = self._find(part, inside, importer)
+            found = self._found[part]
+            if found is None:
+                return
+            module, inside = found
+            if module:
                 yield module
-        if spec.submodule_search_locations is None:
-            return
-        inside = [_finder_of(folder) for folder in spec.submodule_search_locations]
+            if inside is None:
+                return
+
+    def _find(
+        self, name: str, inside: list[Path] | None, importer: str
+    ) -> tuple[LocalModule | None, list[Path] | None] | None:
+        """Return a module, and the folders of a package; None if it is missing or not local.
+
+        inside: the folders of its package; None for a top-level module. A package without __init__.py is no module.
+        """
+        if name == "raykd":
+            return None
+        spec = self._spec(name, self._path if inside is None else inside, is_top=inside is None)
+        if spec is None or _is_standard(spec, importer):
+            return None
+        locations = spec.submodule_search_locations
+        folders = None if locations is None else [Path(folder) for folder in locations]
+        return _read_module(name, spec, importer), folders
+
+    def _spec(self, name: str, folders: Sequence[Path], is_top: bool) -> machinery.ModuleSpec | None:
+        """Return where Python would find a module if `folders` were its path; None if it is missing or not local."""
+        package = None  # a folder without __init__.py, to which Python prefers what follows on the path
+        for folder in folders:
+            if folder not in self._finders:
+                self._finders[folder] = machinery.FileFinder(str(folder), *_LOADERS)
+            spec = self._finders[folder].find_spec(name)
+            if spec is None:
+                continue
+            if is_top and self._is_installed(name, folder):
+                if spec.loader is not None:
+                    return None
+            elif spec.loader is not None:
+                return spec
+            else:
+                package = package or spec
+        return package
+
+    def _is_installed(self, name: str, folder: Path) -> bool:
+        if folder in self.local:
+            return _is_of_environment(folder)
+        return _is_installed(folder) or _is_editable(name, folder)
 
 
-def _finder_of(folder: str | Path) -> machinery.FileFinder:
-    return machinery.FileFinder(str(folder), *_LOADERS)
+def _with_parents(name: str) -> Iterator[str]:
+    """Yield 'a', 'a.b' and 'a.b.c' for 'a.b.c'."""
+    parts = name.split(".")
+    yield from (".".join(parts[:end]) for end in range(1, len(parts) + 1))
 
 
-def _find_spec(name: str, finders: Sequence[machinery.FileFinder], is_top: bool) -> machinery.ModuleSpec | None:
-    """Return where Python would find a module in the folders of `finders`; None if it is missing or not local."""
-    package = None  # a folder without __init__.py, to which Python prefers what follows on the path
-    for finder in finders:
-        spec = finder.find_spec(name)
-        is_installed = spec is not None and is_top and _is_installed(Path(finder.path))
-        if spec is not None and spec.loader is not None:
-            return None if is_installed else spec
-        if not is_installed:
-            package = package or spec
-    return package
+def _is_standard(spec: machinery.ModuleSpec, importer: str) -> bool:
+    """Return whether an import of the local module `spec` loads one of the standard library instead.
+
+    Raises ConfigError if Python has loaded, or would load, the local one: workers would load the other.
+    """
+    if spec.name not in sys.stdlib_module_names:
+        return False
+    loaded = sys.modules.get(spec.name)
+    if spec.loader is not None and (loaded is None or getattr(loaded, "__file__", None) == spec.origin):
+        raise ConfigError(
+            f"'{importer}' imports '{spec.name}', which is '{spec.origin}' here, and a module of Python's standard "
+            "library on the workers; rename the file"
+        )
+    return True
 
 
 def _read_module(name: str, spec: machinery.ModuleSpec, importer: str) -> LocalModule | None:
@@ -255,16 +252,21 @@ def _read_module(name: str, spec: machinery.ModuleSpec, importer: str) -> LocalM
             "install it as a package"
         )
     try:
-        return LocalModule(name, spec.origin, decode_source(Path(spec.origin).read_bytes()))
+        return LocalModule(name, spec.origin, read_text(Path(spec.origin)))
     except (OSError, SyntaxError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"'{importer}' imports '{name}', and '{spec.origin}' cannot be read ({reason_of(error)})"
         ) from None
 
 
+def read_text(path: Path) -> str:
+    """Return the text of a Python file as Python decodes it."""
+    return decode_source(path.read_bytes())
+
+
 def _imported_names(text: str, package: str) -> Iterator[str]:
     """Yield the names of all modules that a text may import: of `from a import b`, 'a' and 'a.b'."""
-    for node in ast.walk(_parsed(text)):
+    for node in _executed_nodes(_parsed(text)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -273,6 +275,20 @@ def _imported_names(text: str, package: str) -> Iterator[str]:
                 continue  # the import fails when it is executed
             module = ".".join([*parents, *([node.module] if node.module else [])])
             yield from (module, *(f"{module}.{alias.name}" for alias in node.names))
+
+
+def _executed_nodes(tree: ast.Module) -> Iterator[ast.AST]:
+    """Yield all nodes but those under `if TYPE_CHECKING`, which only type checkers read."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        test = getattr(node, "test", None)
+        name = getattr(test, "id", getattr(test, "attr", ""))  # of `TYPE_CHECKING` and `typing.TYPE_CHECKING`
+        if isinstance(node, ast.If) and name == "TYPE_CHECKING":
+            waiting += node.orelse
+        else:
+            waiting += ast.iter_child_nodes(node)
 
 
 def _parsed(text: str) -> ast.Module:
@@ -287,21 +303,47 @@ def _search_path() -> list[Path]:
 
 
 def _is_installed(folder: Path) -> bool:
-    return folder.resolve() in _installed_folders(os.environ.get("PYTHONPATH", ""))
+    """Return whether Python finds modules in `folder` in a new process of this environment."""
+    python_path = os.environ.get(USER_PYTHON_PATH, os.environ.get("PYTHONPATH", ""))
+    return _is_of_environment(folder) or folder.resolve() in _listed_folders(python_path)
+
+
+def _is_editable(name: str, folder: Path) -> bool:
+    """Return whether `folder` has a package that setuptools installed as editable, for which it adds a finder."""
+    finders = [module for other, module in sys.modules.items() if other.startswith("__editable__")]
+    places = [getattr(module, "MAPPING", {}).get(name) for module in finders]
+    return any(place and Path(place).parent.resolve() == folder.resolve() for place in places)
+
+
+def _is_of_environment(folder: Path) -> bool:
+    """Return whether `folder` is one of the environment's, or below site-packages, where Ray has modules."""
+    resolved, site_packages = folder.resolve(), _site_packages()
+    if resolved in site_packages or resolved in _standard_library():
+        return True
+    return str(folder) not in _experiment_folders and any(map(resolved.is_relative_to, site_packages))
 
 
 @cache
-def _installed_folders(python_path: str) -> frozenset[Path]:
-    """Return the folders in which a new process of this environment finds modules."""
-    folders = [
-        Path(path) for path in (*sysconfig.get_paths().values(), *site.getsitepackages(), site.getusersitepackages())
-    ]
-    for folder in [*folders]:
+def _site_packages() -> frozenset[Path]:
+    paths = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()]
+    return frozenset(Path(path).resolve() for path in [*paths, site.getusersitepackages()])
+
+
+@cache
+def _standard_library() -> frozenset[Path]:
+    folders = [*map(Path, sysconfig.get_paths().values()), Path(ast.__file__).parent]
+    return frozenset(path.resolve() for folder in folders for path in (folder, folder / "lib-dynload"))
+
+
+@cache
+def _listed_folders(python_path: str) -> frozenset[Path]:
+    """Return the folders that PYTHONPATH and the environment's .pth files list."""
+    entries = [Path(entry) for entry in python_path.split(os.pathsep)]
+    folders = [entry for entry in entries if entry.is_absolute()]  # workers have another working directory
+    for folder in _site_packages():
         for file in sorted(folder.glob("*.pth")):
             lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
             folders += [
                 folder / line.strip() for line in lines if line.strip() and not line.startswith(("#", "import"))
             ]
-    folders += [Path(entry).absolute() for entry in python_path.split(os.pathsep) if entry]
-    folders.append(Path(ast.__file__).parent)
-    return frozenset(path.resolve() for folder in folders for path in (folder, folder / "lib-dynload"))
+    return frozenset(folder.resolve() for folder in folders)

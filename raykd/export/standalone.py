@@ -12,35 +12,19 @@ from functools import cache
 from inspect import getsource
 from pathlib import Path
 
+from raykd.config import text_modules
 from raykd.config.custom_file import ClassSource
+from raykd.config.local_modules import LocalModule
 
 _PACKAGE = "raykd"
-# Imports of the local modules load these texts. The file's text is executed, because its first line may be an import
-# from __future__.
-_WITH_LOCAL_MODULES = '''"""{file}, and the modules that it imports."""
-
-import sys
-from importlib.abc import Loader, MetaPathFinder
-from importlib.util import spec_from_loader
+_WITH_LOCAL_MODULES = '''"""{file}, and the modules that it imports, which are executed from their texts below."""
+{loader}
 
 TEXTS = {{
 {texts}
 }}
-
-
-class _Texts(MetaPathFinder, Loader):
-    def find_spec(self, name, path=None, target=None):
-        is_package = any(other.startswith(name + ".") for other in TEXTS)
-        if is_package or name in TEXTS:
-            return spec_from_loader(name, self, is_package=is_package)
-
-    def exec_module(self, module):
-        exec(TEXTS.get(module.__name__, ""), vars(module))
-
-
-sys.meta_path.insert(0, _Texts())
-__spec__, __package__ = None, {package!r}
-exec({text})
+_network = TextModules({set_name!r}, TEXTS).load({name!r})
+globals().update({{name: value for name, value in vars(_network).items() if not name.startswith("__")}})
 '''
 
 
@@ -71,9 +55,16 @@ def with_local_modules(source: ClassSource) -> str:
     """Return the text of a custom network's file, or of a module that has this text and those of its local modules."""
     if not source.local:
         return source.text
-    texts = "\n".join(f"    {module.name!r}: {_literal(module.text)}," for module in source.local)
+    network = LocalModule(source.module_name, source.path, source.text)
+    set_name = f"network_{source.sha256[:12]}"  # two exports in one process may have different modules of one name
+    texts = {module.name: f"({f'{set_name}/{module.file}'!r}, {_literal(module.text)})" for module in source.local}
+    texts[network.name] = f"({f'{set_name}/{network.file}'!r}, {_literal(network.text)})"
     return _WITH_LOCAL_MODULES.format(
-        file=Path(source.path).name, texts=texts, package=source.package, text=_literal(source.text)
+        file=Path(source.path).name,
+        loader=getsource(text_modules).partition('"""\n')[2],
+        texts="\n".join(f"    {name!r}: {text}," for name, text in texts.items()),
+        set_name=set_name,
+        name=network.name,
     )
 
 

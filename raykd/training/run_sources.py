@@ -19,7 +19,7 @@ from raykd.config import custom_file
 from raykd.config.custom_file import ClassSource, source_of
 from raykd.config.damage import damaged
 from raykd.config.local_modules import LocalModule, name_of
-from raykd.errors import ConfigError
+from raykd.errors import ConfigError, shown
 from raykd.methods import Method
 from raykd.models.custom_network import Network
 from raykd.on_disk import is_file, is_own, is_there, owner_of
@@ -104,15 +104,23 @@ def _stored_source(folder: RunFolder, entry: dict[str, Any], noun: str) -> Class
     """Return the copied source of a custom class. Raises DamagedFile if it is missing or was changed."""
     copies = folder.code / entry["sha256"][:12]
     path = copies / Path(entry["file"]).name
-    local = []
-    for file in entry.get("imports", []):
-        copy = copies / _IMPORTS / file
-        local.append(LocalModule(name_of(file), str(copy), _text_of_copy(copy, noun)))
+    local = tuple(_stored_modules(folder, entry, copies / _IMPORTS, noun))
     text = _text_of_copy(path, noun)
-    source = ClassSource(str(path), text, entry["class"], noun, local=tuple(local), package=entry.get("package", ""))
+    source = ClassSource(str(path), text, entry["class"], noun, local=local, package=entry.get("package", ""))
     if source.sha256 != entry["sha256"]:
         raise damaged(path, "it is not the code that the run was trained with")
     return source
+
+
+def _stored_modules(folder: RunFolder, entry: dict[str, Any], copies: Path, noun: str) -> Iterator[LocalModule]:
+    """Yield the copied local modules of a custom class. Raises DamagedFile for a path that leads out of `copies`."""
+    files: Any = entry.get("imports", [])
+    for file in files if isinstance(files, list) else [files]:
+        path = copies / str(file)
+        if path.suffix != ".py" or ".." in path.parts or not path.is_relative_to(copies):
+            reason = f"it names a file outside of the copies of the {noun}'s code: {shown(file)}"
+            raise damaged(folder.record_path, reason)
+        yield LocalModule(name_of(file), str(path), _text_of_copy(path, noun))
 
 
 def _text_of_copy(path: Path, noun: str) -> str:

@@ -22,6 +22,7 @@ from raykd.cluster.ray_start import (
 )
 from raykd.cluster.staging import Staging
 from raykd.cluster.worker_node import worker_command
+from raykd.config.local_modules import USER_PYTHON_PATH
 from raykd.data.packs import node_copy
 from raykd.errors import ConfigError
 
@@ -116,6 +117,7 @@ def test_the_head_starts_with_the_jobs_token_and_without_an_address() -> None:
     assert not {"RAY_ADDRESS", "RAY_AUTH_TOKEN"} & set(shared)
     assert (shared["RAY_AUTH_MODE"], shared["RAY_AUTH_TOKEN_PATH"]) == ("token", "/tmp/rk-1000-4711/token")
     assert shared["PYTHONPATH"].split(os.pathsep) == ["/home/ada/raykd", "/lib/mine"]
+    assert shared[USER_PYTHON_PATH] == "/lib/mine", "the user's packages, which are imported by their names"
     assert shared["HOME"] == "/root"
 
 
