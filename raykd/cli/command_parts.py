@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
-from raykd.cli.options import RESULTS
 from raykd.config import Config
 from raykd.errors import COMMAND
 from raykd.spec.experiment import Experiment
 from raykd.store.records import CommandParts
+from raykd.store.results_folder import DEFAULT_RESULTS
 
 
 def run_program(experiment: str) -> tuple[str, ...]:
@@ -39,7 +39,7 @@ def command_parts(
     texts: dict[str, str] = {}
     for path, value in settings:
         texts |= _as_text(path, value)
-    options = () if arguments.results == RESULTS else ("--results", arguments.results)
+    options = () if arguments.results == DEFAULT_RESULTS else ("--results", arguments.results)
     options += ("--data-dir", arguments.data_dir) if arguments.data_dir else ()
     if "pair" in arguments:
         options += ("--pair", experiment.published)

@@ -40,11 +40,10 @@ def run(arguments: Namespace) -> None:
 def run_experiment_file(experiments: Sequence[Experiment], arguments: Namespace, program: tuple[str, ...]) -> None:
     """Run the experiments of a file: those without a search together on one Ray cluster, then each search.
 
-    program: the words that run the file, see `CommandParts`.
+    With --plan, print what would run. program: the words that run the file, see `CommandParts`.
     """
     experiments, flags = chosen_experiments(experiments, arguments)
-    start = _plan if arguments.plan else _run
-    start(experiments, arguments, arguments.stage or STAGES, program, flags)
+    _run(experiments, arguments, arguments.stage or STAGES, program, flags, is_plan=arguments.plan)
 
 
 def chosen_experiments(
@@ -277,38 +276,25 @@ def _run(
     stages: Sequence[Stage],
     program: tuple[str, ...],
     flags: Sequence[Flag],
+    *,
+    is_plan: bool = False,
 ) -> None:
-    """Run experiments, to which settings and flags are applied already. program: see `CommandParts`."""
-    from raykd.orchestration.library import run_all
+    """Run experiments, to which settings and flags are applied already, or print what would run if `is_plan`.
 
-    run_all(experiments, _options_of(experiments, arguments, stages, program, flags), LogConsole())
-
-
-def _plan(
-    experiments: Sequence[Experiment],
-    arguments: Namespace,
-    stages: Sequence[Stage],
-    program: tuple[str, ...],
-    flags: Sequence[Flag],
-) -> None:
-    """Print what `_run` would run."""
-    from raykd.cli.plan_text import print_plan
-
-    print_plan(experiments, _options_of(experiments, arguments, stages, program, flags))
-
-
-def _options_of(
-    experiments: Sequence[Experiment],
-    arguments: Namespace,
-    stages: Sequence[Stage],
-    program: tuple[str, ...],
-    flags: Sequence[Flag],
-) -> Any:
-    """Return the options with the parts of the command line for each family."""
+    program: see `CommandParts`.
+    """
     settings = settings_by_family(experiments, arguments.settings, flags)
     parts = {one.family: command_parts(one, program, arguments, settings[one.family]) for one in experiments}
     known = {family: part for family, part in parts.items() if part is not None}
-    return replace(_options(arguments, stages), command_parts=known)
+    options = replace(_options(arguments, stages), command_parts=known)
+    if is_plan:
+        from raykd.cli.plan_text import print_plan
+
+        print_plan(experiments, options)
+    else:
+        from raykd.orchestration.library import run_all
+
+        run_all(experiments, options, LogConsole())
 
 
 def _show_searches(results: Path) -> None:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from raykd.cli.argument_parser import Parser
 from raykd.spec.stages import STAGES
+from raykd.store.results_folder import DEFAULT_RESULTS
 
 if TYPE_CHECKING:
     from raykd.spec.experiment import Experiment
 
-RESULTS = "ray_results"  # the default of --results
 _TEACHER_CHECKPOINT = (
     "import this teacher instead of training one; hf:FOLDER names a classifier of transformers; "
     "default: the experiment's, or none"
@@ -87,7 +87,7 @@ def add_data_dir(parser: Parser) -> None:
 
 
 def add_results(parser: Parser) -> None:
-    parser.add_argument("--results", default=RESULTS, metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--results", default=DEFAULT_RESULTS, metavar="DIR", help="default: %(default)s")
 
 
 def add_settings(parser: Parser) -> None:

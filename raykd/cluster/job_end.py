@@ -22,7 +22,7 @@ class JobEnd:
     has_lost_nodes: bool = False
     has_kept_logs: bool = False
     was_started: bool = False
-    has_not_started: bool = False  # Ray, for a reason of this node or another
+    has_not_started: bool = False  # whether Ray did not start
     was_killed: bool = True  # whether a signal that it did not handle ended it, or it was never started
     results: Path | None = None
 
@@ -43,7 +43,7 @@ def requeue_cause(allocation: Allocation, signals: Signals, end: JobEnd) -> str:
         return "time limit"
     if signals.received:
         return ""
-    if end.has_not_started:  # it did before, so that another node may do
+    if end.has_not_started:  # a restarted job has started Ray before, so another node may start it
         return NOT_STARTED if allocation.restart_count else ""
     return "nodes lost" if end.has_lost_nodes else ""
 
@@ -51,7 +51,7 @@ def requeue_cause(allocation: Allocation, signals: Signals, end: JobEnd) -> str:
 def requeue_refusal(record: ProgressRecord, cause: str, end: JobEnd) -> str:
     """Return why a job that Slurm interrupted must not be requeued, or ''. Record its progress.
 
-    Not that of a preempted job: while Slurm waits for it, there is no time to look into the results.
+    The progress of a preempted job is not recorded: Slurm waits for the job, so there is no time to read its results.
     """
     if cause == "preempted: CANCEL":
         return "Slurm preempted it and cancels preempted jobs here (PreemptMode=CANCEL)"

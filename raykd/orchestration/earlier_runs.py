@@ -11,6 +11,7 @@ from raykd.on_disk import find, is_file
 from raykd.spec.plan import Plan
 from raykd.spec.stages import Stage
 from raykd.store.records import RunRecord, read_plan
+from raykd.store.results_folder import DEFAULT_RESULTS
 from raykd.store.run_differences import differing_fields, differing_names
 from raykd.store.run_folder import RunFolder, planned_folder
 from raykd.store.run_store import RunStore
@@ -33,7 +34,7 @@ def earlier_runs_line(plan: Plan, store: RunStore) -> str:
     if not count:
         return ""
     names = _differing_names(plan, _first_of_each_kind(last))
-    where = "" if store.results == Path("ray_results") else f" --results {shlex.quote(str(store.results))}"
+    where = "" if store.results == Path(DEFAULT_RESULTS) else f" --results {shlex.quote(str(store.results))}"
     fields = f"; those of the last command differ in {', '.join(names)}" if names else ""
     verb = "is" if count == 1 else "are"
     return (
@@ -45,18 +46,15 @@ def earlier_runs_line(plan: Plan, store: RunStore) -> str:
 def _runs_of_last_command(plan: Plan, store: RunStore, planned: set[str]) -> list[RunFolder]:
     """Return the folders of the runs that the family's plan.json names and `plan` does not. They need not exist."""
     family = plan.experiment.family
-    stages: set[Stage] = {run.stage for run in plan.runs}
+    stages: list[Stage] = sorted({run.stage for run in plan.runs})
     try:
         before = read_plan(store.results / family / "plan.json")
     except ConfigError:  # damaged, which the run reports
         return []
-    names_of: dict[Stage, set[str]] = {stage: set(before.stages.get(stage, ())) for stage in stages}
-    if "distilled" in stages:
-        names_of["distilled"] |= {name for compared in before.comparison.values() for name in compared}
     return [
         planned_folder(store.results, family, stage, name)
-        for stage, names in names_of.items()
-        for name in sorted(names - planned)
+        for stage in stages
+        for name in sorted({*before.names_of(stage)} - planned)
     ]
 
 
@@ -79,5 +77,5 @@ def _differing_names(plan: Plan, records: Iterable[RunRecord]) -> list[str]:
         planned = [run for run in plan.runs if run.stage == record.stage]
         changes = differing_fields(record.config, record.stage, [to_dict(run) for run in planned])
         has_other_seed = record.seed not in {run.seed for run in planned}
-        names |= {*differing_names(changes)} or ({"seeds"} if has_other_seed else set())
+        names.update(differing_names(changes, has_other_seed))
     return sorted(names)

@@ -30,6 +30,7 @@ from raykd.report.report import Report
 from raykd.spec.experiment import Experiment, require_experiments
 from raykd.spec.overrides import override_all
 from raykd.spec.stages import STAGES, Stage
+from raykd.store.results_folder import DEFAULT_RESULTS
 from raykd.store.run_store import RunStore
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ Settings = Mapping[str, Any]  # {dotted path: value}, such as {"student.epochs":
 
 def run(
     *experiments: Experiment,
-    results: str | Path = "ray_results",
+    results: str | Path = DEFAULT_RESULTS,
     data_dir: str | Path | None = None,
     settings: Settings | None = None,
     stages: Stage | Sequence[Stage] = STAGES,
@@ -63,7 +64,7 @@ def run(
 
 def plan(
     *experiments: Experiment,
-    results: str | Path = "ray_results",
+    results: str | Path = DEFAULT_RESULTS,
     data_dir: str | Path | None = None,
     settings: Settings | None = None,
 ) -> "DataFrame":

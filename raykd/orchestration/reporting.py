@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Collection, Sequence
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ from raykd.on_disk import find, is_file
 from raykd.orchestration.data_storage import with_packs
 from raykd.orchestration.options import Options, dataset_of
 from raykd.orchestration.progress import log
-from raykd.spec.stages import ROLES, SAVED_MODELS, TEACHERS, Stage
+from raykd.spec.stages import ROLES, SAVED_MODELS, STAGES, TEACHERS
 from raykd.store.migration import require_migrated
 from raykd.store.records import read_plan
 from raykd.store.results_folder import in_use
@@ -66,9 +65,8 @@ def _planned_folders(results: Path) -> list[RunFolder]:
     folders: dict[Path, RunFolder] = {}
     for path in find(results, "*/plan.json"):
         plan, family = read_plan(path), path.parent.name
-        compared: tuple[Stage, tuple[str, ...]] = "distilled", tuple(chain(*plan.comparison.values()))
-        for stage, names in (*plan.stages.items(), compared):
-            planned = (planned_folder(results, family, stage, name) for name in names)
+        for stage in STAGES:
+            planned = (planned_folder(results, family, stage, name) for name in plan.names_of(stage))
             folders |= {folder.path: folder for folder in planned}
     return [folders[path] for path in sorted(folders)]
 

@@ -22,6 +22,7 @@ from raykd.report.report import Report
 from raykd.report.stats.summary import summarize
 from raykd.spec.stages import REPORT
 from raykd.store.migration import require_migrated
+from raykd.store.results_folder import DEFAULT_RESULTS
 
 TableFormat = Literal["latex", "markdown", "csv"]
 
@@ -54,7 +55,7 @@ def build(results: Path, figure_formats: Sequence[FigureFormat] = ()) -> Report:
     return report
 
 
-def load(results: str | Path = "ray_results") -> Report:
+def load(results: str | Path = DEFAULT_RESULTS) -> Report:
     """Return the report on the runs and searches in `results`, and write nothing.
 
     Raises ConfigError if `results` has no plan, and DamagedFile for a damaged file of a run.

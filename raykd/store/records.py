@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -22,7 +23,7 @@ from raykd.config import Interval, NonNegative
 from raykd.config.codec import read_record
 from raykd.config.damage import damaged
 from raykd.errors import Failure
-from raykd.spec.stages import Stage
+from raykd.spec.stages import STAGES, Stage
 from raykd.store.recorded_config import RecordedExperiment, RecordedRun
 
 Percent = Annotated[float, Interval("[0, 100]")]
@@ -315,7 +316,12 @@ class PlanRecord:
     @property
     def names(self) -> set[str]:
         """The names of all runs of the plan."""
-        return {name for names in (*self.stages.values(), *self.comparison.values()) for name in names}
+        return {name for stage in STAGES for name in self.names_of(stage)}
+
+    def names_of(self, stage: Stage) -> tuple[str, ...]:
+        """Return the names of the runs of a stage, each once. Those of compared methods are distilled."""
+        compared = chain.from_iterable(self.comparison.values()) if stage == "distilled" else ()
+        return tuple(dict.fromkeys((*self.stages.get(stage, ()), *compared)))
 
     def problem(self) -> str:
         for stage, names in (*self.stages.items(), *self.comparison.items()):

@@ -21,6 +21,7 @@ from raykd.errors import ConfigError, RunFailed
 from raykd.file_lock import try_lock
 from raykd.on_disk import below, is_file, is_folder, owner_of
 
+DEFAULT_RESULTS = "ray_results"  # below the current folder
 LOGIT_CACHES, DECODED, RAY = ".logit_caches", ".data", ".ray"
 IN_USE_LOCK, PLAN_LOCK = ".in_use.lock", ".plan.lock"
 PLAN_WAIT_S = 60.0  # .plan.lock is held while states are read and small files are written or renamed

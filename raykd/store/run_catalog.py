@@ -218,5 +218,4 @@ def _as_ended(trial: CatalogRun, states: Mapping[int | None, TrialState]) -> Cat
     The run.json of such a trial has the status 'running'. states: by the trials' numbers.
     """
     state = states.get(trial.trial)
-    is_ended = trial.status == "interrupted" and (state == "pruned" or state == "failed")
-    return replace(trial, status=state) if is_ended and state else trial
+    return replace(trial, status=state) if trial.status == "interrupted" and state in ("pruned", "failed") else trial

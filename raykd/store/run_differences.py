@@ -54,7 +54,7 @@ def changed_fields(
     """
     is_teacher = record.stage == "teacher"
     plans_of_run = [plan for plan in plans.values() if is_teacher or plan.family == record.family]
-    names = dict.fromkeys(name for plan in plans_of_run for name in _names_in(plan, record.stage))
+    names = dict.fromkeys(name for plan in plans_of_run for name in plan.names_of(record.stage))
     if started := [found[name].config for name in names if name in found]:
         return differing_fields(record.config, record.stage, started)
     values = _values_of(record.config, record.stage)
@@ -76,17 +76,13 @@ def _only(values: Mapping[str, _Value], names: Iterable[str]) -> dict[str, _Valu
     return {name: values[name] for name in names if name in values}
 
 
-def differing_names(changes: Mapping[str, str]) -> list[str]:
-    """Return the names of changed fields for a sentence: 'student.epochs', 'the content of data.name'."""
-    return [f"the content of {name}" if value.endswith(CONTENT_DIFFERS) else name for name, value in changes.items()]
+def differing_names(changes: Mapping[str, str], has_other_seed: bool = False) -> list[str]:
+    """Return the names of changed fields for a sentence: 'student.epochs', 'the content of data.name'.
 
-
-def _names_in(plan: PlanRecord, stage: Stage) -> Iterable[str]:
-    """Yield the names of the planned runs of `stage`, also those with compared methods."""
-    yield from plan.stages.get(stage, ())
-    if stage == "distilled":
-        for names in plan.comparison.values():
-            yield from names
+    has_other_seed: whether a run has a seed that the plan does not have. It counts if nothing else differs.
+    """
+    names = [f"the content of {name}" if value.endswith(CONTENT_DIFFERS) else name for name, value in changes.items()]
+    return names or (["seeds"] if has_other_seed else [])
 
 
 def _differing(values: Mapping[str, _Value], expected: Mapping[str, _Value]) -> dict[str, str]:
@@ -120,7 +116,8 @@ def _planned_values(plan: PlanRecord, stage: Stage, found: Mapping[str, RunRecor
         seed = {} if experiment.values.get("teacher_seeds") else {"seed": experiment.values.get("teacher_seed")}
         config |= {"method": experiment.method.values, "teacher": {"recipe": experiment.teacher.values, **seed}}
     values = _values_of(config, stage)
-    values.pop("student.model.classifier" if stage == "distilled" else "", None)  # false if nothing would train it
+    if stage == "distilled":
+        values.pop("student.model.classifier", None)  # false if nothing would train it
     started = next((found[name] for name in sorted(plan.names) if name in found), None)
     return values if started is None else values | {"data.name": _data_of(settings_of(started.config, started.stage))}
 
@@ -137,9 +134,8 @@ def _values_of(config: Mapping[str, Any], stage: Stage) -> dict[str, _Value]:
         source = settings.get("method.source.class"), settings.get("method.source.sha256")
         values["method"] = _Value(settings["method"], (settings["method"], *source), settings["method"])
     for role in _ROLES:
-        values |= _model_of(
-            settings, role, "teacher.initial" if (role, stage) == ("teacher", "distilled") else "initial"
-        )
+        initial = "teacher.initial" if (role, stage) == ("teacher", "distilled") else "initial"
+        values |= _model_of(settings, role, initial)
         if values.get(f"{role}.model", _MISSING).kind in _NAMED_KINDS:
             values.pop(f"{role}.model.name", None)
     return {name: value for name, value in values.items() if name not in _HIDDEN}

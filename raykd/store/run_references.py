@@ -79,7 +79,7 @@ class References:
     def _students_left(self, family: str) -> list[str]:
         """Return the planned distilled runs of `family` that are not trained and evaluated."""
         plan = self.catalog.plans[family]
-        names = {*plan.stages.get("distilled", ()), *(name for names in plan.comparison.values() for name in names)}
+        names = plan.names_of("distilled")
         return [name for name in self._planned_left(family) if name in names]
 
     def _planned_left(self, family: str) -> list[str]:

@@ -40,7 +40,7 @@ A mean rank is that among baseline and 3 methods in each family; 1 is the best.
 
 Without a result: 1 of 12 cells, in mlp\\_b (kd).
 
-Friedman's test over 2 families: the methods differ, p = 0.042 by permutation.
+Friedman's test of baseline and 3 methods over 2 families: not all are alike, p = 0.042 by permutation.
 
 No signed-rank test of 2 families can reach p \\< 0.05, so none is shown: the smallest possible p is 0.50, and 6 \
 families are required.

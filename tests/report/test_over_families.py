@@ -114,6 +114,14 @@ def test_means_within_a_family_use_the_seeds_that_all_methods_have(results):
     assert "in b they use the seeds that each of these methods has: 0" in families_lines(comparison)
 
 
+def test_more_seeds_of_a_method_that_is_not_tested_leave_out_no_seed_of_the_others(results):
+    three = {name: (*tops, tops[0]) for name, tops in METHODS.items()}
+    tested = {name: (*METHODS[name], None) for name in ("kd", "dkd")} | {"baseline": (*BASELINE, None)}
+    write(results, {"a": tested | {"crd": three["crd"]}, "b": tested | {"crd": three["crd"]}, "c": tested})
+    comparison = compared(results)
+    assert comparison.tested == ("kd", "dkd") and comparison.seeds == {}
+
+
 def test_one_complete_family_has_cells_and_no_means(results):
     write(results, {"a": METHODS, "b": METHODS | {"kd": (None, None)}})
     comparison = compared(results)

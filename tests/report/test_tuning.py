@@ -90,7 +90,7 @@ def lines_of(results: Any) -> list[str]:
 
 
 def warnings_of(results: Any) -> list[str]:
-    return [line for line in load(results.root).summaries[0].warnings if "tuned" in line or "seeds" in line]
+    return [line for line in load(results.root).summaries[0].warnings if "trials" in line or "seeds" in line]
 
 
 def test_methods_that_searches_tuned_are_named_with_their_trials_and_so_are_the_others(results):
@@ -100,10 +100,10 @@ def test_methods_that_searches_tuned_are_named_with_their_trials_and_so_are_the_
     expected = [
         "6 trials (54 epochs) over method.alpha, method.temperature tuned kd (search tune_kd/search)",
         "4 trials (36 epochs) over method.beta tuned dkd (search tune_dkd/search)",
-        "not tuned by a search: dist, the baseline; they have defaults, or values that were set by hand",
+        "not tuned by a search in this results folder: dist, the baseline",
     ]
-    warning = "not all methods were tuned with the same number of trials: 6 trials for kd; 4 trials for dkd; none for "
-    warning += "dist, the baseline"
+    warning = "searches in this results folder had different numbers of trials: "
+    warning += "6 trials for kd; 4 trials for dkd; none for dist, the baseline"
     report = build(results.root)
     assert about_tuning(report.summaries[0].tunings) == expected
     page, terminal = text_of(report.page), render_text(report)
@@ -166,10 +166,28 @@ def test_trials_of_all_searches_of_a_method_count_and_those_of_another_student_d
     assert line in lines_of(results)
 
 
+def test_the_fields_of_all_searches_that_count_are_named(results):
+    write_search(results, KD, trials=5, name="alpha", space={"method.alpha": uniform(0, 1)})
+    kd, _ = write_search(results, KD, space={"method.temperature": loguniform(1, 20)})
+    write_compared(results, kd, DKD)
+    line = (
+        "9 trials (81 epochs) over method.alpha, method.temperature tuned kd (searches tune_kd/alpha, tune_kd/search)"
+    )
+    assert line in lines_of(results)
+
+
+def test_integers_are_not_rounded(results):
+    """200 and 201 epochs differ by 0.5 %, as values with three digits may."""
+    kd, _ = write_search(results, KD, epochs=200)
+    write_compared(results, kd, DKD, epochs=201)
+    assert any(line.endswith("; the trials had other values of student.epochs") for line in lines_of(results))
+
+
 def test_a_recipe_that_was_tuned_for_a_method_is_named_beside_the_baseline(results):
     kd, lr = write_search(results, KD, space=SPACES["kd"] | RATE)
     write_compared(results, kd, DKD, lr=lr)
-    assert "the student's recipe was tuned for kd, and the baseline has the same recipe" in lines_of(results)
+    line = "fields of the student's recipe were searched for kd, and the baseline has the same recipe"
+    assert line in lines_of(results)
 
 
 def test_a_method_tuned_with_another_learning_rate_is_not_tuned(results):

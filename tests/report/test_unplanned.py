@@ -49,11 +49,11 @@ def test_a_run_of_another_seed_or_method_differs_in_that_alone(results):
     plan_two_methods(results)
     results.run("cnn", "distilled", 7, name="d-kd-s7", config=config({"kind": "kd", "alpha": 0.5}))
     line = (
-        "1 evaluated run in this folder is not in the plan, and left out here: kd 1. It differs from the plan in seed"
+        "1 evaluated run in this folder is not in the plan, and left out here: kd 1. It differs from the plan in seeds"
     )
     assert warnings_of(results) == [line]
     results.run("cnn", "distilled", 0, method="sp", name="d-sp", config=config({"kind": "sp", "weight": 1.0}))
-    assert warnings_of(results)[0].endswith("kd 1, sp 1. They differ from the plan in method, seed")
+    assert warnings_of(results)[0].endswith("kd 1, sp 1. They differ from the plan in method, seeds")
 
 
 def test_runs_without_a_result_on_the_test_split_and_trials_are_not_counted(results):

@@ -68,7 +68,7 @@ def _changed_fields(records: Sequence[RunRecord], plan: PlanRecord, planned: Seq
         found = {record.name: record for record in of_method or started}
         changed = changed_fields(first, {plan.family: plan}, found)
         has_other_seed = any(record.seed not in seeds for record in (first, *others))
-        fields |= {*differing_names(changed)} or ({"seed"} if has_other_seed else set())
+        fields.update(differing_names(changed, has_other_seed))
     return [flattened(field) for field in sorted(fields)]
 
 

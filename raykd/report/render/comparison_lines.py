@@ -48,7 +48,7 @@ def about_tuning(tunings: Sequence[Tuning]) -> list[str]:
     if len(untuned) == len(tunings):
         lines.append("no method was tuned by a search in this results folder, and neither was the baseline")
     elif untuned:
-        lines.append(f"not tuned by a search: {listed(untuned)}; they have defaults, or values that were set by hand")
+        lines.append(f"not tuned by a search in this results folder: {listed(untuned)}")
     lines += [
         f"the values of {tuning.name} are not those that won its search ({listed(tuning.unused)})"
         for tuning in tunings
@@ -56,7 +56,9 @@ def about_tuning(tunings: Sequence[Tuning]) -> list[str]:
     ]
     recipe = {tuning.name: path for tuning in tunings for path in tuning.fields if path.startswith("student.")}
     if BASELINE in untuned and recipe:
-        lines.append(f"the student's recipe was tuned for {listed(recipe)}, and {BASELINE} has the same recipe")
+        lines.append(
+            f"fields of the student's recipe were searched for {listed(recipe)}, and {BASELINE} has the same recipe"
+        )
     return lines
 
 

@@ -43,8 +43,3 @@ def _completed(comparison: FamiliesComparison, cells: Mapping[str, str], referen
 def rows_of(comparison: FamiliesComparison) -> list[tuple[str, Mapping[str, Spread | None]]]:
     """Return the name and the top-1 by family of each row: the teacher, the baseline, then the methods."""
     return [(TEACHER, comparison.teachers), *((row.name, row.top1) for row in comparison.rows)]
-
-
-def about_bold(comparison: FamiliesComparison) -> str:
-    """Return the sentence on the numbers that are bold, '' without any."""
-    return "bold: the best of the baseline and the methods with a mean rank in a family" if comparison.best else ""

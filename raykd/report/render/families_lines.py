@@ -8,6 +8,12 @@ from raykd.report.stats.over_families import BASELINE, FamiliesComparison
 from raykd.report.stats.significance import LEVEL, fewest_pairs, p_equals, p_value, smallest_p
 
 
+def lines_with_bold(comparison: FamiliesComparison) -> list[str]:
+    """Return `families_lines` after the sentence on bold numbers, if there are any. The terminal has none."""
+    bold = ["bold: the best of the baseline and the methods with a mean rank in a family"] if comparison.best else []
+    return [*bold, *families_lines(comparison)]
+
+
 def families_lines(comparison: FamiliesComparison) -> list[str]:
     """Return the sentences, each with one idea, without capitals and full stops."""
     return [
@@ -54,12 +60,14 @@ def _about_missing(comparison: FamiliesComparison) -> Iterator[str]:
 
 
 def _about_tests(comparison: FamiliesComparison) -> Iterator[str]:
+    """Yield the verdicts, and how many families those that are missing require."""
     num_families, friedman = len(comparison.counted), comparison.friedman
     if friedman is not None:
-        verdict = "the methods differ" if friedman.is_distinguishable else "the methods are not distinguishable"
+        ranked = f"{BASELINE} and {plural(len(comparison.tested), 'method')}"
+        verdict = "not all are alike" if friedman.is_distinguishable else "they are not distinguishable"
         f = "" if friedman.f is None else f"Iman-Davenport F = {friedman.f:.3g}, "
         p = f"{p_equals('p', friedman.p)} by permutation"
-        yield f"Friedman's test over {num_families} families: {verdict}, {f}{p}"
+        yield f"Friedman's test of {ranked} over {num_families} families: {verdict}, {f}{p}"
     if not comparison.has_tests:
         yield (
             f"no signed-rank test of {num_families} families can reach p < {LEVEL:g}, so none is shown: the smallest "

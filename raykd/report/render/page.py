@@ -17,8 +17,8 @@ from raykd.report.read.provenance import configurations_of, origins_of
 from raykd.report.read.search_records import SearchSummary
 from raykd.report.render import templates
 from raykd.report.render.comparison_lines import about_tuning, highest_mean, lines_under
-from raykd.report.render.families_columns import about_bold, last_columns, rows_of
-from raykd.report.render.families_lines import families_lines
+from raykd.report.render.families_columns import last_columns, rows_of
+from raykd.report.render.families_lines import lines_with_bold
 from raykd.report.render.lead import lead_sentences
 from raykd.report.render.metric_rows import (
     COST_COLUMNS,
@@ -69,7 +69,7 @@ def _over_families(summaries: tuple[FamilySummary, ...]) -> dict[str, Any] | Non
         "comparison": comparison,
         "rows": rows_of(comparison),
         "columns": last_columns(comparison),
-        "lines": [line for line in (about_bold(comparison), *families_lines(comparison)) if line],
+        "lines": lines_with_bold(comparison),
     }
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from raykd.errors import flattened
 from raykd.report import wording
-from raykd.report.render.families_columns import about_bold, last_columns, rows_of
-from raykd.report.render.families_lines import families_lines
+from raykd.report.render.families_columns import last_columns, rows_of
+from raykd.report.render.families_lines import lines_with_bold
 from raykd.report.render.lead import subject
 from raykd.report.stats.comparison import Comparison, MethodSummary
 from raykd.report.stats.over_families import FamiliesComparison, compare_families
@@ -121,7 +121,6 @@ def _families_table(comparison: FamiliesComparison) -> PaperTable:
         )
         for name, top1 in rows_of(comparison)
     ]
-    sentences = [line for line in (about_bold(comparison), *families_lines(comparison)) if line]
     return PaperTable(
         "families",
         f"Methods of distillation compared over {len(comparison.families)} families",
@@ -129,7 +128,7 @@ def _families_table(comparison: FamiliesComparison) -> PaperTable:
         tuple(rows),
         (
             f"{_TOP1} Gain: mean over families, in percentage points.",
-            *(f"{wording.capital(wording.minus(line))}." for line in sentences),
+            *(f"{wording.capital(wording.minus(line))}." for line in lines_with_bold(comparison)),
         ),
         num_references=2,
         may_be_split=True,

@@ -15,8 +15,8 @@ The tests are those of Demsar 2006 (JMLR 7, 1-30), with two changes. His tests a
 Mangili 2016 (JMLR 17, 5) advise against them, in favor of signed-rank tests, which read a and b alone. The
 critical-difference diagrams of recent benchmarks use these with Holm's correction (Ismail Fawaz et al. 2019,
 doi:10.1007/s10618-019-00619-1). Second, no test is against the best method: it is selected with the tested values, so
-it would need the correction for all pairs, for which 13 methods require 12 families. Baseline and main method are
-chosen before. autorank (Herbold 2020, doi:10.21105/joss.02173) chooses a t-test or Nemenyi's by tests of normality,
+it would need the correction for all pairs, for which 13 methods require 12 families. Baseline and main method must
+be chosen before. autorank (Herbold 2020, doi:10.21105/joss.02173) chooses a t-test or Nemenyi's by tests of normality,
 which have no power for so few families. The Bayesian signed-rank test (Benavoli et al. 2017, JMLR 18, 77) requires a
 difference that counts as none, which raykd cannot know.
 
@@ -135,6 +135,15 @@ class _Block:
         families = tuple(family for family, seeds in self.seeds.items() if seeds)
         return families if self.tested and len(families) > 1 else ()
 
+    @property
+    def incomplete_seeds(self) -> dict[str, tuple[int, ...]]:
+        """`seeds` of the families that count where the baseline or a tested method has other seeds too."""
+        known = {
+            family: {seed for name in (BASELINE, *self.tested) for seed in self.values[name][family]}
+            for family in self.counted
+        }
+        return {family: self.seeds[family] for family, seeds in known.items() if seeds != {*self.seeds[family]}}
+
     @cached_property
     def means(self) -> dict[str, list[float]]:
         """{baseline or tested method: its mean in each family that counts}."""
@@ -146,13 +155,17 @@ class _Block:
             for name in (BASELINE, *self.tested)
         }
 
+    @property
+    def _by_family(self) -> list[tuple[float, ...]]:
+        """`means` as [family][baseline or tested method]."""
+        return list(zip(*self.means.values(), strict=True))
+
     @cached_property
     def ranks(self) -> list[list[float]]:
         """[family][baseline or tested method]."""
         from scipy.stats import rankdata
 
-        by_family = zip(*self.means.values(), strict=True)
-        return [rankdata([-mean for mean in means]).tolist() for means in by_family]
+        return [rankdata([-mean for mean in means]).tolist() for means in self._by_family]
 
     @property
     def mean_ranks(self) -> dict[str, float]:
@@ -161,10 +174,9 @@ class _Block:
 
     @property
     def best(self) -> dict[str, frozenset[str]]:
-        by_family = zip(self.counted, zip(*self.means.values(), strict=True), strict=True)
         return {
             family: frozenset(name for name, mean in zip(self.means, means, strict=True) if mean == max(means))
-            for family, means in by_family
+            for family, means in zip(self.counted, self._by_family, strict=True)
         }
 
     def gains(self, reference: str | None) -> dict[str, FamiliesGain]:
@@ -189,20 +201,19 @@ def compare_families(summaries: Sequence[FamilySummary]) -> FamiliesComparison |
     methods, shown = _in_common(comparing)
     if not shown:
         return None
-    block, main = _block(methods, shown), _main(methods, shown)
+    block = _block(methods, shown)
+    main = _main(methods, shown, block.tested)
     names = tuple(summary.name for summary in shown)
-    rows = _rows(methods, shown, block, main if main in block.tested else None)
-    values = {family: {seed for name in block.values for seed in block.values[name][family]} for family in names}
     return FamiliesComparison(
         families=names,
         counted=block.counted,
         teachers={summary.name: summary.stage("teacher").top1 for summary in shown},
-        rows=rows,
+        rows=_rows(methods, block, main),
         tested=block.tested,
         best=block.best,
-        main=main if main in block.tested else None,
+        main=main,
         friedman=friedman_test(block.ranks),
-        seeds={family: block.seeds[family] for family in block.counted if {*block.seeds[family]} != values[family]},
+        seeds=block.incomplete_seeds,
         missing={family: missing for family in names if (missing := _missing(family, methods, block))},
         not_planned={
             method.name: absent
@@ -268,16 +279,14 @@ def _baselines(summary: FamilySummary) -> Mapping[int, float]:
     return _comparison(summary).baselines if is_comparable else {}
 
 
-def _main(methods: Sequence[SameMethod], shown: Sequence[FamilySummary]) -> str | None:
-    """Return the method that is the main one of every family, `method` of its experiment; None if they differ."""
+def _main(methods: Sequence[SameMethod], shown: Sequence[FamilySummary], tested: Sequence[str]) -> str | None:
+    """Return the tested method that is the main one of every family, `method` of its experiment; None without one."""
     defaults = {summary.name: _comparison(summary).default for summary in shown}
     labels = {family: default.name if default else "" for family, default in defaults.items()}
-    return next((method.name for method in methods if method.labels == labels), None)
+    return next((method.name for method in methods if method.labels == labels and method.name in tested), None)
 
 
-def _rows(
-    methods: Sequence[SameMethod], shown: Sequence[FamilySummary], block: _Block, main: str | None
-) -> tuple[FamiliesRow, ...]:
+def _rows(methods: Sequence[SameMethod], block: _Block, main: str | None) -> tuple[FamiliesRow, ...]:
     """Return the baseline, then methods by mean rank, then those without one."""
     ranks, gains, main_gains = block.mean_ranks, block.gains(BASELINE), block.gains(main)
     per_pair = {method.name: method.per_pair for method in methods}

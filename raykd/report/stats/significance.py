@@ -81,13 +81,11 @@ def signed_ranks(differences: Sequence[float]) -> list[float]:
 def wilcoxon_test(differences: Sequence[float]) -> float:
     """Return the two-sided p-value of Wilcoxon's signed-rank test, exact with ties; 1 if all differences are 0."""
     doubled = [round(2 * rank) for rank in signed_ranks(differences)]  # twice a mean rank is an integer
-    num_flips = Counter({0: 1})  # {sum of the positive ranks, doubled: how many of the sign flips have it}
-    for rank in map(abs, doubled):
-        flipped = Counter({total + rank: count for total, count in num_flips.items()})
-        num_flips = num_flips + flipped
-    positive, total = sum(rank for rank in doubled if rank > 0), sum(map(abs, doubled))
-    tail = sum(count for value, count in num_flips.items() if value <= min(positive, total - positive))
-    return min(1.0, 2 * tail / 2 ** len(doubled))
+    num_flips = Counter({0: 1})  # {sum of the signed ranks, doubled: how many of the sign flips have it}
+    for rank in doubled:
+        flipped = [Counter({total + sign * rank: count for total, count in num_flips.items()}) for sign in (1, -1)]
+        num_flips = flipped[0] + flipped[1]
+    return sum(num_flips[total] for total in num_flips if abs(total) >= abs(sum(doubled))) / 2 ** len(doubled)
 
 
 def holm(p_values: Sequence[float | None]) -> tuple[float | None, ...]:

@@ -2,7 +2,7 @@
 
 A search tuned a method if the method's runs have the hyperparameters of the search's winner, and the searched fields of
 the recipe, on the same data. A search over the recipe of KD with alpha 1, which trains on the labels alone, tuned the
-baseline if the baselines have the winner's values. Families are not compared, since each method has its own search.
+baseline if the baselines have the winner's values. Searches of all families count, since each method has its own.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +26,7 @@ _OF_STUDENT = ("data", "data_identity", "recipe", "initial")  # of a configurati
 class Tuning:
     """How one compared method, or the baseline, was tuned. num_trials: the ended trials of `searches`, 0 without any.
 
-    num_epochs: the epochs that these searches trained in all, fewer if they pruned trials. fields: the searched ones.
+    num_epochs: the epochs that these searches trained in all, fewer if they pruned trials. fields: those searched.
     searches: as 'family/name'. differing: other fields in which the winner's trial differs from the compared runs.
     unused: searches of the method whose winner has other values than the runs. seeds: those of the compared runs that
     also selected the values.
@@ -81,7 +81,7 @@ def warnings_of_tuning(tunings: Sequence[Tuning]) -> list[str]:
     lines = []
     if len(names) > 1:
         parts = (f"{plural(count, 'trial') if count else 'none'} for {', '.join(of)}" for count, of in names.items())
-        lines.append(f"not all methods were tuned with the same number of trials: {'; '.join(parts)}")
+        lines.append(f"searches in this results folder had different numbers of trials: {'; '.join(parts)}")
     if seeds := sorted({seed for tuning in tunings for seed in tuning.seeds}):
         selected = ", ".join(tuning.name for tuning in tunings if tuning.seeds)
         listed = f"seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}"
@@ -123,7 +123,7 @@ def _tuning(
     used = [(search, others) for search, tuned, others in found if not tuned]
     if not used:
         return Tuning(name, unused=tuple(search.full_name for search, _, others in found if not others))
-    best, best_others = min(used, key=lambda pair: len(pair[1]))
+    _, best_others = min(used, key=lambda pair: len(pair[1]))
     counted = [search for search, tuned, others in found if {*others} <= {*best_others} and (is_only or not tuned)]
     selecting = {seed for search, _ in used for seed in _selecting_seeds(search, runs)}
     return Tuning(
@@ -131,7 +131,7 @@ def _tuning(
         sum(search.num_ended for search in counted),
         sum(search.cost.epochs_trained for search in counted),
         tuple(search.full_name for search in counted),
-        tuple(best.search.space),
+        tuple(dict.fromkeys(path for search in counted for path in search.search.space)),
         tuple(best_others),
         seeds=tuple(sorted(selecting & {run.seed for run in runs if run.seed is not None})),
     )
@@ -151,6 +151,9 @@ def _is_tuned(path: str, search: SearchSummary) -> bool:
 
 
 def _is_close(value: str, other: str) -> bool:
+    """Return whether both numbers are equal up to ROUNDING. Integers, such as epochs and seeds, are exact."""
+    if value.isdecimal() and other.isdecimal():
+        return False
     try:
         return isclose(float(value), float(other), rel_tol=ROUNDING)
     except ValueError:
