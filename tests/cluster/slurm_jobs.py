@@ -33,7 +33,7 @@ def start_now(slurm: Testbed, job_id: int) -> None:
 def left_by_lost_node(bed: Testbed) -> list[str]:
     """Remove the folders of cn2, which would be removed when it returns, and return the `leftovers`."""
     for job_id in bed.job_ids:
-        shutil.rmtree(Path(f"/tmp/rk-{os.getuid()}-{job_id}-1"))
+        shutil.rmtree(Path(f"/tmp/rk-{os.getuid()}-{job_id}-1"), ignore_errors=True)  # another job may have removed it
     return leftovers(bed)
 
 
