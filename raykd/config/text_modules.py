@@ -14,7 +14,7 @@ import sys
 from collections.abc import Container
 from importlib import import_module
 from importlib.abc import InspectLoader, MetaPathFinder
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import spec_from_loader
 from pathlib import Path
 from types import ModuleType
@@ -51,10 +51,9 @@ class TextModules(MetaPathFinder, InspectLoader):
             return None
         name = fullname.removeprefix(f"{self.name}.")
         if name not in self.texts:
-            leaf = name.rpartition(".")[2]
-            for file in [Path(folder) / end for folder in path or () for end in (f"{leaf}.py", f"{leaf}/__init__.py")]:
-                if file.exists():
-                    raise ImportError(f"'{name}' is not imported by an import statement; add `import {name}`")
+            on_disk = PathFinder.find_spec(name.rpartition(".")[2], [*(path or ())])
+            if on_disk and on_disk.loader:
+                raise ImportError(f"'{name}' is not imported by an import statement; add `import {name}`")
             raise ModuleNotFoundError(f"No module named {name!r}", name=fullname)
         spec = spec_from_loader(fullname, self, origin=self.texts[name][0] or None, is_package=self.is_package(name))
         if spec and spec.submodule_search_locations is not None and spec.origin:

@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+import sys
 from dataclasses import replace
 from math import nan
 from pathlib import Path
@@ -188,7 +189,9 @@ def test_a_path_with_the_class_changes_a_field_of_one_callback(tmp_path: Path) -
     assert changed.callbacks == (replace(callback, prefix="> "),)  # type: ignore[call-arg]
 
 
-def test_a_callback_of_the_experiment_file_is_refused() -> None:
+def test_a_callback_of_the_experiment_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", "mine.py", raising=False)
+
     class Mine(Callback):
         __module__ = "__main__"
 
