@@ -34,7 +34,7 @@ class DeiT(AlphaWeighted):
     paper: ClassVar[str] = "arXiv:2012.12877"
     teacher_term: ClassVar[str] = "token"
     needs_distillation_token: ClassVar[bool] = True
-    # of soft targets; None for hard labels, the teacher's prediction
+    # The temperature of soft targets; with None the token learns hard labels, the teacher's predictions.
     temperature: Annotated[float | None, Interval("(0, inf)", "the paper's is 3")] = None
 
     def supervised_logits(self, student: Outputs) -> Tensor:

@@ -73,7 +73,7 @@ def test_p_is_that_of_all_permutations(seed):
 
 
 def test_the_same_order_in_all_families_has_no_f_and_a_p_above_0():
-    """Of three families with three methods, 1 in 36 experiments without an effect has one order in all families."""
+    """Without an effect, three families have the same order of three methods in 1 of 36 experiments."""
     test = friedman_test([[1.0, 2.0, 3.0]] * 3)
     assert (test.chi2, test.f) == (pytest.approx(6.0), None)
     assert test.p == pytest.approx(1 / 36, abs=0.005)

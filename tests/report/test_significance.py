@@ -89,7 +89,7 @@ def test_wilcoxons_test_is_exact_with_ties_and_leaves_out_zeros(seed):
 
 
 def test_signed_ranks_by_hand():
-    """Of |d| = 1, 2, 2 and 5, the equal ones share the mean of ranks 2 and 3."""
+    """The two equal differences in |d| = 1, 2, 2, 5 share the mean of ranks 2 and 3."""
     assert signed_ranks([2.0, -5.0, 0.0, -2.0, 1.0]) == [2.5, -4.0, -2.5, 1.0]
     assert wilcoxon_test([1.0, 1.0, -1.0]) == 1.0
     assert wilcoxon_test([]) == wilcoxon_test([0.0, 0.0]) == 1.0

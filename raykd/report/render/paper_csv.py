@@ -14,8 +14,8 @@ from raykd.report.stats.over_families import BASELINE, FamiliesComparison, Famil
 from raykd.report.stats.paired_interval import PairedGain, Spread
 from raykd.report.stats.summary import FamilySummary
 
-# row: 'stage'; 'method' for a compared method; 'families' and 'families_main' for the gain of a method over families,
-# whose rank is the mean rank, and whose pairs are families. top1 is in percent on the test split, gains are in
+# row: 'stage'; 'method' for a compared method; 'families' and 'families_main' for the gain of a method over families.
+# There, rank is the mean rank, and a pair is a family. top1 is in percent on the test split, gains are in
 # percentage points over the baseline of the same seed. time and memory: relative to the baseline of the same seed,
 # median over seeds; memory is that of GPUs. An empty field: not known.
 COLUMNS = (

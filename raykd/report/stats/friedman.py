@@ -47,7 +47,7 @@ def friedman_test(ranks: Sequence[Sequence[float]]) -> Friedman | None:
 
 @lru_cache(maxsize=8)
 def _friedman_test(ranks: tuple[tuple[float, ...], ...]) -> Friedman:
-    """As `friedman_test`. Cached, because the page, the terminal and summary.json each need the test."""
+    """Return what `friedman_test` does, cached: the page, the terminal and summary.json each need the test."""
     from scipy.stats import friedmanchisquare
 
     num_families, num_methods = len(ranks), len(ranks[0])
