@@ -16,9 +16,10 @@ from raykd.config import to_dict
 from raykd.config.codec import write_record
 from raykd.report.read.search_records import SearchSummary
 from raykd.report.read.search_summary import summarize_search
-from raykd.report.stats.confirmation import WinnerGains, winner_gains
+from raykd.report.stats.confirmation import gain_over_baseline, gain_over_default
+from raykd.report.stats.paired_interval import PairedGain
 from raykd.spec.search import Search, choice, loguniform, uniform
-from raykd.store.records import CacheRecord, ComputeRecord
+from raykd.store.records import CacheRecord, ComputeRecord, ConfirmationRecord
 from raykd.store.study import SearchFolder, SearchStudy, SearchTrial
 
 DEFAULT_CONFIGURATION = {"method.alpha": 0.5, "method.temperature": 4.0}
@@ -51,10 +52,16 @@ class ExampleSearch:
     def summary(self) -> SearchSummary:
         return summarize_search(self.path, self.root)
 
-    def gains(self) -> WinnerGains:
+    def gain_over_default(self) -> PairedGain | None:
+        return gain_over_default(self._confirmation())
+
+    def gain_over_baseline(self) -> PairedGain | None:
+        return gain_over_baseline(self._confirmation())
+
+    def _confirmation(self) -> ConfirmationRecord:
         confirmation = self.summary().confirmation
         assert confirmation is not None
-        return winner_gains(confirmation)
+        return confirmation
 
     def update(self, **changes: Any) -> None:
         SearchFolder(self.path).update(**changes)

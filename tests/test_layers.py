@@ -33,6 +33,7 @@ LEVEL = {package: level for level, packages in enumerate(LEVELS) for package in 
 REPORT_LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"read"}),
     frozenset({"stats"}),
+    frozenset({"content"}),
     frozenset({"wording", "search_wording"}),
     frozenset({"figures"}),
     frozenset({"render"}),

@@ -7,9 +7,6 @@ from typing import Literal
 from raykd.atomic import write_bytes
 from raykd.report.figures.saved import FigureFormat, figure_files
 from raykd.report.read.collect import collect
-from raykd.report.read.provenance import distilled_runs
-from raykd.report.read.run_results import Family
-from raykd.report.read.search_records import SearchSummary
 from raykd.report.read.search_summary import summarize_searches
 from raykd.report.render import files
 from raykd.report.render.latex import latex_tables
@@ -37,14 +34,14 @@ def build(results: Path, figure_formats: Sequence[FigureFormat] = ()) -> Report:
     Raises what `load` raises, and then writes nothing.
     """
     report = load(results)
-    runs = files.runs_table(report.summaries)
+    runs = files.runs_table(report)
     contents = {
-        results / "report.json": files.report_json(report.summaries),
-        report.page.with_name("summary.json"): files.summary_json(report.summaries),
-        report.page.with_name("confusion.parquet"): files.parquet_bytes(files.confusion_table(report.summaries)),
+        results / "report.json": files.report_json(report),
+        report.page.with_name("summary.json"): files.summary_json(report),
+        report.page.with_name("confusion.parquet"): files.parquet_bytes(files.confusion_table(report)),
         report.page.with_name("runs.parquet"): files.parquet_bytes(runs),
         report.page.with_name("runs.csv"): files.csv_bytes(runs),
-        report.page: render_page(report.summaries, report.searches),
+        report.page: render_page(report),
     }
     for search in report.searches:
         contents |= search_files(search)
@@ -64,9 +61,7 @@ def load(results: str | Path = DEFAULT_RESULTS) -> Report:
     results = Path(results)
     require_migrated(results)
     searches = summarize_searches(results)
-    summaries = tuple(
-        summarize(family, _warnings_of_selection(searches, family), searches) for family in collect(results)
-    )
+    summaries = tuple(summarize(family, searches) for family in collect(results))
     return Report(summaries, results / REPORT / "index.html", searches)
 
 
@@ -76,19 +71,6 @@ def tables_text(report: Report, table_format: TableFormat) -> str:
     The text ends with a line break. CSV has the same numbers with all digits in one table.
     """
     if table_format == "csv":
-        return csv_table(report.summaries)
+        return csv_table(report)
     render = latex_tables if table_format == "latex" else markdown_tables
-    return render(paper_tables(report.summaries))
-
-
-def _warnings_of_selection(searches: Sequence[SearchSummary], family: Family) -> tuple[str, ...]:
-    """Return a warning for each distilled configuration that was selected with the same seeds that its gain uses."""
-    return tuple(
-        f"the {name} configuration was selected from {len(confirmation.candidates)} by validation with these same "
-        f"seeds (search {search.name}), which the gain's interval does not account for"
-        for search in searches
-        if search.family == family.name and (confirmation := search.confirmation) is not None
-        if len(confirmation.candidates) > 1
-        for name, runs in distilled_runs(family).items()
-        if {run.name for run in runs} & {*confirmation.best_candidate.runs}
-    )
+    return render(paper_tables(report))

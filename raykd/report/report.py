@@ -11,12 +11,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from raykd.report import wording
+from raykd.report.content import ReportContent
 from raykd.report.read.run_results import RunResult
 from raykd.report.render import files
 from raykd.report.render.search_files import trials_table
 from raykd.report.render.templates import template
 from raykd.report.render.terminal import render_text
-from raykd.report.stats.summary import ReportContent
 from raykd.spec.stages import STAGES
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Report(ReportContent):
         The columns are those of report/runs.csv. Metrics on the test and validation split are test_<metric> and
         val_<metric>. A value is missing (NaN or None) if it is not known yet.
         """
-        return files.runs_table(self.summaries).to_pandas()
+        return files.runs_table(self).to_pandas()
 
     @cached_property
     def history(self) -> "DataFrame":
@@ -48,8 +48,7 @@ class Report(ReportContent):
         """
         from pandas import DataFrame, concat
 
-        runs = [(summary.name, run) for summary in self.summaries for run in summary.family.all_runs]
-        frames = [DataFrame(_history_of(family, run)) for family, run in runs if run.history]
+        frames = [DataFrame(_history_of(family, run)) for family, run in self.planned_runs if run.history]
         empty = DataFrame(columns=["family", "stage", "run", "method", "seed", "epoch"])
         return concat(frames, ignore_index=True) if frames else empty
 
@@ -73,7 +72,7 @@ class Report(ReportContent):
     @cached_property
     def summary(self) -> dict[str, Any]:
         """Means, intervals, gains and missing results by family, as in report/summary.json (docs/report.md)."""
-        return json.loads(files.summary_json(self.summaries))
+        return json.loads(files.summary_json(self))
 
     def __repr__(self) -> str:
         families = ", ".join(summary.name for summary in self.summaries)

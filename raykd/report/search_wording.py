@@ -7,7 +7,7 @@ from typing import Any
 from raykd.errors import flattened, plural
 from raykd.report import wording
 from raykd.report.read.search_records import Cost, SearchSummary, TrialSummary
-from raykd.report.stats.confirmation import winner_gains
+from raykd.report.stats.confirmation import gain_over_baseline, gain_over_default
 from raykd.report.stats.metrics import SEARCH_METRICS
 from raykd.report.stats.paired_interval import PairedGain, spread_of
 from raykd.spec.search import Search
@@ -125,7 +125,7 @@ def certainty(summary: SearchSummary) -> tuple[str, ...]:
             return ("Not confirmed with other seeds: the search has confirm = 0.", *_unconfirmed_baseline(summary))
         return ("Not confirmed with other seeds yet.",)
     lines = [_against_baseline(confirmation)]
-    if gain := winner_gains(confirmation).over_default:
+    if gain := gain_over_default(confirmation):
         lines.append(f"Winner against the default configuration: {_gain_and_verdict(gain, confirmation)}")
     for candidate in confirmation.candidates:
         name = (
@@ -159,7 +159,7 @@ def _unconfirmed_baseline(summary: SearchSummary) -> tuple[str, ...]:
 
 def _against_baseline(confirmation: ConfirmationRecord) -> str:
     """Return the winner's gain over the baseline, and how their student recipes differ."""
-    gain, baseline = winner_gains(confirmation).over_baseline, confirmation.baseline
+    gain, baseline = gain_over_baseline(confirmation), confirmation.baseline
     if gain is None:
         reason = flattened(baseline.failed or "it has no values")
         return f"No gain over {baseline_name(confirmation)} is known: {reason}."
@@ -204,7 +204,7 @@ def selection(confirmation: ConfirmationRecord) -> tuple[str, ...]:
         f"It was selected from {plural(num_candidates, 'configuration')} with these seeds, the default included, so "
         f"the interval of its gain over the baseline is widened for {num_candidates}"
     )
-    if winner_gains(confirmation).over_default is not None:
+    if gain_over_default(confirmation) is not None:
         line += f", and over the default configuration for {confirmation.num_found}"
     return (f"{line} (Bonferroni).",)
 

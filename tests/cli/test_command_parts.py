@@ -191,7 +191,7 @@ def test_the_command_for_the_winners_of_several_searches_compares_them_with_othe
     assert names == "one/search, six/search, two/search"
     line = f"\nto compare the winners of {names} with other seeds: {derived}\n"
     assert line in capsys.readouterr().out and line in render_text(report := load("r"))
-    assert f'<pre class="name">{derived}</pre>' in unescape(render_page(report.summaries, report.searches).decode())
+    assert f'<pre class="name">{derived}</pre>' in unescape(render_page(report).decode())
     words = shlex.split(derived)
     assert parser.entry(words[words.index("run") :]) == 0
     ((trained, options_of_winners),) = started.trained

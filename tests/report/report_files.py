@@ -16,4 +16,4 @@ def contents(results: Path) -> dict[Path, bytes]:
 
 def summary_of(results: Path) -> dict[str, Any]:
     """Return what summary.json of a report would hold, without its page."""
-    return json.loads(files.summary_json(load(results).summaries))
+    return json.loads(files.summary_json(load(results)))

@@ -17,7 +17,6 @@ from raykd.report.render.files import summary_json
 from raykd.report.render.latex import MAX_HEADING, latex_tables
 from raykd.report.render.paper_tables import paper_tables
 from raykd.report.render.terminal import WIDTH, render_text
-from raykd.report.stats.over_families import compare_families
 
 MARKDOWN = """\
 **Methods of distillation compared over 3 families**
@@ -139,7 +138,7 @@ def test_a_report_without_common_methods_has_no_table_anywhere(results):
     write_family(results, "a", (80.0,), {"kd": (81.0,), "dkd": (82.0,)})
     results.family("cnn", [95.0], [87.0, 88.0], [88.5, 89.0])
     report = build(results.root)
-    assert compare_families(report.summaries) is None
+    assert report.over_families is None
     assert "over-families" not in report.page.read_text(encoding="utf-8")
     assert not re.search("over .*families", render_text(report))
     for table_format in ("latex", "markdown", "csv"):
@@ -163,7 +162,7 @@ def test_the_csv_has_a_row_for_each_gain_over_families(three_families):
 
 def test_latex_divides_the_columns_and_breaks_headings(results):
     write(results, simulated(13))
-    tables = [table for table in paper_tables(load(results.root).summaries) if table.key == "families"]
+    tables = [table for table in paper_tables(load(results.root)) if table.key == "families"]
     text = latex_tables(tables)
     assert re.findall(r"\\label\{(.*?)\}", text) == [
         "tab:families",
@@ -183,7 +182,7 @@ def test_the_published_pairs_fit_a_paper_with_one_column(results, tmp_path):
     for family in ("resnet32x4_resnet8x4", "resnet50_mobilenetv2", "wrn_40_2_wrn_16_2", *"abcdefghij"):
         methods = {"kd": (81.0, 82.0), "logit_standardization": (82.0, 83.1), "dkd": (83.0, 84.1)}
         write_family(results, family, (80.0, 81.0), methods)
-    tables = [table for table in paper_tables(load(results.root).summaries) if table.key == "families"]
+    tables = [table for table in paper_tables(load(results.root)) if table.key == "families"]
     (tmp_path / "tables.tex").write_text(latex_tables(tables), encoding="utf-8")
     document = (
         r"\documentclass{article}\usepackage{booktabs}\setlength{\textwidth}{5.5in}\begin{document}\input{tables}"
@@ -201,4 +200,4 @@ def test_no_line_of_the_terminal_is_wider_than_the_tables(results):
 def test_no_number_is_nan(three_families):
     report = load(three_families.root)
     assert "nan" not in render_text(report).lower().split()
-    json.loads(summary_json(report.summaries), parse_constant=pytest.fail)
+    json.loads(summary_json(report), parse_constant=pytest.fail)

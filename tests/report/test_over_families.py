@@ -14,7 +14,7 @@ from several_families import write_family
 from raykd.report.build import load
 from raykd.report.render.families_lines import families_lines
 from raykd.report.render.files import OVER_FAMILIES
-from raykd.report.stats.over_families import FamiliesComparison, compare_families
+from raykd.report.stats.over_families import FamiliesComparison
 from raykd.report.stats.significance import holm, wilcoxon_test
 
 BASELINE = (80.0, 81.0)
@@ -22,7 +22,7 @@ METHODS = {"kd": (81.0, 82.2), "dkd": (83.0, 83.6), "crd": (82.0, 82.9)}
 
 
 def compared(results) -> FamiliesComparison:
-    comparison = compare_families(load(results.root).summaries)
+    comparison = load(results.root).over_families
     assert comparison is not None
     return comparison
 
@@ -170,9 +170,9 @@ def test_the_main_method_is_a_reference_only_if_all_families_have_the_same(resul
 
 def test_families_without_methods_in_common_have_no_table(results):
     write(results, {"a": {"kd": (81.0,), "dkd": (82.0,)}})
-    assert compare_families(load(results.root).summaries) is None
+    assert load(results.root).over_families is None
     write(results, {"b": {"kd": (81.0,), "crd": (82.0,)}})
-    assert compare_families(load(results.root).summaries) is None, "one method in common"
+    assert load(results.root).over_families is None, "one method in common"
     write(results, {"c": {"kd": (81.0,), "dkd": (82.0,)}})
     comparison = compared(results)
     assert (comparison.families, comparison.left_out) == (("a", "c"), ("b",))

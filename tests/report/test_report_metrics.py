@@ -63,7 +63,7 @@ def test_missing_metrics_are_blank(results):
         (),
     )
     assert list(report.summaries[0].gains) == ["top1", "nll"] and list(stage.val) == []
-    rows = runs_table(report.summaries).to_pylist()
+    rows = runs_table(report).to_pylist()
     assert all(row["flops"] is None and row["joules"] is None for row in rows)
     text = render_text(report, in_full=True)
     assert "NLL (nats)" in text and "calibration" not in text and "FLOPs" not in text
@@ -130,7 +130,7 @@ def test_usage_recorded_from_the_middle_of_a_run_is_left_out(results):
     report = load(results.root)
     stage = report.summaries[0].stage("distilled")
     assert (stage.gpu_seconds, stage.joules) == (None, None)
-    (row,) = runs_table(report.summaries).to_pylist()
+    (row,) = runs_table(report).to_pylist()
     assert (row["gpu_seconds"], row["joules"]) == (None, None)
 
 
@@ -238,7 +238,7 @@ def test_metrics_of_two_seeds_are_in_favor_of_no_student(results):
 
 def test_the_tests_of_several_metrics_are_not_corrected_and_the_page_states_it(results):
     write_family(results)
-    page = render_page(load(results.root).summaries).decode()
+    page = render_page(load(results.root)).decode()
     assert "The metrics are tested separately, without correction for their number." in page
 
 
@@ -254,14 +254,14 @@ def test_costs_of_several_devices_have_a_row_each(results):
     assert rows == {"teacher (1)": fast, "baseline (1)": fast, "baseline (2)": slow, "distilled": "-"}
     text = render_text(loaded, in_full=True)
     assert "measured on (1) NVIDIA H100, bf16" in text and "measured on (2) a slow processor, bf16" in text
-    page = render_page(loaded.summaries).decode()
+    page = render_page(loaded).decode()
     assert "Measured on (1) NVIDIA H100, bf16; on (2) a slow processor, bf16." in page
     assert '<span class="key baseline"></span>baseline (2)</th>' in page
 
 
 def test_the_page_has_all_metrics(results):
     write_family(results)
-    page = render_page(load(results.root).summaries).decode()
+    page = render_page(load(results.root)).decode()
     names = (
         "NLL (nats) \N{DOWNWARDS ARROW}",
         "calibration error, 2 bins \N{DOWNWARDS ARROW}",

@@ -10,6 +10,7 @@ import pytest
 from search_folders import Outcome, make_search
 from wide_search import SPACE, wide_search
 
+from raykd.report.content import ReportContent
 from raykd.report.figures.field_scales import scale_of, wrapped
 from raykd.report.figures.saved import figure_files
 from raykd.report.figures.search import draw_search
@@ -18,7 +19,6 @@ from raykd.report.figures.search_fields import draw_parallel, draw_slices
 from raykd.report.figures.svg import LEVEL_COLORS, figure_style
 from raykd.report.render.search_page import search_files
 from raykd.report.stats.importances import Importances, importances_of
-from raykd.report.stats.summary import ReportContent
 from raykd.spec.search import Search, choice, integer, loguniform, uniform
 
 PLANE = {"method.alpha": uniform(0, 1), "student.optimizer.lr": loguniform(0.001, 1)}

@@ -23,7 +23,6 @@ from search_folders import (
 from raykd.errors import RaykdError
 from raykd.report.read.search_summary import summarize_searches
 from raykd.report.search_wording import certainty, cost_lines
-from raykd.report.stats.confirmation import winner_gains
 from raykd.report.stats.importances import importances_of
 from raykd.report.stats.paired_interval import least_gain
 from raykd.spec.search import Search, choice, loguniform, uniform
@@ -73,7 +72,7 @@ def test_the_curve_is_that_of_the_epoch_that_a_trial_keeps(tmp_path, keep, expec
 
 def test_the_interval_is_widened_by_the_number_of_configurations_found(tmp_path):
     """Gains 1, 1.5, 0.5: mean 1, std 0.5. Two configurations were found, so the level is 0.975, where t(2) is 6.205."""
-    gain = finished_search(tmp_path).gains().over_default
+    gain = finished_search(tmp_path).gain_over_default()
     assert [pair.gain for pair in gain.pairs] == [1.0, 1.5, 0.5]
     assert quantile_of_two_degrees(0.975) == pytest.approx(6.2053, abs=1e-4)
     half = quantile_of_two_degrees(0.975) * 0.5 / sqrt(3)
@@ -85,16 +84,16 @@ def test_a_gain_significant_for_one_configuration_may_not_be_for_the_best_of_two
     example = finished_search(tmp_path)
     default, winner = [85.0, 86.0, 87.0], [86.5, 88.0, 88.0]
     example.confirm({None: default, 3: winner}, [80.0, 82.0, 81.0])
-    assert example.gains().over_default.verdict == "the winner is better at n = 3"
+    assert example.gain_over_default().verdict == "the winner is better at n = 3"
     example.confirm({None: default, 3: winner, 6: [84.0, 85.0, 86.0]}, [80.0, 82.0, 81.0])
-    assert example.gains().over_default.verdict == "not distinguishable at n = 3"
+    assert example.gain_over_default().verdict == "not distinguishable at n = 3"
 
 
 def test_the_gain_over_the_baseline_is_widened_for_all_candidates(tmp_path):
     """The default configuration could have been selected too: three candidates, two of them found by the search."""
-    gains = finished_search(tmp_path).gains()
-    assert [pair.gain for pair in gains.over_baseline.pairs] == [6.0, 5.5, 6.5]
-    assert (gains.over_baseline.comparisons, gains.over_default.comparisons) == (3, 2)
+    example = finished_search(tmp_path)
+    assert [pair.gain for pair in example.gain_over_baseline().pairs] == [6.0, 5.5, 6.5]
+    assert (example.gain_over_baseline().comparisons, example.gain_over_default().comparisons) == (3, 2)
 
 
 def test_a_winning_default_configuration_has_no_gain_over_itself_and_was_selected(tmp_path):
@@ -102,15 +101,15 @@ def test_a_winning_default_configuration_has_no_gain_over_itself_and_was_selecte
     example.confirm({None: [87.0, 88.0, 89.0], 3: [86.0, 87.5, 87.5], 6: [84.0, 88.0, 86.0]}, [80.0, 82.0, 81.0])
     summary = example.summary()
     assert summary.winner.trial is None
-    assert winner_gains(summary.confirmation).over_default is None
-    assert winner_gains(summary.confirmation).over_baseline.comparisons == 3
+    assert example.gain_over_default() is None
+    assert example.gain_over_baseline().comparisons == 3
     assert summary.trial_of_winner is summary.default_trial
 
 
 def test_a_default_configuration_confirmed_alone_was_not_selected(tmp_path):
     example = finished_search(tmp_path)
     example.confirm({None: [87.0, 88.0, 89.0]}, [80.0, 82.0, 81.0])
-    assert example.gains().over_baseline.comparisons == 1
+    assert example.gain_over_baseline().comparisons == 1
 
 
 def is_better(gains, comparisons):
@@ -132,9 +131,9 @@ def test_without_any_effect_at_most_one_search_in_forty_calls_its_winner_better(
     def confirmation_won_by(winner: int | None):
         candidates = {trial: [80.0, 80.5, 81.0 + (trial == winner)] for trial in (None, *range(1, num_found + 1))}
         example.confirm(candidates, [79.0, 80.0, 79.5])
-        return example.gains()
+        return example.gain_over_baseline().comparisons, example.gain_over_default()
 
-    default_won, other_won = confirmation_won_by(None), confirmation_won_by(1)
+    (num_default_won, _), (num_other_won, over_default) = confirmation_won_by(None), confirmation_won_by(1)
     draw = np.random.default_rng(0).standard_normal
     for num_seeds in (2, 3, 5):
         num_searches = 60_000
@@ -143,12 +142,11 @@ def test_without_any_effect_at_most_one_search_in_forty_calls_its_winner_better(
         winning = values[np.arange(num_searches), winners]
         is_default = winners == 0
 
-        counts = np.where(is_default, default_won.over_baseline.comparisons, other_won.over_baseline.comparisons)
-        over_baseline = is_better(winning - baseline, counts)
-        over_default = ~is_default & is_better(
-            winning - values[:, 0], np.full(num_searches, other_won.over_default.comparisons)
-        )
-        for is_called_better in (over_baseline, over_default, over_baseline[is_default]):
+        counts = np.where(is_default, num_default_won, num_other_won)
+        beats_baseline = is_better(winning - baseline, counts)
+        counts = np.full(num_searches, over_default.comparisons)
+        beats_default = ~is_default & is_better(winning - values[:, 0], counts)
+        for is_called_better in (beats_baseline, beats_default, beats_baseline[is_default]):
             error = sqrt(0.025 * 0.975 / len(is_called_better))
             assert 0.001 < is_called_better.mean() <= 0.025 + 3 * error, (num_seeds, is_called_better.mean())
 
@@ -196,8 +194,7 @@ def test_a_candidate_that_failed_cannot_win_and_counts_as_one_that_was_tried(tmp
     failed = {6: "seed 2: validation loss became NaN"}
     example.confirm({None: [85.0, 86.0, 87.0], 3: [86.0, 87.5, 87.5], 6: []}, [80.0, 82.0, 81.0], failed=failed)
     summary = example.summary()
-    gains = winner_gains(summary.confirmation)
-    assert (gains.over_baseline.comparisons, gains.over_default.comparisons) == (3, 2)
+    assert (example.gain_over_baseline().comparisons, example.gain_over_default().comparisons) == (3, 2)
     assert "The configuration of trial 6 failed, and so cannot win (seed 2: validation loss became NaN)." in certainty(
         summary
     )
@@ -207,8 +204,11 @@ def test_a_failed_default_configuration_or_baseline_has_no_gain_over_it(tmp_path
     example = finished_search(tmp_path)
     failed = {None: "seed 0: out of memory", "baseline": "seed 1: loss became NaN"}
     example.confirm({None: [], 3: [86.0, 87.5, 87.5]}, [], failed=failed)
-    gains = example.gains()
-    assert (gains.over_default, gains.over_baseline, example.summary().winner.trial) == (None, None, 3)
+    assert (example.gain_over_default(), example.gain_over_baseline(), example.summary().winner.trial) == (
+        None,
+        None,
+        3,
+    )
     lines = certainty(example.summary())
     assert lines[0] == "No gain over the baseline is known: seed 1: loss became NaN."
     assert "The default configuration failed, and so cannot win (seed 0: out of memory)." in lines
@@ -220,9 +220,7 @@ def test_a_lower_loss_is_a_positive_gain(tmp_path):
     example.confirm({None: [0.5, 0.6, 0.7], 2: [0.4, 0.5, 0.5]}, [0.9, 0.9, 0.9], metric="val_loss")
     summary = example.summary()
     assert summary.best == (2, 1, 0)
-    assert [pair.gain for pair in winner_gains(summary.confirmation).over_default.pairs] == pytest.approx(
-        [0.1, 0.1, 0.2]
-    )
+    assert [pair.gain for pair in example.gain_over_default().pairs] == pytest.approx([0.1, 0.1, 0.2])
 
 
 def test_waiting_points_of_a_grid_are_not_trials(tmp_path):

@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from raykd.errors import one_line
+from raykd.report.content import ReportContent
 from raykd.report.figures.axes import Drawing
 from raykd.report.figures.comparison import draw_comparison
 from raykd.report.figures.metrics import draw_metrics
@@ -32,7 +33,7 @@ from raykd.report.figures.stages import draw_stages
 from raykd.report.figures.svg import NO_SVG_METADATA, figure_style
 from raykd.report.figures.tradeoff import draw_tradeoffs
 from raykd.report.stats.importances import importances_of
-from raykd.report.stats.summary import FamilySummary, ReportContent
+from raykd.report.stats.summary import FamilySummary
 
 FigureFormat = Literal["pdf", "svg"]
 # Glyphs are embedded as TrueType, which publishers require, or drawn as outlines.

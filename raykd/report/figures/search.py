@@ -38,7 +38,7 @@ from raykd.report.figures.trial_marks import (
 )
 from raykd.report.read.search_records import SearchSummary, TrialSummary
 from raykd.report.search_wording import value_in_units
-from raykd.report.stats.confirmation import winner_gains
+from raykd.report.stats.confirmation import gain_over_baseline, gain_over_default
 from raykd.report.stats.importances import Importances, epochs_in_words
 from raykd.report.stats.metrics import SEARCH_METRICS
 from raykd.report.stats.paired_interval import PairedGain
@@ -219,8 +219,7 @@ def _draw_confirmation(confirmation: ConfirmationRecord | None, key: str) -> Dra
     """Draw the winner's gains: a dot per seed, the mean and its interval."""
     if confirmation is None:
         return None
-    of_winner = winner_gains(confirmation)
-    named = {"default": of_winner.over_default, "baseline": of_winner.over_baseline}
+    named = {"default": gain_over_default(confirmation), "baseline": gain_over_baseline(confirmation)}
     gains = {f"winner \N{MINUS SIGN} {name}": gain for name, gain in named.items() if gain}
     if not gains:
         return None

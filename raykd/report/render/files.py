@@ -13,11 +13,13 @@ import pyarrow.parquet as pq
 from raykd.config import dotted
 from raykd.config.codec import is_number
 from raykd.errors import flattened
+from raykd.report.content import ReportContent
 from raykd.report.read.provenance import flatten
 from raykd.report.read.run_results import RunResult
+from raykd.report.read.search_records import SearchSummary
 from raykd.report.stats.comparison import Comparison, Ratio, recorded_method
 from raykd.report.stats.imbalance import Imbalance
-from raykd.report.stats.over_families import FamiliesComparison, FamiliesGain, compare_families
+from raykd.report.stats.over_families import FamiliesComparison, FamiliesGain
 from raykd.report.stats.paired_interval import PairedGain, Spread
 from raykd.report.stats.summary import FamilySummary
 from raykd.spec.stages import REPORT_KEYS
@@ -49,19 +51,19 @@ OVER_FAMILIES = "over families"  # a key of summary.json; no family has a space 
 TESTS = ("t_test_p", "sign_test_p", "permutation_p", "smallest_p")  # two-sided
 
 
-def report_json(summaries: tuple[FamilySummary, ...]) -> bytes:
+def report_json(report: ReportContent) -> bytes:
     """Return report.json: mean accuracies over the evaluated seeds as fractions, null without one."""
     accuracies = {
         summary.name: {
             REPORT_KEYS[stage.stage]: None if stage.top1 is None else round(stage.top1.mean / 100, 8)
             for stage in summary.stages
         }
-        for summary in summaries
+        for summary in report.summaries
     }
     return json_bytes(accuracies)
 
 
-def summary_json(summaries: tuple[FamilySummary, ...]) -> bytes:
+def summary_json(report: ReportContent) -> bytes:
     """Return report/summary.json: spreads, paired gains, missing results. top1 is in percent, gains are in points.
 
     A spread is {"mean", "std", "num_runs", "interval"}; the interval is Student's 95 % interval of the mean. For one
@@ -71,20 +73,19 @@ def summary_json(summaries: tuple[FamilySummary, ...]) -> bytes:
     corrected. Where families compare methods in common, the key "over families" has these methods, see
     `_over_families`.
     """
-    values = {summary.name: _summary_of(summary) for summary in summaries}
-    over_families = compare_families(summaries)
-    return json_bytes(values | ({OVER_FAMILIES: _over_families(over_families)} if over_families else {}))
+    values = {summary.name: _summary_of(summary, report.searches) for summary in report.summaries}
+    return json_bytes(values | ({OVER_FAMILIES: _over_families(report.over_families)} if report.over_families else {}))
 
 
-def runs_table(summaries: tuple[FamilySummary, ...]) -> pa.Table:
+def runs_table(report: ReportContent) -> pa.Table:
     """Return one row per planned run.
 
     Metrics of test.json and val.json are columns test_<name> and val_<name>, the hyperparameters of the method columns
     method.<field>. These are numbers, or text if a value of the field is not a number.
     """
-    rows = [_row(summary.name, run) for summary in summaries for run in summary.family.all_runs]
+    rows = [_row(family, run) for family, run in report.planned_runs]
     metrics = sorted({name for row in rows for name in row} - RUN_COLUMNS.keys())
-    hyperparameters = _hyperparameters([run for summary in summaries for run in summary.family.all_runs])
+    hyperparameters = _hyperparameters([run for _, run in report.planned_runs])
     schema = pa.schema(RUN_COLUMNS | dict.fromkeys(metrics, pa.float64()))
     table = pa.Table.from_pylist(rows, schema=schema)
     for name, values in hyperparameters.items():
@@ -106,7 +107,7 @@ def _hyperparameters(runs: Sequence[RunResult]) -> dict[str, pa.Array]:
     return columns
 
 
-def confusion_table(summaries: tuple[FamilySummary, ...]) -> pa.Table:
+def confusion_table(report: ReportContent) -> pa.Table:
     """Return one row per stage, label and predicted class with at least one test image, over all runs of the stage."""
     rows = [
         {
@@ -118,7 +119,7 @@ def confusion_table(summaries: tuple[FamilySummary, ...]) -> pa.Table:
             "predicted_name": stage.classes[predicted] if stage.classes else None,
             "images": images,
         }
-        for summary in summaries
+        for summary in report.summaries
         for stage in summary.stages
         for label, row in enumerate(stage.confusion)
         for predicted, images in enumerate(row)
@@ -166,7 +167,7 @@ def _row(family: str, run: RunResult) -> dict[str, Any]:
     return row
 
 
-def _summary_of(summary: FamilySummary) -> dict[str, Any]:
+def _summary_of(summary: FamilySummary, searches: Sequence[SearchSummary]) -> dict[str, Any]:
     return {
         "stages": {stage.stage: _as_json(stage) for stage in summary.stages},
         "gain": None if summary.gain is None else _gain_of(summary.gain),
@@ -174,7 +175,7 @@ def _summary_of(summary: FamilySummary) -> dict[str, Any]:
         "comparison": None if summary.comparison is None else _comparison_of(summary.comparison),
         "imbalance": None if summary.imbalance is None else _imbalance_of(summary.imbalance),
         "unplanned": [] if summary.family.unplanned is None else summary.family.unplanned.names,
-        "searched": _as_json(summary.searched),
+        "searched": {search.name: [*search.search.space] for search in searches if search.family == summary.name},
         "tunings": [_as_json(tuning) for tuning in summary.tunings],
         "missing": summary.missing,
         "warnings": summary.warnings,

@@ -7,6 +7,7 @@ from typing import Any
 
 from raykd.errors import flattened
 from raykd.report import search_wording, wording
+from raykd.report.content import ReportContent
 from raykd.report.figures.axes import Drawing
 from raykd.report.figures.comparison import draw_comparison
 from raykd.report.figures.metrics import draw_metrics
@@ -14,7 +15,6 @@ from raykd.report.figures.stages import draw_stages
 from raykd.report.figures.tradeoff import draw_tradeoffs
 from raykd.report.read.page_origin import page_origin
 from raykd.report.read.provenance import configurations_of, origins_of
-from raykd.report.read.search_records import SearchSummary
 from raykd.report.render import templates
 from raykd.report.render.comparison_lines import about_tuning, highest_mean, lines_under
 from raykd.report.render.families_columns import last_columns, rows_of
@@ -30,41 +30,38 @@ from raykd.report.render.metric_rows import (
 )
 from raykd.report.render.paper_tables import DAGGER, about_marks
 from raykd.report.render.winners_command import winners_commands
-from raykd.report.stats.confirmation import winner_gains
-from raykd.report.stats.over_families import compare_families
+from raykd.report.stats.confirmation import gain_over_default
+from raykd.report.stats.over_families import FamiliesComparison
 from raykd.report.stats.summary import FamilySummary
 from raykd.spec.stages import STAGES
 
 
-def render_page(summaries: tuple[FamilySummary, ...], searches: tuple[SearchSummary, ...] = ()) -> bytes:
+def render_page(report: ReportContent) -> bytes:
     """Return index.html in UTF-8: the same bytes for the same run folders."""
     return templates.page(
         "page.html.j2",
-        sections=[_section(f"family-{number}", summary) for number, summary in enumerate(summaries)],
-        searches=searches,
-        winners_commands=winners_commands(searches),
-        over_families=_over_families(summaries),
-        origin=page_origin([summary.family for summary in summaries]),
+        sections=[_section(f"family-{number}", summary) for number, summary in enumerate(report.summaries)],
+        searches=report.searches,
+        winners_commands=winners_commands(report.searches),
+        over_families=_over_families(report.over_families) if report.over_families else None,
+        origin=page_origin([summary.family for summary in report.summaries]),
         stages=STAGES,
         wording=wording,
         search_wording=search_wording,
-        winner_gains=winner_gains,
+        gain_over_default=gain_over_default,
         lines_under=lines_under,
         highest_mean=highest_mean,
         about_marks=about_marks,
         about_tuning=about_tuning,
         dagger=DAGGER,
-        tradeoffs=draw_tradeoffs(summaries),
+        tradeoffs=draw_tradeoffs(report.summaries),
         cost_headings=COST_COLUMNS,
         cost_explanation=COST_EXPLANATION,
     )
 
 
-def _over_families(summaries: tuple[FamilySummary, ...]) -> dict[str, Any] | None:
-    """Return the section on methods over families; None where families compare no methods in common."""
-    comparison = compare_families(summaries)
-    if comparison is None:
-        return None
+def _over_families(comparison: FamiliesComparison) -> dict[str, Any]:
+    """Return the section on methods over families."""
     return {
         "comparison": comparison,
         "rows": rows_of(comparison),

@@ -6,11 +6,12 @@ the families' main method.
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
+from raykd.report.content import ReportContent
 from raykd.report.stats.comparison import Comparison
-from raykd.report.stats.over_families import BASELINE, FamiliesComparison, FamiliesGain, compare_families
+from raykd.report.stats.over_families import BASELINE, FamiliesComparison, FamiliesGain
 from raykd.report.stats.paired_interval import PairedGain, Spread
 from raykd.report.stats.summary import FamilySummary
 
@@ -26,17 +27,17 @@ COLUMNS = (
 )
 
 
-def csv_table(summaries: Sequence[FamilySummary]) -> str:
+def csv_table(report: ReportContent) -> str:
     """Return CSV with one header line. Floats have the fewest digits that identify them."""
     output = io.StringIO()
     writer = csv.DictWriter(output, COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
-    for summary in summaries:
+    for summary in report.summaries:
         writer.writerows(_stage_rows(summary))
         if summary.comparison is not None:
             writer.writerows(_method_rows(summary, summary.comparison))
-    if over_families := compare_families(summaries):
-        writer.writerows(_family_rows(over_families))
+    if report.over_families:
+        writer.writerows(_family_rows(report.over_families))
     return output.getvalue()
 
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 from raykd.errors import flattened
 from raykd.report import wording
+from raykd.report.content import ReportContent
 from raykd.report.render.families_columns import last_columns, rows_of
 from raykd.report.render.families_lines import lines_with_bold
 from raykd.report.render.lead import subject
 from raykd.report.stats.comparison import Comparison, MethodSummary
-from raykd.report.stats.over_families import FamiliesComparison, compare_families
+from raykd.report.stats.over_families import FamiliesComparison
 from raykd.report.stats.paired_interval import PairedGain, Spread
 from raykd.report.stats.ranking import Ranking
 from raykd.report.stats.significance import FEWEST_SEEDS, LEVEL, p_equals
@@ -57,18 +58,18 @@ class PaperTable:
     may_be_split: bool = False
 
 
-def paper_tables(summaries: Sequence[FamilySummary]) -> tuple[PaperTable, ...]:
+def paper_tables(report: ReportContent) -> tuple[PaperTable, ...]:
     """Return the table of all families, that of methods over families, and one of methods for each family.
 
     The last two only where methods are compared, by at least two families or by this one.
     """
-    over_families = compare_families(summaries)
+    families = [_families_table(report.over_families)] if report.over_families else []
     compared = [
         _methods_table(number, summary, summary.comparison)
-        for number, summary in enumerate(summaries)
+        for number, summary in enumerate(report.summaries)
         if summary.comparison is not None
     ]
-    return (_results_table(summaries), *([_families_table(over_families)] if over_families else ()), *compared)
+    return (_results_table(report.summaries), *families, *compared)
 
 
 def _results_table(summaries: Sequence[FamilySummary]) -> PaperTable:

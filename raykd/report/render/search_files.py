@@ -10,7 +10,7 @@ from raykd.config import to_dict
 from raykd.report import search_wording
 from raykd.report.read.search_records import SearchSummary
 from raykd.report.render.files import json_bytes
-from raykd.report.stats.confirmation import winner_gains
+from raykd.report.stats.confirmation import gain_over_baseline, gain_over_default
 from raykd.report.stats.importances import Importances
 from raykd.report.stats.paired_interval import PairedGain
 from raykd.spec.search import Integer, Space, Uniform
@@ -71,14 +71,13 @@ def search_summary_json(summary: SearchSummary, importances: Importances | None)
 
 
 def _confirmation_of(confirmation: ConfirmationRecord) -> dict[str, Any]:
-    gains = winner_gains(confirmation)
     return {
         "metric": confirmation.metric,
         "seeds": confirmation.seeds,
         "candidates": [asdict(candidate) for candidate in confirmation.candidates],
         "baseline": asdict(confirmation.baseline),
-        "winner_minus_default": _gain_of(gains.over_default),
-        "winner_minus_baseline": _gain_of(gains.over_baseline),
+        "winner_minus_default": _gain_of(gain_over_default(confirmation)),
+        "winner_minus_baseline": _gain_of(gain_over_baseline(confirmation)),
     }
 
 

@@ -16,7 +16,7 @@ from raykd.report.render import templates
 from raykd.report.render.files import csv_bytes, parquet_bytes
 from raykd.report.render.search_files import search_summary_json, trials_table
 from raykd.report.search_wording import format_value
-from raykd.report.stats.confirmation import winner_gains
+from raykd.report.stats.confirmation import gain_over_default
 from raykd.report.stats.importances import Importances, importances_of
 from raykd.report.stats.metrics import SEARCH_METRICS
 from raykd.report.stats.tuning import tunes_baseline
@@ -40,7 +40,7 @@ def _render_page(summary: SearchSummary, importances: Importances | None) -> byt
         "search.html.j2",
         summary=summary,
         confirmation=summary.confirmation,
-        gains=winner_gains(summary.confirmation) if summary.confirmation else None,
+        gain=gain_over_default(summary.confirmation) if summary.confirmation else None,
         labels=search_wording.labels(list(summary.search.space)),
         drawings=draw_search(summary, importances),
         no_contour=why_no_contour(summary, importances),

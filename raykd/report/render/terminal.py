@@ -11,6 +11,7 @@ from rich.text import Text
 
 from raykd.errors import flattened, one_line
 from raykd.report import search_wording, wording
+from raykd.report.content import ReportContent
 from raykd.report.read.search_records import SearchSummary, TrialSummary
 from raykd.report.render.comparison_lines import about_tuning, highest_mean, lines_under
 from raykd.report.render.families_columns import last_columns
@@ -27,8 +28,8 @@ from raykd.report.render.winners_command import winners_commands
 from raykd.report.search_wording import configuration_in_words, format_value
 from raykd.report.stats.comparison import Comparison
 from raykd.report.stats.metrics import SEARCH_METRICS
-from raykd.report.stats.over_families import FamiliesComparison, compare_families
-from raykd.report.stats.summary import FamilySummary, ReportContent
+from raykd.report.stats.over_families import FamiliesComparison
+from raykd.report.stats.summary import FamilySummary
 from raykd.report.stats.tuning import tunes_baseline
 from raykd.spec.stages import STAGES
 from raykd.store.records import END_STATES, ConfirmationRecord
@@ -66,8 +67,8 @@ def _parts(report: ReportContent, in_full: bool) -> Iterator[Table | str]:
             yield from lines_under(summary.comparison)
             yield from about_tuning(summary.tunings) if summary.is_searched else ()
             yield ""
-    if over_families := compare_families(report.summaries):
-        yield from _families_parts(over_families)
+    if report.over_families:
+        yield from _families_parts(report.over_families)
         yield ""
     for search in report.searches:
         yield from render_search(search).splitlines()

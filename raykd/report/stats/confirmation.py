@@ -5,36 +5,30 @@ which it was selected, see `comparisons` in paired_interval.py.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from raykd.report.stats.metrics import SEARCH_METRICS
 from raykd.report.stats.paired_interval import Pair, PairedGain, paired_gain
 from raykd.store.records import ConfirmationRecord
 
 
-@dataclass(frozen=True)
-class WinnerGains:
-    """The gains of the winner. They are positive if it is better, also for a loss, and None without results to compare.
+def gain_over_default(confirmation: ConfirmationRecord) -> PairedGain | None:
+    """Return the winner's gain over the default configuration, which is positive if the winner is better.
 
-    over_default: also None if the default configuration is the winner.
-    """
-
-    over_default: PairedGain | None
-    over_baseline: PairedGain | None
-
-
-def winner_gains(confirmation: ConfirmationRecord) -> WinnerGains:
-    """Return both gains with their widened intervals.
-
-    The interval over the default configuration is widened for the configurations that the search found. The interval
-    over the baseline is widened for all candidates, including the default. Failed candidates are included in both.
+    Its interval is widened for the configurations that the search found, failed ones included. None without results to
+    compare, or if the default configuration is the winner.
     """
     default = confirmation.default
-    over_default = None
-    if default is not None and default is not confirmation.best_candidate:
-        over_default = _gain(confirmation, default.values, confirmation.num_found)
-    over_baseline = _gain(confirmation, confirmation.baseline.values, len(confirmation.candidates))
-    return WinnerGains(over_default, over_baseline)
+    if default is None or default is confirmation.best_candidate:
+        return None
+    return _gain(confirmation, default.values, confirmation.num_found)
+
+
+def gain_over_baseline(confirmation: ConfirmationRecord) -> PairedGain | None:
+    """Return the winner's gain over the baseline; None without results to compare.
+
+    Its interval is widened for all candidates: those that the search found, and the default configuration.
+    """
+    return _gain(confirmation, confirmation.baseline.values, len(confirmation.candidates))
 
 
 def _gain(confirmation: ConfirmationRecord, reference: Sequence[float], comparisons: int) -> PairedGain | None:

@@ -13,7 +13,6 @@ for any n and k (Phipson and Smyth 2010, doi:10.2202/1544-6115.1585).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 from raykd.report.stats.significance import LEVEL
 
@@ -42,12 +41,6 @@ def friedman_test(ranks: Sequence[Sequence[float]]) -> Friedman | None:
     """
     if len(ranks) < 2 or len(ranks[0]) < FEWEST_METHODS or all(len(set(row)) == 1 for row in ranks):
         return None
-    return _friedman_test(tuple(map(tuple, ranks)))
-
-
-@lru_cache(maxsize=8)
-def _friedman_test(ranks: tuple[tuple[float, ...], ...]) -> Friedman:
-    """Return what `friedman_test` does, cached: the page, the terminal and summary.json each need the test."""
     from scipy.stats import friedmanchisquare
 
     num_families, num_methods = len(ranks), len(ranks[0])
@@ -56,7 +49,7 @@ def _friedman_test(ranks: tuple[tuple[float, ...], ...]) -> Friedman:
     return Friedman(chi2, (num_families - 1) * chi2 / rest if rest > 1e-9 else None, _permutation_p(ranks))
 
 
-def _permutation_p(ranks: tuple[tuple[float, ...], ...]) -> float:
+def _permutation_p(ranks: Sequence[Sequence[float]]) -> float:
     """Return the share of the permutations whose rank sums differ at least as much, the observed one included."""
     import numpy as np
 

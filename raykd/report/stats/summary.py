@@ -1,8 +1,7 @@
 """A family in numbers: each stage's spread over seeds, the paired gains, missing results, warnings."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from statistics import mean
 from typing import TypeVar
 
@@ -16,7 +15,7 @@ from raykd.report.stats.comparison import Comparison, compare
 from raykd.report.stats.imbalance import Imbalance, imbalance_of
 from raykd.report.stats.metrics import METRICS, PAIRED_METRICS
 from raykd.report.stats.paired_interval import DISTILLED, PairedGain, Spread, paired_gain, pairs_of, spread_of
-from raykd.report.stats.tuning import Tuning, tunings_of, warnings_of_tuning
+from raykd.report.stats.tuning import Tuning, tunings_of, warnings_of_selection, warnings_of_tuning
 from raykd.spec.stages import STAGES, Stage
 from raykd.store.records import Costs, Metrics, Reliability
 
@@ -55,8 +54,7 @@ class FamilySummary:
     """The report's numbers for one plan. gains: by metric, for the metrics that both students have.
 
     The gain in top-1 of a comparison is that of the experiment's own method, corrected for all methods. imbalance: only
-    for data with unequal classes. searched: the fields of each search of the family, by the search's name. tunings: of
-    each compared method and of the baseline.
+    for data with unequal classes. tunings: of each compared method and of the baseline.
     """
 
     family: Family
@@ -66,7 +64,6 @@ class FamilySummary:
     warnings: tuple[str, ...]
     comparison: Comparison | None = None
     imbalance: Imbalance | None = None
-    searched: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     tunings: tuple[Tuning, ...] = ()
 
     @property
@@ -116,22 +113,8 @@ class FamilySummary:
         return 100 * gain.spread.mean / distance if distance > 0 else None
 
 
-@dataclass(frozen=True)
-class ReportContent:
-    """The content of a report; `page` is where its HTML page is written."""
-
-    summaries: tuple[FamilySummary, ...]
-    page: Path
-    searches: tuple[SearchSummary, ...] = ()
-
-
-def summarize(
-    family: Family, more_warnings: tuple[str, ...] = (), searches: Sequence[SearchSummary] = ()
-) -> FamilySummary:
-    """Return all numbers of one family. more_warnings: warnings that do not come from its runs.
-
-    searches: all searches of the results folder.
-    """
+def summarize(family: Family, searches: Sequence[SearchSummary] = ()) -> FamilySummary:
+    """Return all numbers of one family. searches: all searches of the results folder."""
     stages = tuple(_summarize_stage(stage, family) for stage in STAGES)
     comparison, tunings = compare(family), tunings_of(family, searches)
     return FamilySummary(
@@ -143,14 +126,13 @@ def summarize(
             *_warning_of_weak_teacher(stages, family),
             *_note_on_probes(stages),
             *warning_of_unplanned(family.unplanned),
-            *more_warnings,
+            *warnings_of_selection(family, searches),
             *warnings_of_tuning(tunings),
             *warnings_of(family),
             *(warning for run in family.all_runs for warning in run.warnings),
         ),
         comparison,
         imbalance_of(family),
-        {search.name: tuple(search.search.space) for search in searches if search.family == family.name},
         tunings,
     )
 

@@ -11,6 +11,7 @@ from math import isclose
 from typing import Any
 
 from raykd.errors import flattened, plural
+from raykd.report.read.provenance import distilled_runs
 from raykd.report.read.run_results import Family, RunResult
 from raykd.report.read.search_records import SearchSummary
 from raykd.spec.set_paths import settings_of
@@ -90,6 +91,19 @@ def warnings_of_tuning(tunings: Sequence[Tuning]) -> list[str]:
             "these; compare with other seeds (--set seeds=...)"
         )
     return lines
+
+
+def warnings_of_selection(family: Family, searches: Iterable[SearchSummary]) -> list[str]:
+    """Return a warning for each distilled configuration that was selected with the same seeds that its gain uses."""
+    return [
+        f"the {name} configuration was selected from {len(confirmation.candidates)} by validation with these same "
+        f"seeds (search {search.name}), which the gain's interval does not account for"
+        for search in searches
+        if search.family == family.name and (confirmation := search.confirmation) is not None
+        if len(confirmation.candidates) > 1
+        for name, runs in distilled_runs(family).items()
+        if {run.name for run in runs} & {*confirmation.best_candidate.runs}
+    ]
 
 
 def _config_of(runs: Sequence[RunResult]) -> dict[str, Any]:
