@@ -18,10 +18,8 @@ from raykd.store.records import CACHE_CHECKSUM_BYTES, CacheRecord, RunRecord, Se
 from raykd.store.results_folder import LOGIT_CACHES
 
 
-def cost_of(
-    record: SearchRecord, trials: Sequence[TrialSummary], runs: Sequence[RunRecord | None], results: Path
-) -> Cost:
-    """Return the cost of a search. runs: run.json of each trial, None if its training has not started."""
+def cost_of(record: SearchRecord, trials: Sequence[TrialSummary], results: Path) -> Cost:
+    """Return the cost of a search."""
     gpus, cpus = record.gpus or 0.0, record.cpus
     timed = [trial for trial in trials if trial.seconds is not None]
     is_timed = cpus is not None and bool(timed)
@@ -42,15 +40,15 @@ def cost_of(
         num_estimated=sum(trial.is_estimated for trial in timed),
         saved_epochs=sum(trial.epochs - trial.epochs_trained for trial in pruned),
         saved_device_seconds=sum(saved) * per_trial if is_timed and len(saved) == len(pruned) else None,
-        teacher=_teacher_cost(record, epochs_trained, runs, results),
+        teacher=_teacher_cost(record, epochs_trained, [trial.run for trial in trials if trial.run], results),
     )
 
 
-def _teacher_cost(record: SearchRecord, passes: int, runs: Sequence[RunRecord | None], results: Path) -> TeacherCost:
-    sources = {run.compute.teacher for run in runs if run}
+def _teacher_cost(record: SearchRecord, passes: int, runs: Sequence[RunRecord], results: Path) -> TeacherCost:
+    sources = {run.compute.teacher for run in runs}
     source = "cache" if "cache" in sources else "live" if "live" in sources else None
     views = _mean_views(results / LOGIT_CACHES / record.cache) if source == "cache" and record.cache else None
-    top_classes = next((run.compute.top_classes for run in runs if run and run.compute.top_classes), None)
+    top_classes = next((run.compute.top_classes for run in runs if run.compute.top_classes), None)
     return TeacherCost(source, passes, views, record.fill_seconds, top_classes)
 
 

@@ -4,7 +4,7 @@ top1 is in percent, losses are in nats, times are seconds of training.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from raykd.store.records import (
     CandidateRecord,
     CommandParts,
     ConfirmationRecord,
+    RunRecord,
     SearchRecord,
     TopClasses,
     TrialState,
@@ -28,7 +29,7 @@ class TrialSummary:
     """One trial that was started. values: one number per metric of a done trial, () for any other.
 
     curve: (epochs trained, the metric of the epoch that the trial would keep); validation top-1 if the metric does not
-    change by epoch. keeps_last: whether trials keep the last epoch, and not the best one.
+    change by epoch. run: the record of its run, None before its training started.
     seconds: training time; None if neither this trial nor another recorded a time. is_estimated: `seconds` is
     epochs_trained times the pace of recorded epochs, of this trial or of others. folder: its run folder, relative to
     the search's; '' before its training started.
@@ -45,12 +46,17 @@ class TrialSummary:
     is_estimated: bool
     reason: str
     folder: str
-    keeps_last: bool = False
+    run: RunRecord | None
 
     @property
     def is_ended(self) -> bool:
         """Whether the trial is done, pruned or failed."""
         return self.state in END_STATES
+
+    @property
+    def keeps_last(self) -> bool:
+        """Whether the trial keeps the last epoch, and not the best one."""
+        return self.run is not None and self.run.configuration.recipe.keep == "last"
 
     @property
     def reason_in_line(self) -> str:
@@ -113,7 +119,6 @@ class SearchSummary:
 
     is_locked: whether a process is running the search. best: numbers of done trials, the best first; with several
     metrics, the Pareto-optimal ones. command: the last one that planned runs of the family, None if it is not known.
-    run_configs: the recorded configuration of each trial's run, by the trial's number.
     """
 
     path: Path
@@ -126,7 +131,6 @@ class SearchSummary:
     confirmation: ConfirmationRecord | None
     cost: Cost
     command: CommandParts | None = None
-    run_configs: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def family(self) -> str:
@@ -207,11 +211,11 @@ class SearchSummary:
         """
         trial, identity = self.trial_of_winner, self.record.identity
         if trial is not None:
-            return self.run_configs.get(trial.number, {})
-        if self.winner is None or not self.run_configs or not {"student", "method"} <= identity.keys():
+            return trial.run.config if trial.run else {}
+        runs = [trial.run for trial in self.trials if trial.run]
+        if self.winner is None or not runs or not {"student", "method"} <= identity.keys():
             return {}
-        of_trial = next(iter(self.run_configs.values()))
-        return {**of_trial, "recipe": identity["student"], "method": identity["method"]}
+        return {**runs[0].config, "recipe": identity["student"], "method": identity["method"]}
 
     def trial(self, number: int) -> TrialSummary:
         """Return the trial with that number."""

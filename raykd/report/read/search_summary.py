@@ -44,8 +44,7 @@ def summarize_search(folder: Path, results: Path) -> SearchSummary:
     except ConfigError as error:
         raise damaged(path, str(error)) from error
     started = [trial for trial in search_folder.trials() if trial.state != "waiting"]  # without a grid's other trials
-    runs = [search_folder.run(trial.number).record() for trial in started]
-    trials = summarize_trials(search_folder, started, runs, search, record.epochs)
+    trials = summarize_trials(search_folder, started, search, record.epochs)
     return SearchSummary(
         folder,
         search_folder.page_folder / "index.html",
@@ -55,7 +54,6 @@ def summarize_search(folder: Path, results: Path) -> SearchSummary:
         trials,
         tuple(trial.number for trial in best_first(started, search)),
         read_record(ConfirmationRecord, search_folder.confirmed),
-        cost_of(record, trials, runs, results),
+        cost_of(record, trials, results),
         read_plan(folder.parent / "plan.json").command_parts,
-        {trial.number: run.config for trial, run in zip(started, runs, strict=True) if run is not None},
     )

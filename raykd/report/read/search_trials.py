@@ -1,7 +1,7 @@
 """The trials of a search, from its study and from the run folder of each trial."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from statistics import median
@@ -17,19 +17,13 @@ if TYPE_CHECKING:
 
 
 def summarize_trials(
-    folder: "SearchFolder",
-    trials: Sequence["SearchTrial"],
-    runs: Sequence[RunRecord | None],
-    search: Search,
-    max_epochs: int,
+    folder: "SearchFolder", trials: Iterable["SearchTrial"], search: Search, max_epochs: int
 ) -> tuple[TrialSummary, ...]:
     """Return a summary of each of `trials`, all started.
 
-    runs: their run.json, None for a trial whose run has not begun to train. max_epochs: epochs of the longest
-    trial. Missing seconds are estimated at the median pace of the other trials.
+    max_epochs: epochs of the longest trial. Missing seconds are estimated at the median pace of the other trials.
     """
-    pairs = zip(trials, runs, strict=True)
-    summaries = [_summarize(folder, trial, run, search, max_epochs) for trial, run in pairs]
+    summaries = [_summarize(folder, trial, search, max_epochs) for trial in trials]
     paces = [t.seconds / t.epochs_trained for t in summaries if t.seconds is not None and t.epochs_trained]
     return tuple(
         replace(trial, seconds=median(paces) * trial.epochs_trained, is_estimated=True)
@@ -39,20 +33,19 @@ def summarize_trials(
     )
 
 
-def _summarize(
-    folder: "SearchFolder", trial: "SearchTrial", run: RunRecord | None, search: Search, max_epochs: int
-) -> TrialSummary:
-    rows = folder.run(trial.number).history() if run else []
+def _summarize(folder: "SearchFolder", trial: "SearchTrial", search: Search, max_epochs: int) -> TrialSummary:
+    run_folder = folder.run(trial.number)
+    run = run_folder.record()
+    rows = run_folder.history() if run else []
     history = [row for row in rows if all(is_number(row.get(name)) for name in ("epoch", "val_top1", "seconds"))]
     epochs = (run.configuration.recipe.epochs if run else None) or max_epochs  # may be a searched field
     if run and run.stopped_early:
         epochs = len(history)
-    keeps_last = run is not None and run.configuration.recipe.keep == "last"
     if len(search.metrics) == 1 and search.metrics[0].startswith("val_"):
         curve = tuple(trial.intermediate_values.items())
     else:
         tops = [row["val_top1"] for row in history]
-        tops = tops if keeps_last else accumulate(tops, max)
+        tops = tops if run and run.configuration.recipe.keep == "last" else accumulate(tops, max)
         curve = tuple((row["epoch"] + 1, top) for row, top in zip(history, tops, strict=True))
     is_done = trial.state == "done"
     epochs_trained = max([epoch for epoch, _ in curve] + [len(history)] + [epochs] * is_done, default=0)
@@ -68,8 +61,8 @@ def _summarize(
         seconds,
         is_estimated,
         trial.reason.encode("utf-8", "replace").decode(),  # an error may name a file whose name is not UTF-8
-        folder.run(trial.number).path.relative_to(folder.path).as_posix() if run else "",
-        keeps_last,
+        run_folder.path.relative_to(folder.path).as_posix() if run else "",
+        run,
     )
 
 
