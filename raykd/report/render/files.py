@@ -210,8 +210,8 @@ def _comparison_of(comparison: Comparison) -> dict[str, Any]:
                 "worse": pair.worse,
                 "mean": pair.gain.spread.mean,
                 "interval": pair.gain.interval,
-                "p": pair.p,
-                "p_holm": pair.p_holm,
+                "p": pair.gain.t_test_p,
+                "p_holm": pair.gain.p_holm,
                 "verdict": pair.verdict,
             }
             for pair in pairs

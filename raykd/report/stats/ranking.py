@@ -17,30 +17,26 @@ those of a - b and b - c, so its t is never below both of theirs.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
+from statistics import fmean
 
-from raykd.report.stats.paired_interval import PairedGain, Spread, paired_gain, pairs_of, spread_of
+from raykd.report.stats.paired_interval import PairedGain, paired_gain, pairs_of
 from raykd.report.stats.significance import FEWEST_SEEDS, LEVEL, holm
 
 
 @dataclass(frozen=True)
 class MethodPair:
-    """Two methods, ordered by their means. p: of the paired t-test; p_holm: corrected for all pairs.
-
-    Both are None with one seed, or with the same difference at every seed.
-    """
+    """Two methods, ordered by their means. gain: of the better one; its p_holm is corrected for all pairs."""
 
     better: str
     worse: str
     gain: PairedGain
-    p: float | None
-    p_holm: float | None
 
     @property
     def is_tie(self) -> bool:
         """Whether the two cannot be distinguished; always with fewer than FEWEST_SEEDS seeds."""
-        return self.p_holm is None or self.p_holm >= LEVEL or len(self.gain.pairs) < FEWEST_SEEDS
+        return self.gain.p_holm is None or self.gain.p_holm >= LEVEL or len(self.gain.pairs) < FEWEST_SEEDS
 
     @property
     def verdict(self) -> str:
@@ -48,7 +44,7 @@ class MethodPair:
         num_seeds = len(self.gain.pairs)
         if not self.is_tie:
             return f"{self.better} is better than {self.worse} at n = {num_seeds}"
-        has_test = self.p is not None and num_seeds >= FEWEST_SEEDS
+        has_test = self.gain.p_holm is not None and num_seeds >= FEWEST_SEEDS
         return f"not distinguishable at n = {num_seeds}" if has_test else self.gain.verdict
 
 
@@ -57,7 +53,6 @@ class RankedMethod:
     """A method and the range of its possible ranks, from 1."""
 
     name: str
-    spread: Spread
     first: int
     last: int
 
@@ -86,19 +81,17 @@ class Ranking:
         return tuple(pair.worse for pair in self.pairs if pair.better == self.best and pair.is_tie)
 
 
-def rank(values: Mapping[str, Mapping[int, float]], lower_is_better: bool = False) -> Ranking | None:
+def rank(values: Mapping[str, Mapping[int, float]]) -> Ranking | None:
     """Rank methods by {name: {seed: value}}; None with fewer than two methods, or without a common seed."""
     seeds = sorted(set.intersection(*(set(by_seed) for by_seed in values.values()))) if len(values) > 1 else []
     if not seeds:
         return None
     common = {name: {seed: by_seed[seed] for seed in seeds} for name, by_seed in values.items()}
-    spreads = {name: spread for name in common if (spread := spread_of(list(common[name].values())))}
-    order = sorted(spreads, key=lambda name: (spreads[name].mean if lower_is_better else -spreads[name].mean, name))
-    pairs = _compare(common, order, lower_is_better)
+    order = sorted(common, key=lambda name: (-fmean(common[name].values()), name))
+    pairs = _compare(common, order)
     methods = tuple(
         RankedMethod(
             name,
-            spreads[name],
             first=1 + sum(pair.worse == name and not pair.is_tie for pair in pairs),
             last=len(order) - sum(pair.better == name and not pair.is_tie for pair in pairs),
         )
@@ -107,16 +100,13 @@ def rank(values: Mapping[str, Mapping[int, float]], lower_is_better: bool = Fals
     return Ranking(tuple(seeds), methods, pairs)
 
 
-def _compare(
-    values: Mapping[str, Mapping[int, float]], order: Sequence[str], lower_is_better: bool
-) -> tuple[MethodPair, ...]:
-    gains: list[tuple[str, str, PairedGain]] = []
+def _compare(values: Mapping[str, Mapping[int, float]], order: Sequence[str]) -> tuple[MethodPair, ...]:
+    pairs = []
     for better, worse in combinations(order, 2):
-        gain = paired_gain(pairs_of(values[worse], values[better], lower_is_better), better)
+        gain = paired_gain(pairs_of(values[worse], values[better]), better)
         assert gain is not None
-        gains.append((better, worse, gain))
-    adjusted = holm([gain.t_test_p for _, _, gain in gains])
+        pairs.append(MethodPair(better, worse, gain))
+    adjusted = holm([pair.gain.t_test_p for pair in pairs])
     return tuple(
-        MethodPair(better, worse, gain, gain.t_test_p, p_holm)
-        for (better, worse, gain), p_holm in zip(gains, adjusted, strict=True)
+        replace(pair, gain=replace(pair.gain, p_holm=p_holm)) for pair, p_holm in zip(pairs, adjusted, strict=True)
     )
