@@ -12,7 +12,7 @@ from raykd.report.render import files
 
 
 def report_json(results):
-    return json.loads(files.report_json(load(results.root).summaries))
+    return json.loads(files.report_json(load(results.root)))
 
 
 def test_report_json_has_the_specified_shape_in_fractions(results):
