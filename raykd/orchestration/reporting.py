@@ -1,8 +1,9 @@
 """The end of a command: test metrics, the best weights of each family and role, report.json, the page and the table."""
 
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,9 +82,11 @@ def write_report(
     from raykd.report.build import build  # imported here, so that no run waits for the import of matplotlib
     from raykd.report.render.terminal import render_text
 
-    best_runs = _best_of_each_role(results)
     report = build(results, figure_formats)  # checks every file before anything is written
+    best_runs = _best_of_each_role(report, results)
     for family_role, folder in best_runs.items():
+        if folder is None:
+            continue
         if damage := folder.weights_damage():
             log(console, f"{SAVED_MODELS}/{family_role}.safetensors is not updated: {damaged(folder.best, damage)}")
             continue
@@ -94,36 +97,25 @@ def write_report(
             if is_file(folder.best):
                 raise
             log(console, f"{SAVED_MODELS}/{family_role}.safetensors is not updated: {removed_meanwhile(folder.best)}")
-    for path in _outdated_models(results, best_runs):
-        log(console, f"{path.relative_to(results)} is kept from an earlier run: no run of the current plan is done")
+    # Models of which no run in the current plan is done may be the only copies of runs that were removed.
+    outdated = [f"{SAVED_MODELS}/{family_role}.safetensors" for family_role, folder in best_runs.items() if not folder]
+    for path in outdated:
+        if is_file(results / path):
+            log(console, f"{path} is kept from an earlier run: no run of the current plan is done")
     log(console, render_text(report, in_full))
     return report
 
 
-def _outdated_models(results: Path, best_runs: Collection[str]) -> list[Path]:
-    """Return the models of planned families of which no run in the current plan is done.
-
-    They are kept, because they may be the only copies of runs that were removed. best_runs: '<family>_<role>' of each.
-    """
-    families = [path.parent.name for path in find(results, "*/plan.json")]
-    names = [f"{family}_{role}" for family in families for role in ROLES.values()]
-    paths = [results / SAVED_MODELS / f"{name}.safetensors" for name in names if name not in best_runs]
-    return [path for path in paths if is_file(path)]
-
-
-def _best_of_each_role(results: Path) -> dict[str, RunFolder]:
+def _best_of_each_role(report: "Report", results: Path) -> dict[str, RunFolder | None]:
     """Return the finished run with the best validation top-1 of each '<family>_<role>', without compared methods.
 
-    Without validation images it is the first one.
+    Without validation images it is the first one. None if no run of the current plan is finished.
     """
-    best: dict[str, tuple[float, RunFolder]] = {}
-    for path in find(results, "*/plan.json"):
-        for stage, names in read_plan(path).stages.items():
-            for folder in (planned_folder(results, path.parent.name, stage, name) for name in names):
-                record, family_role = folder.record(), f"{path.parent.name}_{ROLES[stage]}"
-                if record is None or record.best is None or folder.status() not in ("done", "damaged"):
-                    continue
-                val_top1 = record.best.val_top1 or 0.0
-                if family_role not in best or val_top1 > best[family_role][0]:
-                    best[family_role] = (val_top1, folder)
-    return {family_role: folder for family_role, (_, folder) in best.items()}
+    folders: dict[str, RunFolder | None] = {}
+    for family in (summary.family for summary in report.summaries):
+        for stage, role in ROLES.items():
+            records = [run.record for run in family.stage(stage) if run.record and run.record.status == "done"]
+            tops = [(record.best.val_top1 or 0.0, record) for record in records if record.best is not None]
+            best = max(tops, key=itemgetter(0), default=None)
+            folders[f"{family.name}_{role}"] = RunFolder(results / best[1].family / best[1].name) if best else None
+    return folders
