@@ -26,7 +26,7 @@ from raykd.training.training_step import make_model
 
 def print_plan(experiments: Sequence[Experiment], options: Options) -> None:
     """Print the runs and their progress; start nothing. Raises the ConfigErrors that a run raises before Ray starts."""
-    store = RunStore(options.results)
+    store = options.store
     storage: list[str] = []
     options = with_packs([experiment.data for experiment in experiments], options, storage.append)
     plans = plans_of(experiments, options)

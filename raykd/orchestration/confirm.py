@@ -16,6 +16,7 @@ from raykd.config.codec import is_number, read_record, require_record, write_rec
 from raykd.config.damage import damaged
 from raykd.errors import Interrupted, RunFailed, plural
 from raykd.orchestration.experiment_plans import plan_of
+from raykd.orchestration.options import Options
 from raykd.orchestration.run_experiments import raise_for, restore_damaged, run_to_completion
 from raykd.orchestration.run_queue import JobStatus, State, names_of
 from raykd.orchestration.run_states import RunStates
@@ -26,7 +27,6 @@ from raykd.spec.plan import Run
 from raykd.spec.search import Search
 from raykd.store.records import CandidateRecord, ConfirmationRecord
 from raykd.store.run_folder import RunFolder
-from raykd.store.run_store import RunStore
 from raykd.store.study import SearchFolder, SearchTrial, num_ended
 from raykd.training.teacher.choose import PlannedCache
 
@@ -60,7 +60,7 @@ def confirm(
     """
     if not command.search.confirm:
         return dict(best[0].configuration)
-    experiment, options, store = command.experiment, command.options, RunStore(command.options.results)
+    experiment, options = command.experiment, command.options
     candidates = make_candidates(command, best)
     seeds = plural(len(experiment.seeds), "seed")
     command.log(
@@ -73,7 +73,7 @@ def confirm(
 
     def runs_of_winner(statuses: Sequence[JobStatus]) -> Sequence[Run]:
         """Return the winner's runs with its baselines and teacher, () while an unfinished run can change the winner."""
-        index = None if _unfinished(statuses, store) else _best_index(command, results())
+        index = None if _unfinished(statuses, options) else _best_index(command, results())
         if index is None:
             return ()
         return plan_of(experiment.with_configuration(candidates[index].configuration), options)[0].runs
@@ -83,9 +83,9 @@ def confirm(
     baselines = _baselines_to_train(command, candidates, states, results)
     runs = list({run.name: run for run in (*baselines, *(run for each in candidates for run in each.runs))}.values())
     track(runs)
-    left = RunsLeft(runs, states, [cache] if cache else [], store, runs_of_winner)
+    left = RunsLeft(runs, states, [cache] if cache else [], options.store, runs_of_winner)
     ended = run_to_completion(left, experiment.workers, options, command.console, should_stop)
-    raise_for(_unfinished(ended, store))
+    raise_for(_unfinished(ended, options))
     winner = _write_confirmed(command, candidates, results())
     name = "the default configuration" if winner.trial is None else f"trial {winner.trial}"
     command.log(f"confirmed: {name}, {configuration_in_words(winner.configuration)}")
@@ -137,13 +137,13 @@ def _baselines_to_train(
     return () if index is None else candidates[index].baselines
 
 
-def _unfinished(statuses: Iterable[JobStatus], store: RunStore) -> list[JobStatus]:
+def _unfinished(statuses: Iterable[JobStatus], options: Options) -> list[JobStatus]:
     """Return training jobs that were stopped, or that failed for a reason outside of their configuration.
 
     Failed evaluations are left out, since the experiment that follows evaluates again.
     """
     left = [status for status in statuses if status.job.kind != "evaluate" and status.state is not State.DONE]
-    records = [store.folder(status.job.run).record() for status in left]
+    records = [options.store.folder(status.job.run).record() for status in left]
     return [
         status
         for status, record in zip(left, records, strict=True)
@@ -155,7 +155,7 @@ def _result(
     command: SearchCommand, trial: int | None, configuration: dict[str, Any], runs: Sequence[Run]
 ) -> CandidateRecord:
     """Return a record with the metric of each run, or with the reason, and no values, if a run is not done."""
-    metric, store, values = metric_of(command.search), RunStore(command.options.results), []
+    metric, store, values = metric_of(command.search), command.options.store, []
     for run in runs:
         if (status := store.status(run)) != "done":
             record = store.folder(run).record()
@@ -182,7 +182,7 @@ def _write_confirmed(
             f"none of {plural(len(candidates), 'configuration')} could be trained; "
             f"the default configuration failed with: {results[0].failed}"
         )
-    winner, store = candidates[index], RunStore(command.options.results)
+    winner, store = candidates[index], command.options.store
     if any(store.status(run) not in ("done", "failed") for run in winner.baselines):
         raise Interrupted("stopped before the baselines were trained; rerun the same command to resume")
     recipe = {path: value for path, value in winner.configuration.items() if path.startswith("student.")}

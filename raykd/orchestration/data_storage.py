@@ -27,7 +27,6 @@ from raykd.orchestration.options import Options, data_key, keep_listing
 from raykd.orchestration.packing import write_pack
 from raykd.orchestration.process_pool import PackingKilled
 from raykd.spec.experiment import Data
-from raykd.store.run_store import RunStore
 
 
 def with_packs(
@@ -112,7 +111,7 @@ def _pack_of(
             f"--plan, or pack them for all experiments ({command}) and add --set {setting}"
         )
     check(data, placeholder_dataset(name, source, data.image_size))
-    RunStore(options.results).require_writable()
+    options.store.require_writable()
     log(f"packing {name} into {folder}; to pack it once for all results folders: {command}")
     write_pack(plan, console)
     return folder

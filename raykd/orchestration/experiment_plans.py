@@ -14,7 +14,6 @@ from raykd.spec.plan import Plan, make_plan
 from raykd.spec.trackers import require_installed
 from raykd.store.migration import require_migrated
 from raykd.store.records import CommandParts
-from raykd.store.run_store import RunStore
 from raykd.training.networks import Networks
 from raykd.training.teacher.choose import TeacherChoice, choose_teacher
 from raykd.training.teacher.imported import require_import_fits
@@ -55,7 +54,7 @@ def plans_of(experiments: Sequence[Experiment], options: Options) -> list[tuple[
 def plan_of(experiment: Experiment, options: Options) -> tuple[Plan, Dataset]:
     """Return the plan and its data, after all checks that need no Ray. Nothing is written or started."""
     require_migrated(options.results)
-    dataset, store = dataset_of(experiment.data, options), RunStore(options.results)
+    dataset, store = dataset_of(experiment.data, options), options.store
     plan = checked_plan(experiment, dataset, options)
     for run in plan.runs:
         require_import_fits(run, store.folder(run))
@@ -81,7 +80,7 @@ def checked_plan(experiment: Experiment, dataset: Dataset, options: Options, net
 
 def teacher_choice_of(plan: Plan, dataset: Dataset, states: RunStates, options: Options) -> TeacherChoice | None:
     """Return the teacher source of the plan's unfinished distilled runs; None if there are no such runs."""
-    store = RunStore(options.results)
+    store = options.store
     teachers = [store.folder(run) for run in plan.runs if run.stage == "teacher"]
     if not teachers:
         return None

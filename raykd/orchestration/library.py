@@ -31,7 +31,6 @@ from raykd.spec.experiment import Experiment, require_experiments
 from raykd.spec.overrides import override_all
 from raykd.spec.stages import STAGES, Stage
 from raykd.store.results_folder import DEFAULT_RESULTS
-from raykd.store.run_store import RunStore
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -80,7 +79,7 @@ def plan(
     options = with_packs([experiment.data for experiment in changed], options, lambda line: None)
     rows = []
     for made, _ in plans_of(changed, options):
-        states = RunStates.read(made.runs, RunStore(options.results))
+        states = RunStates.read(made.runs, options.store)
         rows += [
             {
                 "family": made.experiment.family,

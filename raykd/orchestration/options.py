@@ -24,6 +24,7 @@ from raykd.spec.experiment import Data, Experiment
 from raykd.spec.stages import STAGES, Stage
 from raykd.store.records import CommandParts
 from raykd.store.results_folder import DECODED
+from raykd.store.run_store import RunStore
 
 DataKey = tuple[str, int | None, float | None, str]
 
@@ -62,6 +63,11 @@ class Options:
     def weights_folder(self) -> Path:
         """The folder of the pretrained weights that `prefetch` downloads."""
         return self.data_folder / "weights"
+
+    @property
+    def store(self) -> RunStore:
+        """The store of the command's runs."""
+        return RunStore(self.results)
 
     @property
     def decoded(self) -> Path:

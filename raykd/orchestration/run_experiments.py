@@ -108,11 +108,10 @@ def _train(
     """Plan, train and evaluate the experiments. Return how each job ended, and with `reports` the report."""
     options = prepared(experiments, options, console)
     plans = plans_of(experiments, options)
-    store = RunStore(options.results)
     states = restore_damaged(_runs_of(plans), options, console)
     if any(run.name not in states.trained for run in _runs_of(plans)):
         require_room(experiments[0].workers, private_node())
-    store.make_folder()
+    options.store.make_folder()
     note_results(options.results)
     with in_use(options.results):
         states = _write_plans(plans, states, options, console)
@@ -128,7 +127,7 @@ def _write_plans(
     plans: Sequence[tuple[Plan, Dataset]], states: RunStates, options: Options, console: Console
 ) -> RunStates:
     """Write the plans, and return the states without runs that `raykd runs rm` removed before the plans named them."""
-    store = RunStore(options.results)
+    store = options.store  # one object, whose lock is reentrant
     with store.planning():
         states = states.without_removed(_runs_of(plans), store)
         for plan, _ in plans:
@@ -149,7 +148,7 @@ def _run_planned(
 ) -> "tuple[list[JobStatus], Report | None]":
     """Train and evaluate the planned runs. Return what `_train` does, and raise what `run_experiments` does."""
     report = None
-    store, runs = RunStore(options.results), _runs_of(plans)
+    store, runs = options.store, _runs_of(plans)
     for _, dataset in plans:
         keep_decoded(dataset, options.decoded)  # the workers read it there
     log(console, f"{plural(len(runs), 'run')}, {len(states.trained)} of them done before; results in {options.results}")
@@ -182,7 +181,7 @@ def _plan_caches(
     plans: Sequence[tuple[Plan, Dataset]], states: RunStates, options: Options, console: Console
 ) -> list[PlannedCache]:
     """Choose the teacher source of each plan, log why, and return the logit caches that the runs will read."""
-    store, caches = RunStore(options.results), []
+    caches = []
     for plan, dataset in plans:
         if (choice := teacher_choice_of(plan, dataset, states, options)) is not None:
             log(console, f"teacher of {plan.experiment.family}: {choice.reason}")
@@ -190,7 +189,7 @@ def _plan_caches(
     datasets = {plan.experiment.family: dataset for plan, dataset in plans}
 
     def is_filled(cache: PlannedCache) -> bool:
-        return is_full(cache, store, datasets[min(cache.families)], partial(log, console))
+        return is_full(cache, options.store, datasets[min(cache.families)], partial(log, console))
 
     return [as_filled(cache) if is_filled(cache) else cache for cache in merge_caches(caches)]
 
@@ -206,11 +205,10 @@ def restore_damaged(runs: Sequence[Run], options: Options, console: Console) -> 
     Imported weights are imported again instead. Raises DamagedFile if weights cannot be restored: a finished run is
     trained again only after the user has moved its folder away.
     """
-    store = RunStore(options.results)
-    states = RunStates.read(runs, store)
+    states = RunStates.read(runs, options.store)
     for run in runs:
         if states.statuses[run.name] == "damaged" and run.imported is None:
-            folder = store.folder(run)
+            folder = options.store.folder(run)
             damage = folder.weights_damage()
             repair_weights(run, folder, dataset_of(run.data, options))
             log(console, f"'{folder.best}' was damaged ({damage}); it is restored from the run's checkpoint")

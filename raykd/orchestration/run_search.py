@@ -37,7 +37,6 @@ from raykd.spec.search import Search
 from raykd.store.records import SearchRecord
 from raykd.store.results_folder import in_use
 from raykd.store.run_folder import now
-from raykd.store.run_store import RunStore
 from raykd.store.study import SearchStudy, SearchTrial, best_first, num_ended
 from raykd.trackers.tracking import Tracking
 from raykd.training.compute import device_for, require_precision
@@ -62,7 +61,7 @@ def search(experiment: Experiment, options: Options, console: Console) -> "Repor
     is_done = num_ended(command.folder.trials()) >= command.search.num_trials and is_confirmed(command)
     if not is_done:
         require_room(experiment.workers, private_node())
-    RunStore(options.results).make_folder()
+    options.store.make_folder()
     session = nullcontext() if is_done else ray_session()
     with in_use(options.results), session, tracking_of(options, console) as tracking:
         if is_done:
@@ -86,7 +85,7 @@ def _find_winner(
     """Finish the search and its confirmation, and return the winning configuration."""
     search, folder, options = command.search, command.folder, command.options
     _require_precisions(command, _slots(command, num_concurrent=1))
-    only_teacher, store = replace(options, stages=("teacher",)), RunStore(options.results)
+    only_teacher, store = replace(options, stages=("teacher",)), options.store
     ended = train_experiments([command.experiment], only_teacher, command.console, tracking)
     choice = teacher_choice_of(plan, dataset, RunStates.read(plan.runs, store), options)
     cache = as_filled(choice.cache) if choice and choice.cache else None  # it was filled after the teacher's training

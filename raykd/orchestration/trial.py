@@ -55,7 +55,6 @@ from raykd.spec.recipe import Recipe
 from raykd.spec.search import Search
 from raykd.spec.trackers import TENSORBOARD
 from raykd.store.run_folder import RunFolder
-from raykd.store.run_store import RunStore
 from raykd.store.study import SearchFolder
 from raykd.training.best_epoch import kept_row, num_epochs
 from raykd.training.compute import choose_compute, configure_process, device_for, release_memory
@@ -198,11 +197,11 @@ def train_trial(
     has_tensorboard = TENSORBOARD in shared.options.trackers
     callbacks = shared.options.callbacks
     observers = Observers(has_tensorboard, config[CONFIGURATION], callbacks=callbacks, log=lines.append)
-    store, hooks = RunStore(shared.options.results), Hooks(on_epoch, should_stop)
+    hooks = Hooks(on_epoch, should_stop)
     with locked(folder, group, LOCK_WAIT_S):
         for row in group.on_first(folder.history):  # epochs of an earlier command, or of a worker that died
             report_row(row)
-        train_one(run, folder, dataset, device, store, shared.cache, hooks, group, observers)
+        train_one(run, folder, dataset, device, shared.options.store, shared.cache, hooks, group, observers)
         if group.is_first:
             folder.update(model_metrics=fixed)  # read by the process that reports the result
             if not shared.options.keep_checkpoints:

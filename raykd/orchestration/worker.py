@@ -30,7 +30,6 @@ from raykd.orchestration.run_queue import Job
 from raykd.orchestration.worker_link import ANSWER_S, QueueLink
 from raykd.spec.plan import Run
 from raykd.spec.trackers import TENSORBOARD
-from raykd.store.run_store import RunStore
 from raykd.training.compute import choose_compute, device_for, release_memory
 from raykd.training.failure import decide_job
 from raykd.training.final_evaluation import evaluate_on_test
@@ -68,10 +67,6 @@ class WorkerConfig:
     @cached_property
     def options(self) -> Options:
         return pickle.loads(self.pickled_options)  # noqa: S301 - of this command's driver
-
-    @property
-    def store(self) -> RunStore:
-        return RunStore(self.options.results)
 
 
 def work(config: dict[str, Any]) -> None:
@@ -123,7 +118,7 @@ def _do(job: Job, worker: WorkerConfig, all_workers: Group, link: QueueLink) -> 
 def _evaluate(run: Run, worker: WorkerConfig) -> None:
     dataset = dataset_of(run.data, worker.options)
     require_same_data(run.name, run.data_identity, dataset)
-    folder = worker.store.folder(run)
+    folder = worker.options.store.folder(run)
     precision = folder.require_record().compute.precision
     compute = choose_compute(device_for(worker.gpus), precision)
     evaluate_on_test(run, folder, dataset, compute, shares_gpu=0 < worker.gpus < 1)
@@ -151,7 +146,7 @@ def _fill(job: Job, worker: WorkerConfig, group: Group, link: QueueLink) -> str:
 @lru_cache(maxsize=1)
 def _filler(cache: PlannedCache, options: Options, gpus: float) -> Filler:
     """Return the Filler of `cache`, and keep it for the parts that this worker fills one after another."""
-    return make_filler(cache, RunStore(options.results), dataset_of(cache.data, options), device_for(gpus))
+    return make_filler(cache, options.store, dataset_of(cache.data, options), device_for(gpus))
 
 
 def _train(job: Job, worker: WorkerConfig, group: Group, num_workers: int, link: QueueLink) -> str:
@@ -161,7 +156,7 @@ def _train(job: Job, worker: WorkerConfig, group: Group, num_workers: int, link:
     """
     if not group.is_member:
         return ""
-    run, store, device = job.run, worker.store, device_for(worker.gpus)
+    run, store, device = job.run, worker.options.store, device_for(worker.gpus)
     folder, dataset = store.folder(run), dataset_of(run.data, worker.options)
     to_ray = _RayReports(folder.checkpoint, group)
 
