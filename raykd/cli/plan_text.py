@@ -32,7 +32,7 @@ def print_plan(experiments: Sequence[Experiment], options: Options) -> None:
     plans = plans_of(experiments, options)
     for plan, dataset in plans:
         if plan.experiment.search is not None:
-            check_search(plan.experiment, plan, dataset, options)
+            check_search(plan, dataset, options)
     lines = [(run.name, plural(run.recipe.epochs, "epoch")) for plan, _ in plans for run in plan.runs]
     name_width, epochs_width = (max(len(line[column]) for line in lines) for column in (0, 1))
     for plan, dataset in plans:

@@ -89,7 +89,7 @@ class JobStatus:
     not. failed_on: the slot whose GPU could not do the job, so that another one tries it.
 
     report, first_report: of its last epoch, and of the first one in this command. times: seconds from the queue's start
-    to 'started', 'first epoch', 'last epoch' and 'ended'. lines: what the worker adds to the command's log.
+    to 'started' and 'ended'. lines: what the worker adds to the command's log.
     """
 
     job: Job
@@ -301,10 +301,8 @@ class RunQueue:
 
     def report(self, report: EpochReport) -> None:
         """Record the last epoch of a run in training."""
-        status, now = self._statuses[f"train {report.run}"], time.monotonic() - self._started
+        status = self._statuses[f"train {report.run}"]
         status.report, status.first_report = report, status.first_report or report
-        status.times["last epoch"] = now
-        status.times.setdefault("first epoch", now)
 
     def log(self, run: str, line: str) -> None:
         """Add a line about a run in training to the log of the command."""

@@ -57,7 +57,7 @@ def search(experiment: Experiment, options: Options, console: Console) -> "Repor
     options = prepared([experiment], options, console)
     command = SearchCommand(experiment, options, console)
     plan, dataset = plan_of(experiment, options)  # finds all configuration errors before Ray starts
-    identity = check_search(experiment, plan, dataset, options)
+    identity = check_search(plan, dataset, options)
     is_done = num_ended(command.folder.trials()) >= command.search.num_trials and is_confirmed(command)
     if not is_done:
         require_room(experiment.workers, private_node())

@@ -44,8 +44,9 @@ class SearchCommand:
         log(self.console, text)
 
 
-def identity_of(experiment: Experiment, plan: Plan, dataset: Dataset) -> dict[str, Any]:
+def identity_of_search(plan: Plan, dataset: Dataset) -> dict[str, Any]:
     """Return everything that determines the trials' results. More seeds or more trials continue the same search."""
+    experiment = plan.experiment
     fields = to_dict(experiment, results_only=True)
     del fields["seeds"]
     assert experiment.search is not None

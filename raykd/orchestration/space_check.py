@@ -21,7 +21,7 @@ from raykd.data.types import Dataset
 from raykd.errors import ConfigError
 from raykd.orchestration.experiment_plans import checked_plan
 from raykd.orchestration.options import Options
-from raykd.orchestration.search_identity import identity_of, require_same
+from raykd.orchestration.search_identity import identity_of_search, require_same
 from raykd.spec.experiment import Experiment
 from raykd.spec.plan import Plan
 from raykd.spec.recipe import MultiStep, Recipe
@@ -32,14 +32,14 @@ from raykd.training.networks import Networks
 MAX_TRIED = 2_000  # combinations of fields that determine shapes
 
 
-def check_search(experiment: Experiment, plan: Plan, dataset: Dataset, options: Options) -> dict[str, Any]:
-    """Return the identity of the experiment's search. Raises ConfigError if it cannot start; --plan checks the same.
+def check_search(plan: Plan, dataset: Dataset, options: Options) -> dict[str, Any]:
+    """Return the identity of the plan's search. Raises ConfigError if it cannot start; --plan checks the same.
 
     A resumed search skips the check of its space: a configuration that cannot be trained becomes a failed trial.
     """
-    assert experiment.search is not None
-    folder = SearchFolder(options.results / experiment.family / experiment.search.name)
-    identity = identity_of(experiment, plan, dataset)
+    assert plan.experiment.search is not None
+    folder = SearchFolder(options.results / plan.experiment.family / plan.experiment.search.name)
+    identity = identity_of_search(plan, dataset)
     require_same(folder, identity)
     if folder.record() is None:
         check_space(plan, dataset, options)

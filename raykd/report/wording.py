@@ -85,7 +85,7 @@ def device(costs: Costs) -> str:
     return f"{flattened(costs.device)}, {costs.precision}{threads}"
 
 
-def highest_mean(method: MethodSummary) -> str:
+def best_method(method: MethodSummary) -> str:
     """Return 'highest mean: crd, +4.37 points, Holm p = 0.0017', with the gain as far as it is known."""
     line = f"highest mean: {flattened(method.name)}"
     if method.gain is not None:

@@ -14,7 +14,7 @@ from raykd.cli import parser
 from raykd.config import to_dict
 from raykd.orchestration.experiment_plans import plan_of
 from raykd.orchestration.options import Options
-from raykd.orchestration.search_identity import identity_of
+from raykd.orchestration.search_identity import identity_of_search
 from raykd.report.build import load
 from raykd.report.read.search_summary import summarize_searches
 from raykd.report.render.page import render_page
@@ -121,7 +121,7 @@ def finish(experiment: Experiment, options: Options) -> Experiment:
         outcome_of,
         experiment.default_configuration(experiment.search),
         family=experiment.family,
-        identity=identity_of(experiment, plan, dataset),
+        identity=identity_of_search(plan, dataset),
         seeds=experiment.seeds,
     )
     return configured[-1]

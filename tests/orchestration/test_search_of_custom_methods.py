@@ -18,7 +18,7 @@ from written_records import search_record
 from raykd.errors import ConfigError
 from raykd.models.weights import save_weights
 from raykd.orchestration.options import Options
-from raykd.orchestration.search_identity import SearchCommand, identity_of, require_same
+from raykd.orchestration.search_identity import SearchCommand, identity_of_search, require_same
 from raykd.spec.experiment import Experiment
 from raykd.spec.overrides import override
 from raykd.spec.plan import Run, make_plan
@@ -120,7 +120,7 @@ def test_an_edited_file_is_another_search_and_an_unchanged_one_resumes(
     searched: Experiment, tmp_path: Path, kind: str
 ) -> None:
     def identity(searched_experiment: Experiment) -> dict:
-        return identity_of(searched_experiment, make_plan(searched_experiment, digits(), NO_WEIGHTS), digits())
+        return identity_of_search(make_plan(searched_experiment, digits(), NO_WEIGHTS), digits())
 
     command = SearchCommand(searched, Options(tmp_path / "results", tmp_path), Console())
     command.folder.write_record(search_record(identity=identity(searched)))
@@ -173,4 +173,4 @@ def test_networks_in_a_space_are_read_when_the_search_is_created(
     labels = [run_of({"student.model": text}, shared).model.label for text in space["student.model"].probe_values]
     assert labels == ["resnet8", "user_net", "hf-tiny"]
     plan = make_plan(searched_experiment, digits(), NO_WEIGHTS)
-    assert set(identity_of(searched_experiment, plan, digits())["custom_models"]) == {"mine.py:UserNet", "hf:tiny"}
+    assert set(identity_of_search(plan, digits())["custom_models"]) == {"mine.py:UserNet", "hf:tiny"}

@@ -16,7 +16,7 @@ from raykd.methods import AttentionTransfer, FeatureKD
 from raykd.models.vit_cifar import ViT
 from raykd.orchestration import experiment_plans, run_experiments, run_search
 from raykd.orchestration.options import Options
-from raykd.orchestration.search_identity import SearchCommand, identity_of
+from raykd.orchestration.search_identity import SearchCommand, identity_of_search
 from raykd.orchestration.space_check import early_comparison
 from raykd.spec.experiment import Experiment
 from raykd.spec.recipe import SGD, Cosine, MultiStep, Recipe
@@ -113,7 +113,7 @@ def test_started_search_resumes_although_a_configuration_of_its_space_fails(tmp_
     options = Options(tmp_path / "results", Path("none"))
     plan, dataset = experiment_plans.plan_of(searched, options)
     command = SearchCommand(searched, options, Console(file=io.StringIO()))
-    command.folder.write_record(search_record(identity=identity_of(searched, plan, dataset)))
+    command.folder.write_record(search_record(identity=identity_of_search(plan, dataset)))
     with pytest.raises(RayStarts):
         search(space, tmp_path / "results", **changes)
 

@@ -8,7 +8,7 @@ from raykd.report.stats.comparison import Comparison
 from raykd.report.stats.paired_interval import least_gain
 from raykd.report.stats.ranking import RankedMethod, Ranking
 from raykd.report.stats.significance import FEWEST_SEEDS, LEVEL
-from raykd.report.stats.tuning import BASELINE, Tuning
+from raykd.report.stats.tuning import THE_BASELINE, Tuning
 
 MOST_TIES = 6  # names of methods in one sentence; a dagger marks all of them on the page
 
@@ -29,7 +29,7 @@ def highest_mean(comparison: Comparison) -> str:
     best, ranking = comparison.best, comparison.ranking
     if best is None or ranking is None:
         return ""
-    line = wording.highest_mean(best)
+    line = wording.best_method(best)
     if len(ranking.seeds) < FEWEST_SEEDS:
         return line
     ties = ranking.tied_with_best
@@ -55,9 +55,9 @@ def about_tuning(tunings: Sequence[Tuning]) -> list[str]:
         if tuning.unused
     ]
     recipe = {tuning.name: path for tuning in tunings for path in tuning.fields if path.startswith("student.")}
-    if BASELINE in untuned and recipe:
+    if THE_BASELINE in untuned and recipe:
         lines.append(
-            f"fields of the student's recipe were searched for {listed(recipe)}, and {BASELINE} has the same recipe"
+            f"fields of the student's recipe were searched for {listed(recipe)}, and {THE_BASELINE} has the same recipe"
         )
     return lines
 

@@ -49,12 +49,7 @@ def _stage_rows(summary: FamilySummary) -> Iterator[dict[str, Any]]:
 
 
 def _method_rows(summary: FamilySummary, comparison: Comparison) -> Iterator[dict[str, Any]]:
-    ranking = comparison.ranking
     for method in comparison.methods:
-        marks = {
-            "is_best": ranking is not None and method.name == ranking.best,
-            "is_tied_with_best": ranking is not None and method.name in ranking.tied_with_best,
-        }
         yield {
             "family": summary.name,
             "row": "method",
@@ -65,7 +60,7 @@ def _method_rows(summary: FamilySummary, comparison: Comparison) -> Iterator[dic
             **_gain(method.gain),
             **{name: getattr(method, name) for name in ("p", "p_holm", "rank", "published")},
             **{name: ratio and ratio.median for name, ratio in (("time", method.time), ("memory", method.memory))},
-            **{name: str(value).lower() for name, value in marks.items()},
+            **{name: str(getattr(method, name)).lower() for name in ("is_best", "is_tied_with_best")},
         }
 
 

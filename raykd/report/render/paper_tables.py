@@ -139,7 +139,7 @@ def _families_table(comparison: FamiliesComparison) -> PaperTable:
 def _methods_table(number: int, summary: FamilySummary, comparison: Comparison) -> PaperTable:
     published = ("published",) if comparison.has_published else ()
     references = [_reference_cells(name, summary.stage(name).top1, bool(published)) for name in ("teacher", "baseline")]
-    rows = [tuple(_method_cells(method, comparison.ranking, bool(published))) for method in comparison.methods]
+    rows = [tuple(_method_cells(method, bool(published))) for method in comparison.methods]
     return PaperTable(
         f"methods-{number}",
         f"Methods of distillation compared: {subject(summary)}",
@@ -156,11 +156,9 @@ def _reference_cells(name: str, top1: Spread | None, has_published: bool) -> tup
     return (Cell(name), _number(wording.mean_std(top1)), *empty, Cell(str(_num_runs(top1))))
 
 
-def _method_cells(method: MethodSummary, ranking: Ranking | None, has_published: bool) -> Iterator[Cell]:
+def _method_cells(method: MethodSummary, has_published: bool) -> Iterator[Cell]:
     yield Cell(flattened(method.name))
-    is_best = ranking is not None and method.name == ranking.best
-    is_tied = ranking is not None and method.name in ranking.tied_with_best
-    yield _number(wording.mean_std(method.top1), is_best, is_tied)
+    yield _number(wording.mean_std(method.top1), method.is_best, method.is_tied_with_best)
     if has_published:
         yield _number("-" if method.published is None else f"{method.published:.2f}")
     yield _number(wording.gain(method.gain))

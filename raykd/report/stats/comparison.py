@@ -41,9 +41,9 @@ class MethodSummary:
     """One method over its evaluated runs. top1 is in percent on the test split.
 
     published: the accuracy in spec/published.py of the family's pair of networks, in percent; None if there is none.
-    rank: '1' or '1-3', None without a result. p_holm: None where the gain has no test, see PairedGain.t_test_p.
-    time, memory: relative to the baseline; None if not known. hyperparameters: {field of the method: values in its
-    started runs, as text}.
+    rank: '1' or '1-3', None without a result. is_best: see Comparison.best. p_holm: None where the gain has no test,
+    see PairedGain.t_test_p. time, memory: relative to the baseline; None if not known. hyperparameters: {field of the
+    method: values in its started runs, as text}.
     """
 
     name: str
@@ -52,6 +52,8 @@ class MethodSummary:
     by_seed: Mapping[int, float]
     gain: PairedGain | None
     rank: str | None
+    is_best: bool
+    is_tied_with_best: bool
     time: Ratio | None
     memory: Ratio | None
     published: float | None = None
@@ -91,7 +93,7 @@ class Comparison:
     @property
     def best(self) -> MethodSummary | None:
         """The method with the highest mean over the seeds that all methods have; None without a ranking."""
-        return None if self.ranking is None else next(m for m in self.methods if m.name == self.ranking.best)
+        return next((method for method in self.methods if method.is_best), None)
 
     @property
     def has_memory(self) -> bool:
@@ -127,6 +129,8 @@ def compare(family: Family) -> Comparison | None:
             top1[name],
             gains[name],
             ranks.get(name),
+            ranking is not None and name == ranking.best,
+            ranking is not None and name in ranking.tied_with_best,
             _ratio(runs, baselines, _seconds),
             _ratio(runs, baselines, _gpu_memory),
             published.get(name),

@@ -18,7 +18,7 @@ from raykd.spec.set_paths import settings_of
 from raykd.spec.stages import Stage
 from raykd.store.run_differences import differing_fields
 
-BASELINE = "the baseline"
+THE_BASELINE = "the baseline"
 ROUNDING = 0.005  # a user may type the winner's values with three digits
 _OF_STUDENT = ("data", "data_identity", "recipe", "initial")  # of a configuration: what baselines have too
 
@@ -63,7 +63,7 @@ def tunings_of(family: Family, searches: Iterable[SearchSummary]) -> tuple[Tunin
         tunings.append(_tuning(flattened(name), family.compared[name], config, same, kinds.count(kind) == 1))
     if config := _config_of(family.stage("baseline")):
         same = [(search, config | {name: winner.get(name) for name in _OF_STUDENT}) for search, winner in of_baseline]
-        tunings.append(_tuning(BASELINE, family.stage("baseline"), config, same, is_only=True))
+        tunings.append(_tuning(THE_BASELINE, family.stage("baseline"), config, same, is_only=True))
     return tuple(tunings)
 
 
