@@ -44,7 +44,7 @@ def build(results: Path, figure_formats: Sequence[FigureFormat] = ()) -> Report:
         report.page: render_page(report),
     }
     for search in report.searches:
-        contents |= search_files(search)
+        contents |= search_files(search, report.importances[search.full_name])
     if figure_formats:
         contents |= figure_files(report, figure_formats)
     for path, content in contents.items():

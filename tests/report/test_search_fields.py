@@ -169,7 +169,7 @@ def test_a_contour_that_cannot_be_drawn_is_one_sentence_on_the_page(tmp_path, sp
     search = Search(space=space, trials=num_trials, sampler="random", scheduler="none", confirm=0)
     example = make_search(tmp_path, search, plane_of, {path: default[path] for path in space})
     summary = example.summary()
-    page = search_files(summary)[summary.page].decode()
+    page = search_files(summary, importances_of(summary))[summary.page].decode()
     (sentence,) = re.findall(r'<p class="empty">(There is no contour[^<]*)</p>', page)
     assert reason in sentence
     assert "Two most important fields" not in page

@@ -16,6 +16,7 @@ from raykd.config.damage import DamagedFile
 from raykd.report import search_wording
 from raykd.report.build import build, load
 from raykd.report.render.search_page import search_files
+from raykd.report.stats.importances import importances_of
 from raykd.spec.search import Search, choice, uniform
 from raykd.store.records import CandidateRecord, CommandParts
 
@@ -29,9 +30,13 @@ def text_of(page: str) -> str:
     return " ".join(Tags(page).text.split())
 
 
+def files_of(summary):
+    return search_files(summary, importances_of(summary))
+
+
 def page_of(example) -> str:
     summary = example.summary()
-    return search_files(summary)[summary.page].decode()
+    return files_of(summary)[summary.page].decode()
 
 
 def test_build_writes_a_linked_page_and_three_files_per_search(one_search):
@@ -108,7 +113,7 @@ def test_the_page_does_not_change_the_text_of_a_command(tmp_path, command):
     path = results / "cnn" / "plan.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"command": command}))
     (search,) = load(results).searches
-    assert re.search(r"<pre[^>]*>--set search=none --set method.alpha=", search_files(search)[search.page].decode())
+    assert re.search(r"<pre[^>]*>--set search=none --set method.alpha=", files_of(search)[search.page].decode())
 
 
 def test_the_page_of_a_search_reads_the_command_of_the_plan(tmp_path):
@@ -118,7 +123,7 @@ def test_the_page_of_a_search_reads_the_command_of_the_plan(tmp_path):
     parts = {"program": ["python", "experiments/tune_cnn.py"], "options": [], "settings": {"search.trials": "4"}}
     path.write_text(json.dumps(json.loads(path.read_text()) | {"command_parts": parts}))
     (search,) = load(results).searches
-    assert "python experiments/tune_cnn.py --set search=none --set method.alpha=" in search_files(search)[
+    assert "python experiments/tune_cnn.py --set search=none --set method.alpha=" in files_of(search)[
         search.page
     ].decode().replace("&#39;", "'")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"command_parts": parts | {"program": ["a\x1b"]}}))
@@ -230,7 +235,7 @@ def test_fields_that_share_a_name_are_shown_by_path(tmp_path):
 
 def test_the_same_folder_makes_the_same_bytes(tmp_path):
     example = finished_search(tmp_path)
-    assert search_files(example.summary()) == search_files(example.summary())
+    assert files_of(example.summary()) == files_of(example.summary())
 
 
 def test_the_trial_tables_have_one_row_per_trial(one_search):
@@ -267,7 +272,7 @@ def test_columns_have_the_type_of_their_field(tmp_path):
     summary = make_search(
         tmp_path, search, lambda t: Outcome("done", [80.0]), default_configuration=default_configuration
     ).summary()
-    (row, _) = csv.DictReader(search_files(summary)[summary.page.with_name("trials.csv")].decode().splitlines())
+    (row, _) = csv.DictReader(files_of(summary)[summary.page.with_name("trials.csv")].decode().splitlines())
     assert [row[path] for path in space] == ["resnet8", "3", "true", "0"]
 
 

@@ -32,7 +32,6 @@ from raykd.report.figures.search import draw_search
 from raykd.report.figures.stages import draw_stages
 from raykd.report.figures.svg import NO_SVG_METADATA, figure_style
 from raykd.report.figures.tradeoff import draw_tradeoffs
-from raykd.report.stats.importances import importances_of
 from raykd.report.stats.summary import FamilySummary
 
 FigureFormat = Literal["pdf", "svg"]
@@ -55,7 +54,7 @@ def figure_files(report: ReportContent, formats: Sequence[FigureFormat]) -> dict
     drawings = {
         report.page.parent: [drawing for summary in report.summaries for drawing in _drawings_of(summary)],
         **{
-            search.page.parent: [*draw_search(search, importances_of(search), "column").values()]
+            search.page.parent: [*draw_search(search, report.importances[search.full_name], "column").values()]
             for search in report.searches
         },
     }

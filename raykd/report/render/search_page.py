@@ -17,14 +17,13 @@ from raykd.report.render.files import csv_bytes, parquet_bytes
 from raykd.report.render.search_files import search_summary_json, trials_table
 from raykd.report.search_wording import format_value
 from raykd.report.stats.confirmation import gain_over_default
-from raykd.report.stats.importances import Importances, importances_of
+from raykd.report.stats.importances import Importances
 from raykd.report.stats.metrics import SEARCH_METRICS
 from raykd.report.stats.tuning import tunes_baseline
 
 
-def search_files(summary: SearchSummary) -> dict[Path, bytes]:
+def search_files(summary: SearchSummary, importances: Importances | None) -> dict[Path, bytes]:
     """Return the content of each file about one search: the same bytes for the same search folder."""
-    importances = importances_of(summary)
     trials = trials_table(summary)
     return {
         summary.page: _render_page(summary, importances),
