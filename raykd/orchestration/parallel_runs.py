@@ -36,6 +36,11 @@ class Slots:
         return self.min_workers < self.workers
 
     @property
+    def resources_of_worker(self) -> dict[str, float]:
+        """The resources of one worker, as Ray requests them."""
+        return {"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})}
+
+    @property
     def resources_of_run(self) -> str:
         """The resources of one run, such as '2 workers of 8 CPUs and 1 GPU'."""
         resources = plural(self.cpus, "CPU") + (f" and {plural(self.gpus, 'GPU')}" if self.gpus else "")

@@ -182,13 +182,11 @@ def _run_round(
     command.log("starting workers, which takes 5 to 10 seconds")
     folder.update(cpus=slots.cpus * slots.workers, gpus=slots.gpus * slots.workers)
     # Tune runs a trial in another working directory, so every path must be absolute.
-    context = command.experiment, search, options.with_absolute_paths(), folder.path.absolute()
+    context = command.experiment, options.with_absolute_paths(), folder.path.absolute(), slots, cache
 
     def make_trainable(flag: Any, storage: Path) -> Any:
-        resources, environment = (slots.cpus, slots.gpus, slots.workers), train_variables(os.environ)
-        shared = TrialContext(*context, *resources, cache, flag, Path.cwd(), storage, environment)
-        trainable = tune.with_parameters(run_trial, shared=shared)
-        return tune.with_resources(trainable, resources_of(*resources))
+        shared = TrialContext(*context, flag, Path.cwd(), storage, train_variables(os.environ))
+        return tune.with_resources(tune.with_parameters(run_trial, shared=shared), resources_of(slots))
 
     with scrape_targets(options.results):
         return run_trials(command, study, make_trainable, slots, should_stop)

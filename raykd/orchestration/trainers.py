@@ -195,7 +195,7 @@ def _trainer(
             num_workers=(slots.min_workers, slots.workers) if slots.may_shrink else slots.workers,
             use_gpu=slots.gpus > 0,
             elastic_resize_monitor_interval_s=float("inf"),  # shrinks after a loss; growing would kill the training
-            resources_per_worker={"CPU": slots.cpus, **({"GPU": slots.gpus} if slots.gpus else {})},
+            resources_per_worker=slots.resources_of_worker,
         ),
         run_config=RunConfig(
             name=f"slot{slot}",

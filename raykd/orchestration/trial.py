@@ -34,6 +34,7 @@ from raykd.errors import ConfigError, Interrupted, RejectedConfiguration, RunFai
 from raykd.models.hf_files import PREFIX as HF_PREFIX
 from raykd.orchestration.metrics import export
 from raykd.orchestration.options import Options, dataset_of
+from raykd.orchestration.parallel_runs import Slots
 from raykd.orchestration.process_group import GroupConfig
 from raykd.orchestration.searcher import (
     CONFIGURATION,
@@ -88,24 +89,26 @@ MIN_RESOURCES: dict[str, float] = {"memory": 2**20}
 class TrialContext:
     """The context that all trials of a search share.
 
-    folder: the search's folder. threads, gpus: for each of a trial's `workers`. cache: the logit cache that trials
-    read, None for a live teacher. stop: the actor that requests a stop. started_in: the folder from which relative
-    paths of the experiment start; Tune runs a trial in another working directory. storage: the folder for the files of
-    trainers, removed at the end of the command. environment: the driver's `train_variables`.
+    folder: the search's folder. slots: each for the workers of one trial. cache: the logit cache that trials read, None
+    for a live teacher. stop: the actor that requests a stop. started_in: the folder from which relative paths of the
+    experiment start; Tune runs a trial in another working directory. storage: the folder for the files of trainers,
+    removed at the end of the command. environment: the driver's `train_variables`.
     """
 
     experiment: Experiment
-    search: Search
     options: Options
     folder: Path
-    threads: int
-    gpus: float
-    workers: int
+    slots: Slots
     cache: PlannedCache | None
     stop: Any
     started_in: Path
     storage: Path = Path()
     environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def search(self) -> Search:
+        assert self.experiment.search is not None
+        return self.experiment.search
 
 
 def train_variables(environ: Mapping[str, str]) -> dict[str, str]:
@@ -117,10 +120,9 @@ def train_variables(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if name.startswith(TRAIN_VARIABLES)}
 
 
-def resources_of(cpus: int, gpus: float, workers: int) -> tune.PlacementGroupFactory:
-    """Return the resources that Tune reserves for a trial whose workers have these CPUs and GPUs each."""
-    single: dict[str, float] = {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
-    return tune.PlacementGroupFactory([single if workers == 1 else MIN_RESOURCES])
+def resources_of(slots: Slots) -> tune.PlacementGroupFactory:
+    """Return the resources that Tune reserves for a trial in each of `slots`."""
+    return tune.PlacementGroupFactory([slots.resources_of_worker if slots.workers == 1 else MIN_RESOURCES])
 
 
 def run_trial(config: Mapping[str, Any], shared: TrialContext) -> None:
@@ -135,13 +137,13 @@ def run_trial(config: Mapping[str, Any], shared: TrialContext) -> None:
         if _lost_gpu:
             raise ProcessLostGpu("an earlier trial of this process lost the GPU")
         with StopPoller(shared.stop.is_set.remote) as stop:
-            if shared.workers > 1:
+            if shared.slots.workers > 1:
                 last = train_with_workers(config, shared, stop.should_stop)
             else:
                 last = train_trial(config, shared, tune.report, stop.should_stop)
     except Exception as error:
         is_last_attempt = config.get(FAILURES, 0) >= MAX_FAILURES
-        decision = decide_trial(error, shared.gpus, shared.workers, is_last_attempt)
+        decision = decide_trial(error, shared.slots.gpus, shared.slots.workers, is_last_attempt)
         if decision.retry == "another process":
             raise
         if decision.ends_process:
@@ -175,9 +177,9 @@ def train_trial(
     report: receives the result of each epoch that Tune does not have yet, except the last one, which counts only once
     the weights are saved. All workers of `group` report equally often.
     """
-    torch.set_num_threads(shared.threads)
+    torch.set_num_threads(shared.slots.cpus)
     run, dataset = run_of(config, shared)
-    folder, device = SearchFolder(shared.folder).run(config[NUMBER]), device_for(shared.gpus)
+    folder, device = SearchFolder(shared.folder).run(config[NUMBER]), device_for(shared.slots.gpus)
     configure_process(device)  # before the latency of the process's first trial is measured
     fixed = group.on_first(lambda: model_metrics(run, dataset, shared.search.metrics, device))
     rows: list[Mapping[str, float]] = []
@@ -352,11 +354,11 @@ def _trainer(config: Mapping[str, Any], shared: TrialContext, storage: Path) -> 
     return TorchTrainer(
         _work,
         train_loop_config={"config": dict(config), "shared": shared},
-        torch_config=GroupConfig.of_workers(shared.gpus, storage),
+        torch_config=GroupConfig.of_workers(shared.slots.gpus, storage),
         scaling_config=ScalingConfig(
-            num_workers=shared.workers,
-            use_gpu=shared.gpus > 0,
-            resources_per_worker={"CPU": shared.threads, **({"GPU": shared.gpus} if shared.gpus else {})},
+            num_workers=shared.slots.workers,
+            use_gpu=shared.slots.gpus > 0,
+            resources_per_worker=shared.slots.resources_of_worker,
         ),
         run_config=RunConfig(
             name=f"trial{config[NUMBER]}",

@@ -18,6 +18,7 @@ from written_records import search_record
 from raykd.errors import ConfigError
 from raykd.models.weights import save_weights
 from raykd.orchestration.options import Options
+from raykd.orchestration.parallel_runs import Slots
 from raykd.orchestration.search_identity import SearchCommand, identity_of_search, require_same
 from raykd.spec.experiment import Experiment
 from raykd.spec.overrides import override
@@ -64,9 +65,8 @@ def searched(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> Expe
 def trial_context(searched_experiment: Experiment, folder: Path) -> "TrialContext":
     from raykd.orchestration.trial import TrialContext  # here: it imports ray, which needs its token first
 
-    assert searched_experiment.search is not None
     options = Options(folder / "results", folder)
-    return TrialContext(searched_experiment, searched_experiment.search, options, folder, 1, 0, 1, None, None, folder)
+    return TrialContext(searched_experiment, options, folder, Slots(1, 1, 0), None, None, folder)
 
 
 def run_of(configuration: dict[str, Any], shared: "TrialContext") -> Run:

@@ -11,6 +11,7 @@ from small_runs import recipe, teacher_of
 
 from raykd.errors import RejectedConfiguration
 from raykd.orchestration.options import Options
+from raykd.orchestration.parallel_runs import Slots
 from raykd.spec.search import Search, Space, choice
 from raykd.store.study import SearchFolder
 from raykd.training.failure import decide_trial
@@ -59,7 +60,8 @@ def test_each_trial_trains_in_its_precision_and_fails_if_its_device_has_no_such_
     monkeypatch.setattr("raykd.training.train_one.load_teacher", lambda run, *_: teacher_of(run))
     search, results = search_over(student__precision=choice("fp32", "bf16", "tf32")), list[dict[str, Any]]()
     options = Options(tmp_path, NO_DATA)
-    shared = trial.TrialContext(ASKED, search, options, tmp_path / "search", 1, 0, 1, None, None, Path.cwd())
+    asked = replace(ASKED, search=search)
+    shared = trial.TrialContext(asked, options, tmp_path / "search", Slots(1, 1, 0), None, None, Path.cwd())
     for number, precision in enumerate(("fp32", "bf16")):
         config: dict[str, Any] = {NUMBER: number, CONFIGURATION: {PRECISION: precision}, REPORTED: 0}
         trial.train_trial(config, shared, results.append, lambda: False)

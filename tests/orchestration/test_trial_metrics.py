@@ -18,6 +18,7 @@ from small_runs import recipe, teacher_of
 from raykd.errors import Interrupted
 from raykd.models import ImageModel
 from raykd.orchestration.options import Options
+from raykd.orchestration.parallel_runs import Slots
 from raykd.spec.search import Search, choice
 from raykd.store.records import Timing
 from raykd.store.study import SearchFolder
@@ -36,6 +37,7 @@ SEARCH = Search(
     mode=("max", "min", "min"),
     confirm=0,
 )
+TWO_WORKERS = Slots(1, 1, 0, workers=2, min_workers=2)
 ASKED = replace(EXPERIMENT, student=recipe(epochs=2, batch_size=20), teacher_source="live", search=SEARCH)
 
 
@@ -56,7 +58,7 @@ def test_result_of_several_workers_has_the_latency_that_a_worker_measured(
 
     asked = replace(ASKED, student=replace(ASKED.student, channels_last=channels_last))
     options = Options(tmp_path, NO_DATA)
-    shared = trial.TrialContext(asked, SEARCH, options, tmp_path / "search", 1, 0, 2, None, None, Path.cwd())
+    shared = trial.TrialContext(asked, options, tmp_path / "search", TWO_WORKERS, None, None, Path.cwd())
     config: dict[str, Any] = {NUMBER: 0, CONFIGURATION: {"method.alpha": 0.1}, REPORTED: 0}
     inside, reported = [], list[dict[str, Any]]()
 
@@ -86,9 +88,7 @@ def with_trainer(cluster: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr(trial, "END_S", 0.2)
     monkeypatch.setattr(trial, "POLL_S", 0.05)
     options, storage = Options(tmp_path, NO_DATA), tmp_path / "of-the-tuner"
-    shared = trial.TrialContext(
-        ASKED, SEARCH, options, tmp_path / "search", 1, 0, 2, None, None, Path.cwd(), storage=storage
-    )
+    shared = trial.TrialContext(ASKED, options, tmp_path / "search", TWO_WORKERS, None, None, Path.cwd(), storage)
     config: dict[str, Any] = {NUMBER: 0, CONFIGURATION: {"method.alpha": 0.1}, REPORTED: 0}
 
     def run(fit: Callable[..., None], should_stop: Callable[[], bool] = lambda: False) -> None:
@@ -160,7 +160,7 @@ def test_a_trial_that_ends_by_its_patience_is_complete(
     search = replace(SEARCH, metric=("val_top1",), mode=("max",))
     asked = replace(ASKED, student=recipe(epochs=5, batch_size=20, patience=2), search=search)
     options = Options(tmp_path, NO_DATA)
-    shared = trial.TrialContext(asked, search, options, tmp_path / "search", 1, 0, 1, None, None, Path.cwd())
+    shared = trial.TrialContext(asked, options, tmp_path / "search", Slots(1, 1, 0), None, None, Path.cwd())
     config: dict[str, Any] = {NUMBER: 0, CONFIGURATION: {"method.alpha": 0.1}, REPORTED: 0}
     for _ in range(2):
         reported: list[dict[str, Any]] = []

@@ -54,7 +54,7 @@ class Round:
         from raykd.orchestration.trial import resources_of
         from raykd.orchestration.tuner import run_trials
 
-        resources = resources_of(slots.cpus, slots.gpus, slots.workers)
+        resources = resources_of(slots)
         cloudpickle.register_pickle_by_value(sys.modules[__name__])  # a trial's process cannot import this file
 
         def make_trainable(flag: Any, storage: Path) -> Any:
@@ -120,9 +120,9 @@ def test_stop_ends_a_round_whose_trials_wait_for_their_workers(cluster: str, tmp
     command, slots = made.command, Slots(1, 1, 0.0, 2, 2)
 
     def make_trainable(flag: Any, storage: Path) -> Any:
-        context = command.experiment, command.search, command.options, command.folder.path
-        shared = TrialContext(*context, 1, 0.0, 2, None, flag, folder, storage, train_variables(os.environ))
-        return tune.with_resources(tune.with_parameters(run_trial, shared=shared), resources_of(1, 0.0, 2))
+        context = command.experiment, command.options, command.folder.path, slots
+        shared = TrialContext(*context, None, flag, folder, storage, train_variables(os.environ))
+        return tune.with_resources(tune.with_parameters(run_trial, shared=shared), resources_of(slots))
 
     waited_at: list[float] = []
 
