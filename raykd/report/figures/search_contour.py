@@ -5,7 +5,8 @@ scales of both fields. Outside of the trials there is no fill. It shows the nois
 vary. The values are those of the importances: of all trials after the same number of epochs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -18,7 +19,7 @@ from matplotlib.tri import Triangulation
 from raykd.errors import plural
 from raykd.report import search_wording
 from raykd.report.figures.axes import Drawing, letters, plain_axes
-from raykd.report.figures.field_scales import is_numeric, scale_of, set_scale
+from raykd.report.figures.field_scales import Scale, is_numeric, scale_of, set_scale
 from raykd.report.figures.search_fields import complete_trials
 from raykd.report.figures.svg import LEVEL_COLORS, QUIET
 from raykd.report.figures.trial_marks import add_trial, legend_of, swatch
@@ -42,8 +43,10 @@ def why_no_contour(summary: SearchSummary, importances: Importances | None) -> s
             f"There is no contour of the two most important fields yet: it requires {MIN_TRIALS} trials with different "
             "values of the metric."
         )
-    if np.linalg.matrix_rank(_spread_out(summary, importances), tol=FLAT) < 2:
-        fields = " and ".join(_labels(summary, importances))
+    plane = _plane(summary, importances)
+    places = plane.places([trial for trial, _ in comparable_values(summary)[1]])
+    if np.linalg.matrix_rank(places - places.mean(axis=0), tol=FLAT) < 2:
+        fields = " and ".join(plane.labels)
         return f"There is no contour of {fields}, because the trials are on one line in the plane of both."
     return ""
 
@@ -53,20 +56,19 @@ def draw_contour(summary: SearchSummary, importances: Importances | None, key: s
     if importances is None or why_no_contour(summary, importances):
         return None
     shown, metric = complete_trials(summary), summary.search.metrics[0]
-    fields, labels = _fields(summary, importances), _labels(summary, importances)
+    plane = _plane(summary, importances)
+    labels = plane.labels
     after, scored = comparable_values(summary)
     groups = rank_groups(scored, SEARCH_METRICS[metric].sign)
     last, steps = len(LEVEL_COLORS) - 1, max(1, len(groups) - 1)  # colors are evenly spread up to the best one
     colors = [LEVEL_COLORS[last - last * (len(groups) - 1 - group) // steps] for group in range(len(groups))]
     marks = legend_of(summary, shown, QUIET)
     figure, axes = plain_axes(max(len(groups) + TITLE_LINES, len(marks)))
-    scales = [scale_of(summary.search.space[path]) for path in fields]
-    set_scale(axes, "x", scales[0], labels[0], letters(LETTERS["x"]))
-    set_scale(axes, "y", scales[1], labels[1], letters(LETTERS["y"]))
-    _fill(axes, _positions(summary, importances, [trial for trial, _ in scored]), scored, groups, colors)
+    set_scale(axes, "x", plane.scales[0], labels[0], letters(LETTERS["x"]))
+    set_scale(axes, "y", plane.scales[1], labels[1], letters(LETTERS["y"]))
+    _fill(axes, plane.places([trial for trial, _ in scored]), scored, groups, colors)
     fills = {trial.number: color for group, color in zip(groups, colors, strict=True) for trial, _ in group}
-    for trial in shown:
-        x, y = (scale.position(trial.configuration[path]) for path, scale in zip(fields, scales, strict=True))
+    for trial, (x, y) in zip(shown, plane.places(shown).tolist(), strict=True):
         add_trial(axes, summary, trial, x, y, fills.get(trial.number, ""))
     when, label = epochs_in_words(after), SEARCH_METRICS[metric].label
     _add_legends(figure, f"{label}\n{when}", _legend_of_groups(metric, groups, colors), marks)
@@ -91,32 +93,24 @@ def rank_groups(scored: Scored, sign: int) -> list[Scored]:
     return [[pair for pair, group in zip(ranked, steps, strict=True) if group == step] for step in sorted(set(steps))]
 
 
-def _fields(summary: SearchSummary, importances: Importances) -> list[str]:
-    """Return the two most important fields that are numbers."""
-    return [path for path in importances.shares if is_numeric(summary.search.space[path])][:2]
+@dataclass(frozen=True)
+class _Plane:
+    """The two most important fields that are numbers, with their labels and scales; x is first."""
+
+    fields: Sequence[str]
+    labels: Sequence[str]
+    scales: Sequence[Scale]
+
+    def places(self, trials: Iterable[TrialSummary]) -> np.ndarray:
+        """Return the places of the trials on both axes, [trials, 2]."""
+        fields = list(zip(self.fields, self.scales, strict=True))
+        return np.array([[scale.position(trial.configuration[path]) for path, scale in fields] for trial in trials])
 
 
-def _labels(summary: SearchSummary, importances: Importances) -> list[str]:
-    labels = search_wording.labels(list(summary.search.space))
-    return [labels[path] for path in _fields(summary, importances)]
-
-
-def _positions(summary: SearchSummary, importances: Importances, trials: Sequence[TrialSummary]) -> np.ndarray:
-    """Return the places of the trials on both axes, [trials, 2]."""
-    fields = _fields(summary, importances)
-    scales = [scale_of(summary.search.space[path]) for path in fields]
-    return np.array(
-        [
-            [scale.position(trial.configuration[path]) for path, scale in zip(fields, scales, strict=True)]
-            for trial in trials
-        ]
-    )
-
-
-def _spread_out(summary: SearchSummary, importances: Importances) -> np.ndarray:
-    """Return the places of the trials relative to their mean."""
-    places = _positions(summary, importances, [trial for trial, _ in comparable_values(summary)[1]])
-    return places - places.mean(axis=0)
+def _plane(summary: SearchSummary, importances: Importances) -> _Plane:
+    space, labels = summary.search.space, search_wording.labels(list(summary.search.space))
+    fields = [path for path in importances.shares if is_numeric(space[path])][:2]
+    return _Plane(fields, [labels[path] for path in fields], [scale_of(space[path]) for path in fields])
 
 
 def _fill(axes: Axes, places: np.ndarray, scored: Scored, groups: Sequence[Scored], colors: Sequence[str]) -> None:
