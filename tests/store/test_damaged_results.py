@@ -22,6 +22,7 @@ from raykd.config.codec import read_checked_json
 from raykd.errors import ConfigError, RunFailed
 from raykd.orchestration.options import Options
 from raykd.orchestration.run_experiments import run_experiments, train_experiments
+from raykd.report.content import ReportContent
 from raykd.report.read.collect import collect
 from raykd.report.render import files
 from raykd.report.stats.summary import summarize
@@ -64,7 +65,9 @@ def report_outcome(results: Path) -> tuple[bytes | None, str]:
     except ConfigError as error:
         assert "\n" not in str(error)
         return None, str(error)
-    return files.report_json((summary,)), "\n".join((*summary.warnings, *summary.missing))
+    return files.report_json(ReportContent((summary,), results / "index.html")), "\n".join(
+        (*summary.warnings, *summary.missing)
+    )
 
 
 @pytest.fixture
