@@ -134,7 +134,7 @@ def _environment() -> dict[str, str]:
 
 def _srun(job: RunningJob, command: str, arguments: dict[str, Any]) -> list[str]:
     """Return the srun of the step, which has the job's modules and environment (slurm/site.sh)."""
-    script = 'source slurm/environment.sh >&2 && exec python -m raykd.cluster.head_client "$@"'
+    script = 'source slurm/environment.sh >&2 && exec "${RAYKD_PYTHON[@]}" -m raykd.cluster.head_client "$@"'
     return [
         *("srun", f"--jobid={job.job_id}", "--overlap", "--quiet", "--disable-status", "--input=none", "--unbuffered"),
         *("--nodes=1", f"--nodelist={job.head}", "--ntasks=1", "--cpus-per-task=1", "--mem=0", "--gres=none"),
