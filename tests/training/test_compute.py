@@ -53,6 +53,30 @@ def test_auto_is_bf16_from_ampere_on_and_fp16_on_older_gpus_with_tensor_cores(
     assert choose_compute(torch.device("cuda"), "auto").precision == precision
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (
+            RuntimeError("Unexpected error from cudaGetDeviceCount(). Error 802: system not yet initialized\nmore"),
+            "Error 802",
+        ),
+        (AssertionError("Torch not compiled with CUDA enabled"), "not compiled with CUDA"),
+    ],
+)
+def test_a_gpu_that_torch_cannot_use_is_one_line_with_cudas_reason(
+    error: Exception, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "init", fail)
+    with pytest.raises(ConfigError, match=rf"the GPU that this run was assigned \(.*{reason}.*\); install") as raised:
+        compute.device_for(1.0)
+    assert "\n" not in str(raised.value) and "--set workers.gpus=0" in str(raised.value)
+    assert compute.device_for(0) == CPU
+
+
 def test_a_gpu_that_torch_has_no_code_for_is_one_line_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 0))
