@@ -175,12 +175,17 @@ def device_for(gpus: float) -> torch.device:
             f"torch {torch.__version__} cannot use the GPU that this run was assigned ({_cuda_error()}); install a "
             f"torch for the driver's CUDA {remedy}"
         )
-    if gpus and (kind := unsupported_gpu(torch.cuda.get_device_capability(), torch.cuda.get_arch_list())):
+    if gpus and (kind := _unsupported()):
         raise UnusableGpu(
             f"torch {torch.__version__} has no code for the {torch.cuda.get_device_name()} ({kind}) that this run was "
             f"assigned; {install_command(torch_for(kind))} {remedy}"
         )
     return torch.device("cuda", torch.cuda.current_device()) if gpus else torch.device("cpu")
+
+
+def _unsupported() -> str | None:
+    """Return the architecture of the current GPU if torch has no code for it, else None."""
+    return unsupported_gpu(torch.cuda.get_device_capability(), torch.cuda.get_arch_list())
 
 
 def _cuda_error() -> str:
@@ -211,8 +216,8 @@ def gpu_uuid(device: torch.device) -> str:
 
 
 def best_device() -> torch.device:
-    """Return the GPU if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Return the GPU if there is one that torch has code for, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() and not _unsupported() else "cpu")
 
 
 @cache

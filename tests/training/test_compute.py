@@ -90,6 +90,17 @@ def test_a_gpu_that_torch_has_no_code_for_is_one_line_with_the_remedy(monkeypatc
     assert compute.device_for(0) == CPU
 
 
+@pytest.mark.parametrize(("architectures", "kind"), [(["sm_75", "sm_80"], "cpu"), (["sm_70"], "cuda")])
+def test_a_report_evaluates_on_the_cpu_if_torch_has_no_code_for_the_gpu(
+    architectures: list[str], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as the old GPU of a login node."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 0))
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: architectures)
+    assert compute.best_device().type == kind
+
+
 def test_run_json_has_the_kind_of_device_without_the_number_of_its_gpu() -> None:
     on_third = replace(choose_compute(CPU, "fp32"), device=torch.device("cuda", 2))
     assert _compute_record(run_of("baseline"), on_third, digits(), SINGLE_WORKER, no_teacher, None).device == "cuda"
