@@ -169,7 +169,7 @@ def device_for(gpus: float) -> torch.device:
 
     Raises UnusableGpu if torch cannot use the GPU. The alternative would be a day of training on the CPU.
     """
-    remedy = "(see README.md, 'Which torch'), or train on the CPU with --set workers.gpus=0"
+    remedy = "(see docs/cluster.md, 'Which torch'), or train on the CPU with --set workers.gpus=0"
     if gpus and not torch.cuda.is_available():
         raise UnusableGpu(
             f"torch {torch.__version__} cannot use the GPU that this run was assigned ({_cuda_error()}); install a "

@@ -291,6 +291,7 @@ def _make_loader(run: Run, dataset: Dataset, teacher: Teacher, device: torch.dev
         world_size=group.size,
         augmentation=augmentation,
         mean=dataset.mean,
+        std=dataset.std,
         passes=run.recipe.gradient_accumulation,
         sampling=run.recipe.sampling,
     )
