@@ -70,7 +70,7 @@ def with_packs(
 
 def _is_in_memory_only(data: Data) -> bool:
     """Return whether the data set is one of those that cannot be packed. Raises ConfigError if it would have to be."""
-    if data.name != "digits" and not dataset_names.is_cifar(data.name):
+    if dataset_names.is_packable(data.name):
         return False
     in_memory = f"requires images on disk, and those of {data.name} are always in memory"
     data.require(data.storage != "disk", "storage", f"{in_memory}; use auto")
