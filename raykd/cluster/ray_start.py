@@ -16,7 +16,7 @@ from raykd.cluster.container import command_of, python
 from raykd.cluster.job_folder import JobFolder
 from raykd.cluster.ports import Ports
 from raykd.cluster.ray_token import private_environment
-from raykd.cluster.ray_variables import FEWER_WORKERS, without_ray
+from raykd.cluster.ray_variables import FEWER_WORKERS, GPU_ORDER, without_ray
 from raykd.cluster.staging import Staging
 from raykd.config.local_modules import USER_PYTHON_PATH
 from raykd.data.packs import node_copy
@@ -31,6 +31,7 @@ _SETTINGS = {
     "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9",  # Ray reports even that the statistics are disabled
     "RAY_JOB_STOP_WAIT_TIME_S": "90",  # so that a stopped experiment can save; by default Ray kills it after 3 s
     **FEWER_WORKERS,
+    **GPU_ORDER,
 }
 
 # For Ray's GCS on several nodes: a node that does not answer for 3 x (3 + 5) s is lost. Ray's default is
