@@ -65,9 +65,8 @@ def report_outcome(results: Path) -> tuple[bytes | None, str]:
     except ConfigError as error:
         assert "\n" not in str(error)
         return None, str(error)
-    return files.report_json(ReportContent((summary,), results / "index.html")), "\n".join(
-        (*summary.warnings, *summary.missing)
-    )
+    content = files.report_json(ReportContent((summary,), results / "index.html"))
+    return content, "\n".join((*summary.warnings, *summary.missing))
 
 
 @pytest.fixture
