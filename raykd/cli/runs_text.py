@@ -1,14 +1,13 @@
 """The text of `raykd runs`, `raykd runs show`, `raykd runs rm` and `raykd clean`."""
 
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from raykd.cli.run_list import Row, search_row
-from raykd.config.codec import read_record
-from raykd.errors import COMMAND, ConfigError, flattened, one_line, plural
+from raykd.config.codec import read_if_valid
+from raykd.errors import COMMAND, flattened, one_line, plural
 from raykd.on_disk import below, is_file
 from raykd.spec.stages import TRIALS
 from raykd.store.cleaning import KINDS, Cleaning
@@ -103,17 +102,15 @@ def run_facts(run: CatalogRun, catalog: Catalog) -> dict[str, Any]:
 
 
 def _numbers(path: Path) -> dict[str, float] | None:
-    with suppress(ConfigError):
-        if metrics := read_record(Metrics, path):
-            return dict(metrics.numbers)
-    return None
+    metrics = read_if_valid(Metrics, path)
+    return dict(metrics.numbers) if metrics else None
 
 
 def _costs(path: Path) -> dict[str, float] | None:
-    with suppress(ConfigError):
-        if costs := read_record(Costs, path):
-            return {"parameters": costs.parameters, "flops": costs.flops, "latency_ms": costs.latency_ms.median}
-    return None
+    costs = read_if_valid(Costs, path)
+    if costs is None:
+        return None
+    return {"parameters": costs.parameters, "flops": costs.flops, "latency_ms": costs.latency_ms.median}
 
 
 def show_text(facts: dict[str, Any]) -> str:

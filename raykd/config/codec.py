@@ -29,7 +29,7 @@ from typing import Annotated, Any, Literal, TypeGuard, TypeVar, Union, get_args,
 
 from raykd.atomic import write_json
 from raykd.config import Interval, type_hints
-from raykd.config.damage import damaged
+from raykd.config.damage import DamagedFile, damaged
 
 Record = TypeVar("Record")
 CHECKSUM = "checksum"
@@ -48,6 +48,14 @@ def read_record(kind: type[Record], path: Path) -> Record | None:
     """
     values = read_checked_json(path)
     return None if values is None else _decode_object(kind, values, path)
+
+
+def read_if_valid(kind: type[Record], path: Path) -> Record | None:
+    """Return the content of `path`, or None if there is no such file, or a damaged one that others report."""
+    try:
+        return read_record(kind, path)
+    except DamagedFile:
+        return None
 
 
 def require_record(kind: type[Record], path: Path) -> Record:

@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
 from raykd.config import to_dict
@@ -63,10 +62,8 @@ def _first_of_each_kind(folders: Iterable[RunFolder]) -> list[RunRecord]:
     records: dict[str, RunRecord] = {}
     for folder in folders:
         kind = folder.path.name.rpartition("-s")[0]
-        if kind not in records and len(records) < _MAX_READ:
-            with suppress(ConfigError):
-                if record := folder.record():
-                    records[kind] = record
+        if kind not in records and len(records) < _MAX_READ and (record := folder.record_if_valid()):
+            records[kind] = record
     return list(records.values())
 
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from raykd.atomic import make_folder
-from raykd.config.codec import read_record, require_record, write_record
+from raykd.config.codec import read_if_valid, read_record, require_record, write_record
 from raykd.errors import RunFailed
 from raykd.file_lock import acquire, is_locked, lock_at
 
@@ -52,6 +52,10 @@ class LockedFolder(Generic[Record]):
     def record(self) -> Record | None:
         """Return the record, or None if there is none yet. Raises DamagedFile."""
         return read_record(self.record_class, self.record_path)
+
+    def record_if_valid(self) -> Record | None:
+        """Return the record, or None if there is none yet or it is damaged."""
+        return read_if_valid(self.record_class, self.record_path)
 
     def require_record(self) -> Record:
         """Return the record. Raises DamagedFile if it is damaged or missing."""

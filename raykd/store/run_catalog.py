@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from raykd.config import from_dict
-from raykd.config.codec import read_record
+from raykd.config.codec import read_if_valid, read_record
 from raykd.errors import ConfigError
 from raykd.on_disk import find, is_folder
 from raykd.spec.search import Search
@@ -80,10 +80,7 @@ class CatalogRun:
     @cached_property
     def test_top1(self) -> float | None:
         """Test top-1 of the best weights in percent, once they are evaluated."""
-        try:
-            tested = read_record(Metrics, self.folder.test)
-        except ConfigError:
-            return None
+        tested = read_if_valid(Metrics, self.folder.test)
         is_of_weights = tested and self.record and tested.weights_sha256 == self.record.weights_sha256
         return tested.top1 if tested and is_of_weights else None
 
@@ -149,7 +146,7 @@ def read_catalog(results: Path) -> Catalog:
     plans = {family.name: read_plan(family / "plan.json") for family in families}
     planned = {name for plan in plans.values() for name in plan.names}
     folders = [folder for family in families for folder in _below(family)]
-    records = {folder.path: _record_of(folder) for folder in folders}
+    records = {folder.path: folder.record_if_valid() for folder in folders}
     found = {record.name: record for record in records.values() if record is not None}
     runs = []
     for folder in folders:
@@ -166,13 +163,6 @@ def _below(folder: Path) -> Iterator[RunFolder]:
     for path in find(folder, "*/run.json"):
         if not path.parent.name.startswith("."):
             yield RunFolder(path.parent)
-
-
-def _record_of(folder: RunFolder) -> RunRecord | None:
-    try:
-        return folder.record()
-    except ConfigError:
-        return None
 
 
 def _status_of(folder: RunFolder) -> Status:
@@ -194,7 +184,7 @@ def _read_search(path: Path) -> CatalogSearch:
     """Read a search. One with damaged files counts as unfinished, so that what it needs is kept."""
     folder = SearchFolder(path)
     trials = [
-        CatalogRun(run, _record_of(run), _status_of(run), False, search=path.name, trial=int(run.path.name))
+        CatalogRun(run, run.record_if_valid(), _status_of(run), False, search=path.name, trial=int(run.path.name))
         for run in _below(path / TRIALS)
         if run.path.name.isdecimal()
     ]

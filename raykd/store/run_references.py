@@ -7,8 +7,7 @@ trained, because its command may be rerun. Imports no torch.
 from dataclasses import dataclass
 from pathlib import Path
 
-from raykd.config.codec import read_record
-from raykd.errors import ConfigError
+from raykd.config.codec import read_if_valid
 from raykd.on_disk import find
 from raykd.provenance import teacher_digest
 from raykd.store.records import CacheRecord
@@ -115,8 +114,5 @@ def _sha256(run: CatalogRun) -> str | None:
 
 
 def _teacher_of_cache(path: Path) -> str | None:
-    try:
-        record = read_record(CacheRecord, path)
-    except ConfigError:
-        return None
+    record = read_if_valid(CacheRecord, path)
     return record.teacher_sha256 if record else None

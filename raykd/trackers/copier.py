@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from raykd.config import fingerprint
-from raykd.config.codec import read_record, write_record
+from raykd.config.codec import read_if_valid, write_record
 from raykd.config.damage import DamagedFile
 from raykd.on_disk import is_file
 from raykd.provenance import file_sha256
@@ -175,7 +175,5 @@ def _read(folder: RunFolder, watched: Watched, end: State | None) -> _Facts | No
 
 def _entries(folder: Path) -> Mapping[str, TrackerEntry]:
     """Return the entries of tracking.json by the name of the tracker. A damaged file counts as missing."""
-    with suppress(DamagedFile):
-        record = read_record(TrackingRecord, folder / FILE)
-        return record.trackers if record else {}
-    return {}
+    record = read_if_valid(TrackingRecord, folder / FILE)
+    return record.trackers if record else {}

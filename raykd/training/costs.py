@@ -4,7 +4,6 @@ torch.utils.flop_counter counts the FLOPs of one image's forward pass: matrix pr
 2 per multiply-add. Norms, activations and resizing are not included. Papers that count multiply-adds report half.
 """
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from raykd.config import fingerprint
-from raykd.config.codec import read_record
-from raykd.config.damage import DamagedFile
+from raykd.config.codec import read_if_valid
 from raykd.models import ImageModel, ImageSpec, Model
 from raykd.on_disk import find
 from raykd.provenance import hardware, versions
@@ -45,9 +43,8 @@ def model_costs(
     sharing = {"shares_gpu": True} if shares_gpu else {}
     shape = fingerprint({"model": architecture(model)} | network_shape | conditions | sharing)
     for path in find(family, "*/costs.json"):
-        with suppress(DamagedFile):  # the report names the damaged file
-            if (recorded := read_record(Costs, path)) and recorded.shape == shape:
-                return recorded
+        if (recorded := read_if_valid(Costs, path)) and recorded.shape == shape:
+            return recorded
     return Costs(
         shape=shape,
         **conditions,

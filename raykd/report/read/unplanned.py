@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from raykd.errors import ConfigError, flattened, plural
+from raykd.errors import flattened, plural
 from raykd.on_disk import find, is_file
 from raykd.report.read.run_results import RunResult, UnplannedRuns
 from raykd.store.records import PlanRecord, RunRecord
@@ -23,7 +23,8 @@ def unplanned_runs(family: Path, plan: PlanRecord, planned: Sequence[RunResult])
     planned: the runs of the plan. Only one run.json is read for each run. A damaged one concerns no number of the
     report, so it is skipped.
     """
-    records = [record for folder in _unplanned_folders(family, plan) if (record := _record_of(folder)) is not None]
+    found = (folder.record_if_valid() for folder in _unplanned_folders(family, plan))
+    records = [record for record in found if record and record.status == "done"]
     if not records:
         return None
     methods = Counter(flattened("baseline" if record.stage == "baseline" else record.method) for record in records)
@@ -70,11 +71,3 @@ def _changed_fields(records: Sequence[RunRecord], plan: PlanRecord, planned: Seq
         has_other_seed = any(record.seed not in seeds for record in (first, *others))
         fields.update(differing_names(changed, has_other_seed))
     return [flattened(field) for field in sorted(fields)]
-
-
-def _record_of(folder: RunFolder) -> RunRecord | None:
-    try:
-        record = folder.record()
-    except ConfigError:
-        return None
-    return record if record and record.status == "done" else None
