@@ -13,7 +13,8 @@ from typing import Any, ClassVar, Generic, TypeVar
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from raykd.atomic import make_folder
-from raykd.config.codec import read_if_valid, read_record, require_record, write_record
+from raykd.config.codec import read_record, require_record, write_record
+from raykd.config.damage import DamagedFile
 from raykd.errors import RunFailed
 from raykd.file_lock import acquire, is_locked, lock_at
 
@@ -55,7 +56,9 @@ class LockedFolder(Generic[Record]):
 
     def record_if_valid(self) -> Record | None:
         """Return the record, or None if there is none yet or it is damaged."""
-        return read_if_valid(self.record_class, self.record_path)
+        with suppress(DamagedFile):
+            return self.record()
+        return None
 
     def require_record(self) -> Record:
         """Return the record. Raises DamagedFile if it is damaged or missing."""
