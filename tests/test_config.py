@@ -140,7 +140,7 @@ EXAMPLES: tuple[Config, ...] = (
     Choice((1, 2.5, "kd", True)),
     SEARCH,
     WeightsFile("ab" * 32, "/somewhere/a.pth", key="model"),
-    Augmentation(0.3, (2, 9), 8, 0.8, 1.0),
+    Augmentation(0.3, (2, 9), 8, 0.8, 1.0, erasing=0.25, erasing_fill="mean"),
     Recipe(
         *(ViT(), 7, AdamW(), Cosine(), 16, 0.1, 1.5, "bf16", False, True, "graph", True, Augmentation(cutout=8)),
         ema_decay=0.99,

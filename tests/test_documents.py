@@ -36,7 +36,17 @@ OTHER_FLAGS = {
     *("--dry-run", "--minutes", "--out", "--parts", "--toy"),
     *("--gres", "--mem", "--mem-per-cpu", "--mem-per-gpu", "--cpus-per-task", "--cpus-per-gpu", "--gpus", "--ntasks"),
     *("--gpus-per-node", "--gpus-per-task", "--exclusive", "--chdir", "--partition", "--time", "--signal", "--batch"),
-    *("--parsable", "--dependency"),
+    *(
+        "--parsable",
+        "--dependency",
+        "--container-image",
+        "--bind",
+        "--nv",
+        "--no-cache-dir",
+        "--no-deps",
+        "--editable",
+        "--cd",
+    ),
     *(
         "--jobid",
         "--details",

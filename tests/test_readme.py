@@ -1,9 +1,10 @@
-"""The commands, settings and examples in README.md work."""
+"""The commands, settings and examples in README.md, and the commands of docs/cluster.md and docs/results.md, work."""
 
 import re
 import runpy
 import shlex
 import sys
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,14 +14,17 @@ from raykd.cli import parser
 from raykd.spec.bundled import find_experiment
 
 ROOT = Path(__file__).parent.parent
+DOCUMENTS = ("README.md", "docs/cluster.md", "docs/results.md")
 
 
-def _commands() -> list[list[str]]:
-    """Return the arguments of every command in README's code blocks, split like a shell, without comments."""
-    fenced = re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.S | re.M)
+def _commands(documents: Sequence[str] = DOCUMENTS) -> list[list[str]]:
+    """Return the arguments of every command in the documents' code blocks, split like a shell, without comments."""
+    text = "".join((ROOT / document).read_text() for document in documents)
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```", text, flags=re.S | re.M)
     lines = (
         "\n".join(block for language, block in fenced if not language and not block.startswith("["))
         .replace("\\\n", " ")
+        .replace(" && ", "\n")
         .splitlines()
     )
     return [arguments for line in lines if (arguments := shlex.split(line, comments=True))]
@@ -34,7 +38,7 @@ def test_readme_opens_with_one_sentence_a_table_and_three_commands():
     text = (ROOT / "README.md").read_text()
     sentence, table = text.index("raykd runs knowledge-distillation"), text.index("\n|")
     assert sentence < table < text.index("make demo") < text.index("\n## ")
-    assert len(_commands()[:3]) == 3
+    assert len(_commands(["README.md"])[:3]) == 3
 
 
 def test_every_make_target_in_readme_exists():

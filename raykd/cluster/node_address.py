@@ -70,6 +70,14 @@ def interface_of(address: str) -> str | None:
     return next((name for name, other in interface_addresses().items() if other == address), None)
 
 
+def socket_variables(interface: str) -> dict[str, str]:
+    """Return the variables with which gloo and NCCL use the network interface of this name.
+
+    Without '=', NCCL also uses interfaces whose names start with it: bond0.100, of another network, for bond0.
+    """
+    return {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": f"={interface}"}
+
+
 def _address_towards(node: str) -> str:
     """Return this node's address on the route to `node`; '' if its name is unknown or leads back to this node."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:

@@ -20,6 +20,10 @@ ADDRESS = "RAY_ADDRESS"
 LOOPBACK = ("127.0.0.1", "localhost")
 # With each node Ray starts an idle Python worker per CPU, and all import Ray at once. raykd uses a few per run.
 FEWER_WORKERS = {"RAY_worker_maximum_startup_concurrency": "16"}
+# Slurm writes to CUDA_VISIBLE_DEVICES the numbers of the GPUs in the order of their PCI buses
+# (https://slurm.schedmd.com/gres.html). By default CUDA numbers the fastest GPU first, and on a node with GPUs of
+# several types it would use another one than the job's.
+GPU_ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 START_TIMEOUT_S = "180"  # 4 s on a local disk; minutes in a cold environment on a busy shared filesystem
 # The variables with which a driver connects to RAY_ADDRESS. Ray sets the last one for a submitted experiment.
 _CONNECTION_PREFIXES = ("RAY_AUTH_", "RAY_TLS_")

@@ -42,12 +42,12 @@ def not_fingerprinted(default: Any) -> Any:
     return field(default=default, metadata={_NOT_FINGERPRINTED: True})
 
 
-def skip_if_default(default: Any) -> Any:
+def skip_if_default(default: Any, **options: Any) -> Any:
     """A field that is excluded from the fingerprint while it has its default value.
 
-    Adding such a field keeps existing fingerprints.
+    Adding such a field keeps existing fingerprints. options: of `dataclasses.field`, such as kw_only.
     """
-    return field(default=default, metadata={_SKIPPED_DEFAULT: True})
+    return field(default=default, metadata={_SKIPPED_DEFAULT: True}, **options)
 
 
 def by_name(default: Any, look_up: Callable[[Any], Any], affects_result: bool = True) -> Any:

@@ -1,6 +1,6 @@
-"""Augmentation of views: random crop, RandAugment, cutout, mixup and CutMix. All are off by default.
+"""Augmentation of views: random crop, RandAugment, cutout, random erasing, mixup and CutMix. All are off by default.
 
-    augmented(seed, epoch, index) = mix(image, partner)        image, partner = cutout(randaugment(crop(view)))
+    augmented(seed, epoch, index) = mix(image, partner)     image, partner = erase(cutout(randaugment(crop(view))))
 
 Every random number is a hash of (seed, epoch, index), and with balanced sampling also of the number of the draw, like
 the view: see counter_rng.py. The formulas are in docs/augmentation.md. Each technique has its own module, and
@@ -8,9 +8,9 @@ augmenter.py applies them.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
-from raykd.config import Config, Interval, NonNegativeInt
+from raykd.config import Config, Interval, NonNegativeInt, skip_if_default
 
 MAX_OPERATIONS = 100  # of RandAugment per image
 MAX_MAGNITUDE = 30  # magnitude at which every operation of RandAugment is strongest
@@ -31,12 +31,18 @@ class Augmentation(Config):
     randaugment: tuple[int, ...] = ()  # operations per image, and their magnitude; () for none (arXiv:1909.13719)
     # side in pixels of the square that is replaced by the mean color; 0 for none (arXiv:1708.04552)
     cutout: NonNegativeInt = 0
+    # probability that a box of an image is erased; 0 for none (arXiv:1708.04896)
+    erasing: Annotated[float, Interval("[0, 1]")] = skip_if_default(0.0, kw_only=True)
+    # what replaces the erased pixels: 'noise', normal for each pixel with the data's mean and std, or the 'mean' color
+    erasing_fill: Literal["noise", "mean"] = skip_if_default("noise", kw_only=True)
     mixup: Alpha = 0.0  # alpha of the mixed images' weights, from Beta(alpha, alpha); 0 for none (arXiv:1710.09412)
     cutmix: Alpha = 0.0  # alpha of the pasted areas, from Beta(alpha, alpha); 0 for none (arXiv:1905.04899)
 
     def check(self) -> None:
         is_pair = len(self.randaugment) in (0, 2)
         self.require(is_pair, "randaugment", "must be operations,magnitude, such as 2,9; or () for none")
+        has_effect = self.erasing > 0 or self.erasing_fill == Augmentation.erasing_fill
+        self.require(has_effect, "erasing_fill", "has no effect while erasing = 0; set erasing=0.25, or leave it out")
         if self.randaugment:
             operations, magnitude = self.randaugment
             is_valid = 1 <= operations <= MAX_OPERATIONS
@@ -52,7 +58,8 @@ class Augmentation(Config):
     @property
     def techniques(self) -> tuple[str, ...]:
         """The names of the enabled techniques, in the order in which they are applied."""
-        return tuple(name for name in vars(self) if getattr(self, name) != getattr(NO_AUGMENTATION, name))
+        enabled = [name for name in vars(self) if getattr(self, name) != getattr(NO_AUGMENTATION, name)]
+        return tuple(name for name in enabled if name != "erasing_fill")
 
 
 NO_AUGMENTATION = Augmentation()

@@ -24,6 +24,7 @@ from raykd.data.augmentation import Augmentation
 from raykd.data.counter_rng import AUGMENT, PARTNER, VIEW, hash64, uniform_int
 from raykd.data.crop_views import CropViews
 from raykd.data.cutout import Cutout
+from raykd.data.erasing import Erasing
 from raykd.data.mixing import Mixing
 from raykd.data.rand_augment import RandAugment
 from raykd.data.random_crop import RandomCrop
@@ -65,8 +66,8 @@ class Augmenter:
     """Draws the partners of images, and augments rendered views.
 
     size: height and width of a view. indices: int64 [n], the images that a run trains on, from which partners are
-    drawn. labels: int64 [N], of the whole training split. mean: of the training pixels by channel, as fractions of 255:
-    the color of cutout. All tensors are on one device.
+    drawn. labels: int64 [N], of the whole training split. mean, std: of the training pixels by channel, as fractions of
+    255: the color of cutout, and the noise of random erasing. All tensors are on one device.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Augmenter:
         indices: Tensor,
         labels: Tensor,
         mean: tuple[float, float, float],
+        std: tuple[float, float, float],
     ) -> None:
         self._views, self._indices, self._labels = views, indices, labels
         device = indices.device
@@ -89,6 +91,9 @@ class Augmenter:
         if augmentation.cutout:
             fill = torch.tensor([round(255 * value) for value in mean], dtype=torch.uint8, device=device)
             self._techniques.append(Cutout(augmentation.cutout, *size, fill))
+        if augmentation.erasing:
+            has_noise = augmentation.erasing_fill == "noise"
+            self._techniques.append(Erasing(augmentation.erasing, has_noise, *size, mean, std, device))
         self._mixing = None
         if augmentation.mixes:
             self._mixing = Mixing(augmentation.mixup, augmentation.cutmix, *size, device)

@@ -25,6 +25,8 @@ CUTOUT = 10  # drawn from a key: the position of the square
 MIX = 11  # drawn from a key: the weights or the box of the mixture
 SAMPLE = 12  # the images of an epoch that shows each class equally often
 CROP_VIEW = 13  # the key of a numbered crop of an image, from which its box and flip are drawn
+ERASE = 14  # drawn from a key: the box that is erased
+NOISE = 15  # drawn from a key: whether the image is erased, and where its noise begins; and the noise itself
 
 _WEYL = 0x9E3779B97F4A7C15
 _MULTIPLIERS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from raykd.data.counter_rng import CROP_VIEW, VIEW, hash64, non_negative, uniform_int
-from raykd.data.random_crop import draw_boxes
+from raykd.data.counter_rng import CROP, CROP_VIEW, VIEW, hash64, non_negative, uniform_int
+from raykd.data.random_crop import crop_shape
 
 _FLIP = 1  # the counter of the flip's bit, after the key
 
@@ -61,4 +61,4 @@ class CropViews:
         is_flipped = uniform_int(hash64(CROP_VIEW, keys, _FLIP), 2) == 1
         if not self.flip:
             is_flipped = torch.zeros_like(is_flipped)
-        return Boxes(*draw_boxes(keys, self.min_area, height, width), is_flipped)
+        return Boxes(*crop_shape(self.min_area).draw(CROP, keys, height, width)[:4], is_flipped)

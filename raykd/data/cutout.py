@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from raykd.data.boxes import covered_bytes
 from raykd.data.counter_rng import CUTOUT, hash64, uniform_int
 
 
@@ -28,14 +29,6 @@ class Cutout:
 
     def apply(self, pixels: Tensor, draws: Sequence[Tensor]) -> Tensor:
         """Return uint8 [k, H, W, 3] with squares around the drawn centers, int64 [k] each."""
-        row, column = draws
-        # A row is W * 3 contiguous bytes: as one dimension, torch processes several bytes at a time.
-        columns = self._is_covered(column, self._width).repeat_interleave(3, dim=1)
-        covered = self._is_covered(row, self._height)[:, :, None] & columns[:, None, :]
+        top, left = (center - self._side // 2 for center in draws)
+        covered = covered_bytes((top, top + self._side, left, left + self._side), self._height, self._width)
         return torch.where(covered, self._fill.repeat(self._width), pixels.flatten(2)).view_as(pixels)
-
-    def _is_covered(self, center: Tensor, length: int) -> Tensor:
-        """Return bool [k, length]: True for `side` positions, from center - side // 2."""
-        first = center[:, None] - self._side // 2
-        position = torch.arange(length, device=center.device)
-        return (position >= first) & (position < first + self._side)

@@ -44,6 +44,11 @@ def is_cifar(name: str) -> bool:
     return name in CIFAR
 
 
+def is_packable(name: str) -> bool:
+    """Return whether the images of `name` can be read from disk in each step. Those of the small sets cannot."""
+    return name != "digits" and not is_cifar(name)
+
+
 def is_user_provided(name: str) -> bool:
     """Return whether raykd does not download the images of `name`, but reads them from a folder of the user."""
     return name in FOLDERS or kind_of(name) in CUSTOM_KINDS

@@ -95,7 +95,8 @@ class TrainLoader:
         device: where labels and batches are placed, and the images too unless they are on disk.
         rank, world_size: this worker's index from 0, and the number of workers.
         augmentation: applied to the views.
-        mean: the mean pixel of each channel, as a fraction of 255, with which cutout fills its square.
+        mean, std: of the pixels of each channel, as fractions of 255. Cutout fills its square with the mean, and random
+            erasing its box with normal noise.
         passes: equal parts of a batch. Each has the same images whatever the number of workers.
         sampling: which images an epoch shows, see sampling.py.
 
@@ -115,6 +116,7 @@ class TrainLoader:
         world_size: int = 1,
         augmentation: Augmentation = NO_AUGMENTATION,
         mean: tuple[float, float, float] = (0.0, 0.0, 0.0),
+        std: tuple[float, float, float] = (1.0, 1.0, 1.0),
         passes: int = 1,
         sampling: Sampling = "shuffle",
     ) -> None:
@@ -133,7 +135,7 @@ class TrainLoader:
         self._augmenter = None
         if augmentation != NO_AUGMENTATION:
             size = self.renderer.height, self.renderer.width
-            self._augmenter = Augmenter(augmentation, views, size, self._indices, self._labels, mean)
+            self._augmenter = Augmenter(augmentation, views, size, self._indices, self._labels, mean, std)
 
     @property
     def num_images(self) -> int:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from raykd.data.boxes import covered_bytes
 from raykd.data.counter_rng import MIX, hash64, uniform_int
 
 QUANTILES = 1 << 16
@@ -53,11 +54,7 @@ class Mixing:
     def apply(self, images: Tensor, partners: Tensor, draws: Sequence[Tensor]) -> Tensor:
         """Mix images and partners, uint8 [B, H, W, 3] each, with the draws, [B] each."""
         _, inside, outside, *edges = draws
-        top, bottom, left, right = (edge[:, None] for edge in edges)
-        row = torch.arange(self._height, device=images.device)
-        column = torch.arange(3 * self._width, device=images.device) // 3  # column of each byte in a row
-        is_row, is_column = (row >= top) & (row < bottom), (column >= left) & (column < right)
-        is_inside = is_row[:, :, None] & is_column[:, None, :]
+        is_inside = covered_bytes(edges, self._height, self._width)
         weight = torch.where(is_inside, inside[:, None, None], outside[:, None, None])
         mixed = torch.lerp(partners.flatten(2).float(), images.flatten(2).float(), weight)
         return mixed.add_(0.5).to(torch.uint8).view_as(images)

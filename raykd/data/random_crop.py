@@ -1,25 +1,23 @@
 """Random crops: a random box of an image, resized to its size (Szegedy et al. 2014, arXiv:1409.4842, sec. 6).
 
     area   = uniform(min_area, 1) * H * W         aspect = exp(uniform(log 3/4, log 4/3))
-    height = round(sqrt(area / aspect))             width  = round(sqrt(area * aspect))
 
-The first of 10 boxes that fits is used, else the whole image; its position is uniform. It is resized bilinearly. The
-weights are multiples of 1/256, and each of the two passes is rounded to gray levels, as in Pillow: products and sums
-are then exact in float32, so every device computes the same pixels.
+The box (boxes.py) is the whole image if none of 10 fits. It is resized bilinearly. The weights are multiples of 1/256,
+and each of the two passes is rounded to gray levels, as in Pillow: products and sums are then exact in float32, so
+every device computes the same pixels.
 
 Shapes: k images [k, H, W, 3].
 """
 
 from collections.abc import Sequence
-from math import log
 
 import torch
 from torch import Tensor
 
-from raykd.data.counter_rng import CROP, hash64, uniform, uniform_int
+from raykd.data.boxes import BoxShape
+from raykd.data.counter_rng import CROP
 
-ATTEMPTS = 10
-MAX_ASPECT = 4 / 3  # the smallest is its inverse
+_MAX_ASPECT = 4 / 3
 _STEPS = 256  # weights are multiples of 1 / _STEPS
 
 
@@ -27,11 +25,11 @@ class RandomCrop:
     """Crops of at least `min_area`, a fraction in (0, 1], of images of height x width."""
 
     def __init__(self, min_area: float, height: int, width: int) -> None:
-        self._min_area, self._height, self._width = min_area, height, width
+        self._shape, self._height, self._width = crop_shape(min_area), height, width
 
     def draw(self, keys: Tensor) -> tuple[Tensor, ...]:
         """Draw the boxes (top, left, height, width), int64 in the shape of `keys`."""
-        return draw_boxes(keys, self._min_area, self._height, self._width)
+        return self._shape.draw(CROP, keys, self._height, self._width)[:4]
 
     def apply(self, pixels: Tensor, draws: Sequence[Tensor]) -> Tensor:
         """Crop uint8 [k, H, W, 3] to the drawn boxes, int64 [k] each, and resize them to H x W."""
@@ -45,26 +43,9 @@ class RandomCrop:
         return resized.view(num_images, self._width, self._height, 3).transpose(1, 2).to(torch.uint8).contiguous()
 
 
-def draw_boxes(
-    keys: Tensor, min_area: float, full_height: int | Tensor, full_width: int | Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Draw the boxes (top, left, height, width), int64 in the shape of `keys`, of at least the fraction `min_area`.
-
-    Args: full_height and full_width are the pixels of all images, or of each, int64 in the shape of `keys`.
-    """
-    attempt = torch.arange(ATTEMPTS, device=keys.device).view(-1, *[1] * keys.dim())
-    fraction = min_area + (1 - min_area) * uniform(hash64(CROP, keys, attempt, 0))
-    area = fraction * (full_height * full_width)
-    aspect = ((2 * uniform(hash64(CROP, keys, attempt, 1)) - 1) * log(MAX_ASPECT)).exp()
-    height, width = (area / aspect).sqrt().round().long(), (area * aspect).sqrt().round().long()
-    fits = (height >= 1) & (height <= full_height) & (width >= 1) & (width <= full_width)
-    first = fits.int().argmax(0, keepdim=True)
-    has_fit = fits.any(0)
-    height = torch.where(has_fit, height.gather(0, first)[0], full_height)
-    width = torch.where(has_fit, width.gather(0, first)[0], full_width)
-    top = uniform_int(hash64(CROP, keys, ATTEMPTS, 0), full_height - height + 1)
-    left = uniform_int(hash64(CROP, keys, ATTEMPTS, 1), full_width - width + 1)
-    return top, left, height, width
+def crop_shape(min_area: float) -> BoxShape:
+    """Return the distribution of crops that keep at least the fraction `min_area` of an image."""
+    return BoxShape(min_area, 1.0, _MAX_ASPECT)
 
 
 def _weights(start: Tensor, size: Tensor, length: int) -> Tensor:

@@ -22,7 +22,7 @@ from ray.exceptions import GetTimeoutError
 from ray.train.backend import Backend
 from ray.train.torch import TorchConfig
 
-from raykd.cluster.node_address import interface_of
+from raykd.cluster.node_address import interface_of, socket_variables
 from raykd.training.group import STUCK
 from raykd.training.messages import share_secret
 
@@ -100,9 +100,9 @@ def _join(rank: int, size: int, config: GroupConfig, store: str, secret: bytes, 
     the address to which the node resolves its own name, often 127.0.1.1. Variables that the user has set are kept.
     """
     share_secret(secret)
-    if name := "lo" if is_one_node else interface_of(ray.util.get_node_ip_address()):
-        for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
-            os.environ.setdefault(variable, name)
+    if interface := "lo" if is_one_node else interface_of(ray.util.get_node_ip_address()):
+        for variable, value in socket_variables(interface).items():
+            os.environ.setdefault(variable, value)
     dist.init_process_group(
         config.backend,
         store=dist.FileStore(store, size),  # pyright: ignore[reportPrivateImportUsage]

@@ -46,10 +46,11 @@ _SETTINGS = {
     "TUNE_GLOBAL_CHECKPOINT_S": "1e9",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     **ray_variables.FEWER_WORKERS,
+    **ray_variables.GPU_ORDER,
 }
 _PREFIXES, _NAMES = (
     ("RAY_", "TUNE_"),
-    ("TMPDIR", "no_proxy", "NO_PROXY", *ray_variables.PINNING),
+    ("TMPDIR", "no_proxy", "NO_PROXY", *ray_variables.PINNING, *ray_variables.GPU_ORDER),
 )  # the variables that a session changes
 CODE = Path(__file__).parents[2]  # the folder that raykd is imported from
 ANSWER_S = 10.0

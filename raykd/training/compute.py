@@ -17,7 +17,7 @@ from typing import Any, cast
 import torch
 
 from raykd.environment import install_command
-from raykd.errors import ConfigError, plural
+from raykd.errors import ConfigError, plural, reason_of
 from raykd.spec.gpu_support import torch_for, unsupported_gpu
 from raykd.spec.optimizers import NamedOptimizer
 from raykd.spec.plan import Run
@@ -169,18 +169,32 @@ def device_for(gpus: float) -> torch.device:
 
     Raises UnusableGpu if torch cannot use the GPU. The alternative would be a day of training on the CPU.
     """
-    remedy = "(see README.md, 'Which torch'), or train on the CPU with --set workers.gpus=0"
+    remedy = "(see docs/cluster.md, 'Which torch'), or train on the CPU with --set workers.gpus=0"
     if gpus and not torch.cuda.is_available():
         raise UnusableGpu(
-            f"torch {torch.__version__} cannot use the GPU that this run was assigned; install a torch for the "
-            f"driver's CUDA {remedy}"
+            f"torch {torch.__version__} cannot use the GPU that this run was assigned ({_cuda_error()}); install a "
+            f"torch for the driver's CUDA {remedy}"
         )
-    if gpus and (kind := unsupported_gpu(torch.cuda.get_device_capability(), torch.cuda.get_arch_list())):
+    if gpus and (kind := _unsupported()):
         raise UnusableGpu(
             f"torch {torch.__version__} has no code for the {torch.cuda.get_device_name()} ({kind}) that this run was "
             f"assigned; {install_command(torch_for(kind))} {remedy}"
         )
     return torch.device("cuda", torch.cuda.current_device()) if gpus else torch.device("cpu")
+
+
+def _unsupported() -> str | None:
+    """Return the architecture of the current GPU if torch has no code for it, else None."""
+    return unsupported_gpu(torch.cuda.get_device_capability(), torch.cuda.get_arch_list())
+
+
+def _cuda_error() -> str:
+    """Return why CUDA does not start: an old driver, a GPU that hangs, a torch for CPUs."""
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        return reason_of(error)
+    return "no reason given"
 
 
 def is_mig_instance(device: torch.device) -> bool:
@@ -202,8 +216,8 @@ def gpu_uuid(device: torch.device) -> str:
 
 
 def best_device() -> torch.device:
-    """Return the GPU if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Return the GPU if there is one that torch has code for, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() and not _unsupported() else "cpu")
 
 
 @cache

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Literal
 from safetensors import SafetensorError
 
 from raykd.config.custom_file import user_line_of
+from raykd.data.dataset_names import is_packable
 from raykd.errors import (
     RESUME,
     CodeFailed,
@@ -53,6 +54,7 @@ from raykd.errors import (
 )
 
 if TYPE_CHECKING:
+    from raykd.spec.experiment import Data
     from raykd.spec.plan import Run
 
 MAX_ATTEMPTS = 3  # a run whose workers died three times has failed
@@ -291,6 +293,21 @@ def explaining_teacher(run: Run) -> Iterator[None]:
         raise OutOfMemory(
             f"out of memory while the teacher of {run.name} is loaded: use a GPU with more memory, or raise "
             f"workers.gpus so that fewer runs share one ({reason_of(error)})"
+        ) from error
+
+
+@contextmanager
+def explaining_images(data: Data) -> Iterator[None]:
+    """Raise OutOfMemory, with a remedy, if the images in memory do not fit on the GPU, which then holds all of them."""
+    try:
+        yield
+    except Exception as error:
+        if not _is_cuda_memory(error):
+            raise
+        to_disk = "set data.storage=disk to decode them in each step, " if is_packable(data.name) else ""
+        raise OutOfMemory(
+            f"out of memory while the images of {data.name} are copied to the GPU: {to_disk}use a GPU with more "
+            f"memory, or raise workers.gpus so that fewer runs share one ({reason_of(error)})"
         ) from error
 
 

@@ -28,6 +28,7 @@ from raykd.spec.plan import Run, train_val_indices
 from raykd.training.adapters import NUM_SHOWN, absent_teacher, evaluation_outputs, make_adapter
 from raykd.training.checkpoint import Progress
 from raykd.training.compute import Compute, why_not_graph
+from raykd.training.failure import explaining_images
 from raykd.training.group import SINGLE_WORKER, Group
 from raykd.training.half_weights import HalfWeights
 from raykd.training.loss_scale import make_scaler, zero_momentum
@@ -254,7 +255,8 @@ def make_train_state(
     student.request(run.method.read_of_student | (set() if run.model.classifier else {"embedding"}))
     if isinstance(teacher, LiveTeacher) and isinstance(teacher.model, ImageModel):  # not the mean of several teachers
         teacher.model.request(run.method.needs, run.method.teacher_preactivations)
-    loader = _make_loader(run, dataset, teacher, device, group)
+    with explaining_images(run.data):
+        loader = _make_loader(run, dataset, teacher, device, group)
     is_baseline = type(run.method) is CrossEntropy
     adapter = None if is_baseline else _adapter_of(run, dataset, student, teacher, loader)
     weights = class_weights_of(run, dataset)
@@ -289,6 +291,7 @@ def _make_loader(run: Run, dataset: Dataset, teacher: Teacher, device: torch.dev
         world_size=group.size,
         augmentation=augmentation,
         mean=dataset.mean,
+        std=dataset.std,
         passes=run.recipe.gradient_accumulation,
         sampling=run.recipe.sampling,
     )

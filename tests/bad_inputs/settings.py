@@ -130,6 +130,8 @@ SETTINGS: dict[str | tuple[str, ...], tuple[str, ...]] = {
         "with 1 to 100 operations",
     ),
     "student.augmentation.cutout=99999999999": ("cutout = 99999999999", "must be less than 16 pixels", "cutout=8"),
+    "student.augmentation.erasing=2": ("student.augmentation.erasing=2", "erasing = 2.0", "must lie in [0, 1]"),
+    "student.augmentation.erasing_fill=mean": ("erasing_fill = 'mean'", "no effect while erasing = 0", "erasing=0.25"),
     "student.batch_size=1001": ("student.batch_size = 1001", "must be at most 1,000", "--set student.batch_size=1000"),
     "teacher.batch_size=5000": ("teacher.batch_size = 5000", "must be at most 1,000"),
     f"teacher.batch_size={HUGE}": (f"batch_size = {HUGE}", "must be at most 1,000,000"),

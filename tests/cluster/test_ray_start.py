@@ -121,6 +121,15 @@ def test_the_head_starts_with_the_jobs_token_and_without_an_address() -> None:
     assert shared["HOME"] == "/root"
 
 
+def test_cuda_numbers_gpus_as_slurm_does_unless_the_user_sets_another_order() -> None:
+    """Slurm writes numbers in the order of PCI buses to CUDA_VISIBLE_DEVICES. CUDA's own order may differ."""
+    orders = [
+        ray_environment(environ, FOLDER, Path("/"))["CUDA_DEVICE_ORDER"]
+        for environ in ({}, {"CUDA_DEVICE_ORDER": "FASTEST_FIRST"})
+    ]
+    assert orders == ["PCI_BUS_ID", "FASTEST_FIRST"]
+
+
 def test_the_driver_has_the_heads_environment_and_address() -> None:
     shared = ray_environment({}, FOLDER, Path("/home/ada/raykd"))
     environment = driver_environment(shared, "10.0.0.2:20000")

@@ -19,23 +19,35 @@ DIGITS = load_dataset("digits", None)
 IMAGES, LABELS = DIGITS.train.images[:200], DIGITS.train.labels[:200]
 INDICES = torch.arange(20, 180)
 EVERYTHING = Augmentation(crop_area=0.3, randaugment=(2, 9), cutout=6, mixup=0.8, cutmix=1.0)
+ERASING = replace(EVERYTHING, erasing=0.5)
 KINDS = [
     Augmentation(crop_area=0.3),
     Augmentation(randaugment=(2, 9)),
     Augmentation(cutout=6),
+    Augmentation(erasing=1.0),
+    Augmentation(erasing=1.0, erasing_fill="mean"),
     Augmentation(mixup=0.8),
     Augmentation(cutmix=1.0),
     EVERYTHING,
+    ERASING,
 ]
 FIELDS = ("images", "labels", "index", "view")
 GOLDEN = {
     "crop_area": "e21483f6c2fb7610",
     "randaugment": "a8e09915f93e62fd",
     "cutout": "74653d9e7b12f801",
+    "erasing": "e2288ce02837b29e",
+    "erasing with the mean color": "f19afa5f418bc29f",
     "mixup": "f8f5eccd391a45ab",
     "cutmix": "9b943a276945083d",
     "crop_area+randaugment+cutout+mixup+cutmix": "9e587f10ec85528a",
+    "crop_area+randaugment+cutout+erasing+mixup+cutmix": "89b98721051e87bf",
 }
+
+
+def name_of(augmentation: Augmentation) -> str:
+    fill = f" with the {augmentation.erasing_fill} color" if augmentation.erasing_fill == "mean" else ""
+    return "+".join(augmentation.techniques) + fill
 
 
 def loader(augmentation: Augmentation = EVERYTHING, **changes: Any) -> TrainLoader:
@@ -45,6 +57,7 @@ def loader(augmentation: Augmentation = EVERYTHING, **changes: Any) -> TrainLoad
         "batch_size": 32,
         "seed": 3,
         "mean": DIGITS.mean,
+        "std": DIGITS.std,
         **changes,
     }
     return TrainLoader(IMAGES, LABELS, augmentation=augmentation, **settings)
@@ -77,7 +90,7 @@ def pixels_by_row(run: TrainLoader, epoch: int) -> dict[int, Tensor]:
     return {int(row): image for row, image in pairs}
 
 
-@pytest.mark.parametrize("augmentation", KINDS, ids=lambda kind: "+".join(kind.techniques))
+@pytest.mark.parametrize("augmentation", KINDS, ids=name_of)
 def test_pixels_of_an_image_do_not_depend_on_the_batch(augmentation: Augmentation) -> None:
     """Another batch size changes an image's position and neighbors, and drops different images."""
     one, other = (pixels_by_row(loader(augmentation, batch_size=size), 4) for size in (32, 7))
@@ -87,17 +100,17 @@ def test_pixels_of_an_image_do_not_depend_on_the_batch(augmentation: Augmentatio
     assert sum(not torch.equal(one[row], plain[row]) for row in one) > 0.5 * len(one)
 
 
-@pytest.mark.parametrize("augmentation", KINDS, ids=lambda kind: "+".join(kind.techniques))
+@pytest.mark.parametrize("augmentation", KINDS, ids=name_of)
 def test_pixels_match_golden_hashes(augmentation: Augmentation) -> None:
     """If pixels change intentionally, update the hash and increase plan.RESULT_VERSION."""
     digest = hashlib.sha256()
     for batch in loader(augmentation).epoch(1):
         for tensor in tensors(batch):
             digest.update(tensor.contiguous().numpy().tobytes())
-    assert digest.hexdigest()[:16] == GOLDEN["+".join(augmentation.techniques)]
+    assert digest.hexdigest()[:16] == GOLDEN[name_of(augmentation)]
 
 
-@pytest.mark.parametrize("augmentation", KINDS, ids=lambda kind: "+".join(kind.techniques))
+@pytest.mark.parametrize("augmentation", KINDS, ids=name_of)
 def test_the_order_of_the_images_does_not_matter(augmentation: Augmentation) -> None:
     run = loader(augmentation)
     shuffled = torch.randperm(len(INDICES), generator=torch.Generator().manual_seed(0))
@@ -148,9 +161,9 @@ def test_without_augmentation_a_batch_consists_of_views() -> None:
         assert torch.equal(batch.images, run.renderer.render(batch.index, batch.view))
 
 
-@pytest.mark.parametrize("technique", ["crop_area", "randaugment", "cutout"])
+@pytest.mark.parametrize("technique", ["crop_area", "randaugment", "cutout", "erasing"])
 def test_techniques_without_mixing_have_no_partners(technique: str) -> None:
-    kept = replace(NO_AUGMENTATION, **{technique: getattr(EVERYTHING, technique)})
+    kept = replace(NO_AUGMENTATION, **{technique: getattr(ERASING, technique)})
     assert next(loader(kept).epoch(0)).mixed is None
 
 
@@ -207,7 +220,7 @@ def test_partners_are_augmented_too() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("augmentation", KINDS, ids=lambda kind: "+".join(kind.techniques))
+@pytest.mark.parametrize("augmentation", KINDS, ids=name_of)
 def test_cuda_computes_the_same_pixels(augmentation: Augmentation) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")

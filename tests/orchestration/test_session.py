@@ -254,6 +254,7 @@ def test_private_session_leaves_the_environment_unchanged(folder: Path, monkeypa
     (during,) = environs
     assert not {"RAY_NAMESPACE", "OMP_PROC_BIND"} & set(during)
     assert during["RAY_AUTH_MODE"] == "token" and str(folder) in during["TMPDIR"]
+    assert during["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID", "the order in which Slurm numbers the GPUs of a job"
 
 
 @pytest.mark.parametrize(("num_cpus", "settings"), [(8, {"num_cpus": 8}), (128, {})])

@@ -183,6 +183,10 @@ CHANGES: dict[str, Callable[[Run], Run]] = {
     "channels_last": lambda run: replace(run, recipe=replace(run.recipe, channels_last=False)),
     "augmentation": lambda run: replace(run, recipe=replace(run.recipe, augmentation=Augmentation(cutout=3))),
     "mixup": lambda run: replace(run, recipe=replace(run.recipe, augmentation=Augmentation(cutout=3, mixup=0.2))),
+    "erasing": lambda run: replace(run, recipe=replace(run.recipe, augmentation=Augmentation(erasing=0.25))),
+    "erasing with the mean color": lambda run: replace(
+        run, recipe=replace(run.recipe, augmentation=Augmentation(erasing=0.25, erasing_fill="mean"))
+    ),
     "optimizer": lambda run: replace(run, recipe=replace(run.recipe, optimizer=AdamW(lr=0.05))),
     "lr": lambda run: replace(run, recipe=replace(run.recipe, optimizer=SGD(lr=0.06))),
     "momentum": lambda run: replace(run, recipe=replace(run.recipe, optimizer=SGD(lr=0.05, momentum=0.8))),
@@ -240,7 +244,7 @@ def test_no_two_changes_have_the_same_fingerprint() -> None:
         {"seeds": (0, 1, 2)},
         {"student": recipe(model=ResNet(blocks=(1, 1, 1, 1), width=8))},
         {"data": Data("digits", 100, 200, None, 8, 1, True, 0)},
-        {"student": recipe(augmentation=Augmentation(crop_area=1.0, randaugment=(), mixup=0))},
+        {"student": recipe(augmentation=Augmentation(crop_area=1.0, randaugment=(), mixup=0, erasing=0))},
     ],
 )
 def test_changes_without_effect_on_the_result_keep_the_fingerprints(changes: dict[str, Any]) -> None:

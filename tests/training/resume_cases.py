@@ -73,7 +73,7 @@ _CASES: dict[str, tuple[Stage, dict[str, Any]]] = {
     ),
     "everything augmented": (
         "distilled",
-        {"student": recipe(augmentation=Augmentation(0.3, (2, 9), 3, 0.8, 1.0)), "method": KD(alpha=0.5)},
+        {"student": recipe(augmentation=Augmentation(0.3, (2, 9), 3, 0.8, 1.0, erasing=0.5)), "method": KD(alpha=0.5)},
     ),
     "averaged, accumulated, balanced": (
         "distilled",

@@ -53,17 +53,54 @@ def test_auto_is_bf16_from_ampere_on_and_fp16_on_older_gpus_with_tensor_cores(
     assert choose_compute(torch.device("cuda"), "auto").precision == precision
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (
+            RuntimeError("Unexpected error from cudaGetDeviceCount(). Error 802: system not yet initialized\nmore"),
+            "Error 802",
+        ),
+        (AssertionError("Torch not compiled with CUDA enabled"), "not compiled with CUDA"),
+    ],
+)
+def test_a_gpu_that_torch_cannot_use_is_one_line_with_cudas_reason(
+    error: Exception, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "init", fail)
+    with pytest.raises(ConfigError, match=rf"the GPU that this run was assigned \(.*{reason}.*\); install") as raised:
+        compute.device_for(1.0)
+    assert "\n" not in str(raised.value) and "--set workers.gpus=0" in str(raised.value)
+    assert compute.device_for(0) == CPU
+
+
 def test_a_gpu_that_torch_has_no_code_for_is_one_line_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 0))
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80", "compute_90"])
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla V100-SXM2-16GB")
-    with pytest.raises(ConfigError, match=r"the Tesla V100-SXM2-16GB \(sm_70\).* 'TORCH=torch<2.11' \(see README"):
+    with pytest.raises(
+        ConfigError, match=r"the Tesla V100-SXM2-16GB \(sm_70\).* 'TORCH=torch<2.11' \(see docs/cluster.md"
+    ):
         compute.device_for(1.0)
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_70", "sm_80"])
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
     assert compute.device_for(0.5) == torch.device("cuda", 2), "of the GPUs that a worker of several sees"
     assert compute.device_for(0) == CPU
+
+
+@pytest.mark.parametrize(("architectures", "kind"), [(["sm_75", "sm_80"], "cpu"), (["sm_70"], "cuda")])
+def test_a_report_evaluates_on_the_cpu_if_torch_has_no_code_for_the_gpu(
+    architectures: list[str], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as the old GPU of a login node."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 0))
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: architectures)
+    assert compute.best_device().type == kind
 
 
 def test_run_json_has_the_kind_of_device_without_the_number_of_its_gpu() -> None:

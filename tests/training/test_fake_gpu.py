@@ -89,9 +89,11 @@ def test_top_classes_are_restored_on_the_gpu(width: int) -> None:
 AUGMENTATIONS = {
     "crop_area": Augmentation(0.3),
     "cutout": Augmentation(cutout=3),
+    "erasing": Augmentation(erasing=0.5),
+    "erasing with the mean color": Augmentation(erasing=0.5, erasing_fill="mean"),
     "mixup": Augmentation(mixup=0.8),
     "cutmix": Augmentation(cutmix=1.0),
-    "all but RandAugment": Augmentation(0.3, (), 3, 0.8, 1.0),
+    "all but RandAugment": Augmentation(0.3, (), 3, 0.8, 1.0, erasing=0.5),
 }
 
 

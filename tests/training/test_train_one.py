@@ -6,6 +6,7 @@ import subprocess
 import weakref
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from raykd.errors import OutOfMemory, RunFailed, RunLocked
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.training import loop
+from raykd.training.compute import choose_compute
 from raykd.training.hooks import EpochReport, Hooks
+from raykd.training.teacher.sources import no_teacher
 from raykd.training.train_one import Observers, locked, train_one
 from raykd.training.training_step import TrainState, make_train_state
 
@@ -128,3 +131,23 @@ def test_a_teacher_that_does_not_fit_on_the_gpu_is_one_line_with_the_remedy(
     monkeypatch.setattr("raykd.training.train_one.load_teacher", load_teacher)
     with pytest.raises(OutOfMemory, match=r"while the teacher of .* is loaded: use a GPU .*Tried to allocate"):
         train(run_folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("folder:photos", "set data.storage=disk to decode them in each step, use a GPU with more memory"),
+        ("cifar10", "use a GPU with more memory"),  # is never on disk
+    ],
+)
+def test_images_that_do_not_fit_on_the_gpu_are_one_line_with_the_remedy(
+    name: str, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def render(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 40 GiB")
+
+    monkeypatch.setattr("raykd.data.loader.make_renderer", render)
+    run = run_of("baseline")
+    run = replace(run, data=replace(run.data, name=name))
+    with pytest.raises(OutOfMemory, match=rf"while the images of {name} are copied to the GPU: {remedy}.*workers.gpus"):
+        make_train_state(run, digits(), choose_compute(CPU, "fp32"), no_teacher)

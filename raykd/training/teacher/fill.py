@@ -24,6 +24,7 @@ from raykd.outputs import Outputs
 from raykd.spec.plan import train_val_indices
 from raykd.store.records import RestoredSample, SampleSum
 from raykd.training.compute import Compute, configure_process
+from raykd.training.failure import explaining_images
 from raykd.training.inference_batch import with_largest_batch_size
 from raykd.training.teacher.cache import ITEM_BYTES, LogitCache, visited_views
 from raykd.training.teacher.choose import PlannedCache
@@ -57,7 +58,8 @@ class Filler:
         indices, _ = train_val_indices(planned.data, dataset.train.labels)
         self._parts = indices.tensor_split(planned.num_parts)
         self._visited = views_to_fill(planned, dataset)
-        self._renderer = make_renderer(dataset.train.images, planned.data.views, compute.device)
+        with explaining_images(planned.data):
+            self._renderer = make_renderer(dataset.train.images, planned.data.views, compute.device)
         self._temperatures = planned.temperatures
         self._sums = torch.zeros(1 + len(planned.temperatures), dtype=torch.float64, device=compute.device)
         self._num_sampled = 0

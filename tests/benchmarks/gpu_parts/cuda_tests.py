@@ -42,6 +42,7 @@ AUGMENTATIONS = {
     "crop_area": Augmentation(crop_area=0.3),
     "randaugment": Augmentation(randaugment=(2, 9)),
     "cutout": Augmentation(cutout=6),
+    "erasing": Augmentation(erasing=0.5),
     "mixup": Augmentation(mixup=0.8),
     "cutmix": Augmentation(cutmix=1.0),
     "all": Augmentation(crop_area=0.3, randaugment=(2, 9), cutout=6, mixup=0.8, cutmix=1.0),
@@ -135,6 +136,7 @@ def compare_augmentation(device: torch.device, dataset: Dataset, augmentation: A
             place,
             augmentation=augmentation,
             mean=dataset.mean,
+            std=dataset.std,
         )
         tensors = []
         for batch in loader.epoch(1):
