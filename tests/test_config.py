@@ -32,6 +32,7 @@ from raykd.methods import (
     HardLabels,
     LogitStandardization,
     Method,
+    ReviewKD,
     SimilarityPreserving,
     StandardizedDKD,
 )
@@ -130,6 +131,7 @@ EXAMPLES: tuple[Config, ...] = (
     SimilarityPreserving(0.1, 0.9, 2.0, (0, 2), 10.0),
     NST(0.1, 0.9, 2.0, (0, 2), 10.0),
     VID(0.1, 0.9, 2.0, (0, 2), 10.0, 2.0),
+    ReviewKD(0.1, 0.9, 2.0, (0, 2), 10.0, 5.0, 256),
     RKD(0.1, 0.9, 2.0, 10.0, 20.0),
     PKT(0.1, 0.9, 2.0, 10.0),
     CorrelationCongruence(0.1, 0.9, 2.0, 10.0, 64),
