@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from raykd.errors import OutOfMemory, RunFailed
+from raykd.orchestration.parallel_runs import Slots
 from raykd.training.failure import MAX_FAILURES, CaptureFailed
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
@@ -26,13 +27,13 @@ def fails(cluster: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(trial, "StopPoller", lambda _: nullcontext(SimpleNamespace(should_stop=lambda: False)))
     monkeypatch.setattr(trial.tune, "report", reported.append)
     stop = SimpleNamespace(is_set=SimpleNamespace(remote=None))
-    shared: Any = SimpleNamespace(workers=1, gpus=0.0, stop=stop, environment={"RAY_TRAIN_OF_THE_DRIVER": "0.2"})
+    shared: Any = SimpleNamespace(slots=None, stop=stop, environment={"RAY_TRAIN_OF_THE_DRIVER": "0.2"})
     monkeypatch.delenv("RAY_TRAIN_OF_THE_DRIVER", raising=False)
 
     def fail(error: Exception, gpus: float = 0.0, failures: int = 0, workers: int = 1) -> dict[str, Any]:
-        shared.gpus, shared.workers = gpus, workers
+        shared.slots = Slots(1, 1, gpus, workers)
 
-        def train_trial(*_: object) -> None:
+        def train_trial(*_: object, **__: object) -> None:
             raise error
 
         monkeypatch.setattr(trial, "train_trial", train_trial)

@@ -182,13 +182,13 @@ def test_trial_that_loses_each_gpu_is_tried_three_times_and_stays_unfinished(clu
 
         from raykd.orchestration import trial as module
 
-        def train_trial(*_: object) -> None:
+        def train_trial(*_: object, **__: object) -> None:
             with tries.open("a") as file:
                 file.write("tried\n")
             raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
 
         module.train_trial = train_trial  # type: ignore[assignment]
-        shared: Any = SimpleNamespace(workers=1, gpus=1.0, stop=flag, environment={})
+        shared: Any = SimpleNamespace(slots=Slots(1, 1, 1.0), stop=flag, environment={})
         module.run_trial(config, shared)
 
     tries, made = tmp_path / "tries", Round(tmp_path, trials=1)
