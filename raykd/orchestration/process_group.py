@@ -9,7 +9,7 @@ authenticated, so what is unpickled from them is signed with a secret that all w
 import os
 import secrets
 import uuid
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -45,6 +45,20 @@ class GroupConfig(TorchConfig):
     @property
     def backend_cls(self) -> type[Backend]:  # pyright: ignore[reportIncompatibleMethodOverride]
         return _GroupBackend
+
+    @property
+    def train_func_context(self) -> type[AbstractContextManager[None]]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return nullcontext  # see `assigned_gpu`
+
+
+def assigned_gpu(gpus: float) -> AbstractContextManager[Any]:
+    """Make the GPU that Ray has assigned to this worker the current one of this thread. It stays so after the context.
+
+    gpus: of the worker; 0 looks for no GPU. Entering the context raises CUDA's errors, for example if another program
+    uses a GPU in exclusive mode. By default Ray Train enters it before the workers' function. There an error would be
+    that of no job, and Train would replace the workers many times without a line in the log.
+    """
+    return TorchConfig().train_func_context() if gpus else nullcontext()
 
 
 class _GroupBackend(Backend):

@@ -34,7 +34,7 @@ from raykd.errors import ConfigError, Interrupted, RejectedConfiguration, RunFai
 from raykd.models.hf_files import PREFIX as HF_PREFIX
 from raykd.orchestration.metrics import export
 from raykd.orchestration.options import Options, dataset_of
-from raykd.orchestration.process_group import GroupConfig
+from raykd.orchestration.process_group import GroupConfig, assigned_gpu
 from raykd.orchestration.searcher import (
     CONFIGURATION,
     EPOCHS,
@@ -402,6 +402,7 @@ def _work(loop_config: dict[str, Any]) -> None:
     with StopPoller(shared.stop.is_set.remote) as stop:
         try:
             group = default_group(may_shrink=shared.experiment.workers.min_count is not None)
-            train_trial(config, shared, ray.train.report, stop.should_stop, group)
+            with assigned_gpu(shared.gpus):
+                train_trial(config, shared, ray.train.report, stop.should_stop, group)
         except Interrupted:
             return

@@ -164,8 +164,8 @@ def release_memory() -> None:
 def device_for(gpus: float) -> torch.device:
     """Return the device of a run with `gpus` GPUs, which may be a fraction: the current GPU of this process.
 
-    A worker of several sees all GPUs of its node (`share_cuda_visible_devices`), and Ray Train makes its own one the
-    current one, because GroupConfig derives from Ray's TorchConfig. `require_separate_gpus` checks that.
+    A worker of several sees all GPUs of its node (`share_cuda_visible_devices`). `assigned_gpu` makes its own one the
+    current one, and `require_separate_gpus` checks that.
 
     Raises UnusableGpu if torch cannot use the GPU. The alternative would be a day of training on the CPU.
     """
