@@ -1,8 +1,7 @@
-"""The CIFAR-100 benchmark of RepDistiller (Tian et al. 2020, arXiv:1910.10699): 13 pairs of networks, 13 methods.
+"""The CIFAR-100 benchmark of RepDistiller (Tian et al. 2020, arXiv:1910.10699): 13 pairs of networks, 14 methods.
 
-As in the papers, runs train on all 50,000 images and keep their last epoch. The first command has the default pair.
+As in the papers, runs train on all 50,000 images and keep their last epoch. Without --pair, it has the first pair.
 
-    sbatch slurm/ray_cluster.slurm experiments/benchmark_cifar100.py
     sbatch slurm/ray_cluster.slurm experiments/benchmark_cifar100.py --pair vgg13:vgg8 --set compare=fitnets,crd
     python experiments/benchmark_cifar100.py --pair all --teachers published_teachers --plan
 """
@@ -30,6 +29,7 @@ experiment = Experiment(
         raykd.PKT(),
         raykd.NST(),
         raykd.CRD(),
+        raykd.ReviewKD(),
         raykd.DIST(),
         raykd.LogitStandardization(),
     ),

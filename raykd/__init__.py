@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         Memory,
         Method,
         ParameterGroup,
+        ReviewKD,
         SimilarityPreserving,
         StandardizedDKD,
     )
@@ -64,7 +65,7 @@ _NAMES = {
     "raykd.config.limits": "Interval NonNegative NonNegativeInt Positive PositiveInt",
     "raykd.data.augmentation": "Augmentation",
     "raykd.methods": "AttentionTransfer CorrelationCongruence CRD CrossEntropy DeiT DIST DKD EmbeddingRegression "
-    "FeatureKD FitNets HardLabels KD LogitStandardization Memory Method NST ParameterGroup PKT RKD "
+    "FeatureKD FitNets HardLabels KD LogitStandardization Memory Method NST ParameterGroup PKT ReviewKD RKD "
     "SimilarityPreserving StandardizedDKD VID",
     "raykd.models.three_stage_resnet": "CifarResNet",
     "raykd.models.cifar_resnet50": "BottleneckResNet",

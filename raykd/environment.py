@@ -13,7 +13,10 @@ from raykd.on_disk import is_file, is_folder
 _ROOT = Path(__file__).parents[1]  # of the clone from which raykd is imported, if it has a Makefile
 _LIBRARY = re.compile(r"\.so\b|undefined symbol|GLIBC")  # in the error of a shared library that does not fit
 _SHADOWED = ("numpy", "torch", "ray", "pyarrow")  # packages that modules of a site often put on PYTHONPATH
-_PACKAGES = ("torch", "torchvision", "timm", "ray")
+_PACKAGES = (  # of requirements.txt, by the names that are imported
+    *("PIL", "filelock", "jinja2", "matplotlib", "numpy", "optuna", "pandas", "pyarrow", "pynvml", "ray", "rich"),
+    *("safetensors", "scipy", "simplejpeg", "sklearn", "tensorboard", "timm", "torch", "torchvision"),
+)
 
 
 def install_command(torch: str) -> str:
@@ -54,7 +57,8 @@ def import_remedy(error: ImportError) -> str:
     """Return how to repair an environment whose packages cannot be imported; '' if `error` is a mistake in code."""
     if isinstance(error, ModuleNotFoundError):
         is_missing = (error.name or "").partition(".")[0] in _PACKAGES
-        return f"{sys.executable} lacks it: activate the environment of raykd" if is_missing else ""
+        remedy = "activate the environment of raykd, or type the command in the container of slurm/site.sh"
+        return f"{sys.executable} lacks it: {remedy}" if is_missing else ""
     if not _LIBRARY.search(str(error)):
         return ""
     if os.environ.get("LD_LIBRARY_PATH"):

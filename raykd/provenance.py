@@ -9,7 +9,7 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -113,10 +113,11 @@ def file_sha256(path: Path) -> str:
     return file_digest(path, "sha256")
 
 
-def file_digest(path: Path, algorithm: str) -> str:
+def file_digest(path: Path, algorithm: str, check: Callable[[bytes], None] | None = None) -> str:
     """Return the digest of the file's bytes by an algorithm of hashlib, in hex.
 
     An unchanged file is hashed once per process, unless it was changed less than AT_REST_S seconds ago.
+    check: called with the bytes if the file is read. Its error is raised, and the digest is not kept.
     """
     key, started_ns, status = f"{algorithm} {path.absolute()}", time.time_ns(), path.stat()
     state = f"{status.st_size} {status.st_ino} {status.st_mtime_ns} {status.st_ctime_ns}"
@@ -124,7 +125,12 @@ def file_digest(path: Path, algorithm: str) -> str:
     if known_state == state:
         return digest
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, partial(hashlib.new, algorithm, usedforsecurity=False)).hexdigest()
+        new = partial(hashlib.new, algorithm, usedforsecurity=False)
+        if check is None:
+            digest = hashlib.file_digest(file, new).hexdigest()
+        else:
+            check(content := file.read())
+            digest = new(content).hexdigest()
     if started_ns - max(status.st_mtime_ns, status.st_ctime_ns) >= AT_REST_S * 1e9:
         known_digests[key] = f"{state} {digest}"
     return digest

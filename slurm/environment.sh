@@ -58,3 +58,13 @@ export VIRTUAL_ENV=$venv PATH="$venv/bin:$PATH"
 export PYTHONNOUSERSITE=1 # packages in ~/.local would replace those of a Conda environment
 unset PYTHONHOME PYTHONPLATLIBDIR PYTHONSAFEPATH # set for another Python; this one would not find its library or raykd
 require_start
+
+# RAYKD_PYTHON: the command of the Python that has Ray and torch, inside the container if there is one. Bash exports no
+# arrays, so that Python reads the words of RAYKD_CONTAINER from lines.
+unset RAYKD_CONTAINER_COMMAND
+RAYKD_PYTHON=(python)
+if [[ -n ${RAYKD_CONTAINER[*]-} ]]; then
+    RAYKD_CONTAINER_COMMAND=$(printf '%s\n' "${RAYKD_CONTAINER[@]}")
+    export RAYKD_CONTAINER_COMMAND RAYKD_CONTAINER_PYTHON=${RAYKD_CONTAINER_PYTHON:-python3}
+    RAYKD_PYTHON=("${RAYKD_CONTAINER[@]}" "$RAYKD_CONTAINER_PYTHON")
+fi

@@ -9,6 +9,11 @@ RAYKD_MODULES=(Python/3.11.3-GCCcore-12.3.0)
 # it, and must then exist.
 RAYKD_DEFAULT_VENV=$HOME/.venvs/edl
 
+# A container in which Ray and the experiments run, such as (apptainer exec --nv --bind /project /project/raykd.sif), and
+# its Python. The environment above then needs only filelock. See "Containers" in docs/cluster.md. () is none.
+RAYKD_CONTAINER=()
+RAYKD_CONTAINER_PYTHON=python3
+
 # The partition of the submit scripts, which overrides the #SBATCH line. If your site requires an account or a QOS,
 # export SBATCH_ACCOUNT and SBATCH_QOS here too.
 export SBATCH_PARTITION=${SBATCH_PARTITION:-markov_gpu}

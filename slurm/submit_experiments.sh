@@ -24,7 +24,7 @@ for_report=$(translated --without-gpus)
 eval "options=($for_stages)"
 
 if [[ ! $dry_run ]]; then # mistakes of typing end here, not in the queue
-    python -m raykd.cli.submission_check experiments/cnn_and_vit.py "$@" || (($? != 2)) || exit 2
+    "${RAYKD_PYTHON[@]}" -m raykd.cli.submission_check experiments/cnn_and_vit.py "$@" || (($? != 2)) || exit 2
 fi
 
 submit() { # NAME DEPENDENCY ARGUMENTS...: submit a job and print its id
@@ -67,7 +67,7 @@ after=$(IFS=:; echo "${ids[*]}")
 eval "options=($for_report)"
 unset SBATCH_GRES SBATCH_GPUS SBATCH_GPUS_PER_NODE SBATCH_GPUS_PER_TASK SBATCH_CPUS_PER_GPU SBATCH_MEM_PER_GPU SBATCH_EXCLUSIVE
 report=$(submit raykd-report "afterany:$after" --cpus-per-task=2 --mem=8G --time=1:00:00 --output=slurm-%j.out \
-    --wrap "$(printf '%q ' bash -c 'source slurm/environment.sh && exec python -m raykd report "$@"' report "${folders[@]}")")
+    --wrap "$(printf '%q ' bash -c 'source slurm/environment.sh && exec "${RAYKD_PYTHON[@]}" -m raykd report "$@"' report "${folders[@]}")")
 echo "raykd: report $report, after all of them; it writes $results/report/index.html"
 all=${after//:/,},$report
 echo "raykd: follow the jobs with: squeue -j $all; tail -f slurm-${ids[0]}.out"

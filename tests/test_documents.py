@@ -2,10 +2,10 @@
 
 import argparse
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 
@@ -36,7 +36,17 @@ OTHER_FLAGS = {
     *("--dry-run", "--minutes", "--out", "--parts", "--toy"),
     *("--gres", "--mem", "--mem-per-cpu", "--mem-per-gpu", "--cpus-per-task", "--cpus-per-gpu", "--gpus", "--ntasks"),
     *("--gpus-per-node", "--gpus-per-task", "--exclusive", "--chdir", "--partition", "--time", "--signal", "--batch"),
-    *("--parsable", "--dependency"),
+    *(
+        "--parsable",
+        "--dependency",
+        "--container-image",
+        "--bind",
+        "--nv",
+        "--no-cache-dir",
+        "--no-deps",
+        "--editable",
+        "--cd",
+    ),
     *(
         "--jobid",
         "--details",
@@ -147,10 +157,13 @@ def is_field(path: str) -> bool:
     owners: set[type[Config]] = {Experiment}
     if selected := re.match(r"compare\.(\w+)\.", path):  # one of several methods, by its kind
         owners, path = {kinds(Method)[selected[1]]}, path[selected.end() :]
-    for name in path.split("."):
+    names = path.split(".")
+    for position, name in enumerate(names):
         hints = [get_type_hints(owner)[name] for owner in owners if name in get_type_hints(owner)]
         if not hints:
             return False
+        if any(get_origin(hint) is Mapping and not [*configs(hint)] for hint in hints):
+            return len(names) == position + 2  # any name, such as that of an argument of a network
         owners = {config for hint in hints for config in configs(hint)}
     return True
 

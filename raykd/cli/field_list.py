@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 from rich.console import Console
 from rich.table import Table
 
-from raykd.config import Config, kinds, limits_of, options_of, to_dict, type_hints
+from raykd.config import Config, FrozenDict, kinds, limits_of, options_of, to_dict, type_hints
 from raykd.config.field_text import field_texts
 from raykd.errors import shortened
 from raykd.methods import Method
@@ -51,17 +51,27 @@ def _lines(config: Config, path: str, prefix: str) -> Iterator[FieldLine]:
     texts, hints, limits = field_texts(type(config)), type_hints(type(config)), limits_of(type(config))
     for item in fields(config):
         name, value = f"{path}{item.name}", getattr(config, item.name)
+        is_searchable = name.removeprefix(prefix).split(".")[0] in SEARCHABLE
         if type_text := _type_text(hints[item.name], value):
             default = value if item.default is MISSING else item.default
-            is_searchable = name.removeprefix(prefix).split(".")[0] in SEARCHABLE
             text = texts.get(item.name) or f"argument of {config.title()}"
             text += _known_methods() if hints[item.name] is Method else ""
             if limit := str(limits[item.name]):
                 limit = f"each {limit}" if get_origin(hints[item.name]) is tuple else limit
                 text += f" {limit[0].upper()}{limit[1:]}." if text.endswith(".") else f"; {limit}"
             yield FieldLine(name, type_text, _json(value), _json(default), is_searchable, text)
+        if isinstance(value, FrozenDict):
+            yield from _entry_lines(name, value, is_searchable, texts[item.name])
         for member_path, member in _members(name, value):
             yield from _lines(member, f"{member_path}.", prefix)
+
+
+def _entry_lines(path: str, entries: FrozenDict[Any], is_searchable: bool, text: str) -> Iterator[FieldLine]:
+    """Yield the entries of the field at `path`, which maps names to values, and a line for all other names."""
+    for name, value in entries.items():
+        kind = _NAMES.get(type(value), "values,...")
+        yield FieldLine(f"{path}.{name}", kind, _json(value), None, is_searchable, text)
+    yield FieldLine(f"{path}.NAME", "none|integer|number|text|true|false|values,...", None, None, is_searchable, text)
 
 
 def _members(path: str, value: Any) -> Iterator[tuple[str, Config]]:

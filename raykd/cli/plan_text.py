@@ -1,13 +1,20 @@
 """Print an experiment's plan: its runs, its search and its teacher, with their progress."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from raykd.data.types import Dataset
 from raykd.errors import plural
 from raykd.orchestration.data_storage import with_packs
 from raykd.orchestration.earlier_runs import earlier_runs_line
-from raykd.orchestration.experiment_plans import data_lines, plans_of, teacher_choice_of, warning_lines
+from raykd.orchestration.experiment_plans import (
+    data_lines,
+    plans_of,
+    remembering_digests,
+    teacher_choice_of,
+    warning_lines,
+)
 from raykd.orchestration.options import Options
 from raykd.orchestration.run_states import RunStates
 from raykd.orchestration.space_check import check_search, early_comparison
@@ -25,39 +32,51 @@ from raykd.training.training_step import make_model
 
 
 def print_plan(experiments: Sequence[Experiment], options: Options) -> None:
-    """Print the runs and their progress; start nothing. Raises the ConfigErrors that a run raises before Ray starts."""
-    store = RunStore(options.results)
+    """Print the runs and their progress; start nothing. Raises the ConfigErrors that a run raises before Ray starts.
+
+    Login nodes have little memory and CPU time, so no more images are decoded than a sample.
+    """
+    options = replace(options, is_plan=True)
     storage: list[str] = []
-    options = with_packs([experiment.data for experiment in experiments], options, storage.append)
-    plans = plans_of(experiments, options)
-    for plan, dataset in plans:
-        if plan.experiment.search is not None:
-            check_search(plan.experiment, plan, dataset, options)
-    lines = [(run.name, plural(run.recipe.epochs, "epoch")) for plan, _ in plans for run in plan.runs]
-    name_width, epochs_width = (max(len(line[column]) for line in lines) for column in (0, 1))
-    for plan, dataset in plans:
-        search, states = plan.experiment.search, RunStates.read(plan.runs, store)
-        labels = {name: label for label, names in plan.comparison.items() if " " in label for name in names}
-        print(f"{plan.experiment.family}, results in {options.results.absolute()}")
-        for line in (*data_lines(plan, dataset), *(line for line in storage if line.startswith(f"{dataset.name}: "))):
-            print(line)
-        if search is not None:
-            _print_search(search, plan.experiment.student, store.results / plan.experiment.family)
-        for run in plan.runs:
-            if run.imported is not None:
-                _print_imported(run, dataset, store, name_width)
-            elif search is None or run.stage == "teacher":
-                epochs = plural(run.recipe.epochs, "epoch")
-                after = f", after {', '.join(teacher.name for teacher in run.teachers)}" if run.teachers else ""
-                after += f", {labels[run.name]}" if run.name in labels else ""
-                print(f"  {run.name:<{name_width}}  {epochs:>{epochs_width}}  {states.statuses[run.name]}{after}")
-        command = options.command_parts.get(plan.experiment.family)
-        for line in (*worker_differences(plan, dataset), *warning_lines(plan, command)):
-            print(f"  {line}")
-        if search is None and (line := earlier_runs_line(plan, store)):
-            print(f"  {line}")
-        if choice := teacher_choice_of(plan, dataset, states, options):
-            print(f"teacher of {plan.experiment.family}: {choice.reason}")
+    with remembering_digests(experiments, options):
+        options = with_packs([experiment.data for experiment in experiments], options, storage.append)
+        plans = plans_of(experiments, options)
+        for plan, dataset in plans:
+            if plan.experiment.search is not None:
+                check_search(plan.experiment, plan, dataset, options)
+        lines = [(run.name, plural(run.recipe.epochs, "epoch")) for plan, _ in plans for run in plan.runs]
+        widths = max(len(name) for name, _ in lines), max(len(epochs) for _, epochs in lines)
+        for plan, dataset in plans:
+            _print_family(plan, dataset, options, storage, widths)
+
+
+def _print_family(
+    plan: Plan, dataset: Dataset, options: Options, storage: Sequence[str], widths: tuple[int, int]
+) -> None:
+    """Print one experiment's plan. widths: of the names of runs, and of their numbers of epochs."""
+    store, (name_width, epochs_width) = RunStore(options.results), widths
+    search, states = plan.experiment.search, RunStates.read(plan.runs, store)
+    labels = {name: label for label, names in plan.comparison.items() if " " in label for name in names}
+    print(f"{plan.experiment.family}, results in {options.results.absolute()}")
+    for line in (*data_lines(plan, dataset), *(line for line in storage if line.startswith(f"{dataset.name}: "))):
+        print(line)
+    if search is not None:
+        _print_search(search, plan.experiment.student, store.results / plan.experiment.family)
+    for run in plan.runs:
+        if run.imported is not None:
+            _print_imported(run, dataset, store, name_width)
+        elif search is None or run.stage == "teacher":
+            epochs = plural(run.recipe.epochs, "epoch")
+            after = f", after {', '.join(teacher.name for teacher in run.teachers)}" if run.teachers else ""
+            after += f", {labels[run.name]}" if run.name in labels else ""
+            print(f"  {run.name:<{name_width}}  {epochs:>{epochs_width}}  {states.statuses[run.name]}{after}")
+    command = options.command_parts.get(plan.experiment.family)
+    for line in (*worker_differences(plan, dataset), *warning_lines(plan, command)):
+        print(f"  {line}")
+    if search is None and (line := earlier_runs_line(plan, store)):
+        print(f"  {line}")
+    if choice := teacher_choice_of(plan, dataset, states, options):
+        print(f"teacher of {plan.experiment.family}: {choice.reason}")
 
 
 def worker_differences(plan: Plan, dataset: Dataset) -> list[str]:

@@ -28,10 +28,9 @@ def fetch(experiments: Sequence[Experiment], data_folder: Path, weights_folder: 
     recipes = [recipe for experiment in experiments for recipe in (experiment.teacher, experiment.student)]
     imported = [experiment.teacher.model for experiment in experiments if experiment.teacher_checkpoint == PRETRAINED]
     named = [recipe.model for recipe in recipes if getattr(recipe.model, "weights", "") == "pretrained"]
-    models = {model.label: model for model in (*imported, *named) if isinstance(model, Model)}
-    for model in models.values():
-        if not isinstance(model, HuggingFace):
-            _fetch_weights(model, weights_folder, console)
+    models = [model for model in (*imported, *named) if isinstance(model, Model) and not isinstance(model, HuggingFace)]
+    for path, model in {model.pretrained_file(weights_folder): model for model in models}.items():
+        _fetch_weights(model, path, console)
     for name in dict.fromkeys(recipe.model.name for recipe in recipes if isinstance(recipe.model, HuggingFace)):
         _fetch_repository(name, console)
 
@@ -57,8 +56,7 @@ def _fetch_data(name: str, folder: Path, console: Console) -> None:
         cifar.download(name, folder)
 
 
-def _fetch_weights(model: Model, folder: Path, console: Console) -> None:
-    path = folder / f"{model.label}.safetensors"
+def _fetch_weights(model: Model, path: Path, console: Console) -> None:
     if is_file(path):
         log(console, f"weights of {model.label} are in {path}")
         return

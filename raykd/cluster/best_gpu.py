@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from raykd.cluster.container import in_container, python
 from raykd.cluster.sbatch_options import Option, script_defaults, split, translate, value_of
 from raykd.cluster.slurm_commands import SCRIPT, SlurmError, slurm_output
 from raykd.cluster.submissions import PACK
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
     if is_dry:
         print(shlex.join(command))
         return 0
-    check = [sys.executable, "-m", "raykd.cli.submission_check", *experiment]
+    check = in_container([python(), "-m", "raykd.cli.submission_check", *experiment])
     if experiment[0] != PACK and subprocess.run(check, check=False).returncode == ConfigError.exit_code:
         return ConfigError.exit_code  # a typing mistake, which the job would report after its time in the queue
     return subprocess.run(command, check=False).returncode

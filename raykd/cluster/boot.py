@@ -24,6 +24,7 @@ from pathlib import Path
 
 from raykd.cluster import kept_logs, memory_events, progress_record
 from raykd.cluster.allocation import Allocation, read_allocation, slurm_id_in
+from raykd.cluster.container import command_of, in_container, require_container
 from raykd.cluster.driver import Signals, exit_code, run_driver
 from raykd.cluster.job_details import JobDetails, differences, read_details, unused_gpu
 from raykd.cluster.job_end import JobEnd, requeue_cause, requeue_refusal
@@ -157,6 +158,8 @@ class _Job:
             shares_memory = is_shared(allocation.head, physical_memory_bytes())
             environment = ray_environment(environ, folder, root, bool(allocation.workers), staging, shares_memory)
             environment[kept_logs.VARIABLE] = str(self.kept_logs)
+            seen_by_all = [allocation.submit_dir, folder.path, *([staging.folder] if staging else [])]
+            require_container(seen_by_all, bool(allocation.head.num_gpus), environment)
             ports, timeout_s = find_ports(allocation.job_id), start_timeout_s(environ)
             config = ClusterConfig(allocation, ports, folder, environment, timeout_s, self.address, staging)
             lock = allocation.submit_dir / f".raykd-job-{allocation.job_id}.lock"
@@ -195,7 +198,8 @@ class _Job:
         self._announce(config)
         end.was_started = True
         time_s = partial(save_time_s, allocation.slurm_id)
-        code = run_driver(self.driver, environment, allocation.submit_dir, self.signals, cluster.failure, time_s)
+        driver = in_container(self.driver)
+        code = run_driver(driver, environment, allocation.submit_dir, self.signals, cluster.failure, time_s)
         end.was_killed = code < 0
         end.code = exit_code(code, was_interrupted=bool(self.signals.received))
         end.has_lost_nodes, end.results = bool(cluster.lost), progress_record.read_results_note(note)
@@ -237,7 +241,7 @@ def _print_error(error: RaykdError | OSError) -> None:
 
 
 def _require_programs(environ: Mapping[str, str]) -> None:
-    for program in ("srun", "scontrol", "ray"):
+    for program in ("srun", "scontrol", *(() if command_of(environ) else ("ray",))):
         if shutil.which(program, path=environ.get("PATH")) is None:
             raise ConfigError(f"'{program}' is not on PATH; set RAYKD_VENV and the modules in slurm/site.sh")
 
@@ -248,6 +252,8 @@ def _log_start(allocation: Allocation, details: JobDetails | None, environ: Mapp
     nodes = ", ".join(str(node) for node in allocation.nodes)
     has_mps = any(node.num_gpus for node in allocation.nodes) and is_mps_requested(environ)
     log.write(f"job {allocation.job_id} on {nodes}{restarts}: starting {'MPS and ' if has_mps else ''}Ray")
+    if container := command_of(environ):
+        log.write(f"Ray and the experiment run in a container: {shlex.join(container)}")
     unused = unused_gpu(details, environ, allocation.head.name, allocation.head.num_gpus)
     whole = KILLS_EVERYTHING if memory_events.kills_everything() else ""
     for warning in filter(None, (whole, unused, pinning(environ), shadowing(environ), scratch_folder(environ)[1])):

@@ -6,6 +6,7 @@ Run it on a login node, and on a compute node inside a job.
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -106,6 +107,10 @@ def _packages(drivers: list[str]) -> Iterator[Finding]:
     try:
         import torch
     except ImportError as error:
+        if container := container_command():
+            text = "torch and Ray are in the container of slurm/site.sh; to check them, type:"
+            yield Finding("-", "packages", text, shlex.join([*container, "-m", "raykd", "doctor"]))
+            return
         remedy = import_remedy(error) or reinstall_command("torch", "torchvision")
         yield Finding("bad", "torch", f"cannot be imported: {error}", remedy)
         return
@@ -178,17 +183,24 @@ def _slurm() -> Finding:
 
 
 def default_partition() -> str:
-    """Return SBATCH_PARTITION, else the partition that slurm/site.sh exports; '' if neither is set.
-
-    The site.sh is that of the current folder, if it is a project, else the bundled one.
-    """
+    """Return SBATCH_PARTITION, else the partition that slurm/site.sh exports; '' if neither is set."""
     if partition := os.environ.get("SBATCH_PARTITION"):
         return partition
+    return _in_site_shell("echo $SBATCH_PARTITION").strip()
+
+
+def _in_site_shell(command: str) -> str:
+    """Return the output of `command` in bash after slurm/site.sh, that of a project or else the bundled one."""
     in_project = Path("slurm/site.sh")
     site = in_project if is_file(in_project) else SLURM / "site.sh"
-    script = ["bash", "-c", 'source "$0" >&2; echo; echo $SBATCH_PARTITION', str(site)]
-    done = subprocess.run(script, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
-    return done.stdout.strip().rpartition("\n")[2]
+    script = ["bash", "-c", f'source "$0" >&2; {command}', str(site)]
+    return subprocess.run(script, capture_output=True, text=True, timeout=TIMEOUT_S, check=False).stdout
+
+
+def container_command() -> list[str]:
+    """Return the words of RAYKD_CONTAINER in slurm/site.sh and RAYKD_CONTAINER_PYTHON; [] without a container."""
+    lines = 'printf "%s\\n" "${RAYKD_CONTAINER[@]}" ${RAYKD_CONTAINER:+"${RAYKD_CONTAINER_PYTHON:-python3}"}'
+    return list(filter(None, _in_site_shell(lines).splitlines()))
 
 
 def describe_nodes(partition: str) -> list[str]:

@@ -134,7 +134,8 @@ def _environment() -> dict[str, str]:
 
 def _srun(job: RunningJob, command: str, arguments: dict[str, Any]) -> list[str]:
     """Return the srun of the step, which has the job's modules and environment (slurm/site.sh)."""
-    script = 'source slurm/environment.sh >&2 && exec python -m raykd.cluster.head_client "$@"'
+    # A project that an earlier version made has a slurm/environment.sh without RAYKD_PYTHON.
+    script = 'source slurm/environment.sh >&2 && exec "${RAYKD_PYTHON[@]-python}" -m raykd.cluster.head_client "$@"'
     return [
         *("srun", f"--jobid={job.job_id}", "--overlap", "--quiet", "--disable-status", "--input=none", "--unbuffered"),
         *("--nodes=1", f"--nodelist={job.head}", "--ntasks=1", "--cpus-per-task=1", "--mem=0", "--gres=none"),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from raykd.cluster import node_address
 from raykd.cluster.allocation import Allocation
+from raykd.cluster.container import in_container
 from raykd.cluster.job_folder import JobFolder
 from raykd.cluster.mps import after_mps
 from raykd.cluster.nodes import RayNode, mismatch
@@ -51,7 +52,7 @@ class RayCluster:
         node, folder = config.allocation.head, config.folder
         start = start_head(node, config.ports, folder, free_shared_memory(), config.head_address)
         start = after_mps(start, node, folder.path, config.environment)
-        command = [*module_command("subreaper"), f"--timeout={config.start_timeout_s}", *start]
+        command = in_container([*module_command("subreaper"), f"--timeout={config.start_timeout_s}", *start])
         self._head = RayProcess("Ray's head", command, config.environment, folder.log_path(node.name))
         self._watcher = self._watch_nodes()
         self._detached: list[str] = []  # steps as JOB.STEP
@@ -188,7 +189,7 @@ class RayCluster:
     def _watch_nodes(self) -> subprocess.Popen[bytes]:
         """Start nodes.py, whose errors go to the head's log."""
         config, null = self._config, subprocess.DEVNULL
-        command = [*module_command("nodes"), f"127.0.0.1:{config.ports.gcs}"]
+        command = in_container([*module_command("nodes"), f"127.0.0.1:{config.ports.gcs}"])
         log_path = config.folder.log_path(config.allocation.head.name)
         with self._nodes_path.open("wb") as lines, log_path.open("ab") as log:
             return subprocess.Popen(command, env=config.environment, stdin=null, stdout=lines, stderr=log)

@@ -8,11 +8,11 @@ if the head fails to start, and ends with a `ray stop` that ends the Ray cluster
 import os
 import shutil
 import socket
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from raykd.cluster.allocation import MEBIBYTE, Node, without_step_requests
+from raykd.cluster.container import command_of, python
 from raykd.cluster.job_folder import JobFolder
 from raykd.cluster.ports import Ports
 from raykd.cluster.ray_token import private_environment
@@ -77,7 +77,8 @@ def start_head(node: Node, ports: Ports, folder: JobFolder, free_shm_bytes: int,
     free_shm_bytes: limits the object store, which is in /dev/shm. address: IPv4, or '' if Ray has to choose it.
     """
     return [
-        *("ray", "start", "--head"),
+        *_ray_start(),
+        "--head",
         f"--port={ports.gcs}",
         f"--ray-client-server-port={ports.client_server}",
         f"--dashboard-port={ports.dashboard}",
@@ -90,7 +91,12 @@ def start_head(node: Node, ports: Ports, folder: JobFolder, free_shm_bytes: int,
 
 def start_worker(address: str, node: Node, ports: Ports, folder: JobFolder, free_shm_bytes: int) -> list[str]:
     """Return the command that starts Ray on `node` and joins the head at `address`, HOST:PORT."""
-    return ["ray", "start", f"--address={address}", *_shared_options(node, ports, folder, free_shm_bytes)]
+    return [*_ray_start(), f"--address={address}", *_shared_options(node, ports, folder, free_shm_bytes)]
+
+
+def _ray_start() -> list[str]:
+    """Return `ray start`. A container's PATH may lack the folder of its Python, in which `ray` is."""
+    return [python(), "-m", "ray.scripts.scripts", "start"] if command_of(os.environ) else ["ray", "start"]
 
 
 def _shared_options(node: Node, ports: Ports, folder: JobFolder, free_shm_bytes: int) -> list[str]:
@@ -153,5 +159,5 @@ def driver_environment(shared: Mapping[str, str], address: str) -> dict[str, str
 
 
 def module_command(module: str) -> list[str]:
-    """Return the command that runs a module of this package with this Python, which all nodes can read."""
-    return [sys.executable, "-m", f"raykd.cluster.{module}"]
+    """Return the command that runs a module of this package with a Python that all nodes can read."""
+    return [python(), "-m", f"raykd.cluster.{module}"]

@@ -7,7 +7,6 @@ because it may be large and contain any bytes.
 import re
 import shlex
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from raykd.cluster.container import python
 from raykd.cluster.job_folder import JobFolder
 from raykd.cluster.jobs_api import JobsApi
 from raykd.cluster.ray_start import module_command
@@ -36,14 +36,14 @@ def experiment_command(experiment: Sequence[str], folder: Path) -> list[str]:
     experiment: a file or the name of an experiment, and its arguments. Raises ConfigError if there is no such file.
     """
     if experiment[0] == PACK:
-        return [sys.executable, "-m", "raykd", *experiment]
+        return [python(), "-m", "raykd", *experiment]
     file = find_experiment(experiment[0], folder)
     if not is_file(folder / file):
         raise ConfigError(
             f"experiment file '{file}' does not exist in {folder}; submit with: sbatch {SCRIPT} "
             "experiments/distill_cnn.py [ARGS...]"
         )
-    return [sys.executable, str(file), *experiment[1:]]
+    return [python(), str(file), *experiment[1:]]
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from dataclasses import asdict
 
 from raykd.cluster import lock_check, subreaper
 from raykd.cluster.allocation import Node
+from raykd.cluster.container import in_container
 from raykd.cluster.job_folder import job_folder
 from raykd.cluster.kept_logs import keep_if_requested
 from raykd.cluster.limits import set_limits
@@ -41,7 +42,7 @@ def worker_command(
     """Return the command by which `node`, number `node_number` from 1, joins the head at `address`, HOST:PORT."""
     staging_json = staging.to_json() if staging else ""
     arguments = [json.dumps(asdict(node)), str(node_number), str(job_id), address, str(timeout_s), staging_json]
-    return [*srun(node, f"ray-{node.name}"), *module_command("worker_node"), *arguments]
+    return [*srun(node, f"ray-{node.name}"), *in_container([*module_command("worker_node"), *arguments])]
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -24,6 +24,7 @@ from typing import (
     Literal,
     NoReturn,
     Self,
+    TypeVar,
     get_args,
     get_origin,
     get_type_hints,
@@ -35,6 +36,7 @@ from raykd.errors import ConfigError, did_you_mean, shown
 _NOT_FINGERPRINTED = "excluded from fingerprints"  # keys of a field's metadata
 _SKIPPED_DEFAULT = "excluded from fingerprints at its default"
 LOOK_UP = "function from a name to its Config"
+_Value = TypeVar("_Value")
 
 
 def not_fingerprinted(default: Any) -> Any:
@@ -42,12 +44,12 @@ def not_fingerprinted(default: Any) -> Any:
     return field(default=default, metadata={_NOT_FINGERPRINTED: True})
 
 
-def skip_if_default(default: Any, **options: Any) -> Any:
+def skip_if_default(default: Any) -> Any:
     """A field that is excluded from the fingerprint while it has its default value.
 
-    Adding such a field keeps existing fingerprints. options: of `dataclasses.field`, such as kw_only.
+    Adding such a field keeps existing fingerprints.
     """
-    return field(default=default, metadata={_SKIPPED_DEFAULT: True}, **options)
+    return field(default=default, metadata={_SKIPPED_DEFAULT: True})
 
 
 def by_name(default: Any, look_up: Callable[[Any], Any], affects_result: bool = True) -> Any:
@@ -163,6 +165,24 @@ def kinds(base: type[Config]) -> dict[str, type[Any]]:
     for child in base.__subclasses__():
         by_kind = kinds(child) | by_kind
     return by_kind
+
+
+class FrozenDict(dict[str, _Value]):
+    """A dict that refuses changes and has a hash, for fields that map names to plain values."""
+
+    def __hash__(self) -> int:  # type: ignore[override] - a dict has none
+        return hash(frozenset(self.items()))
+
+    def __reduce_ex__(self, protocol: Any) -> Any:  # pickle and deepcopy would set one item after another
+        return type(self), (dict(self),)
+
+    if not TYPE_CHECKING:
+
+        def _refuse(self, *values: Any, **named: Any) -> NoReturn:
+            raise TypeError("a FrozenDict cannot be changed; create another one")
+
+        __setitem__ = __delitem__ = __ior__ = _refuse
+        clear = pop = popitem = setdefault = update = _refuse
 
 
 # ---- JSON ----

@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Literal
 
 from raykd.config import Config, Interval, NonNegativeInt, skip_if_default
 
+TECHNIQUES = ("crop_area", "randaugment", "cutout", "erasing", "mixup", "cutmix")
 MAX_OPERATIONS = 100  # of RandAugment per image
 MAX_MAGNITUDE = 30  # magnitude at which every operation of RandAugment is strongest
 # With an alpha of 32, nearly all weights of Beta(alpha, alpha) are between 0.3 and 0.7.
@@ -20,7 +21,7 @@ Alpha = Annotated[float, Interval("[0, 32]", "1 for uniform weights")]
 
 @dataclass(frozen=True)
 class Augmentation(Config):
-    """Augmentation techniques, in the order in which they are applied. Random numbers differ for each image.
+    """Augmentation techniques. Random numbers differ for each image. TECHNIQUES is the order of application.
 
     If mixup and cutmix are both on, every image uses one of the two, each with probability 1/2.
     """
@@ -31,12 +32,12 @@ class Augmentation(Config):
     randaugment: tuple[int, ...] = ()  # operations per image, and their magnitude; () for none (arXiv:1909.13719)
     # side in pixels of the square that is replaced by the mean color; 0 for none (arXiv:1708.04552)
     cutout: NonNegativeInt = 0
-    # probability that a box of an image is erased; 0 for none (arXiv:1708.04896)
-    erasing: Annotated[float, Interval("[0, 1]")] = skip_if_default(0.0, kw_only=True)
-    # what replaces the erased pixels: 'noise', normal for each pixel with the data's mean and std, or the 'mean' color
-    erasing_fill: Literal["noise", "mean"] = skip_if_default("noise", kw_only=True)
     mixup: Alpha = 0.0  # alpha of the mixed images' weights, from Beta(alpha, alpha); 0 for none (arXiv:1710.09412)
     cutmix: Alpha = 0.0  # alpha of the pasted areas, from Beta(alpha, alpha); 0 for none (arXiv:1905.04899)
+    # probability that a box of an image is erased, after cutout; 0 for none (arXiv:1708.04896)
+    erasing: Annotated[float, Interval("[0, 1]")] = skip_if_default(0.0)
+    # what replaces the erased pixels: 'noise', normal for each pixel with the data's mean and std, or the 'mean' color
+    erasing_fill: Literal["noise", "mean"] = skip_if_default("noise")
 
     def check(self) -> None:
         is_pair = len(self.randaugment) in (0, 2)
@@ -58,8 +59,7 @@ class Augmentation(Config):
     @property
     def techniques(self) -> tuple[str, ...]:
         """The names of the enabled techniques, in the order in which they are applied."""
-        enabled = [name for name in vars(self) if getattr(self, name) != getattr(NO_AUGMENTATION, name)]
-        return tuple(name for name in enabled if name != "erasing_fill")
+        return tuple(name for name in TECHNIQUES if getattr(self, name) != getattr(NO_AUGMENTATION, name))
 
 
 NO_AUGMENTATION = Augmentation()

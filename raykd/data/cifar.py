@@ -17,7 +17,7 @@ import pickle
 import shlex
 import tarfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPException
@@ -26,17 +26,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from raykd.data import parquet, parquet_folder
 from raykd.data.file_hashes import md5_of, read_hashes
 from raykd.data.image_decoding import TargetSize
+from raykd.data.parquet_folder import ParquetSource
 from raykd.data.regular_files import require_regular_file
 from raykd.data.sources import content_identity, hash_files
-from raykd.data.types import Channels, Split, StoredDataset
+from raykd.data.types import Channels, Split, StoredDataset, UndecodedSplits
+from raykd.data.undecoded import FirstImages, sample_of
 from raykd.errors import COMMAND, DataError
 from raykd.on_disk import is_file, is_folder
 
 IMAGE_SIZE = 32  # pixels per side
+_NUM_SAMPLED = 64  # images of a batch that a plan keeps
 _CONFIGURATIONS = ("plain_text", "data")  # searched in the data folder itself, where there may be other data sets
 
 
@@ -133,11 +137,13 @@ def find(name: str, folder: Path, cache: Path | None = None) -> StoredDataset:
     if batches := _find_batches(variant, folder):
         read_hashes(batches, cache)
         _verify_batches(variant, batches, prefetch)
-        return _stored(variant, published_identity(variant), partial(_read_folder, variant, batches, prefetch))
+        contents = partial(_batches_in_folder, variant, batches)
+        return _stored(variant, published_identity(variant), contents, prefetch)
     if archive := _find_archive(variant, folder):
         read_hashes(archive.parent, cache)
         _verify(archive, _dataset_class(variant).tgz_md5, prefetch)
-        return _stored(variant, published_identity(variant), partial(_read_archive, variant, archive, prefetch))
+        contents = partial(_batches_in_archive, variant, archive, prefetch)
+        return _stored(variant, published_identity(variant), contents, prefetch)
     if parquet_files := _find_parquet(variant, folder):
         return _stored_parquet(variant, *parquet_files, cache)
     layouts = ", ".join((f"{variant.batches}/", variant.archive, *parquet_folder.FILE_NAMES))
@@ -249,8 +255,19 @@ def _verify(file: Path, published: str, prefetch: str) -> None:
         raise DataError(f"{file}: truncated or changed (checksum is not {published}); delete it and run: {prefetch}")
 
 
-def _stored(variant: Cifar, identity: str, decode: Callable[[], tuple[Split, Split]]) -> StoredDataset:
-    return StoredDataset(identity, IMAGE_SIZE, variant.class_names, decode, (variant.mean, variant.std))
+def _stored(
+    variant: Cifar, identity: str, contents: Callable[[], Iterable[tuple[str, bytes]]], prefetch: str
+) -> StoredDataset:
+    """Return the data set in batches. contents: yields the name of each batch, and its bytes."""
+
+    def decode() -> tuple[Split, Split]:
+        return _read_batches(variant, dict(contents()), prefetch)
+
+    def sample() -> UndecodedSplits:
+        return _sample_batches(variant, contents(), prefetch, decode)
+
+    statistics = (variant.mean, variant.std)
+    return StoredDataset(identity, IMAGE_SIZE, variant.class_names, decode, sample, statistics)
 
 
 def _stored_parquet(
@@ -267,35 +284,40 @@ def _stored_parquet(
     read_hashes(root, cache)
     digests = [hash_files([require_regular_file(file) for file in split]) for split in (train, test)]
     identity = _identity_with_labels(variant, content_identity("parquet", *digests))
-    return _stored(variant, identity, partial(_read_parquet, variant, train, test))
-
-
-def _read_parquet(variant: Cifar, train: Sequence[Path], test: Sequence[Path]) -> tuple[Split, Split]:
-    refusal = f"{variant.title}'s are {IMAGE_SIZE}x{IMAGE_SIZE}: resize the images before storing them"
     kind = variant.label_key.replace("_", " ")  # labels, fine labels or coarse labels
     valid_labels = f"the {kind} of {variant.title} go from 0 to {len(variant.class_names) - 1}{variant.label_hint}"
-    target = TargetSize(IMAGE_SIZE, refusal)
     expected = parquet.ExpectedRows(len(variant.class_names), valid_labels, variant.label_column)
+    refusal = f"{variant.title}'s are {IMAGE_SIZE}x{IMAGE_SIZE}: resize the images before storing them"
+    target, statistics = TargetSize(IMAGE_SIZE, refusal), (variant.mean, variant.std)
+    train_files, test_files = (tuple(map(require_regular_file, split)) for split in (train, test))
+    source = ParquetSource("parquet", root, variant.class_names, (), statistics, train_files, test_files, expected)
+    decode, sample = partial(_read_parquet, train, test, expected, target), partial(sample_of, source, target)
+    return StoredDataset(identity, IMAGE_SIZE, variant.class_names, decode, sample, statistics)
+
+
+def _read_parquet(
+    train: Sequence[Path], test: Sequence[Path], expected: parquet.ExpectedRows, target: TargetSize
+) -> tuple[Split, Split]:
     return parquet.read(train, expected, target), parquet.read(test, expected, target)
 
 
-def _read_folder(variant: Cifar, batches: Path, prefetch: str) -> tuple[Split, Split]:
-    """Read the train and test batches in the folder `batches`."""
-    return _read_batches(variant, {name: (batches / name).read_bytes() for name in _md5_of_batches(variant)}, prefetch)
+def _batches_in_folder(variant: Cifar, batches: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield the name and the bytes of each train and test batch in the folder `batches`."""
+    for name in _md5_of_batches(variant):
+        yield name, (batches / name).read_bytes()
 
 
-def _read_archive(variant: Cifar, archive: Path, prefetch: str) -> tuple[Split, Split]:
-    """Read the train and test batches from the archive. Nothing is unpacked, so the folder may be read-only."""
-    contents: dict[str, bytes] = {}
+def _batches_in_archive(variant: Cifar, archive: Path, prefetch: str) -> Iterator[tuple[str, bytes]]:
+    """Yield the same from the archive. Nothing is unpacked, so the folder may be read-only."""
+    names = _md5_of_batches(variant)
     try:
         with tarfile.open(archive) as tar:
             for member in tar:  # in the archive's order, because going back would decompress it again
                 folder, _, name = member.name.partition("/")
-                if folder == variant.batches and name in _md5_of_batches(variant) and (file := tar.extractfile(member)):
-                    contents[name] = file.read()
+                if folder == variant.batches and name in names and (file := tar.extractfile(member)):
+                    yield name, file.read()
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
         raise DataError(f"{archive}: cannot be read ({error}); delete it and run: {prefetch}") from error
-    return _read_batches(variant, contents, prefetch)
 
 
 def _md5_of_batches(variant: Cifar) -> dict[str, str]:
@@ -305,18 +327,55 @@ def _md5_of_batches(variant: Cifar) -> dict[str, str]:
 
 
 def _read_batches(variant: Cifar, contents: Mapping[str, bytes], prefetch: str) -> tuple[Split, Split]:
-    """Return train and test from the content of each batch.
-
-    The bytes that are unpickled are those whose MD5 was compared: a file could change between two reads.
-    """
-    for name, md5 in _md5_of_batches(variant).items():
-        if hashlib.md5(contents.get(name, b""), usedforsecurity=False).hexdigest() != md5:
-            raise DataError(f"{variant.batches}/{name}: changed while it was read; delete it and run: {prefetch}")
+    """Return train and test from the content of each batch."""
+    for name in _md5_of_batches(variant):
+        _require_published(variant, name, contents.get(name, b""), prefetch)
     dataset_class, splits = _dataset_class(variant), []
     for names in (dataset_class.train_list, dataset_class.test_list):
-        batches = [pickle.loads(contents[name], encoding="latin1") for name, _ in names]  # noqa: S301 - MD5 is compared
+        batches = [_unpickled(variant, name, contents[name], prefetch) for name, _ in names]
         labels = torch.tensor([label for batch in batches for label in batch[variant.label_key]], dtype=torch.int64)
-        planes = torch.from_numpy(np.vstack([batch["data"] for batch in batches]))
-        images = planes.reshape(-1, 3, IMAGE_SIZE, IMAGE_SIZE).contiguous(memory_format=torch.channels_last)
-        splits.append(Split(images, labels))
+        splits.append(Split(_images_of(np.vstack([batch["data"] for batch in batches])), labels))
     return splits[0], splits[1]
+
+
+def _sample_batches(
+    variant: Cifar, contents: Iterable[tuple[str, bytes]], prefetch: str, decode: Callable[[], tuple[Split, Split]]
+) -> UndecodedSplits:
+    """Return the splits with the images of one batch at a time in memory, and the first ones of train as the sample."""
+    labels: dict[str, Tensor] = {}
+    first: dict[str, Tensor] = {}
+    for name, content in contents:
+        batch = _unpickled(variant, name, content, prefetch)
+        labels[name] = torch.tensor(batch[variant.label_key], dtype=torch.int64)
+        first[name] = _images_of(batch["data"][:_NUM_SAMPLED])
+    dataset_class, splits = _dataset_class(variant), []
+    for part, names in enumerate((dataset_class.train_list, dataset_class.test_list)):
+        for name, _ in names:
+            if name not in labels:
+                _require_published(variant, name, b"", prefetch)
+        shown, all_labels = first[names[0][0]], torch.cat([labels[name] for name, _ in names])
+
+        def read(count: int, part: int = part, shown: Tensor = shown) -> Tensor:
+            return shown[:count] if count <= len(shown) else decode()[part].pixels[:count]
+
+        splits.append(Split(FirstImages(len(all_labels), IMAGE_SIZE, read), all_labels))
+    sample = first[dataset_class.train_list[0][0]]
+    return UndecodedSplits(splits[0], splits[1], Split(sample, splits[0].labels[: len(sample)]))
+
+
+def _require_published(variant: Cifar, name: str, content: bytes, prefetch: str) -> None:
+    """Raise DataError unless the content of a batch has the published MD5."""
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() != _md5_of_batches(variant)[name]:
+        raise DataError(f"{variant.batches}/{name}: changed while it was read; delete it and run: {prefetch}")
+
+
+def _unpickled(variant: Cifar, name: str, content: bytes, prefetch: str) -> Any:
+    """Return a batch. Its MD5 is compared again, because a file could change between two reads."""
+    _require_published(variant, name, content, prefetch)
+    return pickle.loads(content, encoding="latin1")  # noqa: S301 - MD5 is compared
+
+
+def _images_of(planes: np.ndarray) -> Tensor:
+    """Return uint8 [N, 3, 32, 32], channels-last strides."""
+    images = torch.from_numpy(planes).reshape(-1, 3, IMAGE_SIZE, IMAGE_SIZE)
+    return images.contiguous(memory_format=torch.channels_last)

@@ -10,7 +10,7 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,9 +37,12 @@ class HashesRecord:
         return "" if is_known else "a hash has other parts than size, inode, times of change and digits"
 
 
-def sha256_of(path: Path) -> bytes:
-    """Return the SHA-256 of the file `path`, 32 bytes. Raises DataError if it cannot be read."""
-    return bytes.fromhex(_digest(path, "sha256"))
+def sha256_of(path: Path, check: Callable[[bytes], None] | None = None) -> bytes:
+    """Return the SHA-256 of the file `path`, 32 bytes. Raises DataError if it cannot be read.
+
+    check: called with the bytes, unless the hash is known. Its error is raised, and the hash does not become known.
+    """
+    return bytes.fromhex(_digest(path, "sha256", check))
 
 
 def md5_of(path: Path) -> str:
@@ -47,9 +50,9 @@ def md5_of(path: Path) -> str:
     return _digest(path, "md5")
 
 
-def _digest(path: Path, algorithm: str) -> str:
+def _digest(path: Path, algorithm: str, check: Callable[[bytes], None] | None = None) -> str:
     try:
-        return file_digest(path, algorithm)
+        return file_digest(path, algorithm, check)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); {REDOWNLOAD}") from error
 

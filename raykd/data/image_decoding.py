@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from raykd.data.image_metadata import JPEG, PNG, StrippedImage, strip_metadata
+from raykd.data.image_metadata import JPEG, JPEG_END, PNG, PNG_END, StrippedImage, strip_metadata
 from raykd.data.regular_files import REDOWNLOAD
 from raykd.errors import DataError
 
@@ -25,6 +25,7 @@ _FORMATS = ("PNG", "JPEG")
 _MAX_THREADS = 8  # several workers of a node may read concurrently
 _CHUNK = 1024  # images handed to the threads at a time: after a damaged one, no more than these are decoded
 _COUNTED = 10_000  # images that are read at least, if there are as many, to count the damaged ones; takes seconds
+_END_BYTES = 1024  # at the end of a file, with the end of the image; programs may add some bytes after it
 _DARK = 1 << 14  # a maximum of 16 bits below this leaves at most 64 of 256 gray levels
 _MAX_DARK = 0.1  # the fraction of images that may be dark
 UPRIGHT = 1  # the EXIF orientation of an image that is stored as it is shown
@@ -90,6 +91,20 @@ def decode(where: str, encoded: bytes, target: TargetSize) -> DecodedImage:
             maximum = _maximum_16_bit(image, rgb) if stripped.bits == 16 else None
             return DecodedImage(middle_square(_upright(rgb, stripped), target), maximum)
     raise DataError(f"{where} is {width}x{height} pixels; {target.refusal}")
+
+
+def require_complete(where: str, encoded: bytes, target: TargetSize) -> None:
+    """Check the header and the end of an image. Only one without an end is decoded, to see whether pixels are missing.
+
+    Raises DataError, which begins with `where`, for bytes that are no image and for a size that is refused.
+    """
+    stripped = strip_metadata(encoded)
+    with _opened(where, stripped) as image:
+        width, height = image.size
+    if target.refusal is not None and (width, height) != (target.image_size, target.image_size):
+        raise DataError(f"{where} is {width}x{height} pixels; {target.refusal}")
+    if (PNG_END if encoded.startswith(PNG) else JPEG_END) not in encoded[-_END_BYTES:]:
+        decode(where, encoded, target)
 
 
 def decode_whole(where: str, encoded: bytes) -> np.ndarray:

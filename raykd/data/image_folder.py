@@ -10,6 +10,7 @@ import hashlib
 import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from raykd.data.regular_files import FileVersion, list_folder, require_regular_f
 from raykd.data.sources import EncodedImage, ImageSource, key_of, split_by_size
 from raykd.data.splits import DATA_NAME_REMEDY, SPLIT_NAMES, TRAIN, choose_test_split, has_train_and_test
 from raykd.data.types import Channels, Split, StoredDataset
+from raykd.data.undecoded import sample_of
 from raykd.errors import DataError, did_you_mean, plural
 from raykd.on_disk import is_folder
 
@@ -77,6 +79,13 @@ class FolderSource(ImageSource):
     def first_image(self) -> tuple[str, bytes]:
         return _read(self.train.files[0])
 
+    def labels(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return _labels_of(self.train), _labels_of(self.test)
+
+    def every_nth(self, n: int) -> tuple[Iterator[EncodedImage], Iterator[EncodedImage]]:
+        train, test = (FolderUnit(self.place, split.files[::n], split.labels[::n]) for split in (self.train, self.test))
+        return train.images(), test.images()
+
     def units(self) -> tuple[list[FolderUnit], list[FolderUnit]]:
         return self._units_of(self.train), self._units_of(self.test)
 
@@ -84,7 +93,7 @@ class FolderSource(ImageSource):
         slices = split_by_size(file.size for file in split.files)
         return [FolderUnit(self.place, split.files[part], split.labels[part]) for part in slices]
 
-    def stored_dataset(self, image_size: int | None) -> StoredDataset:
+    def stored_dataset(self, image_size: int | None, checks_images: bool = False) -> StoredDataset:
         target = image_decoding.target_size(image_size, self.first_image)
 
         def decode() -> tuple[Split, Split]:
@@ -92,7 +101,12 @@ class FolderSource(ImageSource):
             return _decode(self.train, target), _decode(self.test, target)
 
         splits = (self.train, self.test)
-        digests = [image_decoding.map_in_threads(lambda file: sha256_of(file.path), split.files) for split in splits]
+
+        def sha256(file: FileVersion) -> bytes:
+            check = partial(image_decoding.require_complete, str(file.path), target=target) if checks_images else None
+            return sha256_of(file.path, check)
+
+        digests = [image_decoding.map_in_threads(sha256, split.files) for split in splits]
         parts = [(split.labels, split_digests) for split, split_digests in zip(splits, digests, strict=True)]
         identity = identity_of(self.class_names, parts, target.image_size)
         notes, train_digests = self.notes, set(digests[0])
@@ -100,7 +114,8 @@ class FolderSource(ImageSource):
         if shared := [path for path, digest in zip(paths, digests[1], strict=True) if digest in train_digests]:
             note = f"{len(shared)} of {len(paths)} test images are also training images, such as {shared[0]}"
             notes = (*notes, note)
-        return StoredDataset(identity, target.image_size, self.class_names, decode, self.statistics, notes)
+        sample = partial(sample_of, self, target)
+        return StoredDataset(identity, target.image_size, self.class_names, decode, sample, self.statistics, notes)
 
 
 def find(
@@ -212,4 +227,8 @@ def _decode(split: LabeledFiles, target: TargetSize) -> Split:
     maxima = image_decoding.decode_all(pixels, lambda i: _read(split.files[i]), target)
     image_decoding.require_full_range(maxima)
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2)  # channels-last strides
-    return Split(images, torch.tensor(split.labels, dtype=torch.int64))
+    return Split(images, _labels_of(split))
+
+
+def _labels_of(split: LabeledFiles) -> torch.Tensor:
+    return torch.tensor(split.labels, dtype=torch.int64)

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG = b"\xff\xd8\xff"
+PNG_END, JPEG_END = b"IEND", b"\xff\xd9"
 _PNG_PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 # JPEG application segments that describe how colors are stored: JFIF and Adobe.
 _JPEG_PIXEL_SEGMENTS = (0xE0, 0xEE)

@@ -1,11 +1,13 @@
 """Find and load the data set that a name and a folder stand for."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from raykd.data import (
     cifar,
@@ -26,7 +28,8 @@ from raykd.data.packs.errors import SKIP_DAMAGED, PackError
 from raykd.data.packs.record import RECORD
 from raykd.data.sources import ImageSource
 from raykd.data.splits import has_train_and_test
-from raykd.data.types import Dataset, Split, StoredDataset, channel_statistics, constant_channels
+from raykd.data.types import Dataset, Split, StoredDataset, UndecodedSplits, channel_statistics, constant_channels
+from raykd.data.undecoded import FirstImages
 from raykd.errors import ConfigError
 from raykd.on_disk import is_file, is_folder
 
@@ -61,11 +64,46 @@ def load_dataset(
         for images that do not fit into memory.
     """
     dataset_names.require_known(name)
-    with memory.report_shortage(name):
+    with _errors_of(name, folder):
+        return _load_digits(image_size) if name == "digits" else _load_stored(name, folder, image_size, cache, source)
+
+
+def load_sample(
+    name: str,
+    folder: Path | None,
+    image_size: int | None = None,
+    cache: Path | None = None,
+    source: ImageSource | None = None,
+) -> Dataset:
+    """Return the data set that `load_dataset` would load, for a plan: its images are decoded when they are accessed.
+
+    The files are hashed, unless their hashes are in `cache`. Of each image in a file of its own that is hashed, header
+    and end are checked. A sample of the images is decoded. Mean and std are those of the sample, unless they are
+    published. The sample of a small data set is all of it.
+
+    Raises what `load_dataset` raises for what is read.
+    """
+    dataset_names.require_known(name)
+    with _errors_of(name, folder):
         if name == "digits":
             return _load_digits(image_size)
-        try:
+        stored = find_dataset(name, folder, image_size, cache, source, checks_images=True)
+        splits = stored.sample()
+        if splits.is_unusual:
             return _load_stored(name, folder, image_size, cache, source)
+        if cache:
+            write_hashes(cache)
+        mean, std = stored.statistics or channel_statistics(name, splits.sample)
+        images = (splits.train, splits.test)
+        return Dataset(name, *images, stored.class_names, mean, std, stored.identity, stored.notes, stored.resizing)
+
+
+@contextmanager
+def _errors_of(name: str, folder: Path | None) -> Iterator[None]:
+    """Add the remedies of a data set to the errors of reading it."""
+    with memory.report_shortage(name):
+        try:
+            yield
         except UndecodableImage as error:
             if folder is None or dataset_names.kind_of(name) not in _SOURCES:
                 raise
@@ -78,8 +116,11 @@ def find_dataset(
     image_size: int | None = None,
     cache: Path | None = None,
     source: ImageSource | None = None,
+    checks_images: bool = False,
 ) -> StoredDataset:
     """Find the images of `name` on disk and check what can be checked without decoding them. The files are hashed.
+
+    checks_images: see `ImageSource.stored_dataset`.
 
     Raises what `load_dataset` raises. Raises ConfigError for digits, which have no files.
     """
@@ -89,7 +130,7 @@ def find_dataset(
     if dataset_names.kind_of(name) == "packed":
         return find_packed(place, image_size)
     read_hashes(place, cache)
-    return (source or find_source(name, folder)).stored_dataset(image_size)
+    return (source or find_source(name, folder)).stored_dataset(image_size, checks_images)
 
 
 def find_source(name: str, folder: Path | None) -> ImageSource:
@@ -168,8 +209,13 @@ def _find_cifar(name: str, folder: Path, image_size: int | None, cache: Path | N
         train, test = stored.decode()
         return _averaged(train, size), _averaged(test, size)
 
+    def sample() -> UndecodedSplits:
+        splits = stored.sample()
+        train, test = (_averaged_first(split, size) for split in (splits.train, splits.test))
+        return replace(splits, train=train, test=test)
+
     identity = _identity_at_size(stored.identity, size, cifar.IMAGE_SIZE)
-    return replace(stored, identity=identity, image_size=size, decode=decode)
+    return replace(stored, identity=identity, image_size=size, decode=decode, sample=sample)
 
 
 def _list_custom_datasets(folder: Path) -> tuple[str, ...]:
@@ -209,6 +255,15 @@ def _identity_at_size(identity: str, size: int, stored_size: int) -> str:
     if size == stored_size:
         return identity
     return hashlib.sha256(f"{identity} averaged to {size}".encode()).hexdigest()
+
+
+def _averaged_first(split: Split, size: int) -> Split:
+    """Return the split with images that are averaged when they are accessed."""
+
+    def read(count: int) -> Tensor:
+        return _averaged(Split(split.images[:count], split.labels[:count]), size).pixels
+
+    return Split(FirstImages(len(split), size, read), split.labels)
 
 
 def _averaged(split: Split, size: int) -> Split:

@@ -30,6 +30,7 @@ from raykd.errors import DataError
 _IMAGE_COLUMNS = ("img", "image")
 _LABEL_COLUMNS = ("label", "labels")
 _ROWS_AT_A_TIME = 1024  # about 2 MB of encoded images
+_FEW_ROWS, _FEW_BYTES = 16, 1 << 16  # read at a time where only the first rows are used
 
 
 @dataclass(frozen=True)
@@ -70,15 +71,17 @@ def read(files: Sequence[Path], expected: ExpectedRows, target: TargetSize) -> S
 
 
 def read_encoded(
-    file: Path, expected: ExpectedRows, row_groups: Sequence[int], first_row: int
+    file: Path, expected: ExpectedRows, row_groups: Sequence[int], first_row: int, reads_few: bool = False
 ) -> Iterator[EncodedImage]:
     """Yield the encoded images of consecutive row groups, the first row of which is row `first_row` of the file.
+
+    reads_few: whether only the first rows are used, so that the rest of a large row group is not read.
 
     Raises DataError, with file, row (from 0) and remedy, if a row has no image or an unexpected label.
     """
     row = first_row
     for encoded, stored_labels in _record_batches(
-        file, expected.label_column, expected.text_labels is not None, row_groups
+        file, expected.label_column, expected.text_labels is not None, row_groups, reads_few
     ):
         labels = _label_indices(file, row, stored_labels, expected)
         for struct, label in zip(encoded, labels.tolist(), strict=True):
@@ -105,7 +108,7 @@ def num_rows(file: Path) -> int:
 
 def read_first_image(file: Path, label_column: str, has_text_labels: bool) -> tuple[str, bytes]:
     """Return the source of the first row's image, for messages, and its bytes."""
-    for encoded, _ in _record_batches(file, label_column, has_text_labels):
+    for encoded, _ in _record_batches(file, label_column, has_text_labels, reads_few=True):
         return _image_bytes(file, 0, encoded[0].as_py())
     raise DataError(f"{file}: has 0 rows; {REDOWNLOAD}")
 
@@ -115,6 +118,12 @@ def read_labels(file: Path, label_column: str, has_text_labels: bool) -> pa.Chun
     with _opened(file) as stored:
         require_columns(file, stored.schema_arrow, label_column, has_text_labels)
         return stored.read(columns=[label_column]).column(label_column)
+
+
+def read_label_indices(file: Path, expected: ExpectedRows) -> torch.Tensor:
+    """Return the labels of a file as class indices, int64 [rows]. Raises what `read` raises for labels and columns."""
+    labels = read_labels(file, expected.label_column, expected.text_labels is not None)
+    return torch.from_numpy(_label_indices(file, 0, labels, expected))
 
 
 def read_schema(file: Path) -> pa.Schema:
@@ -201,10 +210,11 @@ def require_published_labels(file: Path, schema: pa.Schema, column: str, publish
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[pq.ParquetFile]:
+def _opened(file: Path, reads_few: bool = False) -> Iterator[pq.ParquetFile]:
     """Open a Parquet file. Raises DataError if it is no Parquet file, or if the parts that are read are damaged."""
+    buffered = {"buffer_size": _FEW_BYTES, "pre_buffer": False} if reads_few else {}
     try:
-        with pq.ParquetFile(file) as stored:
+        with pq.ParquetFile(file, **buffered) as stored:
             yield stored
     except MemoryError:  # pyarrow's MemoryError is an ArrowException too
         raise
@@ -217,12 +227,20 @@ def _opened(file: Path) -> Iterator[pq.ParquetFile]:
 
 
 def _record_batches(
-    file: Path, label_column: str, has_text_labels: bool, row_groups: Sequence[int] | None = None
+    file: Path,
+    label_column: str,
+    has_text_labels: bool,
+    row_groups: Sequence[int] | None = None,
+    reads_few: bool = False,
 ) -> Iterator[tuple[pa.Array, pa.Array]]:
-    """Yield (images, labels) of _ROWS_AT_A_TIME rows. row_groups: the row groups to read; None for all."""
-    with _opened(file) as stored:
+    """Yield (images, labels) of _ROWS_AT_A_TIME rows. row_groups: the row groups to read; None for all.
+
+    reads_few: as for `read_encoded`.
+    """
+    with _opened(file, reads_few) as stored:
         image_column = require_columns(file, stored.schema_arrow, label_column, has_text_labels)
-        for batch in stored.iter_batches(_ROWS_AT_A_TIME, row_groups, columns=[image_column, label_column]):
+        num_rows = _FEW_ROWS if reads_few else _ROWS_AT_A_TIME
+        for batch in stored.iter_batches(num_rows, row_groups, columns=[image_column, label_column]):
             yield batch.column(image_column), batch.column(label_column)
 
 
@@ -250,7 +268,9 @@ def _holds_bytes(kind: pa.DataType) -> bool:
     return pa.types.is_binary(stored) or pa.types.is_large_binary(stored)
 
 
-def _label_indices(file: Path, first_row: int, labels: pa.Array, expected: ExpectedRows) -> np.ndarray:
+def _label_indices(
+    file: Path, first_row: int, labels: pa.Array | pa.ChunkedArray, expected: ExpectedRows
+) -> np.ndarray:
     """Return the labels as class indices, int64 [rows]. Raises DataError for a missing or unknown label."""
     names = expected.text_labels
     indices = range(expected.num_classes) if names is None else {name: i for i, name in enumerate(names)}

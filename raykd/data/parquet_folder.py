@@ -18,10 +18,13 @@ classes are the sorted texts.
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count, islice
+from functools import partial
+from itertools import chain, count, islice
+from math import ceil
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from raykd.data import image_decoding, memory, parquet
 from raykd.data.regular_files import FileVersion, list_folder, require_regular_file
@@ -38,6 +41,7 @@ from raykd.data.sources import (
 )
 from raykd.data.splits import DATA_NAME_REMEDY, SPLIT_NAMES, TRAIN, choose_test_split
 from raykd.data.types import Channels, Split, StoredDataset
+from raykd.data.undecoded import sample_of
 from raykd.errors import DataError, plural
 from raykd.on_disk import is_folder
 
@@ -81,6 +85,11 @@ class ParquetUnit:
         yield from parquet.read_encoded(self.version.path, self.expected, self.row_groups, self.first_row)
         self.version.require_unchanged()
 
+    def first_images(self, n: int) -> Iterator[EncodedImage]:
+        """Yield the first of `n` equal parts of the images: only the pages of these rows are read."""
+        rows = parquet.read_encoded(self.version.path, self.expected, self.row_groups, self.first_row, reads_few=True)
+        yield from islice(rows, ceil(self.num_images / n))
+
 
 @dataclass(frozen=True)
 class ParquetSource(ImageSource):
@@ -100,6 +109,17 @@ class ParquetSource(ImageSource):
             self.train[0].path, self.expected.label_column, self.expected.text_labels is not None
         )
 
+    def labels(self) -> tuple[torch.Tensor, torch.Tensor]:
+        train, test = (
+            torch.cat([parquet.read_label_indices(file.path, self.expected) for file in files])
+            for files in (self.train, self.test)
+        )
+        return train, test
+
+    def every_nth(self, n: int) -> tuple[Iterator[EncodedImage], Iterator[EncodedImage]]:
+        train, test = (chain.from_iterable(unit.first_images(n) for unit in units) for units in self.units())
+        return train, test
+
     def units(self) -> tuple[list[ParquetUnit], list[ParquetUnit]]:
         train, test = ([unit for file in files for unit in self._units_of(file)] for files in (self.train, self.test))
         return train, test
@@ -113,7 +133,7 @@ class ParquetSource(ImageSource):
             yield ParquetUnit(self.place, file, self.expected, groups, first_row, num_rows, num_bytes)
             first_row += num_rows
 
-    def stored_dataset(self, image_size: int | None) -> StoredDataset:
+    def stored_dataset(self, image_size: int | None, checks_images: bool = False) -> StoredDataset:
         train, test = ([file.path for file in files] for files in (self.train, self.test))
         target = image_decoding.target_size(image_size, self.first_image)
 
@@ -124,7 +144,8 @@ class ParquetSource(ImageSource):
         digests = [hash_files(files) for files in (self.train, self.test)]
         identity = identity_at_size(content_identity("parquet", *digests), target.image_size)
         notes = (*self.notes, *notes_on_shared_files(test, *digests))
-        return StoredDataset(identity, target.image_size, self.class_names, decode, self.statistics, notes)
+        sample = partial(sample_of, self, target)
+        return StoredDataset(identity, target.image_size, self.class_names, decode, sample, self.statistics, notes)
 
 
 def find(

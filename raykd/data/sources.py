@@ -13,6 +13,8 @@ from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from torch import Tensor
+
 from raykd.data.file_hashes import sha256_of
 from raykd.data.regular_files import FileVersion
 from raykd.data.types import Channels, StoredDataset
@@ -80,14 +82,23 @@ class ImageSource(ABC):
         """Return the source of the first training image, for messages, and its bytes."""
 
     @abstractmethod
+    def labels(self) -> tuple[Tensor, Tensor]:
+        """Return the labels of the training and of the test split, int64 [N]. No image is read."""
+
+    @abstractmethod
+    def every_nth(self, n: int) -> tuple[Iterator[EncodedImage], Iterator[EncodedImage]]:
+        """Return iterators over about one of `n` training and test images, in order. With n = 1 they have all."""
+
+    @abstractmethod
     def units(self) -> tuple[Sequence[Unit], Sequence[Unit]]:
         """Return the units of the training and the test split, in order."""
 
     @abstractmethod
-    def stored_dataset(self, image_size: int | None) -> StoredDataset:
+    def stored_dataset(self, image_size: int | None, checks_images: bool = False) -> StoredDataset:
         """Return the data set that can be decoded into memory. The files are hashed.
 
-        image_size: pixels per side of all images; None if they already are squares of one size.
+        image_size: pixels per side of all images; None if they already are squares of one size. checks_images: whether
+        to check header and end of each image in a file of its own, if its hash is not known from an earlier command.
         """
 
 

@@ -150,18 +150,34 @@ class Dataset:
 
 
 @dataclass(frozen=True)
+class UndecodedSplits:
+    """The splits of a data set whose images are decoded when they are accessed.
+
+    sample: decoded training images, spread over the split; all of them if it is small. is_unusual: whether only all
+    images show if the data set is refused, or what its notes say.
+    """
+
+    train: Split
+    test: Split
+    sample: Split
+    is_unusual: bool = False
+
+
+@dataclass(frozen=True)
 class StoredDataset:
     """A data set on disk that was checked but not decoded.
 
     identity: hex, of the pixels and labels that `decode` returns, at image_size. decode: returns (train, test), uint8
-    [N, 3, image_size, image_size], and raises DataError for damaged or unexpected files. statistics: mean and std of
-    the training pixels if they are published; None to compute them. notes, resizing: as in Dataset.
+    [N, 3, image_size, image_size], and raises DataError for damaged or unexpected files. sample: returns the same
+    splits after decoding a few images of each, and raises DataError for those. statistics: mean and std of the training
+    pixels if they are published; None to compute them. notes, resizing: as in Dataset.
     """
 
     identity: str
     image_size: int
     class_names: tuple[str, ...]
     decode: Callable[[], tuple[Split, Split]]
+    sample: Callable[[], UndecodedSplits]
     statistics: tuple[Channels, Channels] | None = None
     notes: tuple[str, ...] = ()
     resizing: Resizing | None = None

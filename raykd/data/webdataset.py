@@ -17,6 +17,8 @@ import tarfile
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -39,6 +41,7 @@ from raykd.data.sources import (
 )
 from raykd.data.splits import DATA_NAME_REMEDY, SPLIT_NAMES, TRAIN, choose_test_split
 from raykd.data.types import Channels, Split, StoredDataset
+from raykd.data.undecoded import sample_of
 from raykd.errors import DataError, plural, shown
 from raykd.on_disk import is_file, is_folder
 
@@ -109,6 +112,16 @@ class TarSource(ImageSource):
             first = _read(stream, file.path, images[0])
         return first.where, first.encoded
 
+    def labels(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return _labels_of(self.train), _labels_of(self.test)
+
+    def every_nth(self, n: int) -> tuple[Iterator[EncodedImage], Iterator[EncodedImage]]:
+        train, test = (
+            chain.from_iterable(TarUnit(self.place, file, images[::n], None).images() for file, images in split)
+            for split in (self.train, self.test)
+        )
+        return train, test
+
     def units(self) -> tuple[list[TarUnit], list[TarUnit]]:
         train, test = ([unit for file in split for unit in self._units_of(*file)] for split in (self.train, self.test))
         return train, test
@@ -117,7 +130,7 @@ class TarSource(ImageSource):
         for part in split_by_size(image.size for image in images):
             yield TarUnit(self.place, file, images[part], file.path if part.start == 0 else None)
 
-    def stored_dataset(self, image_size: int | None) -> StoredDataset:
+    def stored_dataset(self, image_size: int | None, checks_images: bool = False) -> StoredDataset:
         target = image_decoding.target_size(image_size, self.first_image)
 
         def decode() -> tuple[Split, Split]:
@@ -128,7 +141,8 @@ class TarSource(ImageSource):
         digests = [hash_files(split_files) for split_files in files]
         identity = identity_at_size(content_identity("webdataset", *digests), target.image_size)
         notes = (*self.notes, *notes_on_shared_files([file.path for file in files[1]], *digests))
-        return StoredDataset(identity, target.image_size, self.class_names, decode, self.statistics, notes)
+        sample = partial(sample_of, self, target)
+        return StoredDataset(identity, target.image_size, self.class_names, decode, sample, self.statistics, notes)
 
 
 def find(place: Path, ignored: Collection[str] = (), statistics: tuple[Channels, Channels] | None = None) -> TarSource:
@@ -310,8 +324,11 @@ def _decode(files: LabeledTars, target: TargetSize) -> Split:
             return _read(stream, path, image)[:2]
 
     image_decoding.require_full_range(image_decoding.decode_all(pixels, read, target))
-    labels = torch.tensor([image.label for _, image in images], dtype=torch.int64)
-    return Split(torch.from_numpy(pixels).permute(0, 3, 1, 2), labels)  # channels-last strides
+    return Split(torch.from_numpy(pixels).permute(0, 3, 1, 2), _labels_of(files))  # channels-last strides
+
+
+def _labels_of(files: LabeledTars) -> torch.Tensor:
+    return torch.tensor([image.label for _, images in files for image in images], dtype=torch.int64)
 
 
 @contextmanager

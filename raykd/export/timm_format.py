@@ -15,6 +15,7 @@ from torch import Tensor
 from raykd.errors import ConfigError
 from raykd.export.finished_run import FinishedRun
 from raykd.export.format import ExportFormat, Output
+from raykd.models.library_model import with_lists
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
 from raykd.models.weights import save_weights
@@ -98,8 +99,10 @@ def architecture_of(run: FinishedRun) -> tuple[str, dict[str, Any]]:
     if isinstance(model, ViT):
         sizes = {"img_size": run.network_size, "patch_size": model.patch, "embed_dim": model.width}
         name = _VIT_WITH_TOKEN if model.distillation_token else _VIT
-        return name, sizes | {"depth": model.depth, "num_heads": model.heads, "drop_rate": model.dropout}
+        drop_path = {"drop_path_rate": model.drop_path} if model.drop_path else {}
+        return name, sizes | {"depth": model.depth, "num_heads": model.heads, "drop_rate": model.dropout} | drop_path
     assert isinstance(model, Timm)
     published = timm.get_pretrained_cfg(model.name)
     has_fixed_size = published is not None and published.fixed_input_size
-    return model.name.split(".")[0], {"img_size": run.network_size} if has_fixed_size else {}
+    size = {"img_size": run.network_size} if has_fixed_size else {}
+    return model.name.split(".")[0], size | with_lists(model.arguments)

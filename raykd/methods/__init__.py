@@ -21,6 +21,7 @@ from raykd.methods.logit_standardization import LogitStandardization, Standardiz
 from raykd.methods.method import Memory, Method, ParameterGroup
 from raykd.methods.nst import NST
 from raykd.methods.pkt import PKT
+from raykd.methods.reviewkd import ReviewKD
 from raykd.methods.rkd import RKD
 from raykd.methods.sp import SimilarityPreserving
 from raykd.methods.vid import VID
@@ -48,6 +49,7 @@ __all__ = [
     "Memory",
     "Method",
     "ParameterGroup",
+    "ReviewKD",
     "SimilarityPreserving",
     "StageMethod",
     "StandardizedDKD",

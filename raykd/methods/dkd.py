@@ -19,13 +19,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from raykd.config import NonNegative
-from raykd.methods.method import Adapter, Method, Need, Temperature
+from raykd.methods.method import Adapter, LinearWarmup, Method, Need, Temperature
 from raykd.methods.precision import in_float32
 from raykd.outputs import Outputs, Targets
 
 
 @dataclass(frozen=True)
-class DKD(Method):
+class DKD(LinearWarmup, Method):
     """KD in two parts: the label's class (TCKD), and the other classes (NCKD)."""
 
     kind: ClassVar[str] = "dkd"
@@ -41,10 +41,6 @@ class DKD(Method):
     def weights(self, epoch: int) -> dict[str, float]:
         warm = self.warmup(epoch)
         return {"ce": self.ce_weight, "tckd": warm * self.alpha, "nckd": warm * self.beta}
-
-    def warmup(self, epoch: int) -> float:
-        """Return the fraction of alpha and beta in `epoch`, counted from 0."""
-        return min(epoch / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0
 
     def terms(self, student: Outputs, teacher: Outputs, targets: Targets, adapter: Adapter) -> dict[str, Tensor]:
         inputs = student.logits, teacher.logits, targets.labels, self.temperature

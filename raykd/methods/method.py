@@ -42,6 +42,9 @@ class Method(Config):
     # and `terms` and `adapter` receive empty logits [B, 0] in its place.
     needs: ClassVar[frozenset[Need]] = frozenset()
     student_needs: ClassVar[frozenset[Need] | None] = None  # the student's outputs that they read; None: as `needs`
+    # Whether the teacher's feature maps are those before each stage's last ReLU, if its network has such maps: raykd's
+    # ResNets, wide ResNets and VGGs. The feature maps of other networks, and of the student, are the usual ones.
+    teacher_preactivations: ClassVar[bool] = False
     needs_distillation_token: ClassVar[bool] = False  # whether the student must have one
     # Whether a term depends on which images share a batch. `terms` then receives the images of all workers of a run.
     relates_images: ClassVar[bool] = False
@@ -231,6 +234,16 @@ class Method(Config):
         The teacher's outputs carry no gradient.
         """
         raise NotImplementedError
+
+
+class LinearWarmup:
+    """Base of methods whose terms, except the cross-entropy and KD's, rise linearly to their weights."""
+
+    warmup_epochs: float  # a field of the method; 0 for no warm-up
+
+    def warmup(self, epoch: int) -> float:
+        """Return the share of their weights that the terms have in `epoch`, counted from 0."""
+        return min(epoch / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0
 
 
 class Memory(nn.Module):

@@ -49,10 +49,14 @@ class BottleneckBlock(nn.Module):
             self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.preactivation(x), inplace=True)
+
+    def preactivation(self, x: Tensor) -> Tensor:
+        """Return the block's output before its last ReLU."""
         shortcut = self.shortcut(x)
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         x = F.relu(self.bn2(self.conv2(x)), inplace=True)
-        return F.relu(self.bn3(self.conv3(x)) + shortcut, inplace=True)
+        return self.bn3(self.conv3(x)) + shortcut
 
 
 class BottleneckResNetNetwork(ResNetNetwork):

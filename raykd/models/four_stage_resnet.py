@@ -27,6 +27,7 @@ Channels = Annotated[int, Interval(f"[{MIN_WIDTH}, {MAX_WIDTH}]")]
 class FourStages(BuiltInModel):
     """Base of networks of four stages."""
 
+    has_preactivations: ClassVar[bool] = True
     blocks: Annotated[tuple[int, ...], Interval(f"[1, {MAX_DEPTH}]")] = (2, 2, 2, 2)  # number per stage
     width: Channels = 64  # channels of the first stage; stage s has width * 2**s
     weights: str = ""  # a file to start from; empty for random weights
@@ -67,9 +68,13 @@ class BasicBlock(nn.Module):
             self.downsample = nn.Sequential(projection, nn.BatchNorm2d(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.preactivation(x), inplace=True)
+
+    def preactivation(self, x: Tensor) -> Tensor:
+        """Return the block's output before its last ReLU."""
         shortcut = x if self.downsample is None else self.downsample(x)
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        return F.relu(self.bn2(self.conv2(x)) + shortcut, inplace=True)
+        return self.bn2(self.conv2(x)) + shortcut
 
 
 class ResNetNetwork(nn.Module):
@@ -117,11 +122,26 @@ class ResNetNetwork(nn.Module):
         """Return the head. The method has the name of timm's."""
         return cast(nn.Linear, self.get_submodule(self.head))
 
-    def forward(self, pixels: Tensor) -> Outputs:
+    def forward(self, pixels: Tensor, preactivations: bool = False) -> Outputs:
+        """preactivations: whether the feature maps are those before each stage's last ReLU."""
         x = F.relu(self.bn1(self.conv1(pixels)), inplace=True)
         features = []
         for name in self.stage_names:
-            x = self.get_submodule(name)(x)
-            features.append(x)
+            stage = cast(nn.Sequential, self.get_submodule(name))
+            if preactivations:
+                before = _run_to_last_relu(stage, x)
+                x = F.relu(before)
+                features.append(before)
+            else:
+                x = stage(x)
+                features.append(x)
         embedding = x.mean((2, 3))
         return Outputs(self.get_classifier()(embedding), embedding, tuple(features))
+
+
+def _run_to_last_relu(stage: nn.Sequential, x: Tensor) -> Tensor:
+    """Return the output of a stage's blocks before the last one's last ReLU."""
+    *blocks, last = cast(Any, stage)
+    for block in blocks:
+        x = block(x)
+    return last.preactivation(x)

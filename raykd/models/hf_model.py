@@ -20,20 +20,29 @@ from raykd.config import Config, MaxLength, by_name
 from raykd.errors import ConfigError, errors_of
 from raykd.models import hf_files
 from raykd.models.hf_state import quiet
+from raykd.models.library_model import Argument, LibraryModel, with_lists
 from raykd.models.model import ImageModel, ImageSpec, label_of, names_vit
 from raykd.models.submodules import SubmoduleModel
 
+_PASSED = {
+    **dict.fromkeys(("num_labels", "id2label", "label2id"), "raykd passes the data's classes; leave it out"),
+    "image_size": "raykd passes the image size; leave it out, or set input_size",
+    "num_channels": "images have 3 channels; leave it out",
+    "model_type": "the folder has the kind of network; leave it out",
+}
 _MAX_CONTENT = 100_000  # characters of the two JSON files, without the classes' names
 
 
 @dataclass(frozen=True, repr=False)
-class HuggingFace(SubmoduleModel):
+class HuggingFace(LibraryModel, SubmoduleModel):
     """An image classifier of transformers. With weights, it normalizes by the folder's mean and std.
 
     Its images have the size that the folder states, unless `input_size` is set.
     """
 
     kind: ClassVar[str] = "hf"
+    library: ClassVar[str] = "the configuration of transformers"
+    passed_by_raykd: ClassVar[Mapping[str, str]] = _PASSED
     # a folder or a cached repository; it is replaced by the JSON text of its content (hf_files.py)
     repository: Annotated[str, MaxLength(_MAX_CONTENT)] = by_name("", hf_files.read_repository)
     weights: str = ""  # 'pretrained' for those of the folder, or a file to start from; empty for random weights
@@ -76,7 +85,7 @@ class HuggingFace(SubmoduleModel):
     def label(self) -> str:
         """The last part of the folder's or repository's name: 'hf-resnet-50'."""
         name = Path(self.name).name or self.content.get("config", {}).get("model_type", "")
-        return label_of(f"hf-{name}")
+        return label_of(f"hf-{name}") + self.arguments_label
 
     @property
     def is_vit(self) -> bool:
@@ -102,7 +111,7 @@ class HuggingFace(SubmoduleModel):
     def make(self, images: ImageSpec) -> ImageModel:
         if find_spec("transformers") is None:
             raise ConfigError(f"{self.title_in_messages}: requires a package that is missing: pip install transformers")
-        return self.hooked(self._network(images), images, self.label)
+        return self.checked(self.hooked(self._network(images), images, self.label), images)
 
     def _network(self, images: ImageSpec) -> nn.Module:
         import transformers
@@ -119,15 +128,33 @@ class HuggingFace(SubmoduleModel):
 
         subject = f"{self.title_in_messages}: its network for images of {images.size}x{images.size} pixels"
         with errors_of(subject, remedy="--set input_size of the model, or name another folder"), quiet():
-            config = transformers.AutoConfig.for_model(**self.config, num_labels=images.num_classes)
-            network = automatic.from_config(config)
+            self._require_known_arguments(kind)
+
+            def config_with(**arguments: Argument) -> Any:
+                entries: dict[str, Any] = {**self.config, **with_lists(arguments)}
+                return transformers.AutoConfig.for_model(**entries, num_labels=images.num_classes)
+
+            network = self.create(lambda **arguments: automatic.from_config(config_with(**arguments)))
             if self.input_size and not _accepts(network, images.size):
-                network = automatic.from_config(_with_size(config, images.size))
+                sized = _with_size(config_with(**self.arguments), images.size)
+                network = automatic.from_config(sized)
             return network
+
+    def _require_known_arguments(self, kind: str) -> None:
+        """Raise ConfigError for an argument that is no entry of configurations of this kind. They accept any name."""
+        if not self.arguments:
+            return
+        import transformers
+
+        common = transformers.PretrainedConfig().to_dict()
+        known = [name for name in transformers.AutoConfig.for_model(kind).to_dict() if name not in common]
+        for name in self.arguments:
+            if name not in known:
+                self.refuse_unknown(name, f"the configuration of {kind}", known)
 
     def config_of(self, network: Any) -> dict[str, Any]:
         """Return the configuration with which `network` was built, for code that builds it without raykd."""
-        config, built = dict(self.config), network.config
+        config, built = {**self.config, **with_lists(self.arguments)}, network.config
         if hasattr(built, "image_size"):
             config["image_size"] = built.image_size
         if "vision_config" in config and hasattr(built, "vision_config"):

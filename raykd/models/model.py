@@ -31,6 +31,11 @@ def forward_network(network: nn.Module, pixels: Tensor) -> Outputs:
     return network(pixels)
 
 
+def forward_preactivations(network: nn.Module, pixels: Tensor) -> Outputs:
+    """Run a network of this package whose feature maps shall be those before each stage's last ReLU."""
+    return network(pixels, preactivations=True)
+
+
 @dataclass(frozen=True)
 class ImageSpec:
     """The data's properties that a network depends on: classes, pixels per side, mean and std by channel in [0, 1]."""
@@ -142,13 +147,16 @@ class Model(Config):
 class BuiltInModel(Model):
     """Base of models whose network is a class of this package, with a `forward` that returns Outputs."""
 
+    has_preactivations: ClassVar[bool] = False  # whether `forward` has the argument `preactivations`
+
     def construction(self, num_classes: int) -> Construction:
         """Return the network's class and the arguments of its `__init__`."""
         raise NotImplementedError
 
     def make(self, images: ImageSpec) -> "ImageModel":
         network_class, arguments = self.construction(images.num_classes)
-        return ImageModel(network_class(**arguments), forward_network, images)
+        preactivations = forward_preactivations if self.has_preactivations else None
+        return ImageModel(network_class(**arguments), forward_network, images, forward_preactivations=preactivations)
 
 
 def names_vit(name: str) -> bool:
@@ -184,6 +192,7 @@ class ImageModel(nn.Module):
 
     with_features: whether Outputs have feature maps. They are requested only for methods that read them, because they
     take memory and some networks copy them. Networks of this package compute them anyway and always return them.
+    with_preactivations: whether these are the maps before each stage's last ReLU, if the network has such maps.
     """
 
     mode: ClassVar[str] = "bicubic"  # an argument of F.interpolate
@@ -196,22 +205,31 @@ class ImageModel(nn.Module):
         forward: ForwardFunction,
         images: ImageSpec,
         forward_features: ForwardFunction | None = None,
+        forward_preactivations: ForwardFunction | None = None,
     ) -> None:
         """images: as the network receives them. `input_size`, set later, is None if they arrive in this size.
 
         forward_features: returns what `forward` returns, and feature maps; None if there is nothing to add.
+        forward_preactivations: returns what `forward` returns, with other feature maps, those before each stage's last
+        ReLU; None if the network has none.
         """
         super().__init__()
         self.network = network
         self._run_network, self._run_with_features = forward, forward_features or forward
-        self.with_features = False
+        self._run_with_preactivations = forward_preactivations or self._run_with_features
+        self.with_features = self.with_preactivations = False
         self.input_size: int | None = None
         self.register_buffer("mean", _per_channel(images.mean), persistent=False)
         self.register_buffer("std", _per_channel(images.std), persistent=False)
 
-    def request(self, needs: Collection[str]) -> None:
-        """Compute the outputs in `needs` in all later passes: 'logits', 'embedding' and 'features' of a method."""
+    def request(self, needs: Collection[str], preactivations: bool = False) -> None:
+        """Compute the outputs in `needs` in all later passes: 'logits', 'embedding' and 'features' of a method.
+
+        preactivations: whether feature maps are those before each stage's last ReLU, in evaluation mode. Networks
+        without such maps, and those whose layers raykd does not know, return their usual ones.
+        """
         self.with_features = "features" in needs
+        self.with_preactivations = self.with_features and preactivations
 
     def heads(self) -> list[nn.Module]:
         """Return the layers that compute logits: two for a network with a distillation token, [] if unknown."""
@@ -229,6 +247,8 @@ class ImageModel(nn.Module):
 
     def run(self, pixels: Tensor) -> Outputs:
         """Return the Outputs of pixels that have the network's size."""
+        if self.with_preactivations:
+            return self._run_with_preactivations(self.network, pixels)
         run = self._run_with_features if self.with_features else self._run_network
         return run(self.network, pixels)
 

@@ -135,8 +135,8 @@ class HookedModel(ImageModel):
         self._captured: dict[tuple[str, Side], Tensor] = {}
         self._hooked: set[tuple[str, Side]] = set()
 
-    def request(self, needs: Collection[str]) -> None:
-        super().request(needs)
+    def request(self, needs: Collection[str], preactivations: bool = False) -> None:
+        super().request(needs, preactivations)
         self._embedding_at = self.read.embedding_at if "embedding" in needs else None
         self._features_at = self.read.features_at if self.with_features else ()
         self._needs_embedding = "embedding" in needs

@@ -23,6 +23,7 @@ class CifarResNet(BuiltInModel):
     """Three stages of blocks with two 3x3 convolutions."""
 
     kind: ClassVar[str] = "cifar_resnet"
+    has_preactivations: ClassVar[bool] = True
     depth: Annotated[int, Interval(f"[8, {MAX_LAYERS}]")] = 20  # layers, 6n + 2
     width: Channels = 16  # channels of the first stage, doubled at each stage
     stem: Channels = 16  # channels before the first stage

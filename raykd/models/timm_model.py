@@ -5,27 +5,44 @@ access, and compute nodes read that file.
 """
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from math import ceil
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from raykd.errors import ConfigError, did_you_mean
-from raykd.models.model import ImageModel, ImageSpec, Model, names_vit
+from raykd.models.library_model import LibraryModel
+from raykd.models.model import ImageModel, ImageSpec, names_vit
 from raykd.outputs import Outputs
 
+_WEIGHTS = "raykd loads weights itself; set weights"
+_FEATURES = "raykd reads feature maps from the whole network; leave it out"
+_DEVICE = "raykd places the network itself; leave it out, or set precision of the recipe"
+_PASSED = {
+    "num_classes": "raykd passes the number of the data's classes; leave it out",
+    "img_size": "raykd passes the image size; leave it out, or set input_size",
+    "in_chans": "images have 3 channels; leave it out",
+    **dict.fromkeys(("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict"), _WEIGHTS),
+    **dict.fromkeys(("checkpoint_path", "cache_dir", "pruned"), _WEIGHTS),
+    **dict.fromkeys(("features_only", "out_indices", "feature_cfg"), _FEATURES),
+    **dict.fromkeys(("device", "dtype", "scriptable", "exportable", "no_jit"), _DEVICE),
+}
 MAX_STAGES = 4  # a ResNet has four, so stages of different kinds of models are paired by default
 
 
 @dataclass(frozen=True)
-class Timm(Model):
+class Timm(LibraryModel):
     """An image model of timm. If `weights` is set, images are normalized by timm's mean and std.
 
     `feature_stages` selects the stages whose feature maps it returns.
     """
 
     kind: ClassVar[str] = "timm"
+    library: ClassVar[str] = "timm.create_model"
+    passed_by_raykd: ClassVar[Mapping[str, str]] = _PASSED
     name: str = "vit_tiny_patch16_224"  # name in timm
     weights: str = ""  # 'pretrained', or a file to start from; empty for random weights
 
@@ -39,7 +56,7 @@ class Timm(Model):
 
     @property
     def label(self) -> str:
-        return self.name.replace(".", "-").replace("/", "-")
+        return self.name.replace(".", "-").replace("/", "-") + self.arguments_label
 
     @property
     def is_vit(self) -> bool:
@@ -64,10 +81,13 @@ class Timm(Model):
         try:
             has_fixed_size = pretrained is not None and pretrained.fixed_input_size
             options: dict[str, Any] = {"img_size": size} if has_fixed_size else {}
-            network = timm.create_model(self.name, pretrained=False, num_classes=images.num_classes, **options)
+            options |= {"pretrained": False, "num_classes": images.num_classes}
+            network = self.create(partial(timm.create_model, self.name, **options))
+        except ConfigError:
+            raise
         except (TypeError, ValueError, AssertionError, ArithmeticError, RuntimeError) as error:
             raise ConfigError(f"timm model '{self.name}' cannot be built for {size}x{size} images: {error}") from None
-        return wrap_timm_network(network, images, self.has_distillation_token)
+        return self.checked(wrap_timm_network(network, images, self.has_distillation_token), images)
 
     def adapt_state(self, network: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Leave out the classifier. timm renames tensors, and resamples them for the input size, as for its weights."""

@@ -8,24 +8,36 @@ nodes read that file. If `weights` is set, images are normalized by the mean and
 another file.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 from torch import nn
 
 from raykd.errors import ConfigError, did_you_mean
+from raykd.models.library_model import LibraryModel
 from raykd.models.model import ImageModel, ImageSpec, names_vit
 from raykd.models.submodules import SubmoduleModel
 
+_PASSED = {
+    "num_classes": "raykd passes the number of the data's classes; leave it out",
+    "image_size": "raykd passes the image size; leave it out, or set input_size",
+    "weights": "raykd loads weights itself; set weights of the model",
+    "progress": "raykd loads weights itself; leave it out",
+    **dict.fromkeys(("aux_logits", "init_weights"), "raykd leaves out auxiliary logits; leave it out"),
+}
 _SIZED = ("vit_",)  # networks that are built for one image size
 _AUXILIARY = ("googlenet", "inception_v3")  # networks that return auxiliary logits too, unless they are left out
 
 
 @dataclass(frozen=True)
-class Torchvision(SubmoduleModel):
+class Torchvision(LibraryModel, SubmoduleModel):
     """A classifier of torchvision. If `weights` is set, images are normalized by torchvision's mean and std."""
 
     kind: ClassVar[str] = "torchvision"
+    library: ClassVar[str] = "torchvision.models.get_model"
+    passed_by_raykd: ClassVar[Mapping[str, str]] = _PASSED
     name: str = "resnet18"  # name in torchvision, with an optional tag of its weights: 'resnet50.IMAGENET1K_V1'
     weights: str = ""  # 'pretrained', or a file to start from; empty for random weights
 
@@ -55,7 +67,7 @@ class Torchvision(SubmoduleModel):
 
     @property
     def label(self) -> str:
-        return f"torchvision-{self.name}"
+        return f"torchvision-{self.name}{self.arguments_label}"
 
     @property
     def is_vit(self) -> bool:
@@ -76,19 +88,24 @@ class Torchvision(SubmoduleModel):
 
         size = images.size
         try:
-            network = models.get_model(
-                self.architecture, weights=None, num_classes=images.num_classes, **self.options(size)
-            )
+            options = {"weights": None, "num_classes": images.num_classes, **self._options(size)}
+            network = self.create(partial(models.get_model, self.architecture, **options))
+        except ConfigError:
+            raise
         except (TypeError, ValueError, AssertionError, RuntimeError) as error:
             raise ConfigError(
                 f"torchvision model '{self.name}' cannot be built for {size}x{size} images: {error}"
             ) from None
-        return self.hooked(network, images, self.label)
+        return self.checked(self.hooked(network, images, self.label), images)
 
-    def options(self, size: int) -> dict[str, Any]:
+    def all_arguments(self, size: int) -> dict[str, Any]:
         """Return the arguments of torchvision's function for images of `size` pixels, without classes and weights."""
+        return {**self._options(size), **self.arguments}
+
+    def _options(self, size: int) -> dict[str, Any]:
+        """Return the arguments that raykd passes."""
         sized = {"image_size": size} if self.name.startswith(_SIZED) else {}
-        return sized | ({"aux_logits": False, "init_weights": False} if self.name in _AUXILIARY else {})
+        return sized | ({"aux_logits": False, "init_weights": False} if self.architecture in _AUXILIARY else {})
 
     def download(self) -> nn.Module:
         from torchvision import models

@@ -25,6 +25,7 @@ class VGG(BuiltInModel):
     """3x3 convolutions with batch normalization, and one linear layer."""
 
     kind: ClassVar[str] = "vgg"
+    has_preactivations: ClassVar[bool] = True
     depth: Depth = 8  # the name's number of layers, which counts two linear layers that this form does not have
     weights: str = ""  # a file to start from; empty for random weights
 
@@ -67,14 +68,16 @@ class VGGNetwork(nn.Module):
         """Return the head. The method has the name of timm's."""
         return self.classifier
 
-    def forward(self, pixels: Tensor) -> Outputs:
+    def forward(self, pixels: Tensor, preactivations: bool = False) -> Outputs:
+        """preactivations: whether the feature maps are those before each block's last ReLU."""
         x = F.relu(self.block0(pixels), inplace=True)
         features = []
         for block in (self.block1, self.block2, self.block3, self.block4):
             if block is not self.block4 or pixels.shape[-1] >= POOLED_AT:
                 x = F.max_pool2d(x, 2)
-            x = F.relu(block(x), inplace=True)
-            features.append(x)
+            before = block(x)
+            x = F.relu(before, inplace=not preactivations)
+            features.append(before if preactivations else x)
         embedding = x.mean((2, 3))
         return Outputs(self.classifier(embedding), embedding, tuple(features))
 

@@ -10,7 +10,7 @@ of 6 (`timm_model.feature_stages`). With fewer than 4 layers there are as many s
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from raykd.config import Interval
+from raykd.config import Interval, skip_if_default
 from raykd.errors import plural
 from raykd.models.model import MAX_DEPTH, MAX_SIDE, MAX_WIDTH, ImageModel, ImageSpec, Model
 from raykd.models.timm_model import wrap_timm_network
@@ -29,6 +29,8 @@ class ViT(Model):
     weights: str = ""  # a file to start from; empty for random weights
     # a distillation token beside the class token, for methods such as DeiT; logits are the mean of both heads
     distillation_token: bool = False
+    # stochastic depth (arXiv:1603.09382): probability of the last layer; it rises in proportion to the depth
+    drop_path: Annotated[float, Interval("[0, 1)")] = skip_if_default(0.0)
 
     def check(self) -> None:
         self.require(self.width % self.heads == 0, "width", f"must be a multiple of heads = {self.heads}")
@@ -62,5 +64,6 @@ class ViT(Model):
             num_heads=self.heads,
             num_classes=images.num_classes,
             drop_rate=self.dropout,
+            drop_path_rate=self.drop_path,
         )
         return wrap_timm_network(network, images, self.distillation_token)

@@ -5,7 +5,7 @@ values. Modules have the names of RepDistiller's models/wrn.py, so its checkpoin
 """
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ class WideResNet(BuiltInModel):
     """Three stages of wide blocks with batch normalization before each convolution."""
 
     kind: ClassVar[str] = "wide_resnet"
+    has_preactivations: ClassVar[bool] = True
     depth: Annotated[int, Interval(f"[10, {6 * MAX_DEPTH + 4}]")] = 16  # layers, 6n + 4
     factor: Annotated[int, Interval("[1, 64]")] = 2  # stage s has 16 * factor * 2**s channels
     dropout: Annotated[float, Interval("[0, 1)")] = 0.0  # probability inside each block
@@ -70,6 +71,11 @@ class Stage(nn.Module):
         others = (PreActivationBlock(channels, channels, 1, dropout) for _ in range(num_blocks - 1))
         self.layer = nn.Sequential(first, *others)
 
+    @property
+    def first_norm(self) -> nn.BatchNorm2d:
+        """The batch norm of the stage's input."""
+        return cast(PreActivationBlock, self.layer[0]).bn1
+
     def forward(self, x: Tensor) -> Tensor:
         return self.layer(x)
 
@@ -98,11 +104,13 @@ class WideResNetNetwork(nn.Module):
         """Return the head. The method has the name of timm's."""
         return self.fc
 
-    def forward(self, pixels: Tensor) -> Outputs:
+    def forward(self, pixels: Tensor, preactivations: bool = False) -> Outputs:
+        """preactivations: whether the feature maps are those after the batch norm that follows each stage."""
         x = self.conv1(pixels)
         features = []
-        for stage in (self.block1, self.block2, self.block3):
+        norms = (self.block2.first_norm, self.block3.first_norm, self.bn1)
+        for stage, norm in zip((self.block1, self.block2, self.block3), norms, strict=True):
             x = stage(x)
-            features.append(x)
+            features.append(norm(x) if preactivations else x)
         embedding = F.relu(self.bn1(x), inplace=True).mean((2, 3))
         return Outputs(self.fc(embedding), embedding, tuple(features))

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from raykd.data import dataset_names
 from raykd.data.load import find_source
-from raykd.data.memory import available_bytes
+from raykd.data.memory import available_bytes, require_memory
 from raykd.data.packs.encoding import PackOptions
 from raykd.data.packs.errors import HoldsOtherPack, PackError, pack_command
 from raykd.data.packs.record import read_pack_record
@@ -22,12 +22,14 @@ from raykd.data.placeholder import placeholder_dataset
 from raykd.data.sources import ImageSource
 from raykd.data.storage import StorageChoice, choose_storage, decoded_size
 from raykd.data.types import Dataset
-from raykd.errors import ConfigError
+from raykd.errors import ConfigError, DataError
 from raykd.orchestration.options import Options, data_key, keep_listing
 from raykd.orchestration.packing import write_pack
 from raykd.orchestration.process_pool import PackingKilled
 from raykd.spec.experiment import Data
 from raykd.store.run_store import RunStore
+
+MAX_HASHED_BYTES = 10_000_000_000  # of images without a pack that a plan hashes; ImageNet has 15 times as many
 
 
 def with_packs(
@@ -55,6 +57,8 @@ def with_packs(
             packs[data_key(data)] = None
             if isinstance(found, ImageSource):
                 keep_listing(data, options, found)
+                if options.is_plan:
+                    _warn_of_memory(data, found, log)
             continue
         try:
             pack = found if isinstance(found, Path) else _pack_of(data, found, options, log, console, check)
@@ -96,8 +100,11 @@ def _pack_of(
     log: Callable[[str], None],
     console: Console | None,
     check: Callable[[Data, Dataset], None],
-) -> Path:
-    """Return the folder of the pack of `source` below the results, after writing it if necessary."""
+) -> Path | None:
+    """Return the folder of the pack of `source` below the results, after writing it if necessary.
+
+    None for a plan of images that a job with more memory would decode into memory: their runs have the same names.
+    """
     name = data.name
     place = hashlib.sha256(str(source.place.resolve()).encode("utf-8", "surrogateescape")).hexdigest()
     folder = options.decoded / f"{dataset_names.plain_name(name)}-{place[:8]}.pack"
@@ -105,6 +112,10 @@ def _pack_of(
     plan = _planned(source, folder, log, may_replace=console is not None)
     if plan is not None and plan.is_written:
         return folder
+    if options.is_plan and _may_fit_in_a_job(data, source):
+        log(f"{name}: a job packs them first, unless it has more free memory; its runs have the same names either way")
+        keep_listing(data, options, source)
+        return None
     if plan is None or console is None:
         setting = shlex.quote(f"data.name=packed:{dataset_names.plain_name(name)}")
         raise ConfigError(
@@ -116,6 +127,20 @@ def _pack_of(
     log(f"packing {name} into {folder}; to pack it once for all results folders: {command}")
     write_pack(plan, console)
     return folder
+
+
+def _warn_of_memory(data: Data, source: ImageSource, log: Callable[[str], None]) -> None:
+    """Log a warning if the images do not fit into the memory of this machine, as `data.storage = memory` requires."""
+    try:
+        require_memory(source.place, sum(source.num_images), decoded_size(source, data.image_size))
+    except DataError as error:
+        log(f"{data.name}: warning: {error}")
+
+
+def _may_fit_in_a_job(data: Data, source: ImageSource) -> bool:
+    """Return whether only the memory of this machine decided for images on disk, which a plan can hash in seconds."""
+    num_bytes = sum(unit.num_bytes for units in source.units() for unit in units)
+    return data.storage == "auto" and data.min_crop_area is None and num_bytes <= MAX_HASHED_BYTES
 
 
 def _planned(source: ImageSource, folder: Path, log: Callable[[str], None], may_replace: bool) -> PackPlan | None:

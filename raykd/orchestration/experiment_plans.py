@@ -1,11 +1,17 @@
 """The checked plans of experiments, and what the log and `--plan` print about them. Nothing is written or started."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from math import sqrt
+from pathlib import Path
 
+from raykd.data.file_hashes import read_hashes, write_hashes
 from raykd.data.types import Dataset
 from raykd.errors import ConfigError, plural
+from raykd.models.hf_files import PREFIX as HF_PREFIX
 from raykd.models.submodules import returns_probabilities
+from raykd.models.weights import split_key
+from raykd.on_disk import is_file, is_folder
 from raykd.orchestration.options import Options, dataset_of
 from raykd.orchestration.run_states import RunStates
 from raykd.spec.experiment import Experiment
@@ -50,6 +56,30 @@ def plans_of(experiments: Sequence[Experiment], options: Options) -> list[tuple[
     """Return the checked plans of experiments that run together, with their data. `--plan` makes the same checks."""
     require_together(experiments)
     return [plan_of(experiment, options) for experiment in experiments]
+
+
+@contextmanager
+def remembering_digests(experiments: Sequence[Experiment], options: Options) -> Iterator[None]:
+    """Hash files of weights in this block only if no earlier plan has hashed them, and keep the new digests.
+
+    They are in the folder of decoded images. Without it nothing is kept, because a plan makes no folder.
+    """
+    if not is_folder(options.decoded):
+        yield
+        return
+    for place in (options.results, options.weights_folder, *_folders_of_weights(experiments)):
+        read_hashes(place, options.decoded)
+    yield
+    write_hashes(options.decoded)
+
+
+def _folders_of_weights(experiments: Sequence[Experiment]) -> set[Path]:
+    """Return the folders of the files of weights that experiments name."""
+    texts = {experiment.teacher_checkpoint or "" for experiment in experiments}
+    texts |= {getattr(recipe.model, "weights", "") for one in experiments for recipe in (one.teacher, one.student)}
+    folders = {Path(text.removeprefix(HF_PREFIX)).expanduser() for text in texts if text.startswith(HF_PREFIX)}
+    files = {split_key(text)[0] for text in texts if not text.startswith(HF_PREFIX)}
+    return {path.absolute() for path in folders | {file.parent for file in files if is_file(file)}}
 
 
 def plan_of(experiment: Experiment, options: Options) -> tuple[Plan, Dataset]:

@@ -21,7 +21,7 @@ from raykd.console import LogConsole
 from raykd.data.dataset_names import find_folder
 from raykd.errors import ConfigError
 from raykd.orchestration.data_storage import with_packs
-from raykd.orchestration.experiment_plans import plans_of, require_together
+from raykd.orchestration.experiment_plans import plans_of, remembering_digests, require_together
 from raykd.orchestration.options import Options
 from raykd.orchestration.run_experiments import run_experiments
 from raykd.orchestration.run_search import search
@@ -75,26 +75,27 @@ def plan(
     """
     from pandas import DataFrame
 
-    options = _options(results, data_dir, STAGES)
+    options = replace(_options(results, data_dir, STAGES), is_plan=True)
     changed = _changed(experiments, settings, "raykd.plan")
-    options = with_packs([experiment.data for experiment in changed], options, lambda line: None)
     rows = []
-    for made, _ in plans_of(changed, options):
-        states = RunStates.read(made.runs, RunStore(options.results))
-        rows += [
-            {
-                "family": made.experiment.family,
-                "stage": one.stage,
-                "name": one.name,
-                "model": one.model.label,
-                "method": one.method.kind,
-                "seed": None if one.imported else one.seed,
-                "epochs": 0 if one.imported else one.recipe.epochs,
-                "status": states.statuses[one.name],
-            }
-            for one in made.runs
-            if made.experiment.search is None or one.stage == "teacher"
-        ]
+    with remembering_digests(changed, options):
+        options = with_packs([experiment.data for experiment in changed], options, lambda line: None)
+        for made, _ in plans_of(changed, options):
+            states = RunStates.read(made.runs, RunStore(options.results))
+            rows += [
+                {
+                    "family": made.experiment.family,
+                    "stage": one.stage,
+                    "name": one.name,
+                    "model": one.model.label,
+                    "method": one.method.kind,
+                    "seed": None if one.imported else one.seed,
+                    "epochs": 0 if one.imported else one.recipe.epochs,
+                    "status": states.statuses[one.name],
+                }
+                for one in made.runs
+                if made.experiment.search is None or one.stage == "teacher"
+            ]
     return DataFrame(rows)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from raykd.data import dataset_names
-from raykd.data.load import load_dataset
+from raykd.data.load import load_dataset, load_sample
 from raykd.data.packs.dataset import open_packed
 from raykd.data.packs.node_copy import copy_to_node
 from raykd.data.packs.record import RECORD
@@ -41,6 +41,8 @@ class Options:
     data_storage.py. Data without an entry is decoded into memory.
 
     trackers, callbacks, keep_checkpoints: those of the experiments. command_parts: by family, of a command line.
+
+    is_plan: whether the command only lists runs, so that images are not decoded, except a sample.
     """
 
     results: Path
@@ -52,6 +54,7 @@ class Options:
     callbacks: tuple[Callback, ...] = field(default=(), compare=False)  # a field of one may have no hash
     keep_checkpoints: bool = Experiment.keep_checkpoints
     command_parts: Mapping[str, CommandParts] = field(default_factory=dict, compare=False)
+    is_plan: bool = False
 
     def with_absolute_paths(self) -> Self:
         """Return these options for a process with another working directory."""
@@ -85,9 +88,9 @@ def dataset_of(data: Data, options: Options) -> Dataset:
     """
     pack = dict(options.packs).get(data_key(data))
     if pack is None:
-        return _load_once(data.name, options.data_folder, data.image_size, options.decoded)
+        return _load_once(data.name, options.data_folder, data.image_size, options.decoded, options.is_plan)
     has_one_normalization = data.min_crop_area is not None or dataset_names.kind_of(data.name) in ("packed", "imagenet")
-    exact = None if has_one_normalization else options.decoded
+    exact = None if has_one_normalization or options.is_plan else options.decoded
     return _open_once(pack, data.name, data.image_size, data.center_crop, options.loaders, exact)
 
 
@@ -104,7 +107,7 @@ def _open_once(
 
 
 @cache
-def _load_once(name: str, folder: Path, image_size: int | None, decoded: Path) -> Dataset:
+def _load_once(name: str, folder: Path, image_size: int | None, decoded: Path, is_plan: bool) -> Dataset:
     """Load the images, which depend on these fields of `Data` only."""
-    source = _listed.pop((name, folder), None)
-    return load_dataset(name, folder, image_size, cache=decoded if is_folder(decoded) else None, source=source)
+    source, load = _listed.pop((name, folder), None), load_sample if is_plan else load_dataset
+    return load(name, folder, image_size, cache=decoded if is_folder(decoded) else None, source=source)

@@ -23,6 +23,7 @@ from raykd.orchestration.experiment_plans import checked_plan
 from raykd.orchestration.options import Options
 from raykd.orchestration.search_identity import identity_of, require_same
 from raykd.spec.experiment import Experiment
+from raykd.spec.overrides import value_at
 from raykd.spec.plan import Plan
 from raykd.spec.recipe import MultiStep, Recipe
 from raykd.spec.search import Search, Space
@@ -132,7 +133,7 @@ def _values_to_try(experiment: Experiment, space: Mapping[str, Space], part: str
 
 def _determines_shapes(experiment: Experiment, path: str, value: object) -> bool:
     """Return whether the field determines which other fields exist, or the shapes of a network or an adapter."""
-    parsed = attrgetter(path)(experiment.with_configuration({path: value}))
+    parsed = value_at(experiment.with_configuration({path: value}), path)
     if isinstance(parsed, Config) or path.startswith("student.model."):
         return True
     return path.startswith("method.") and not isinstance(parsed, float)

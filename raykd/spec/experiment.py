@@ -9,7 +9,6 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from operator import attrgetter
 from typing import Annotated, Any, ClassVar, Literal
 
 from raykd.config import (
@@ -38,7 +37,7 @@ from raykd.models import MAX_SIDE, Model, find, hf_files
 from raykd.models.hf_model import HuggingFace
 from raykd.models.vit_cifar import ViT
 from raykd.spec.callback import Callback, callbacks_named
-from raykd.spec.overrides import override_all
+from raykd.spec.overrides import override_all, value_at
 from raykd.spec.published import published_pairs
 from raykd.spec.recipe import Recipe
 from raykd.spec.search import Choice, Search
@@ -343,7 +342,7 @@ class Experiment(Config):
 
         Of a range, these are its ends.
         """
-        return [attrgetter(path)(self._configured({path: value})) for value in self._probe_values(path)]
+        return [value_at(self._configured({path: value}), path) for value in self._probe_values(path)]
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -437,16 +436,15 @@ class Experiment(Config):
         return {path: self._default_value(search, path) for path in search.space}
 
     def _default_value(self, search: Search, path: str) -> Any:
-        value_of, space = attrgetter(path), search.space[path]
-        default = value_of(self)
+        space, default = search.space[path], self._value_at(path)
         if not isinstance(space, Choice):
             return default
         # Nested fields that are searched too keep the experiment's values: with lr searched, "sgd" is SGD(lr=0.05).
-        deeper = {name: attrgetter(name)(self) for name in search.space if name.startswith(f"{path}.")}
+        deeper = {name: self._value_at(name) for name in search.space if name.startswith(f"{path}.")}
 
         def is_default(choice: object) -> bool:
             try:
-                return value_of(self.with_configuration({path: choice, **deeper})) == default
+                return value_at(self.with_configuration({path: choice, **deeper}), path) == default
             except ConfigError:  # such as an optimizer without one of the fields
                 return False
 
@@ -454,6 +452,14 @@ class Experiment(Config):
         lacking = f"lacks the experiment's default of '{path}', {default}; add it"
         search.require(chosen is not None or not isinstance(default, Config), "space", lacking)
         return default if chosen is None else chosen
+
+    def _value_at(self, path: str) -> Any:
+        """Return the value of a searched field. Raises ConfigError for an argument of a network that is not set."""
+        try:
+            return value_at(self, path)
+        except KeyError:
+            reason = f"'{path}' has no value in the experiment, which the trials are compared with"
+            raise ConfigError(f"search.space: {reason}; --set {path}=VALUE, or set it in the file") from None
 
     def with_configuration(self, configuration: Mapping[str, object]) -> "Experiment":
         """Return this experiment without its search, with {dotted path: value}. Raises ConfigError if invalid.

@@ -10,7 +10,7 @@ with all its fields set. So the order of settings with different paths does not 
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from raykd.config import LOOK_UP, Config, describe, kinds, options_of, type_hints
 from raykd.errors import ConfigError, did_you_mean, shortened
@@ -60,9 +60,12 @@ def _changed(config: Any, settings: Mapping[str, Any], above: str = "") -> Any:
             kind = config.title() if isinstance(config, Config) else "none" if config is None else type(config).__name__
             raise _unknown(name, settings, above, kind, known)
         value = getattr(config, name)
+        hint = type_hints(type(config))[name]
         if name in settings:
-            value = _read(settings[name], type_hints(type(config))[name], f"{above}{name}")
-        if deeper:
+            value = _read(settings[name], hint, f"{above}{name}")
+        if deeper and _has_entries(hint):
+            value = _changed_entries(value, deeper, get_args(hint)[1], f"{above}{name}.")
+        elif deeper:
             look_up = known[name].metadata.get(LOOK_UP, lambda config: config)
             value = _changed(look_up(value), deeper, f"{above}{name}.")
         changes[name] = value
@@ -86,6 +89,37 @@ def _changed_members(members: tuple[Any, ...], settings: Mapping[str, Any], abov
         changed = _changed(members[names.index(name)], deeper, f"{above}{name}.")
         members = tuple(changed if known == name else member for known, member in zip(names, members, strict=True))
     return members
+
+
+def _has_entries(hint: Any) -> bool:
+    """Return whether a field of this type maps names to plain values."""
+    if get_origin(hint) is not Mapping:
+        return False
+    return not any(isinstance(option, type) and issubclass(option, Config) for option in options_of(get_args(hint)[1]))
+
+
+def _changed_entries(entries: Any, settings: Mapping[str, Any], hint: Any, above: str) -> Any:
+    """Return a mapping of names to values of type `hint` with `settings`. 'none' removes a name."""
+    changed = dict(entries)
+    for name, value in settings.items():
+        if "." in name:
+            raise _unknown(name, {name: value}, above, name.partition(".")[0], ())
+        changed.pop(name, None)
+        if value is not None and str(value).lower() not in ("none", "null"):
+            changed[name] = _read(value, _without_tuples(hint) if "," not in str(value) else hint, f"{above}{name}")
+    return changed
+
+
+def _without_tuples(hint: Any) -> Any:
+    """Return a type whose options are those of `hint` but tuples, so that a single word is text."""
+    return Union[tuple(option for option in options_of(hint) if get_origin(option) is not tuple)]  # noqa: UP007
+
+
+def value_at(config: Any, path: str) -> Any:
+    """Return the value at a dotted path. Raises KeyError for a name that a mapping does not have."""
+    for name in path.split("."):
+        config = config[name] if isinstance(config, Mapping) else getattr(config, name)
+    return config
 
 
 def member_names(members: tuple[Any, ...]) -> tuple[str, ...]:
@@ -132,6 +166,8 @@ def _fails_alike(config: Any, settings: Mapping[str, Any], left_out: str, messag
 def parse(text: str, hint: Any) -> Any:
     """Return `text` as a value of type `hint`. A Config is read by its name, None from 'none', 'null' or ''."""
     options = options_of(hint)
+    if _has_entries(hint):
+        raise _NoValue("it has no value as a whole; set a single one by its name, such as arguments.NAME=VALUE")
     if type(None) in options and text.lower() in ("none", "null", ""):
         return None
     for option in options:

@@ -17,7 +17,8 @@ from raykd.config import Config, fingerprint, not_fingerprinted, skip_if_default
 from raykd.data.splits import stratified_split, stratified_subset
 from raykd.data.types import Dataset
 from raykd.errors import COMMAND, ConfigError, plural
-from raykd.methods import DKD, CrossEntropy, Method
+from raykd.methods import CrossEntropy, Method
+from raykd.methods.method import LinearWarmup
 from raykd.models import Model
 from raykd.models.hf_files import PREFIX as HF_PREFIX
 from raykd.models.hf_model import HuggingFace
@@ -86,7 +87,7 @@ class Run(Config):
 
         epochs: of the whole warm-up. reached: the share of their weights that the loss terms reach in the last epoch.
         """
-        if not isinstance(self.method, DKD) or (reached := self.method.warmup(self.recipe.epochs - 1)) >= 1:
+        if not isinstance(self.method, LinearWarmup) or (reached := self.method.warmup(self.recipe.epochs - 1)) >= 1:
             return None
         return self.method.warmup_epochs, reached
 

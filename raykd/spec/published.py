@@ -21,7 +21,8 @@ class PublishedPair:
     """A pair 'resnet32x4:resnet8x4' by its published names, raykd's names of both networks, and the accuracies.
 
     top1: test top-1 in percent, by method, 'teacher' and 'baseline'. settings: the hyperparameters of these results, by
-    method and field. pair_settings: those that the authors set for this pair alone, such as DKD's beta.
+    method and field, without unpublished ones. pair_settings: those that the authors set for this pair alone, such as
+    DKD's beta.
     """
 
     name: str
@@ -63,9 +64,17 @@ def fields_set_per_pair(kind: str) -> frozenset[str]:
 def _pair(
     name: str,
     common: Mapping[str, Mapping[str, float]],
-    settings: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
+    settings: Mapping[str, Mapping[str, float | None]] = MappingProxyType({}),
     **pair: Any,
 ) -> PublishedPair:
-    """Return a pair. common, settings: hyperparameters by method and field, of all pairs and of this one."""
-    every = {method: {**fields, **settings.get(method, {})} for method, fields in common.items()}
-    return PublishedPair(name, settings=every, pair_settings=settings, **pair)
+    """Return a pair. common, settings: hyperparameters by method and field, of all pairs and of this one.
+
+    A hyperparameter that is not published for this pair is None in `settings`.
+    """
+    every = {method: _published({**fields, **settings.get(method, {})}) for method, fields in common.items()}
+    of_pair = {method: _published(fields) for method, fields in settings.items()}
+    return PublishedPair(name, settings=every, pair_settings=of_pair, **pair)
+
+
+def _published(fields: Mapping[str, float | None]) -> dict[str, float]:
+    return {field: value for field, value in fields.items() if value is not None}

@@ -15,6 +15,7 @@ from raykd.data.types import Dataset, Resizing
 from raykd.errors import CodeNotLoaded, ConfigError, one_line, shortened
 from raykd.models import ImageModel, ImageSpec, Model
 from raykd.models.hf_model import HuggingFace
+from raykd.models.library_model import LibraryModel
 from raykd.models.vit_cifar import ViT
 from raykd.models.weights import load_weights, read_metadata, save_weights
 from raykd.spec.plan import Run
@@ -73,13 +74,15 @@ def header_of(run: Run, dataset: Dataset) -> Header:
 def architecture(model: Model) -> dict[str, Any]:
     """Return `model` as a dictionary, with the defaults of fields that do not affect the network in evaluation.
 
-    These fields are the initial weights, the normalization, and the dropout of a ViT. For a Hugging Face model, the
-    name and the preprocessing are removed too, except the image size.
+    These fields are the initial weights, the normalization, and dropout and stochastic depth. For a Hugging Face model,
+    the name and the preprocessing are removed too, except the image size.
     """
-    names = ("weights", "mean", "std", *(("dropout",) if isinstance(model, ViT) else ()))
-    defaults = {item.name: item.default for item in fields(model) if item.name in names}
+    names = ("weights", "mean", "std", *(("dropout", "drop_path") if isinstance(model, ViT) else ()))
+    changes: dict[str, Any] = {item.name: item.default for item in fields(model) if item.name in names}
+    if isinstance(model, LibraryModel):
+        changes["arguments"] = model.arguments_in_evaluation
     model = model.architecture if isinstance(model, HuggingFace) else model
-    return to_dict(replace(model, **defaults))
+    return to_dict(replace(model, **changes))
 
 
 def save_model(path: Path, state: Mapping[str, Tensor], header: Header) -> None:

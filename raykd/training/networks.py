@@ -35,12 +35,14 @@ class Networks:
         self._dataset = dataset
         self._outputs: dict[object, Outputs] = {}
 
-    def outputs_of(self, run: Run, with_features: bool = False) -> Outputs:
+    def outputs_of(self, run: Run, with_features: bool = False, preactivations: bool = False) -> Outputs:
         """Return outputs for NUM_SHOWN images on the CPU, with feature maps if requested.
+
+        preactivations: whether these are the maps before each stage's last ReLU, if the network has such maps.
 
         Raises ConfigError for a network that cannot be built, does not fit in memory, or does not accept these images.
         """
-        key = run.model, run.initial, run.imported, with_features
+        key = run.model, run.initial, run.imported, with_features, preactivations
         if key not in self._outputs:
             require_memory(run, self._dataset)
             if run.imported:
@@ -48,7 +50,7 @@ class Networks:
             else:
                 model = make_model(run, self._dataset)
             model.require_size(self._dataset.image_size, run.model.label)
-            model.request({"embedding", "features"} if with_features else {"embedding"})
+            model.request({"embedding", "features"} if with_features else {"embedding"}, preactivations)
             self._outputs[key] = evaluation_outputs(model, self._dataset.train.images[:NUM_SHOWN])
         return self._outputs[key]
 
@@ -143,7 +145,8 @@ class Networks:
 
         Raises ConfigError if the network cannot return them.
         """
-        outputs = self.outputs_of(run, "features" in needs)
+        preactivations = run.stage == "teacher" and method.teacher_preactivations
+        outputs = self.outputs_of(run, "features" in needs, preactivations)
         self._require_named_submodules(method, run, needs, outputs)
         if "features" in needs:
             require_feature_maps(method, **{run.role: outputs})

@@ -254,7 +254,7 @@ def make_train_state(
     # A student without a classifier is evaluated by k-NN on its embedding after each epoch.
     student.request(run.method.read_of_student | (set() if run.model.classifier else {"embedding"}))
     if isinstance(teacher, LiveTeacher) and isinstance(teacher.model, ImageModel):  # not the mean of several teachers
-        teacher.model.request(run.method.needs)
+        teacher.model.request(run.method.needs, run.method.teacher_preactivations)
     with explaining_images(run.data):
         loader = _make_loader(run, dataset, teacher, device, group)
     is_baseline = type(run.method) is CrossEntropy

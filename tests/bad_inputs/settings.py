@@ -19,6 +19,15 @@ SETTINGS: dict[str | tuple[str, ...], tuple[str, ...]] = {
     "student.model=timm:vit_tinny_patch16_224": ("unknown timm model", "did you mean 'vit_tiny_patch16_224'?"),
     "student.model=timm:resnet18.no_such_tag": ("timm model 'resnet18.no_such_tag' cannot be built", "no_such_tag"),
     "student.model=timm:edgenext_xx_small": ("'edgenext_xx_small' does not accept images of 16x16", "data.image_size"),
+    ("student.model=timm:test_vit", "student.model.drop_path_rate=0.1"): (
+        "student.model.drop_path_rate is no field of Timm",
+        "arguments.drop_path_rate=VALUE",
+    ),
+    ("student.model=timm:test_vit", "student.model.input_size=32", "student.model.arguments.drop_path_rat=0.1"): (
+        "arguments.drop_path_rat = 0.1 in Timm",
+        "did you mean 'drop_path_rate'?",
+    ),
+    "student.model.arguments.drop_path_rate=0.1": ("unknown config field 'student.model.arguments", "ResNet has"),
     "method=kdd": ("unknown method 'kdd'", "did you mean 'kd'?"),
     "method=": ("unknown method ''", "known are"),
     "method=ce": ("method", "nothing would be distilled"),

@@ -1,9 +1,11 @@
 """A torch that cannot be imported, as with libraries of another version in LD_LIBRARY_PATH, ends in one line."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,7 @@ def test_another_torch_is_installed_by_what_the_environment_has(tmp_path: Path, 
     [
         (ImportError("/lib64/libc.so.6: version `GLIBC_2.28' not found"), "make the environment again on"),
         (ModuleNotFoundError("No module named 'torch'", name="torch"), "lacks it: activate the environment of raykd"),
+        (ModuleNotFoundError("No module named 'numpy.core'", name="numpy.core"), "in the container of slurm/site.sh"),
         (ModuleNotFoundError("No module named 'my_net'", name="my_net"), ""),
         (ImportError("cannot import name 'KDD' from 'raykd'"), ""),
     ],
@@ -67,3 +70,11 @@ def test_the_remedy_fits_the_error(error: ImportError, remedy: str, monkeypatch:
     monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
     found = import_remedy(error)
     assert remedy in found and bool(found) is bool(remedy), "a mistake in code keeps its traceback"
+
+
+def test_every_required_package_has_a_remedy_if_it_is_missing() -> None:
+    lines = (REPOSITORY / "requirements.txt").read_text().splitlines()
+    required = {re.split(r"[\[>=]", line)[0] for line in lines if line and not line.startswith("#")}
+    installed = packages_distributions()
+    found = {name.lower() for module in environment._PACKAGES for name in installed[module]}
+    assert required <= found and len(required) == len(environment._PACKAGES)

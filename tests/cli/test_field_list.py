@@ -97,6 +97,15 @@ def test_an_object_that_is_set_lists_its_fields(capsys) -> None:
     assert "search.space" not in lines and "data" not in lines
 
 
+def test_arguments_of_a_network_are_listed_by_their_names(capsys) -> None:
+    settings = ["student.model=timm:test_vit", "student.model.arguments.drop_path_rate=0.1"]
+    assert parser.entry(["fields", "digits", *(part for text in settings for part in ("--set", text))]) == 0
+    lines = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()}
+    name = "student.model.arguments"
+    assert lines[f"{name}.drop_path_rate"][1:6] == ["number", "0.1", "(default", "none)", "yes"]
+    assert lines[f"{name}.NAME"][2:4] == ["none", "yes"] and f"{name}" not in lines
+
+
 def test_json_is_a_list_with_the_values_of_each_field(capsys) -> None:
     assert parser.entry(["fields", "--json"]) == 0
     by_path = {item["field"]: item for item in json.loads(capsys.readouterr().out)}

@@ -111,6 +111,7 @@ def test_the_weights_of_an_imported_library_teacher_are_downloaded_once(
     command = ["prefetch", str(experiment_file(tmp_path)), "--data-dir", str(tmp_path)]
     command += ["--set", "teacher_checkpoint=pretrained", "--set", "teacher.model=torchvision:resnet18"]
     assert parser.entry(command) == parser.entry(command) == 0
+    assert parser.entry([*command, "--set", "teacher.model.arguments.groups=1"]) == 0, "they do not depend on arguments"
     file = tmp_path / "weights" / "torchvision-resnet18.safetensors"
     assert sorted(load_file(file)) == ["bias", "weight"]
     lines = capsys.readouterr().out.replace("\n", "")

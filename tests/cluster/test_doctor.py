@@ -242,3 +242,17 @@ def test_the_partition_is_that_of_the_project_in_the_current_folder(tmp_path, mo
     (tmp_path / "slurm").mkdir()
     (tmp_path / "slurm" / "site.sh").write_text("export SBATCH_PARTITION=mine\n")
     assert doctor.default_partition() == "mine"
+
+
+def test_without_torch_the_check_of_the_container_is_named(tmp_path, monkeypatch) -> None:
+    """Outside the container the environment has only filelock."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    (tmp_path / "slurm").mkdir()
+    site = tmp_path / "slurm" / "site.sh"
+    site.write_text("RAYKD_CONTAINER=(apptainer exec 'my image.sif')\n")
+    (found,) = doctor._packages([])
+    assert (found.verdict, found.remedy) == ("-", "apptainer exec 'my image.sif' python3 -m raykd doctor")
+    site.write_text("RAYKD_CONTAINER=()\n")
+    (found,) = doctor._packages([])
+    assert found.verdict == "bad"

@@ -1,5 +1,6 @@
 """Commands for a running job on the login node: the environment of their step, and ctrl-C. A script replaces srun."""
 
+import json
 import os
 import signal
 import subprocess
@@ -56,6 +57,27 @@ def test_the_step_inherits_nothing_of_another_ray_or_job(command, tmp_path: Path
     environment = dict(line.split("=", 1) for line in lines if "=" in line)
     assert not set(LEFTOVERS) & set(environment)
     assert environment["SLURM_CONF"] == "/etc/s.conf"
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [("RAYKD_PYTHON=(python 'my image')", ["my image", "-m"]), ("# of an earlier version", ["-m"])],
+)
+def test_the_step_runs_the_python_of_the_jobs_environment(
+    environment: str, words: list[str], command, tmp_path: Path
+) -> None:
+    (tmp_path / "slurm").mkdir()
+    (tmp_path / "slurm/environment.sh").write_text(environment)
+    (tmp_path / "python").write_text(f'#!/bin/bash\nprintf "%s\\n" "$@" >{tmp_path}/words\n')
+    (tmp_path / "python").chmod(0o755)
+    process = command(
+        f'while [[ $1 != bash ]]; do shift; done; cd {tmp_path}; exec "$@"', "logs", "--job", "7", "a name"
+    )
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    *seen, job_id, name, arguments = (tmp_path / "words").read_text().splitlines()
+    assert (seen, job_id, name) == ([*words, "raykd.cluster.head_client"], "7", "logs")
+    assert json.loads(arguments)["name"] == "a name"
 
 
 @pytest.mark.parametrize(

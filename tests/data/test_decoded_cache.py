@@ -36,7 +36,7 @@ def decodings(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     folders: list[Path] = []
     decode = cifar._read_parquet
     monkeypatch.setattr(
-        cifar, "_read_parquet", lambda variant, train, test: (folders.append(train), decode(variant, train, test))[1]
+        cifar, "_read_parquet", lambda train, *arguments: (folders.append(train), decode(train, *arguments))[1]
     )
     return folders
 

@@ -31,13 +31,15 @@ from raykd.training.teacher.sources import no_teacher
 
 MODELS: dict[str, Model] = {
     "resnet": ResNet(blocks=(1, 2, 1, 1), width=WIDTH),
-    "vit": ViT(depth=2, width=16, heads=2, patch=4, dropout=0.1),
+    "vit": ViT(depth=2, width=16, heads=2, patch=4, dropout=0.1, drop_path=0.1),
     "vit_token": ViT(depth=2, width=16, heads=2, patch=4, distillation_token=True),
-    "timm_vit": Timm("test_vit", input_size=32),  # a fixed input size, to which it resizes
+    "timm_vit": Timm(  # a fixed input size, to which it resizes
+        "test_vit", input_size=32, arguments={"global_pool": "avg", "class_token": False, "drop_path_rate": 0.1}
+    ),
     "timm_convnet": Timm("test_byobnet", input_size=32),
     "wide_resnet": WideResNet(depth=10, factor=1),
-    "torchvision": Torchvision("shufflenet_v2_x0_5", input_size=32),
-    "hf_vit": HuggingFace(json.dumps({"config": CONFIGS["vit"]})),
+    "torchvision": Torchvision("squeezenet1_1.IMAGENET1K_V1", input_size=32, arguments={"dropout": 0.1}),
+    "hf_vit": HuggingFace(json.dumps({"config": CONFIGS["vit"]}), arguments={"num_attention_heads": 4}),
     "hf_resnet": HuggingFace(json.dumps({"config": CONFIGS["resnet"]})),
 }
 METHODS: dict[str, Method] = {"vit_token": DeiT()}  # the others use KD

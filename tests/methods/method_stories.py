@@ -11,7 +11,18 @@ from safetensors.torch import save_file
 from several_processes import together
 from small_runs import CPU, digits, recipe, run_of, teacher_of
 
-from raykd.methods import CRD, DIST, PKT, RKD, VID, CorrelationCongruence, FitNets, Method, SimilarityPreserving
+from raykd.methods import (
+    CRD,
+    DIST,
+    PKT,
+    RKD,
+    VID,
+    CorrelationCongruence,
+    FitNets,
+    Method,
+    ReviewKD,
+    SimilarityPreserving,
+)
 from raykd.models.vit_cifar import ViT
 from raykd.spec.recipe import SGD
 from raykd.training.compute import choose_compute
@@ -23,6 +34,7 @@ STEPS = 3
 METHODS: dict[str, Method] = {
     "vid": VID(),
     "fitnets": FitNets(weight=1.0),
+    "reviewkd": ReviewKD(weight=1.0, warmup_epochs=0.0),
     "cc": CorrelationCongruence(),
     "crd": CRD(negatives=32, dimensions=8),
     "rkd": RKD(),

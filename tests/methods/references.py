@@ -107,6 +107,17 @@ def vid(mean: Tensor, variance: Tensor, teacher: Tensor) -> Tensor:
     return (0.5 * ((mean - teacher) ** 2 / spread + spread.log())).mean()
 
 
+def hcl(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return ReviewKD's loss of one level, which pools both maps as the authors' code does."""
+    total, weight, weights = ((student - teacher) ** 2).mean(), 1.0, 1.0
+    for size in (4, 2, 1):
+        if size < student.shape[2]:
+            weight /= 2
+            ours, theirs = (F.adaptive_avg_pool2d(maps, size) for maps in (student, teacher))
+            total, weights = total + weight * ((ours - theirs) ** 2).mean(), weights + weight
+    return total / weights
+
+
 def crd(scores: Tensor, num_images: int) -> Tensor:
     """Return RepDistiller's ContrastLoss of log P [2, B, 1 + K], summed over both directions."""
     p, noise = scores.exp(), (scores.shape[2] - 1) / num_images

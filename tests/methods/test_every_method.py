@@ -13,6 +13,7 @@ from small_runs import WIDTH, curve, digits, experiment, recipe, run_of, teacher
 from raykd.config import kinds
 from raykd.errors import Interrupted
 from raykd.methods import CRD, DKD, KD, FeatureMethod, Method, StageMethod
+from raykd.models import ImageModel
 from raykd.models.four_stage_resnet import ResNet
 from raykd.outputs import Outputs, Targets
 from raykd.spec.overrides import override
@@ -25,7 +26,8 @@ from raykd.training.teacher.sources import CachedTeacher, LiveTeacher
 LOGITS_ONLY = {"kd", "dkd", "standardized_dkd", "dist", "logit_standardization", "hard_labels"}
 EMBEDDING = {"feature_kd", "rkd", "pkt", "cc", "crd"}
 MAPS = {"fitnets", "at", "sp", "nst", "vid"}
-NAMES = sorted(LOGITS_ONLY | EMBEDDING | MAPS)
+EMBEDDING_AND_MAPS = {"reviewkd"}
+NAMES = sorted(LOGITS_ONLY | EMBEDDING | MAPS | EMBEDDING_AND_MAPS)
 QUICK = nightly_unless(lambda name: name in QUICK_METHODS, NAMES)
 STOP_AFTER = 6  # steps, of 8
 
@@ -100,11 +102,13 @@ class Hiding:
     top_classes = None
 
     def __init__(self, run: Run) -> None:
-        self._teacher, self._needs, self.identity = teacher_of(run), run.method.needs, ""
+        teacher, self._needs, self.identity = teacher_of(run), run.method.needs, ""
+        assert isinstance(teacher, LiveTeacher) and isinstance(teacher.model, ImageModel)
+        teacher.model.request(self._needs, run.method.teacher_preactivations)
+        self._teacher = teacher
 
     def __call__(self, batch: Any) -> Outputs:
         outputs = self._teacher(batch)
-        assert outputs is not None
         return Outputs(
             outputs.logits if "logits" in self._needs else torch.empty(0),
             outputs.embedding if "embedding" in self._needs else None,
@@ -123,8 +127,9 @@ def test_method_accepts_a_student_of_another_width_and_depth(name: str, tmp_path
     assert len(reports) == 1
 
 
-def test_methods_need_logits_and_at_most_one_more_output() -> None:
-    for names, more in ((LOGITS_ONLY, set()), (EMBEDDING, {"embedding"}), (MAPS, {"features"})):
+def test_methods_need_logits_and_the_outputs_of_their_group() -> None:
+    groups = ((LOGITS_ONLY, set()), (EMBEDDING, {"embedding"}), (MAPS, {"features"}))
+    for names, more in (*groups, (EMBEDDING_AND_MAPS, {"embedding", "features"})):
         assert all(kinds(Method)[name].needs == {"logits"} | more for name in names)
 
 
@@ -194,13 +199,13 @@ def test_dkds_weights_rise_over_its_first_epochs() -> None:
     assert replace(method, warmup_epochs=0.0).weights(0) == method.weights(20)
 
 
-@pytest.mark.parametrize("name", nightly_except(["fitnets"], sorted(MAPS)))
+@pytest.mark.parametrize("name", nightly_except(["fitnets"], sorted(MAPS | EMBEDDING_AND_MAPS)))
 def test_stages_are_chosen_by_number(name: str, tmp_path: Path) -> None:
     run = run_with(name)
     assert isinstance(run.method, StageMethod)
     losses = set()
     for stages in ((0,), (3,), (-1,), (1, 2)):
-        (report, _) = train(
+        (*_, report) = train(
             replace(run, method=replace(run.method, stages=stages)), RunFolder(tmp_path / "-".join(map(str, stages)))
         )
         losses.add(report.terms["loss"])

@@ -25,6 +25,7 @@ from raykd.methods.kd import kd_loss
 from raykd.methods.logit_standardization import standardize
 from raykd.methods.nst import nst_loss
 from raykd.methods.pkt import pkt_loss
+from raykd.methods.reviewkd import hcl_loss
 from raykd.methods.rkd import rkd_angle_loss, rkd_distance_loss
 from raykd.methods.sp import similarity_preserving_loss
 from raykd.methods.vid import vid_loss
@@ -107,6 +108,7 @@ LOSSES = {
         "map", lambda s, t, y: similarity_preserving_loss(s, t), lambda s, t, y: references.similarity_preserving(s, t)
     ),
     "nst": Hard("map", lambda s, t, y: nst_loss(s, t), lambda s, t, y: references.nst(s, t)),
+    "reviewkd": Hard("map", lambda s, t, y: hcl_loss(s, t), lambda s, t, y: references.hcl(s, t)),
     "vid": Hard("map", lambda s, t, y: vid_loss(s, variance(t), t), lambda s, t, y: references.vid(s, variance(t), t)),
 }
 

@@ -17,6 +17,7 @@ from raykd.methods.hard_labels import hard_label_loss
 from raykd.methods.kd import kd_loss
 from raykd.methods.nst import nst_loss
 from raykd.methods.pkt import pkt_loss
+from raykd.methods.reviewkd import hcl_loss
 from raykd.methods.rkd import rkd_angle_loss, rkd_distance_loss
 from raykd.methods.sp import similarity_preserving_loss
 from raykd.methods.vid import vid_loss
@@ -90,6 +91,7 @@ KINDS: dict[str, Kind] = {
     "at of power 1": Kind(lambda s, t: attention_transfer_loss(s, t, 1), *MAPS),
     "sp": Kind(similarity_preserving_loss, *MAPS),
     "nst": Kind(nst_loss, *MAPS),
+    "reviewkd": Kind(hcl_loss, (6, 3, 5, 5), (6, 3, 5, 5)),
     "nst of few channels": Kind(nst_loss, (6, 2, 4, 4), (6, 3, 4, 4)),
     "rkd_distance": Kind(rkd_distance_loss, *VECTORS),
     "rkd_angle": Kind(rkd_angle_loss, *VECTORS),

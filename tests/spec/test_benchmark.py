@@ -15,7 +15,7 @@ from raykd.cli.benchmark import MEAN, STD, selected_pairs, with_published_teache
 from raykd.cli.experiment_file import apply_settings, load_experiments
 from raykd.data.load import load_dataset
 from raykd.errors import ConfigError
-from raykd.methods import DKD, LogitStandardization
+from raykd.methods import DKD, LogitStandardization, ReviewKD
 from raykd.models import ImageSpec, Model
 from raykd.report.build import build
 from raykd.report.render.terminal import render_text
@@ -111,6 +111,19 @@ def test_each_pair_has_the_temperature_of_logit_standardization_of_its_published
 def test_each_pair_has_the_dkd_beta_of_its_published_result() -> None:
     for one in load_experiments(FILE):
         assert [method.beta for method in one.methods if isinstance(method, DKD)] == [DKD_BETAS.get(one.published, 8.0)]
+
+
+# --kd-loss-weight of the authors' script/reviewKD.sh, 5 for its other pairs. It lists no pair with a VGG or MobileNet.
+REVIEW_WEIGHTS = {"resnet56:resnet20": 0.6, "resnet110:resnet32": 1.0, "resnet32x4:ShuffleV2": 8.0}
+NO_REVIEW_WEIGHT = ("vgg13:vgg8", "vgg13:MobileNetV2", "ResNet50:MobileNetV2")
+
+
+def test_each_pair_has_the_weight_of_reviewkd_of_its_published_result() -> None:
+    for one in load_experiments(FILE):
+        (method,) = (method for method in one.methods if isinstance(method, ReviewKD))
+        assert method.weight == REVIEW_WEIGHTS.get(one.published, 5.0)
+        published = published_pairs()[one.published].settings["reviewkd"]
+        assert published.get("weight") == (None if one.published in NO_REVIEW_WEIGHT else method.weight)
 
 
 def test_only_methods_with_default_fields_get_the_settings_of_a_pair() -> None:

@@ -8,6 +8,7 @@ import pytest
 from small_runs import experiment
 
 from raykd.errors import ConfigError
+from raykd.models.timm_model import Timm
 from raykd.report.search_wording import configuration_in_words, trials_in_words
 from raykd.spec.experiment import Experiment
 from raykd.spec.overrides import override
@@ -127,6 +128,17 @@ def test_rungs_grow_by_the_reduction_factor(grace: int | None, epochs: int, rung
 
 def test_configuration_is_worded_without_the_paths_of_its_fields() -> None:
     assert configuration_in_words({"method.alpha": 0.123456, "student.batch_size": 64}) == "alpha 0.1235, batch_size 64"
+
+
+def test_an_argument_of_a_network_is_searched_beside_the_value_of_the_experiment() -> None:
+    path = "student.model.arguments.drop_path_rate"
+    student = replace(experiment().student, model=Timm("test_vit", arguments={"drop_path_rate": 0.1, "depth": 3}))
+    planned = replace(experiment(), student=student, search=Search({path: uniform(0, 0.3)}))
+    assert planned.search is not None and planned.default_configuration(planned.search) == {path: 0.1}
+    trial = planned.with_configuration({path: 0.25}).student.model
+    assert trial == Timm("test_vit", arguments={"drop_path_rate": 0.25, "depth": 3})
+    with pytest.raises(ConfigError, match=r"'student.model.arguments.drop_rate' has no value in the experiment"):
+        replace(planned, search=Search({"student.model.arguments.drop_rate": uniform(0, 0.3)}))
 
 
 def test_default_of_a_searched_method_is_its_name() -> None:

@@ -23,6 +23,7 @@ from raykd.data.augmentation import Augmentation
 from raykd.methods import CRD, KD, DeiT, FeatureKD
 from raykd.models.four_stage_resnet import ResNet
 from raykd.models.hf_model import HuggingFace
+from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
 from raykd.spec.plan import Run
 from raykd.spec.recipe import SGD, AdamW, Cosine, MultiStep
@@ -96,6 +97,16 @@ _CASES: dict[str, tuple[Stage, dict[str, Any]]] = {
             "student": recipe(model=HuggingFace(json.dumps({"config": _HF_VIT})), optimizer=AdamW(lr=3e-3)),
         },
     ),
+    "vit of timm, stochastic depth, dropout, erasing, adamw": (
+        "distilled",
+        {
+            "student": recipe(
+                model=Timm("test_vit", input_size=32, arguments={"drop_path_rate": 0.3, "drop_rate": 0.2}),
+                optimizer=AdamW(lr=3e-3),
+                augmentation=Augmentation(erasing=0.5),
+            )
+        },
+    ),
     "resnet of 12 layers, adamw, adapter": (
         "distilled",
         {
@@ -131,6 +142,7 @@ FAST_CASES = (
     "everything augmented",
     "averaged, accumulated, balanced",
     "vit of transformers, adamw, dropout, hook",
+    "vit of timm, stochastic depth, dropout, erasing, adamw",
 )
 
 

@@ -82,7 +82,9 @@ def test_a_gpu_that_torch_has_no_code_for_is_one_line_with_the_remedy(monkeypatc
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 0))
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80", "compute_90"])
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla V100-SXM2-16GB")
-    with pytest.raises(ConfigError, match=r"the Tesla V100-SXM2-16GB \(sm_70\).* 'TORCH=torch<2.11' \(see docs/cluster.md"):
+    with pytest.raises(
+        ConfigError, match=r"the Tesla V100-SXM2-16GB \(sm_70\).* 'TORCH=torch<2.11' \(see docs/cluster.md"
+    ):
         compute.device_for(1.0)
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_70", "sm_80"])
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)

@@ -15,6 +15,7 @@ from raykd.data.augmentation import Augmentation
 from raykd.methods import KD, RKD, FeatureKD, Method
 from raykd.models.custom_network import Network
 from raykd.models.timm_model import Timm
+from raykd.models.torchvision_model import Torchvision
 from raykd.models.vit_cifar import ViT
 from raykd.outputs import Outputs
 from raykd.spec.experiment import CACHEABLE
@@ -108,6 +109,12 @@ def test_every_augmentation_that_a_graph_can_hold_keeps_to_the_gpu(name: str, wa
     "changes",
     [
         {"model": ViT(depth=2, width=24, heads=2, patch=2, dropout=0.1), "optimizer": AdamW()},
+        {"model": ViT(depth=2, width=24, heads=2, patch=2, drop_path=0.1), "optimizer": AdamW()},
+        {"model": Timm("test_vit", input_size=32, arguments={"drop_path_rate": 0.1, "patch_drop_rate": 0.5})},
+        pytest.param(
+            {"model": Torchvision("convnext_tiny", input_size=32, arguments={"stochastic_depth_prob": 0.2})},
+            marks=pytest.mark.nightly,
+        ),
         pytest.param({"model": Timm("vit_tiny_patch16_224", input_size=32)}, marks=pytest.mark.nightly),
         {"model": Network(UserNet)},
         {"clip_gradient_norm": 1.0, "label_smoothing": 0.1},
@@ -121,7 +128,16 @@ def test_every_augmentation_that_a_graph_can_hold_keeps_to_the_gpu(name: str, wa
             marks=pytest.mark.nightly,
         ),
     ],
-    ids=["vit", "timm", "custom", "clipping", "averaged, accumulated, balanced"],
+    ids=[
+        "vit",
+        "stochastic depth",
+        "arguments of timm",
+        "arguments of torchvision",
+        "timm",
+        "custom",
+        "clipping",
+        "averaged, accumulated, balanced",
+    ],
 )
 @pytest.mark.parametrize("precision", nightly_except(["bf16", "fp16"], ["fp32", "tf32", "bf16", "fp16"]))
 def test_every_kind_of_network_keeps_to_the_gpu(

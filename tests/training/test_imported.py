@@ -1,6 +1,7 @@
 """Tests of imported teachers: read with their header, evaluated, and refused if they do not fit."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from raykd.spec.plan import Run, make_plan
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.training.loop import fit
-from raykd.training.model_file import images_of, load_model, read_header, save_model
+from raykd.training.model_file import header_of, images_of, load_model, read_header, save_model
 from raykd.training.teacher.imported import (
     header_warnings,
     load_imported_teacher,
@@ -303,6 +304,27 @@ def test_equal_shapes_of_another_model_are_refused_by_the_header(tmp_path: Path)
         load_imported_teacher(teacher(importing(source.best)), digits())
     other = ViT(1, 24, 2, 2, dropout=0.5)
     assert load_imported_teacher(teacher(importing(source.best, teacher=recipe(model=other))), digits()).warnings == ()
+
+
+def test_arguments_of_another_network_are_refused_by_the_header_and_stochastic_depth_is_not(tmp_path: Path) -> None:
+    """Networks with 2 heads and with 4 have the same tensors, and the file with the default has no argument."""
+
+    def of(**arguments: Any) -> Any:
+        return recipe(model=Timm("test_vit", input_size=32, arguments=arguments), epochs=1)
+
+    files = {}
+    for heads, arguments in (("default", {"drop_path_rate": 0.1}), ("4", {"num_heads": 4})):
+        run = teacher(replace(importing("x"), teacher_checkpoint=None, teacher=of(**arguments)))
+        network = models.build(run.model, images_of(digits()), 0).network
+        files[heads] = tmp_path / f"{heads}.safetensors"
+        save_model(files[heads], network.state_dict(), header_of(run, digits()))
+    for heads, planned, words in (
+        ("4", {}, "arguments.num_heads = 4, not none; use --set teacher.model.arguments.num_heads=4"),
+        ("default", {"num_heads": 4}, "num_heads = none, not 4; use --set teacher.model.arguments.num_heads=none"),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(words)):
+            load_imported_teacher(teacher(importing(files[heads], teacher=of(**planned))), digits())
+    assert load_imported_teacher(teacher(importing(files["default"], teacher=of(drop_rate=0.2))), digits())
 
 
 def test_a_teacher_no_better_than_the_classes_mean_images_is_warninged_against(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def test_a_student_with_labels_keeps_its_classifier(tower: Path) -> None:
 
 
 def test_only_methods_that_read_no_logits_accept_a_teacher_without_a_classifier(tower: Path) -> None:
-    accepted = "embedding, rkd, pkt, cc, crd, fitnets, at, sp, nst, vid"
+    accepted = "embedding, rkd, pkt, cc, crd, fitnets, at, sp, nst, vid, reviewkd"
     for method in (KD(), RKD(kd_weight=0.5)):
         with pytest.raises(
             ConfigError, match=r"reads the teacher's logits, and teacher\.model\.classifier = False"

@@ -19,8 +19,10 @@ from raykd.data.packs.images import PackedImages
 from raykd.data.packs.reader import Pack, PackedSplit
 from raykd.data.packs.record import PackRecord
 from raykd.data.sources import identity_at_size
-from raykd.data.types import Dataset, Split, StoredDataset, constant_channels
+from raykd.data.types import Dataset, Split, StoredDataset, UndecodedSplits, constant_channels
 from raykd.errors import DataError
+
+_SAMPLED = 16  # images that a plan decodes: the pack's checksums and the command that packed them vouch for the others
 
 
 def find_packed(place: Path, image_size: int | None) -> StoredDataset:
@@ -40,8 +42,15 @@ def find_packed(place: Path, image_size: int | None) -> StoredDataset:
         )
         return train, test
 
+    def sample() -> UndecodedSplits:
+        target, threads = TargetSize(size), LoaderThreads(1)
+        train, test = (
+            Split(_images_of(split, record, target, threads), split.labels) for split in (pack.train, pack.test)
+        )
+        return UndecodedSplits(train, test, Split(train.images[:_SAMPLED], train.labels[:_SAMPLED]))
+
     identity, names, statistics = identity_of(pack, size), record.class_names, record.statistics
-    return StoredDataset(identity, size, names, decode, statistics, record.notes, record.resizing)
+    return StoredDataset(identity, size, names, decode, sample, statistics, record.notes, record.resizing)
 
 
 def open_packed(

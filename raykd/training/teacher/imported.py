@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from raykd import models
+from raykd.config import dotted
 from raykd.data.dataset_names import BUILT_IN
 from raykd.data.types import Dataset
 from raykd.errors import ConfigError, RunFailed
@@ -150,15 +151,15 @@ def _require_same_model(path: Path, file_model: Model, model: Model) -> None:
 
     Equal shapes of the tensors are not enough: a ViT of width 192 has the same tensors with 3 heads and with 6.
     """
-    in_file, expected = architecture(file_model), architecture(model)
+    in_file, expected = (dict(dotted(architecture(one))) for one in (file_model, model))
     if in_file["kind"] == expected["kind"]:
-        names = [name for name in in_file if in_file[name] != expected.get(name)]
+        names = [name for name in {**in_file, **expected} if in_file.get(name) != expected.get(name)]
         if not names:
             return
-        changes = [f"{name} = {_text(in_file[name])}, not {_text(expected.get(name))}" for name in names]
-        settings = [shlex.quote(f"teacher.model.{name}={_text(in_file[name])}") for name in names]
+        changes = [f"{name} = {_text(in_file.get(name))}, not {_text(expected.get(name))}" for name in names]
+        settings = [shlex.quote(f"teacher.model.{name}={_text(in_file.get(name))}") for name in names]
         remedy = " ".join(f"--set {setting}" for setting in settings)
-        if isinstance(model, HuggingFace) and "repository" in names:
+        if isinstance(model, HuggingFace) and any(name.startswith("repository.") for name in names):
             changes, remedy = ["another config.json"], "--set teacher.model=hf:FOLDER with the folder of its training"
         raise ConfigError(
             f"weights file '{path}' has another architecture, width or depth than teacher.model: it was trained with "
@@ -171,7 +172,9 @@ def _require_same_model(path: Path, file_model: Model, model: Model) -> None:
 
 
 def _text(value: object) -> str:
-    """Return a field's value as --set accepts it."""
+    """Return a field's value as --set accepts it; 'none' for an argument that is not set."""
+    if value is None:
+        return "none"
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
