@@ -49,6 +49,7 @@ from raykd.orchestration.searcher import (
     REPORTED,
 )
 from raykd.orchestration.worker_link import ANSWER_S, POLL_S, StopPoller
+from raykd.orchestration.worker_warnings import warnings_to
 from raykd.spec.experiment import PRETRAINED, Experiment
 from raykd.spec.overrides import override
 from raykd.spec.plan import Plan, Run, make_plan
@@ -133,6 +134,7 @@ def run_trial(config: Mapping[str, Any], shared: TrialContext) -> None:
     """
     os.environ.setdefault(*THREAD_TIMEOUT)
     os.environ.update(shared.environment)
+    lines: list[str] = []
     try:
         if _lost_gpu:
             raise ProcessLostGpu("an earlier trial of this process lost the GPU")
@@ -140,7 +142,7 @@ def run_trial(config: Mapping[str, Any], shared: TrialContext) -> None:
             if shared.workers > 1:
                 last = train_with_workers(config, shared, stop.should_stop)
             else:
-                last = train_trial(config, shared, tune.report, stop.should_stop)
+                last = train_trial(config, shared, tune.report, stop.should_stop, lines=lines)
     except Exception as error:
         is_last_attempt = config.get(FAILURES, 0) >= MAX_FAILURES
         decision = decide_trial(error, shared.gpus, shared.workers, is_last_attempt)
@@ -150,7 +152,7 @@ def run_trial(config: Mapping[str, Any], shared: TrialContext) -> None:
             _lost_gpu.append(decision.reason)
         if decision.failure == "code":
             traceback.print_exc()
-        last = failed_result(decision)
+        last = failed_result(decision) | {LINES: lines}
     finally:
         release_memory()
     tune.report(last | {"done": True})
@@ -171,11 +173,12 @@ def train_trial(
     report: Callable[[dict[str, Any]], None],
     should_stop: Callable[[], bool],
     group: Group = SINGLE_WORKER,
+    lines: list[str] | None = None,
 ) -> dict[str, Any]:
     """Train the configuration in `config`, from the last checkpoint if there is one, and return the last result.
 
     report: receives the result of each epoch that Tune does not have yet, except the last one, which counts only once
-    the weights are saved. All workers of `group` report equally often.
+    the weights are saved. All workers of `group` report equally often. lines: receives those for the command's log.
     """
     torch.set_num_threads(shared.threads)
     run, dataset = run_of(config, shared)
@@ -183,7 +186,7 @@ def train_trial(
     configure_process(device)  # before the latency of the process's first trial is measured
     fixed = group.on_first(lambda: model_metrics(run, dataset, shared.search.metrics, device))
     rows: list[Mapping[str, float]] = []
-    lines: list[str] = []
+    lines = [] if lines is None else lines
 
     def report_row(row: Mapping[str, float]) -> None:
         rows.append(row)
@@ -200,7 +203,7 @@ def train_trial(
     callbacks = shared.options.callbacks
     observers = Observers(has_tensorboard, config[CONFIGURATION], callbacks=callbacks, log=lines.append)
     store, hooks = RunStore(shared.options.results), Hooks(on_epoch, should_stop)
-    with locked(folder, group, LOCK_WAIT_S):
+    with warnings_to(lines.append), locked(folder, group, LOCK_WAIT_S):
         for row in group.on_first(folder.history):  # epochs of an earlier command, or of a worker that died
             report_row(row)
         train_one(run, folder, dataset, device, store, shared.cache, hooks, group, observers)

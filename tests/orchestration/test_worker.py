@@ -242,7 +242,8 @@ def test_run_that_another_process_has_locked_waits(cluster: str, tmp_path: Path)
     folder = RunStore(tmp_path).folder(RUN)
     with folder.lock():
         folder.write_record(record_of(RUN, status="running", writer="process 7 on elsewhere"))
-        assert do("train", tmp_path) == ("later", "locked by process 7 on elsewhere")
+        retry, reason = do("train", tmp_path)
+        assert retry == "later" and reason.startswith("locked by process 7 on elsewhere since ")
     assert folder.status() == "interrupted"
 
 
