@@ -32,10 +32,11 @@ from raykd.cluster.ray_internals import DEAD_WORKER_ERRORS, ControllerCallback, 
 from raykd.data.types import Dataset
 from raykd.errors import ConfigError, Interrupted, RejectedConfiguration, RunFailed, reason_of
 from raykd.models.hf_files import PREFIX as HF_PREFIX
+from raykd.orchestration.controllers import failure_of
 from raykd.orchestration.metrics import export
 from raykd.orchestration.options import Options, dataset_of
 from raykd.orchestration.parallel_runs import Slots
-from raykd.orchestration.process_group import GroupConfig
+from raykd.orchestration.process_group import GroupConfig, assigned_gpu
 from raykd.orchestration.searcher import (
     CONFIGURATION,
     EPOCHS,
@@ -381,7 +382,7 @@ def _workers_failure(folder: RunFolder, error: Exception) -> Exception | None:
         record = folder.require_record()
         return recorded_error(record.failure, record.reason)
     if isinstance(error, ControllerError):  # Ray did not start the workers, or lost them while they connected
-        cause = error.controller_failure
+        cause = failure_of(error)
         return cause if isinstance(cause, Interrupted) else RunFailed(f"its trainer failed with {reason_of(cause)}")
     causes = _worker_errors(error)
     if rejected := [cause for cause in causes if isinstance(cause, RejectedConfiguration)]:
@@ -406,6 +407,7 @@ def _work(loop_config: dict[str, Any]) -> None:
     with StopPoller(shared.stop.is_set.remote) as stop:
         try:
             group = default_group(may_shrink=shared.experiment.workers.min_count is not None)
-            train_trial(config, shared, ray.train.report, stop.should_stop, group)
+            with assigned_gpu(shared.gpus):
+                train_trial(config, shared, ray.train.report, stop.should_stop, group)
         except Interrupted:
             return

@@ -27,6 +27,7 @@ import torch
 from raykd.errors import Interrupted, RunLocked
 from raykd.orchestration.metrics import export
 from raykd.orchestration.options import Options, dataset_of
+from raykd.orchestration.process_group import assigned_gpu
 from raykd.orchestration.run_queue import Job
 from raykd.orchestration.worker_link import ANSWER_S, QueueLink
 from raykd.orchestration.worker_warnings import warnings_to
@@ -99,13 +100,14 @@ def _do(job: Job, worker: WorkerConfig, all_workers: Group, link: QueueLink) -> 
         _filler.cache_clear()  # it holds a teacher and all images
     group, line, decision = all_workers, "", None
     try:
-        if job.kind == "train":
-            group = all_workers.subgroup(job.run.recipe.images_per_pass)
-            line = _train(job, worker, group, all_workers.size, link)
-        elif job.kind == "fill":
-            line = _fill(job, worker, all_workers, link)
-        elif all_workers.is_first:
-            _evaluate(job.run, worker)
+        with assigned_gpu(worker.gpus):
+            if job.kind == "train":
+                group = all_workers.subgroup(job.run.recipe.images_per_pass)
+                line = _train(job, worker, group, all_workers.size, link)
+            elif job.kind == "fill":
+                line = _fill(job, worker, all_workers, link)
+            elif all_workers.is_first:
+                _evaluate(job.run, worker)
     except Exception as error:
         decision = decide_job(error, worker.gpus, group.size, link.was_out_of_memory(job))
         if decision.ends_process:
