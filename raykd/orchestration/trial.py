@@ -403,11 +403,12 @@ def _worker_errors(error: Exception) -> list[Exception]:
 
 def _work(loop_config: dict[str, Any]) -> None:
     """Train as one worker of a trial (its `train_loop_per_worker`). Only the first worker's decision to stop counts."""
-    config, shared = loop_config["config"], loop_config["shared"]
+    config: Mapping[str, Any] = loop_config["config"]
+    shared: TrialContext = loop_config["shared"]
     with StopPoller(shared.stop.is_set.remote) as stop:
         try:
             group = default_group(may_shrink=shared.experiment.workers.min_count is not None)
-            with assigned_gpu(shared.gpus):
+            with assigned_gpu(shared.slots.gpus):
                 train_trial(config, shared, ray.train.report, stop.should_stop, group)
         except Interrupted:
             return
