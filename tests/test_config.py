@@ -152,7 +152,7 @@ EXAMPLES: tuple[Config, ...] = (
         sampling="balanced",
         patience=3,
     ),
-    Recipe(keep="last"),  # excludes a patience
+    Recipe(keep="last", repeats=3),  # the first excludes a patience, the second a balanced sampling
 )
 
 

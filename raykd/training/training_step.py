@@ -294,6 +294,7 @@ def _make_loader(run: Run, dataset: Dataset, teacher: Teacher, device: torch.dev
         std=dataset.std,
         passes=run.recipe.gradient_accumulation,
         sampling=run.recipe.sampling,
+        repeats=run.recipe.repeats,
     )
 
 
