@@ -23,6 +23,11 @@ def check_paper_flags(arguments: Namespace) -> None:
         raise ConfigError(
             f"--figures {arguments.figures[0]}: a report on --models-dir has no figures; leave one of them out"
         )
+    check_output(table_format, output)
+
+
+def check_output(table_format: str | None, output: str | None) -> None:
+    """Raise ConfigError if --output cannot be a file, or has no --format."""
     if output is None:
         return
     shown = one_line(output)
@@ -38,7 +43,12 @@ def write_tables(report: "Report", table_format: "TableFormat", output: str | No
     """Write the tables in UTF-8 to the file `output`, or to stdout if it is None."""
     from raykd.report.build import tables_text  # here: it imports matplotlib
 
-    content = tables_text(report, table_format).encode()
+    write_text(tables_text(report, table_format), output)
+
+
+def write_text(text: str, output: str | None) -> None:
+    """Write `text` in UTF-8 to the file `output`, or to stdout if it is None."""
+    content = text.encode()
     if output is None:
         sys.stdout.flush()
         sys.stdout.buffer.write(content)

@@ -26,7 +26,7 @@ from raykd.cli.options import (
     parser_of,
 )
 from raykd.cli.project import PROJECT_COMMANDS
-from raykd.cli.run_parser import RUN, RUN_COMMANDS, add_run_commands
+from raykd.cli.run_parser import RUN, RUN_COMMANDS, TABLE_FORMATS, add_run_commands
 from raykd.environment import import_remedy
 from raykd.errors import (
     COMMAND,
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from raykd.spec.experiment import Experiment
 
 FIGURE_FORMATS = ("pdf", "svg")
-TABLE_FORMATS = ("latex", "markdown", "csv")
 _OF_EXPERIMENT = "default: the experiment's"
 EXPORT_FORMATS = ("safetensors", "onnx", "torch-export", "timm")
 

@@ -1,4 +1,7 @@
-"""The arguments of `raykd runs` with its actions show, rm and tag, and of `raykd clean`; runs.py implements them."""
+"""The arguments of `raykd runs` with its actions show, rm and tag, of `raykd clean` and of `raykd compare`.
+
+runs.py and compare.py implement them.
+"""
 
 from argparse import SUPPRESS
 from collections.abc import Callable
@@ -8,10 +11,11 @@ from raykd.cli.argument_parser import Parser
 from raykd.cli.options import add_results
 from raykd.spec.stages import STAGES
 
-RUN_COMMANDS = ("runs", "clean")
+RUN_COMMANDS = ("runs", "clean", "compare")
 RUN = "a run: the beginning of its name, of family/name or of its fingerprint, if no other run begins so; or its folder"
 RUN_OR_SEARCH = f"{RUN}; or a search: FAMILY/SEARCH, as 'tune show' prints it, or its folder"
 STATUSES = ("running", "interrupted", "failed", "pruned", "done", "damaged")
+TABLE_FORMATS = ("latex", "markdown", "csv")
 SORTS = ("name", "age", "size", "val", "test")
 
 
@@ -27,6 +31,14 @@ def add_run_commands(add_command: Callable[[str, str], Parser]) -> None:
     add_results(clean)
     clean.add_argument("--dry-run", action="store_true", help="print what would be removed, and remove nothing")
     _add_yes(clean)
+    text = "compare the results of several results folders: test top-1, differences paired by seed, fields that differ"
+    compare = add_command("compare", text)
+    text = "results folders, which --results names for a run; the first one is the reference"
+    compare.add_argument("folder", metavar="DIR", nargs="+", help=text)
+    text = "print a table for a paper instead; default: text for a terminal"
+    compare.add_argument("--format", choices=TABLE_FORMATS, help=text)
+    text = "with --format: write the table to FILE; default: print it"
+    compare.add_argument("--output", metavar="FILE", help=text)
 
 
 def _add_filters(runs: Parser) -> None:

@@ -10,6 +10,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from raykd.cli.compare import compare
 from raykd.cli.run_list import listed, parse_age, rows_of, search_rows
 from raykd.cli.runs_text import (
     cleaning_text,
@@ -181,4 +182,4 @@ ACTIONS: dict[str | None, Callable[[Namespace], None]] = {
     "rm": remove,
     "tag": tag,
 }
-RUN_COMMANDS: dict[str, Callable[[Namespace], None]] = {"runs": runs, "clean": clean}
+RUN_COMMANDS: dict[str, Callable[[Namespace], None]] = {"runs": runs, "clean": clean, "compare": compare}

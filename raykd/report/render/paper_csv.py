@@ -43,7 +43,7 @@ def csv_table(summaries: Sequence[FamilySummary]) -> str:
 def _stage_rows(summary: FamilySummary) -> Iterator[dict[str, Any]]:
     for stage in summary.stages:
         names = {"stage": stage.stage, "model": stage.model, "method": stage.method}
-        gain = _gain(summary.gain) if stage.stage == "distilled" else {}
+        gain = gain_columns(summary.gain) if stage.stage == "distilled" else {}
         yield {"family": summary.name, "row": "stage", **names, **_top1(stage.top1, stage.num_planned), **gain}
 
 
@@ -61,7 +61,7 @@ def _method_rows(summary: FamilySummary, comparison: Comparison) -> Iterator[dic
             "model": summary.stage("distilled").model,
             "method": method.name,
             **_top1(method.top1, method.num_planned),
-            **_gain(method.gain),
+            **gain_columns(method.gain),
             **{name: getattr(method, name) for name in ("p", "p_holm", "rank", "published")},
             **{name: ratio and ratio.median for name, ratio in (("time", method.time), ("memory", method.memory))},
             **{name: str(value).lower() for name, value in marks.items()},
@@ -89,7 +89,8 @@ def _top1(spread: Spread | None, num_planned: int) -> dict[str, Any]:
     return counts | ({"top1_mean": spread.mean, "top1_std": spread.std} if spread else {})
 
 
-def _gain(gain: PairedGain | None) -> dict[str, Any]:
+def gain_columns(gain: PairedGain | None) -> dict[str, Any]:
+    """Return the columns of a gain; {} without one."""
     if gain is None:
         return {}
     low, high = gain.interval or (None, None)

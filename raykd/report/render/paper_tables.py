@@ -22,7 +22,7 @@ from raykd.spec.stages import STAGES
 
 DAGGER = "\N{DAGGER}"
 SPREAD = " \N{PLUS-MINUS SIGN} "  # between mean and standard deviation
-_TOP1 = f"Test top-1 in percent: mean{SPREAD}standard deviation over seeds."
+TOP1 = f"Test top-1 in percent: mean{SPREAD}standard deviation over seeds."
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def _results_table(summaries: Sequence[FamilySummary]) -> PaperTable:
         ("family", *STAGES, "gain [95 %]", "n"),
         tuple(tuple(_result_cells(summary)) for summary in summaries),
         (
-            f"{_TOP1} Gain: distilled minus baseline of the same seed, in percentage points, with Student's 95 % "
+            f"{TOP1} Gain: distilled minus baseline of the same seed, in percentage points, with Student's 95 % "
             "interval of the mean. n: evaluated runs of teacher, baseline and distilled student.",
             *(note for summary in summaries for note in _notes_on(summary)),
         ),
@@ -88,8 +88,8 @@ def _results_table(summaries: Sequence[FamilySummary]) -> PaperTable:
 def _result_cells(summary: FamilySummary) -> Iterator[Cell]:
     """Yield the cells of a family's row."""
     yield Cell(flattened(summary.name))
-    yield from (_number(wording.mean_std(stage.top1)) for stage in summary.stages)
-    yield _number(wording.gain(summary.gain))
+    yield from (number(wording.mean_std(stage.top1)) for stage in summary.stages)
+    yield number(wording.gain(summary.gain))
     yield Cell(" / ".join(str(_num_runs(stage.top1)) for stage in summary.stages))
 
 
@@ -114,10 +114,10 @@ def _families_table(comparison: FamiliesComparison) -> PaperTable:
         (
             Cell(flattened(name)),
             *(
-                _number(wording.mean_std(spread), name in comparison.best.get(family, ()))
+                number(wording.mean_std(spread), name in comparison.best.get(family, ()))
                 for family, spread in top1.items()
             ),
-            *(_number(column.cells[name]) for column in columns),
+            *(number(column.cells[name]) for column in columns),
         )
         for name, top1 in rows_of(comparison)
     ]
@@ -127,7 +127,7 @@ def _families_table(comparison: FamiliesComparison) -> PaperTable:
         ("method", *map(flattened, comparison.families), *(flattened(column.heading) for column in columns)),
         tuple(rows),
         (
-            f"{_TOP1} Gain: mean over families, in percentage points.",
+            f"{TOP1} Gain: mean over families, in percentage points.",
             *(f"{wording.capital(wording.minus(line))}." for line in lines_with_bold(comparison)),
         ),
         num_references=2,
@@ -152,18 +152,18 @@ def _methods_table(number: int, summary: FamilySummary, comparison: Comparison) 
 def _reference_cells(name: str, top1: Spread | None, has_published: bool) -> tuple[Cell, ...]:
     """Return the row of the teacher or of the baseline, which has neither gain nor rank."""
     empty = [Cell("")] * (4 if has_published else 3)
-    return (Cell(name), _number(wording.mean_std(top1)), *empty, Cell(str(_num_runs(top1))))
+    return (Cell(name), number(wording.mean_std(top1)), *empty, Cell(str(_num_runs(top1))))
 
 
 def _method_cells(method: MethodSummary, ranking: Ranking | None, has_published: bool) -> Iterator[Cell]:
     yield Cell(flattened(method.name))
     is_best = ranking is not None and method.name == ranking.best
     is_tied = ranking is not None and method.name in ranking.tied_with_best
-    yield _number(wording.mean_std(method.top1), is_best, is_tied)
+    yield number(wording.mean_std(method.top1), is_best, is_tied)
     if has_published:
-        yield _number("-" if method.published is None else f"{method.published:.2f}")
-    yield _number(wording.gain(method.gain))
-    yield _number(wording.p_value(method.p_holm))
+        yield number("-" if method.published is None else f"{method.published:.2f}")
+    yield number(wording.gain(method.gain))
+    yield number(wording.p_value(method.p_holm))
     yield Cell(method.rank or "\N{EN DASH}")
     yield Cell(str(_num_runs(method.top1)))
 
@@ -171,7 +171,7 @@ def _method_cells(method: MethodSummary, ranking: Ranking | None, has_published:
 def _notes_under(comparison: Comparison) -> Iterator[str]:
     """Yield sentences on the columns and marks of a table of methods."""
     yield (
-        f"{_TOP1} Gain: over the baseline of the same seed, in percentage points, with Student's 95 % interval for "
+        f"{TOP1} Gain: over the baseline of the same seed, in percentage points, with Student's 95 % interval for "
         f"this method alone. Holm p: paired t-test, corrected for all {len(comparison.methods)} methods. n: evaluated "
         "runs."
     )
@@ -199,7 +199,7 @@ def _corrected(gain: PairedGain) -> str:
     return "no test" if gain.p_holm is None else p_equals("Holm p", gain.p_holm)
 
 
-def _number(text: str, is_best: bool = False, is_tied: bool = False) -> Cell:
+def number(text: str, is_best: bool = False, is_tied: bool = False) -> Cell:
     """Return a cell with a minus sign before a negative number, and a dash for a missing one."""
     return Cell(wording.dash(wording.minus(text)), is_best, is_tied)
 
