@@ -4,9 +4,11 @@ The checksums show whether a file was damaged or replaced. Imports no torch.
 """
 
 import hashlib
+import os
 import platform
 import re
 import shlex
+import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +24,7 @@ VERSION = "0.1.0"  # of raykd, in pyproject.toml and raykd.__version__ too
 PACKAGES = ("torch", "torchvision", "timm", "ray", "optuna", "pyarrow", "numpy", "transformers")
 SHORT_HASH = 10  # digits
 MAX_COMMAND = 1000  # characters
+JOB = "RAYKD_JOB"  # environment variable: the id of the Slurm job whose Ray cluster has this process
 AT_REST_S = 2.0  # seconds; a file changed more recently may change again within the resolution of its time stamps
 
 
@@ -88,6 +91,12 @@ def git_revision(git: Path) -> str | None:
         return next((line.split()[0] for line in packed if line.endswith(f" {name}")), None)
     except OSError:  # not a checkout, or a worktree, whose .git is a file
         return None
+
+
+def this_process() -> str:
+    """Return 'process 7 on cn1', or 'process 7 on cn1 in Slurm job 4711'."""
+    job = os.environ.get(JOB)
+    return f"process {os.getpid()} on {socket.gethostname()}{f' in Slurm job {job}' if job else ''}"
 
 
 def command_line() -> str:

@@ -51,6 +51,7 @@ from raykd.cluster.submissions import experiment_command
 from raykd.environment import shadowing
 from raykd.errors import ConfigError, Interrupted, RaykdError, RayNotStarted, is_environment_error
 from raykd.on_disk import is_file
+from raykd.provenance import JOB
 
 MAX_RAY_RESTARTS = 3  # per job, after the loss of a Ray agent
 KILLS_EVERYTHING = (
@@ -157,7 +158,7 @@ class _Job:
             root = (staging.code_path if staging else None) or allocation.submit_dir
             shares_memory = is_shared(allocation.head, physical_memory_bytes())
             environment = ray_environment(environ, folder, root, bool(allocation.workers), staging, shares_memory)
-            environment[kept_logs.VARIABLE] = str(self.kept_logs)
+            environment |= {kept_logs.VARIABLE: str(self.kept_logs), JOB: allocation.slurm_id}
             seen_by_all = [allocation.submit_dir, folder.path, *([staging.folder] if staging else [])]
             require_container(seen_by_all, bool(allocation.head.num_gpus), environment)
             ports, timeout_s = find_ports(allocation.job_id), start_timeout_s(environ)

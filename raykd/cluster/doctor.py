@@ -30,7 +30,7 @@ from raykd.file_lock import lock_at
 from raykd.mounts import LOCAL_LOCKS, mount_of
 from raykd.on_disk import is_file, is_folder
 from raykd.spec.bundled import SLURM
-from raykd.spec.gpu_support import torch_for, unsupported_gpu
+from raykd.spec.gpu_support import cuda_error, torch_for, unsupported_gpu
 from raykd.store.migration import old_teachers
 from raykd.units import capacity
 
@@ -116,7 +116,8 @@ def _packages(drivers: list[str]) -> Iterator[Finding]:
         return
     has_gpu = torch.cuda.is_available()
     unsupported = unsupported_gpu(torch.cuda.get_device_capability(), torch.cuda.get_arch_list()) if has_gpu else None
-    yield torch_finding(torch.__version__, torch.version.cuda, has_gpu, drivers, unsupported)
+    error = cuda_error() if drivers and not has_gpu else ""
+    yield torch_finding(torch.__version__, torch.version.cuda, has_gpu, drivers, unsupported, error)
     for name in ("torchvision", "timm", "ray", "optuna", "pyarrow"):
         try:
             yield Finding("ok", name, __import__(name).__version__)
@@ -133,9 +134,14 @@ def _import_time(seconds: float) -> Finding:
 
 
 def torch_finding(
-    version: str, cuda: str | None, has_gpu: bool, drivers: list[str], unsupported: str | None = None
+    version: str,
+    cuda: str | None,
+    has_gpu: bool,
+    drivers: list[str],
+    unsupported: str | None = None,
+    error: str = "",
 ) -> Finding:
-    """Check whether torch, built for the version `cuda`, can use the GPUs. unsupported: see gpu_support.py."""
+    """Check whether torch, built for the version `cuda`, can use the GPUs. unsupported, error: see gpu_support.py."""
     built = f"{version}, built for {'CUDA ' + cuda if cuda else 'CPUs'}"
     if not drivers:
         return Finding("ok", "torch", f"{built}; there is no GPU to test")
@@ -151,7 +157,7 @@ def torch_finding(
         remedy = f"driver {driver} supports CUDA 12 only: {install_command('torch<2.11')}"
     else:
         remedy = "unset CUDA_VISIBLE_DEVICES if it is empty; in a job, request a GPU: --gres=gpu:1"
-    return Finding("bad", "torch", f"{built}; it cannot use the GPU", remedy)
+    return Finding("bad", "torch", f"{built}; it cannot use the GPU{f' ({error})' if error else ''}", remedy)
 
 
 def _slurm() -> Finding:

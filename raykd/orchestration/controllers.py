@@ -21,11 +21,18 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayTaskError
+from ray.train import ControllerError, WorkerGroupError
 from ray.util import remove_placement_group
 from ray.util.placement_group import PlacementGroup
 
 from raykd.atomic import write_json
-from raykd.cluster.ray_internals import ControllerCallback, PlacementGroupTableData, placement_group_table
+from raykd.cluster.ray_internals import (
+    ControllerCallback,
+    PlacementGroupTableData,
+    placement_group_table,
+    unwrapped,
+)
 
 
 class Reservation(StrEnum):
@@ -128,3 +135,12 @@ def _started(process: int) -> str:
     except OSError:
         return ""
     return after_name.split()[19]  # field 22 of proc(5); the name before it is field 2
+
+
+def failure_of(error: BaseException) -> BaseException:
+    """Return what a trainer's controller, or one of its workers, raised: `error` of `fit` without Ray's wrappers."""
+    if isinstance(error, ControllerError):
+        return failure_of(error.controller_failure)
+    if isinstance(error, WorkerGroupError) and error.worker_failures:
+        return failure_of(unwrapped(next(iter(error.worker_failures.values()))))
+    return error.cause if isinstance(error, RayTaskError) else error

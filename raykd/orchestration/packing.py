@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from raykd.cluster.ray_variables import address_in
+from raykd.data.packs.folder import packing_process
 from raykd.data.packs.record import PackRecord
 from raykd.data.packs.shard import ShardTask, WrittenShard, write_shard
 from raykd.data.packs.writer import PackPlan, Runner, pack
@@ -119,9 +120,9 @@ class PackProgress:
             self._console.print(f"{done}, {self.describe_speed()}", highlight=False, markup=False)
 
     def report_waiting(self, folder: Path) -> None:
-        """Print once that another process writes the pack."""
+        """Print once which other process writes the pack."""
         if not self._is_waiting:
-            text = f"waiting for another process that writes the same pack to {folder}"
+            text = f"waiting for {packing_process(folder)}, which writes the same pack to {folder}"
             self._console.print(text, highlight=False, markup=False, soft_wrap=True)
         self._is_waiting = True
 

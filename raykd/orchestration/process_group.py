@@ -9,7 +9,7 @@ authenticated, so what is unpickled from them is signed with a secret that all w
 import os
 import secrets
 import uuid
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -17,12 +17,14 @@ from typing import Any, Self
 
 import ray
 import ray.train
+import ray.train.torch
 import torch.distributed as dist
 from ray.exceptions import GetTimeoutError
 from ray.train.backend import Backend
 from ray.train.torch import TorchConfig
 
 from raykd.cluster.node_address import interface_of, socket_variables
+from raykd.training.compute import device_for
 from raykd.training.group import STUCK
 from raykd.training.messages import share_secret
 
@@ -45,6 +47,20 @@ class GroupConfig(TorchConfig):
     @property
     def backend_cls(self) -> type[Backend]:  # pyright: ignore[reportIncompatibleMethodOverride]
         return _GroupBackend
+
+    @property
+    def train_func_context(self) -> type[AbstractContextManager[None]]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return nullcontext  # see `assigned_gpu`
+
+
+def assigned_gpu(gpus: float) -> AbstractContextManager[Any]:
+    """Make the GPU that Ray has assigned to this worker the current one of this thread. It stays so after the context.
+
+    gpus: of the worker; 0 looks for no GPU. Entering the context raises CUDA's errors, for example if another program
+    uses a GPU in exclusive mode. By default Ray Train enters it before the workers' function. There an error would be
+    that of no job, and Train would replace the workers many times without a line in the log.
+    """
+    return TorchConfig().train_func_context() if gpus else nullcontext()
 
 
 class _GroupBackend(Backend):
@@ -77,12 +93,16 @@ class _GroupBackend(Backend):
 
 
 def _set_variables() -> None:
-    """Set the variables that torchrun sets; this runs in each worker."""
-    context = ray.train.get_context()
+    """Set the variables that torchrun sets; this runs in each worker.
+
+    LOCAL_RANK is the number of the worker's GPU among those that it sees. From 2.15 on, torch binds NCCL to that GPU
+    when the group starts.
+    """
+    context, gpu = ray.train.get_context(), ray.train.torch.get_device().index
     os.environ |= {
         "RANK": str(context.get_world_rank()),
         "WORLD_SIZE": str(context.get_world_size()),
-        "LOCAL_RANK": str(context.get_local_rank()),
+        "LOCAL_RANK": str(context.get_local_rank() if gpu is None else gpu),
         "LOCAL_WORLD_SIZE": str(context.get_local_world_size()),
         "NODE_RANK": str(context.get_node_rank()),
     }
@@ -99,6 +119,8 @@ def _join(rank: int, size: int, config: GroupConfig, store: str, secret: bytes, 
     gloo and NCCL use loopback on one node, else the interface of this node's address in Ray. By default gloo would use
     the address to which the node resolves its own name, often 127.0.1.1. Variables that the user has set are kept.
     """
+    if "nccl" in str(config.backend):
+        device_for(1.0)  # raises UnusableGpu, with the remedy
     share_secret(secret)
     if interface := "lo" if is_one_node else interface_of(ray.util.get_node_ip_address()):
         for variable, value in socket_variables(interface).items():

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from raykd.orchestration.run_queue import JobStatus, State
+from raykd.orchestration.run_queue import JobStatus, Pause, State
 from raykd.spec.stages import TEACHERS
 from raykd.training.hooks import EpochReport
 from raykd.units import clock, duration
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from raykd.spec.plan import Run
 
 LOG_EVERY_S = 15.0  # the shortest time between two lines of one run in a log; it grows with the command's duration
+LOCKED_EVERY_S = 3600.0  # between two lines of a run that waits for another process
 
 
 class LiveTable:
@@ -63,6 +64,7 @@ class Progress(LiveTable):
         super().__init__(console)
         # The last line of each job: the job's state, its report, and the line's time.
         self._logged: dict[str, tuple[State | None, EpochReport | None, float]] = {}
+        self._locked: dict[str, tuple[str, float]] = {}  # the reason in the last line of each job, and its time
         self._described: set[str] = set()  # jobs with a line that states how the run is computed
         self._num_lines: dict[str, int] = {}  # of the lines of each job that are logged
         self._filled: dict[str, tuple[int, float]] = {}  # parts in the last line of each logit cache, and its time
@@ -71,12 +73,14 @@ class Progress(LiveTable):
         """Log what has changed, and update the table."""
         training = [status for status in statuses if status.job.kind == "train"]
         families = families_of(statuses)
-        for status in training:
+        for status in statuses:
             for line in status.lines[self._num_lines.get(status.job.name, 0) :]:
                 self.log(f"{titled(status.job.run, families)}  {line}")
             self._num_lines[status.job.name] = len(status.lines)
+        for status in training:
             if self._is_new(status):
                 self._logged[status.job.name] = status.state, status.report, time.monotonic()
+                self._locked[status.job.name] = status.reason, time.monotonic()
                 self.log(f"{run_line(status, families)}{self._compute_note(status)}")
         self._show_caches([status for status in statuses if status.job.kind == "fill"])
         self.live.update(_table(training, families))
@@ -100,11 +104,15 @@ class Progress(LiveTable):
                 self.log(cache_line(name, parts))
 
     def _is_new(self, status: JobStatus) -> bool:
-        """Return whether to log `status`: a change of state, or that another command has the run locked.
+        """Return whether to log `status`: a change of state, or another process that has the run locked.
 
-        The first epoch is logged too, and then one every LOG_EVERY_S or a 50th of the command's time.
+        The first epoch is logged too, and then one every LOG_EVERY_S or a 50th of the command's time. A locked run is
+        logged every LOCKED_EVERY_S.
         """
         is_running = status.state is State.RUNNING
+        if status.state is State.WAITING and status.pause is Pause.LOCKED:
+            reason, logged_at = self._locked.get(status.job.name, ("", 0.0))
+            return status.reason != reason or time.monotonic() - logged_at >= LOCKED_EVERY_S
         if (status.state is State.WAITING and not status.reason) or (is_running and status.report is None):
             return False
         state, report, logged_at = self._logged.get(status.job.name, (None, None, 0.0))
@@ -139,7 +147,8 @@ def run_line(status: JobStatus, families: Collection[str] = ()) -> str:
     """
     report, name = status.report, titled(status.job.run, families)
     if status.state in (State.WAITING, State.FAILED, State.SKIPPED):
-        return f"{name}  {status.state}: {status.reason.splitlines()[0] if status.reason else 'no reason given'}"
+        awaited = "; its result is used here once it is done" if status.pause is Pause.LOCKED else ""
+        return f"{name}  {status.state}: {(status.reason.splitlines() or ['no reason given'])[0]}{awaited}"
     if report is None:
         result = f": {status.reason}" if status.state is State.DONE and status.reason else ""
         return f"{name}  {status.state}{result}"

@@ -177,6 +177,7 @@ class RunQueue:
         self._is_stopping = False
         self._started = time.monotonic()
         self._last_heartbeat: dict[int, float] = {}  # time of the last heartbeat by slot
+        self._warnings: set[str] = set()  # those that workers have sent
 
     def next_job(self, slot: int) -> Job | None:
         """Return a job for `slot`, or None if there is none for it now; `is_over` returns whether one can still come.
@@ -309,6 +310,12 @@ class RunQueue:
     def log(self, run: str, line: str) -> None:
         """Add a line about a run in training to the log of the command."""
         self._statuses[f"train {run}"].lines.append(line)
+
+    def warn(self, job: str, line: str) -> None:
+        """Add a warning of a job's worker to the log of the command, unless another worker has sent the same."""
+        if line not in self._warnings:
+            self._warnings.add(line)
+            self._statuses[job].lines.append(line)
 
     def stop(self) -> None:
         """Assign no more jobs. Workers see this through `is_stopping`, and save their runs."""

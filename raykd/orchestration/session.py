@@ -39,7 +39,6 @@ _SETTINGS = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's framed tables
     # The search writes its own files, and the command handles the signals.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",

@@ -19,7 +19,7 @@ from ray.train.torch import TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raykd.errors import Interrupted, RunFailed
-from raykd.orchestration.controllers import Controllers, Register
+from raykd.orchestration.controllers import Controllers, Register, failure_of
 from raykd.orchestration.options import Options
 from raykd.orchestration.parallel_runs import Slots, lost_nodes_reason, plan_slots
 from raykd.orchestration.process_group import GroupConfig
@@ -31,7 +31,7 @@ from raykd.orchestration.stop_signals import delayed_signals
 from raykd.orchestration.worker import WorkerConfig, work
 from raykd.spec.experiment import Workers
 from raykd.store.results_folder import RAY
-from raykd.training.failure import max_failures_of_slot
+from raykd.training.failure import max_failures_of_slot, one_line_reason
 from raykd.training.group import STUCK
 
 POLL_S = 0.25
@@ -212,4 +212,9 @@ def _fail_unserved(statuses: list[JobStatus], errors: dict[int, BaseException]) 
     for status in statuses:
         if errors and status.state in (State.WAITING, State.RUNNING):
             error = errors.get(status.slot if status.slot is not None else -1, next(iter(errors.values())))
-            status.state, status.reason = State.FAILED, f"its trainer failed: {error}"
+            status.state, status.reason = State.FAILED, reason_of_trainer(error)
+
+
+def reason_of_trainer(error: BaseException) -> str:
+    """Return in one line why a trainer failed. error: of its `fit`."""
+    return f"its trainer failed: {one_line_reason(failure_of(error))}"

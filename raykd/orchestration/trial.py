@@ -32,9 +32,10 @@ from raykd.cluster.ray_internals import DEAD_WORKER_ERRORS, ControllerCallback, 
 from raykd.data.types import Dataset
 from raykd.errors import ConfigError, Interrupted, RejectedConfiguration, RunFailed, reason_of
 from raykd.models.hf_files import PREFIX as HF_PREFIX
+from raykd.orchestration.controllers import failure_of
 from raykd.orchestration.metrics import export
 from raykd.orchestration.options import Options, dataset_of
-from raykd.orchestration.process_group import GroupConfig
+from raykd.orchestration.process_group import GroupConfig, assigned_gpu
 from raykd.orchestration.searcher import (
     CONFIGURATION,
     EPOCHS,
@@ -48,6 +49,7 @@ from raykd.orchestration.searcher import (
     REPORTED,
 )
 from raykd.orchestration.worker_link import ANSWER_S, POLL_S, StopPoller
+from raykd.orchestration.worker_warnings import warnings_to
 from raykd.spec.experiment import PRETRAINED, Experiment
 from raykd.spec.overrides import override
 from raykd.spec.plan import Plan, Run, make_plan
@@ -132,6 +134,7 @@ def run_trial(config: Mapping[str, Any], shared: TrialContext) -> None:
     """
     os.environ.setdefault(*THREAD_TIMEOUT)
     os.environ.update(shared.environment)
+    lines: list[str] = []
     try:
         if _lost_gpu:
             raise ProcessLostGpu("an earlier trial of this process lost the GPU")
@@ -139,7 +142,7 @@ def run_trial(config: Mapping[str, Any], shared: TrialContext) -> None:
             if shared.workers > 1:
                 last = train_with_workers(config, shared, stop.should_stop)
             else:
-                last = train_trial(config, shared, tune.report, stop.should_stop)
+                last = train_trial(config, shared, tune.report, stop.should_stop, lines=lines)
     except Exception as error:
         is_last_attempt = config.get(FAILURES, 0) >= MAX_FAILURES
         decision = decide_trial(error, shared.gpus, shared.workers, is_last_attempt)
@@ -149,7 +152,7 @@ def run_trial(config: Mapping[str, Any], shared: TrialContext) -> None:
             _lost_gpu.append(decision.reason)
         if decision.failure == "code":
             traceback.print_exc()
-        last = failed_result(decision)
+        last = failed_result(decision) | {LINES: lines}
     finally:
         release_memory()
     tune.report(last | {"done": True})
@@ -170,11 +173,12 @@ def train_trial(
     report: Callable[[dict[str, Any]], None],
     should_stop: Callable[[], bool],
     group: Group = SINGLE_WORKER,
+    lines: list[str] | None = None,
 ) -> dict[str, Any]:
     """Train the configuration in `config`, from the last checkpoint if there is one, and return the last result.
 
     report: receives the result of each epoch that Tune does not have yet, except the last one, which counts only once
-    the weights are saved. All workers of `group` report equally often.
+    the weights are saved. All workers of `group` report equally often. lines: receives those for the command's log.
     """
     torch.set_num_threads(shared.threads)
     run, dataset = run_of(config, shared)
@@ -182,7 +186,7 @@ def train_trial(
     configure_process(device)  # before the latency of the process's first trial is measured
     fixed = group.on_first(lambda: model_metrics(run, dataset, shared.search.metrics, device))
     rows: list[Mapping[str, float]] = []
-    lines: list[str] = []
+    lines = [] if lines is None else lines
 
     def report_row(row: Mapping[str, float]) -> None:
         rows.append(row)
@@ -199,7 +203,7 @@ def train_trial(
     callbacks = shared.options.callbacks
     observers = Observers(has_tensorboard, config[CONFIGURATION], callbacks=callbacks, log=lines.append)
     store, hooks = RunStore(shared.options.results), Hooks(on_epoch, should_stop)
-    with locked(folder, group, LOCK_WAIT_S):
+    with warnings_to(lines.append), locked(folder, group, LOCK_WAIT_S):
         for row in group.on_first(folder.history):  # epochs of an earlier command, or of a worker that died
             report_row(row)
         train_one(run, folder, dataset, device, store, shared.cache, hooks, group, observers)
@@ -377,7 +381,7 @@ def _workers_failure(folder: RunFolder, error: Exception) -> Exception | None:
         record = folder.require_record()
         return recorded_error(record.failure, record.reason)
     if isinstance(error, ControllerError):  # Ray did not start the workers, or lost them while they connected
-        cause = error.controller_failure
+        cause = failure_of(error)
         return cause if isinstance(cause, Interrupted) else RunFailed(f"its trainer failed with {reason_of(cause)}")
     causes = _worker_errors(error)
     if rejected := [cause for cause in causes if isinstance(cause, RejectedConfiguration)]:
@@ -402,6 +406,7 @@ def _work(loop_config: dict[str, Any]) -> None:
     with StopPoller(shared.stop.is_set.remote) as stop:
         try:
             group = default_group(may_shrink=shared.experiment.workers.min_count is not None)
-            train_trial(config, shared, ray.train.report, stop.should_stop, group)
+            with assigned_gpu(shared.gpus):
+                train_trial(config, shared, ray.train.report, stop.should_stop, group)
         except Interrupted:
             return

@@ -21,6 +21,7 @@ from raykd.orchestration.searcher import (
     LINES,
     NUMBER,
 )
+from raykd.orchestration.worker_warnings import WARNING
 from raykd.report.search_wording import (
     configuration_in_words,
     field_name,
@@ -64,6 +65,7 @@ class TrialProgress(LiveTable, Callback):
         self._running: dict[str, _ShownTrial] = {}
         self._num_ended = dict.fromkeys(END_STATES, 0)
         self._ended_here = 0
+        self._warnings: set[str] = set()  # those that are logged
         self._best: tuple[int, tuple[float, ...]] | None = None
         for trial in before:
             if trial.state in END_STATES:
@@ -93,7 +95,10 @@ class TrialProgress(LiveTable, Callback):
         shown.result = dict(result)
         lines = result.get(LINES, ())
         for line in lines[shown.num_lines :]:
-            self.log(f"trial {shown.number}  {line}")
+            if line not in self._warnings:
+                self.log(f"trial {shown.number}  {line}")
+            if line.startswith(WARNING):  # the worker of another trial may send the same
+                self._warnings.add(line)
         shown.num_lines = max(shown.num_lines, len(lines))
         if not result.get("done") and self.is_due(shown.logged_at):
             shown.logged_at = time.monotonic()

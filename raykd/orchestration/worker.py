@@ -8,6 +8,7 @@ in that folder, so nothing is copied, and a replacement worker resumes from the 
 """
 
 import json
+import logging
 import pickle
 import tempfile
 import threading
@@ -15,7 +16,7 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,10 @@ import torch
 from raykd.errors import Interrupted, RunLocked
 from raykd.orchestration.metrics import export
 from raykd.orchestration.options import Options, dataset_of
+from raykd.orchestration.process_group import assigned_gpu
 from raykd.orchestration.run_queue import Job
 from raykd.orchestration.worker_link import ANSWER_S, QueueLink
+from raykd.orchestration.worker_warnings import warnings_to
 from raykd.spec.plan import Run
 from raykd.spec.trackers import TENSORBOARD
 from raykd.store.run_store import RunStore
@@ -44,6 +47,7 @@ from raykd.training.teacher.imported import read_import_check
 from raykd.training.teacher.load import make_filler
 from raykd.training.train_one import Observers, locked, train_one
 
+_log = logging.getLogger(__name__)
 IDLE_POLL_S = 0.2  # seconds between a free slot's requests for a job
 RAY_REPORT_EVERY_S = 30.0
 _failed_report = threading.Event()  # set when a report of this process to Ray Train failed, or did not end in time
@@ -82,7 +86,8 @@ def work(config: dict[str, Any]) -> None:
         while True:
             job, is_over = all_workers.on_first(link.next_job)
             if job is not None:
-                _do(job, worker, all_workers, link)
+                with warnings_to(partial(worker.queue.warn.remote, job.name)):
+                    _do(job, worker, all_workers, link)
             elif is_over:
                 return
             else:
@@ -100,13 +105,14 @@ def _do(job: Job, worker: WorkerConfig, all_workers: Group, link: QueueLink) -> 
         _filler.cache_clear()  # it holds a teacher and all images
     group, line, decision = all_workers, "", None
     try:
-        if job.kind == "train":
-            group = all_workers.subgroup(job.run.recipe.images_per_pass)
-            line = _train(job, worker, group, all_workers.size, link)
-        elif job.kind == "fill":
-            line = _fill(job, worker, all_workers, link)
-        elif all_workers.is_first:
-            _evaluate(job.run, worker)
+        with assigned_gpu(worker.gpus):
+            if job.kind == "train":
+                group = all_workers.subgroup(job.run.recipe.images_per_pass)
+                line = _train(job, worker, group, all_workers.size, link)
+            elif job.kind == "fill":
+                line = _fill(job, worker, all_workers, link)
+            elif all_workers.is_first:
+                _evaluate(job.run, worker)
     except Exception as error:
         decision = decide_job(error, worker.gpus, group.size, link.was_out_of_memory(job))
         if decision.ends_process:
@@ -224,7 +230,7 @@ class _RayReports:
             self._send_to_train(report)
         except Exception as error:  # noqa: BLE001 - a report that fails does not fail the run
             _failed_report.set()
-            print(f"raykd: an epoch could not be reported to Ray Train, nor will later ones: {error}")
+            _log.warning("an epoch could not be reported to Ray Train, nor will later ones: %s", error)
 
     def _send_to_train(self, report: EpochReport) -> None:
         with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Which GPUs a build of torch has code for. Such code is missing for older GPUs in the newer wheels on PyPI.
+"""Which GPUs a build of torch can use. Code for older GPUs is missing in the newer wheels on PyPI.
 
 torch detects a GPU that it has no code for, and only its first kernel fails: 'no kernel image is available for
 execution on the device'.
@@ -6,6 +6,8 @@ execution on the device'.
 
 import re
 from collections.abc import Sequence
+
+from raykd.errors import reason_of
 
 VOLTA, TURING = 70, 75
 
@@ -30,3 +32,14 @@ def torch_for(architecture: str) -> str:
     if generation >= TURING:
         return "torch"  # the GPU is newer than the installed torch
     return "torch<2.11" if generation >= VOLTA else "torch<2.8"  # the last wheels for Volta, and for Pascal
+
+
+def cuda_error() -> str:
+    """Return why torch cannot use CUDA: an old driver, a GPU that hangs, a torch for CPUs; '' if it can."""
+    import torch
+
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        return reason_of(error)
+    return ""

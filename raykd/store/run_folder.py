@@ -1,5 +1,6 @@
 """The folder of one run: its files, their writers and the status of the run. Imports no torch."""
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from raykd.spec.stages import TEACHERS, TRIALS, Stage
 from raykd.store.locked_folder import FileIn, LockedFolder
 from raykd.store.records import RunRecord
 
+_JOB, _PROCESS = re.compile(r"in Slurm job (\S+)"), re.compile(r"process (\d+) on (\S+)")  # see `this_process`
 Status = Literal["not started", "running", "interrupted", "failed", "done", "damaged"]
 
 
@@ -94,6 +96,20 @@ class RunFolder(LockedFolder[RunRecord]):
         """The process that trains the run or trained it last."""
         record = self.record()
         return record.writer if record else "another process"
+
+    @property
+    def holder(self) -> str:
+        """The process that trains the run now, since when, and how to end it."""
+        record = self.record()
+        if record is None or record.status != "running":
+            return "another process, which has just started"
+        since = datetime.fromtimestamp(self.record_path.stat().st_mtime, UTC)
+        remedy = ""
+        if match := _JOB.search(record.writer):
+            remedy = f" (to end it: scancel {match[1]})"
+        elif match := _PROCESS.match(record.writer):
+            remedy = f" (to end it, on {match[2]}: kill {match[1]})"
+        return f"{record.writer} since {since:%Y-%m-%d %H:%M} UTC{remedy}"
 
     def weights_damage(self) -> str:
         """Return why the best weights differ from those that the finished run wrote, or ''."""

@@ -17,8 +17,8 @@ from typing import Any, cast
 import torch
 
 from raykd.environment import install_command
-from raykd.errors import ConfigError, plural, reason_of
-from raykd.spec.gpu_support import torch_for, unsupported_gpu
+from raykd.errors import ConfigError, plural
+from raykd.spec.gpu_support import cuda_error, torch_for, unsupported_gpu
 from raykd.spec.optimizers import NamedOptimizer
 from raykd.spec.plan import Run
 from raykd.store.records import Precision
@@ -164,15 +164,15 @@ def release_memory() -> None:
 def device_for(gpus: float) -> torch.device:
     """Return the device of a run with `gpus` GPUs, which may be a fraction: the current GPU of this process.
 
-    A worker of several sees all GPUs of its node (`share_cuda_visible_devices`), and Ray Train makes its own one the
-    current one, because GroupConfig derives from Ray's TorchConfig. `require_separate_gpus` checks that.
+    A worker of several sees all GPUs of its node (`share_cuda_visible_devices`). `assigned_gpu` makes its own one the
+    current one, and `require_separate_gpus` checks that.
 
     Raises UnusableGpu if torch cannot use the GPU. The alternative would be a day of training on the CPU.
     """
     remedy = "(see docs/cluster.md, 'Which torch'), or train on the CPU with --set workers.gpus=0"
     if gpus and not torch.cuda.is_available():
         raise UnusableGpu(
-            f"torch {torch.__version__} cannot use the GPU that this run was assigned ({_cuda_error()}); install a "
+            f"torch {torch.__version__} cannot use the GPU that this run was assigned ({cuda_error()}); install a "
             f"torch for the driver's CUDA {remedy}"
         )
     if gpus and (kind := _unsupported()):
@@ -186,15 +186,6 @@ def device_for(gpus: float) -> torch.device:
 def _unsupported() -> str | None:
     """Return the architecture of the current GPU if torch has no code for it, else None."""
     return unsupported_gpu(torch.cuda.get_device_capability(), torch.cuda.get_arch_list())
-
-
-def _cuda_error() -> str:
-    """Return why CUDA does not start: an old driver, a GPU that hangs, a torch for CPUs."""
-    try:
-        torch.cuda.init()
-    except (RuntimeError, AssertionError) as error:
-        return reason_of(error)
-    return "no reason given"
 
 
 def is_mig_instance(device: torch.device) -> bool:

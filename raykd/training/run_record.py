@@ -1,6 +1,5 @@
 """Write run.json at the start and at the end of a run, and when it fails, and read the run back from it."""
 
-import os
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -16,7 +15,7 @@ from raykd.errors import ConfigError, Failure, Interrupted, RunFailed
 from raykd.methods import CrossEntropy
 from raykd.models import ImageModel
 from raykd.on_disk import is_file
-from raykd.provenance import file_sha256, hardware, source, versions
+from raykd.provenance import file_sha256, hardware, source, this_process, versions
 from raykd.spec.plan import Run
 from raykd.store.records import Best, ComputeRecord, RunRecord, TopClasses, UnfinishedWarmup
 from raykd.store.run_folder import RunFolder, now
@@ -81,7 +80,7 @@ def _record_at_start(
         versions=versions(),
         hardware=hardware(gpu),
         git=source(),
-        writer=f"process {os.getpid()} on {socket.gethostname()}",
+        writer=this_process(),
         host=socket.gethostname(),
         resumes=earlier.resumes + 1 if earlier else 0,
         teacher_sha256=teacher.identity,

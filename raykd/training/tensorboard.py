@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import logging
 import os
 import socket
 import time
@@ -13,6 +14,7 @@ from typing import Any, BinaryIO
 from raykd.outputs import HISTORY_COLUMNS
 from raykd.training.hooks import EpochReport
 
+_log = logging.getLogger(__name__)
 BEST = "top1/best_val"  # of the epoch that is kept so far; HPARAMS shows the last value of a tag
 _FILES = itertools.count()  # numbers this process's event files, which may be opened in the same second
 
@@ -40,9 +42,12 @@ class TensorBoard:
         except OSError as error:
             self.close()
             if not self._is_logged:
-                print(
-                    f"raykd: TensorBoard files in '{self._folder}' cannot be written ({error}); "
-                    f"training continues, and epochs from {report.epoch} may be missing there"
+                _log.warning(
+                    "TensorBoard files in '%s' cannot be written (%s); training continues, and epochs from %d may be "
+                    "missing there",
+                    self._folder,
+                    error,
+                    report.epoch,
                 )
             self._is_logged = True
 
@@ -78,7 +83,7 @@ class TensorBoard:
             try:
                 file.close()
             except OSError as error:
-                print(f"raykd: a TensorBoard file in '{self._folder}' could not be closed ({error})")
+                _log.warning("a TensorBoard file in '%s' could not be closed (%s)", self._folder, error)
 
 
 def _summary(report: EpochReport) -> dict[str, Any]:

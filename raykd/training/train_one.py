@@ -105,7 +105,7 @@ def locked(folder: RunFolder, group: Group = SINGLE_WORKER, wait_s: float = WRIT
         try:
             stack.enter_context(folder.lock(wait_s))
         except RunFailed:
-            return f"locked by {folder.last_writer}"
+            return f"locked by {folder.holder}"
         return ""
 
     with ExitStack() as stack:

@@ -14,6 +14,7 @@ without a GPU or without NVML. A thread reads the counter, checks for other proc
 WRITE_EVERY_S.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ from raykd.store.records import UsageFile, UsagePiece
 from raykd.store.run_folder import now
 from raykd.training.compute import gpu_name, is_mig_instance
 
+_log = logging.getLogger(__name__)
 MIG = "a MIG instance, but the counter measures the whole GPU"
 WRITE_EVERY_S = 30.0  # the most usage that a kill can lose
 
@@ -55,7 +57,7 @@ def record_usage(path: Path, device: torch.device, gpus: float, is_started: bool
         try:
             write_record(path, replace(earlier, pieces=(*earlier.pieces, piece_so_far())))
         except (OSError, ConfigError) as error:  # such as a quota, or a folder of that name; training continues
-            print(f"raykd: the run's resource usage cannot be written to '{path}': {error}")
+            _log.warning("the run's resource usage cannot be written to '%s': %s", path, error)
 
     def keep_writing() -> None:
         while not ended.wait(WRITE_EVERY_S):
@@ -78,7 +80,7 @@ def _earlier(path: Path, is_started: bool) -> UsageFile:
     try:
         return read_record(UsageFile, path) or UsageFile(run, since=now() if is_started else None)
     except DamagedFile as error:
-        print(f"raykd: the run's resource usage is incomplete and will be omitted from the report: {error}")
+        _log.warning("the run's resource usage is incomplete and will be omitted from the report: %s", error)
         return UsageFile(run, since=now())
 
 

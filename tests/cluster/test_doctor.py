@@ -48,6 +48,16 @@ def test_if_torch_cannot_use_the_gpu_the_remedy_has_the_torch_to_install(cuda, h
     assert finding.verdict == verdict and part in str(finding)
 
 
+def test_a_gpu_that_torch_cannot_use_is_reported_with_cudas_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise RuntimeError("Error 802: system not yet initialized")
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.cuda.init", fail)
+    finding = next(iter(doctor._packages(NEWER)))
+    assert finding.verdict == "bad" and "(RuntimeError: Error 802: system not yet initialized)" in finding.text
+
+
 @pytest.mark.parametrize(("unsupported", "torch"), [("sm_70", "torch<2.11"), ("sm_60", "torch<2.8")])
 def test_an_unsupported_gpu_is_bad_although_torch_detects_it(unsupported, torch) -> None:
     finding = torch_finding("2.15.0", "13.2", True, NEWER, unsupported)

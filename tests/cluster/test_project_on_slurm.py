@@ -9,6 +9,7 @@ from slurm_jobs import SCRIPT, leftovers
 from testbed import Testbed
 
 from raykd.cli import parser
+from raykd.store.run_folder import RunFolder
 
 pytestmark = pytest.mark.slurm
 
@@ -72,11 +73,13 @@ def test_a_network_with_local_imports_trains_in_a_job_under_the_name_of_its_plan
         timeout=120,
         check=True,
     )
-    job = slurm.wait(slurm.sbatch([*SMALL, SCRIPT, *words], tmp_path), timeout_s=180)
+    job_id = slurm.sbatch([*SMALL, SCRIPT, *words], tmp_path)
+    job = slurm.wait(job_id, timeout_s=180)
     assert job.exit_code == 0, job.output
     (run,) = (tmp_path / "r" / "digits").glob("baseline-*")
     assert run.name in plan.stdout
     assert len([*run.glob("code/*/imports/mylib/*.py")]) == 2
+    assert RunFolder(run).require_record().writer.endswith(f" in Slurm job {job_id}")
 
 
 def test_an_unknown_name_fails_the_job_immediately_with_one_line(slurm: Testbed, tmp_path: Path) -> None:

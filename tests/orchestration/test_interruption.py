@@ -57,7 +57,7 @@ LOG_LINES = (
     r"starting workers, which takes 10 to 20 seconds",
     r"\[\d:\d\d:\d\d\] \S+  epoch +\d+/\d+  loss \d+\.\d{3}  val +\d+\.\d %  [\d,]+ images/s  left \S.*",
     r"\[\d:\d\d:\d\d\] \S+  done in \S.*: best val \d+\.\d %(  \(.+\))?",
-    r"\[\d:\d\d:\d\d\] \S+  waiting: locked by process \d+ on \S+",
+    r"\[\d:\d\d:\d\d\] \S+  waiting: locked by process \d+ on \S+ since .* UTC \(to end it, .*\); its result .*",
     r"\[\d:\d\d:\d\d\] \S+  done",
     r"(Ctrl-C|SIG\w+): the command saves and stops; a second \S+ ends it without saving",
 )

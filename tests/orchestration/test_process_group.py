@@ -11,13 +11,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import psutil
 import pytest
+import torch
 from experiment_runs import run_here, wait_until
 from small_runs import experiment, recipe
 
-from raykd.errors import Interrupted
+from raykd.errors import Interrupted, RunFailed
 from raykd.spec.experiment import Workers
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
@@ -158,3 +160,82 @@ def test_another_process_can_write_to_a_tcp_store() -> None:
 @pytest.mark.nightly
 def test_workers_share_a_folder_that_only_this_user_can_enter(observed_with: Callable[[int], Observed]) -> None:
     assert observed_with(2).folder_modes == [0o700]
+
+
+@pytest.mark.parametrize("visible", ["10,2", "GPU-aa,GPU-bb"])
+def test_torch_binds_nccl_to_the_gpu_that_ray_has_assigned(
+    visible: str, cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From 2.15 on, torch binds it when the group starts, to GPU number LOCAL_RANK.
+
+    Ray sorts workers by the numbers of their GPUs, and the visible GPUs as text.
+    """
+    import ray.train
+    import ray.train.torch
+    from ray.air._internal.device_manager.nvidia_gpu import CUDATorchDeviceManager
+    from torch.distributed import distributed_c10d
+
+    from raykd.orchestration.process_group import _set_variables
+
+    second = visible.split(",")[1]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(ray, "get_gpu_ids", lambda: [second])
+    monkeypatch.setattr(ray.train.torch, "get_device", lambda: CUDATorchDeviceManager().get_devices()[0])
+    monkeypatch.setattr(ray.train, "get_context", lambda: mock.Mock(get_local_rank=lambda: 0))
+    with mock.patch.dict(os.environ):
+        _set_variables()
+        assert os.environ["LOCAL_RANK"] == "1"
+        if hasattr(distributed_c10d, "_nccl2_device"):
+            monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+            group = mock.Mock(enable_reconfigure=False, process_group=None)
+            assert distributed_c10d._nccl2_device(group) == torch.device("cuda", 1)
+
+
+def test_workers_without_gpus_have_their_local_rank(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray.train
+    import ray.train.torch
+
+    from raykd.orchestration.process_group import _set_variables
+
+    monkeypatch.setattr(ray.train.torch, "get_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(ray.train, "get_context", lambda: mock.Mock(get_local_rank=lambda: 3))
+    with mock.patch.dict(os.environ):
+        _set_variables()
+        assert os.environ["LOCAL_RANK"] == "3"
+
+
+def test_workers_whose_gpus_torch_cannot_use_fail_with_the_remedy_before_they_join(
+    cluster: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """NCCL's error would be 'requires at least one CUDA device'."""
+    from raykd.orchestration.process_group import GroupConfig, _join
+    from raykd.training.failure import UnusableGpu
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    config = GroupConfig.of_workers(1.0, tmp_path)
+    with mock.patch.dict(os.environ), pytest.raises(UnusableGpu, match=r"install a torch .* --set workers.gpus=0"):
+        _join(0, 2, config, str(tmp_path / "store"), b"secret", is_one_node=True)
+
+
+def test_the_error_of_a_trainer_is_one_line_without_rays_wrappers(cluster: str) -> None:
+    import ray
+    from ray.exceptions import RayTaskError
+    from ray.train import ControllerError, WorkerGroupError
+    from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
+
+    from raykd.orchestration.trainers import reason_of_trainer
+
+    @ray.remote(num_cpus=0, max_retries=0)
+    def join() -> None:
+        raise RuntimeError("nccl2 requires at least one CUDA device\nmore")
+
+    with pytest.raises(RayTaskError) as raised:
+        ray.get(join.remote())
+    lost = UserExceptionWithTraceback(RunFailed("the teacher's file is damaged"), "Traceback ...")
+    reasons = [
+        reason_of_trainer(error) for error in (ControllerError(raised.value), WorkerGroupError("...", {1: lost}))
+    ]
+    assert reasons == [
+        "its trainer failed: RuntimeError: nccl2 requires at least one CUDA device",
+        "its trainer failed: the teacher's file is damaged",
+    ]

@@ -11,8 +11,8 @@ from rich.console import Console
 from small_runs import run_of
 
 from raykd.orchestration import progress as progress_module
-from raykd.orchestration.progress import LOG_EVERY_S, Progress, log, run_line, seconds_left
-from raykd.orchestration.run_queue import Job, JobStatus, State
+from raykd.orchestration.progress import LOCKED_EVERY_S, LOG_EVERY_S, Progress, log, run_line, seconds_left
+from raykd.orchestration.run_queue import Job, JobStatus, Pause, State
 from raykd.training.hooks import EpochReport
 from raykd.training.teacher.choose import PlannedCache
 from raykd.units import duration
@@ -266,3 +266,26 @@ def test_a_run_that_ended_before_its_first_line_is_logged_with_its_precision(scr
     with Progress(screen.console) as progress:
         progress.show([replace(running(0), state=State.DONE, report=last)])
     assert screen.lines()[0].endswith("done in 13 min 20 s: best val 52.5 %  (fp32, 1 thread)")
+
+
+def test_a_locked_run_is_logged_at_once_then_every_hour_and_when_another_process_locks_it(screen: Screen) -> None:
+    def locked(reason: str) -> JobStatus:
+        return JobStatus(Job("train", RUN), State.WAITING, reason=reason, pause=Pause.LOCKED)
+
+    text = f"{RUN.name}  waiting: locked by process 7 on cn1; its result is used here once it is done"
+    with Progress(screen.console) as progress:
+        for seconds in (0.0, 60.0, LOCKED_EVERY_S - 1, LOCKED_EVERY_S):
+            screen.time = seconds
+            progress.show([locked("locked by process 7 on cn1")])
+            progress.show([JobStatus(Job("train", RUN), State.RUNNING, slot=0)])  # it tries the lock
+        progress.show([locked("locked by process 8 on cn2")])
+    assert [line.split("] ")[1] for line in screen.lines()] == [text, text, text.replace("7 on cn1", "8 on cn2")]
+    assert screen.lines()[1].startswith("[1:00:00]")
+
+
+def test_lines_of_the_workers_of_all_kinds_of_jobs_are_logged_once(screen: Screen) -> None:
+    status = JobStatus(Job("evaluate", RUN), State.RUNNING, slot=0, lines=["warning: the disk is full"])
+    with Progress(screen.console) as progress:
+        progress.show([status])
+        progress.show([status])
+    assert screen.lines() == [f"[0:00:00] {RUN.name}  warning: the disk is full"]

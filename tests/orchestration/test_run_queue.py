@@ -253,6 +253,18 @@ def test_run_that_another_command_has_locked_waits_while_others_are_trained(cloc
     assert queue.statuses()[0].reason == ""
 
 
+def test_a_warning_that_several_workers_send_is_kept_once() -> None:
+    queue = new_queue()
+    first, other = (status.job.name for status in queue.statuses()[:2])
+    queue.warn(first, "warning: the cache is damaged")
+    queue.warn(other, "warning: the cache is damaged")
+    queue.warn(other, "warning: the disk is full")
+    assert [status.lines for status in queue.statuses()[:2]] == [
+        ["warning: the cache is damaged"],
+        ["warning: the disk is full"],
+    ]
+
+
 @pytest.mark.parametrize(
     ("decision", "pause", "reason"),
     [

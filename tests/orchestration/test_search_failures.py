@@ -166,12 +166,14 @@ def test_an_error_in_the_code_of_one_worker_is_not_a_lost_gpu_of_the_others(tmp_
 
 def test_an_error_of_the_trainer_itself_is_outside_of_the_configuration(tmp_path: Path) -> None:
     """Ray does not retry it, and it is neither a RayError nor one of raykd's."""
+    from ray.exceptions import RayTaskError
     from ray.train import ControllerError, FailureConfig
     from ray.train.v2._internal.execution.failure_handling import FailureDecision, create_failure_policy
 
     from raykd.orchestration.trial import _workers_failure, failed_result  # here: it imports ray, as above
 
-    error = ControllerError(RuntimeError("gloo could not connect to 10.0.0.2\nmore lines"))
+    cause = RuntimeError("gloo could not connect to 10.0.0.2\nmore lines")
+    error = ControllerError(RayTaskError("_join", "ray::_join() (pid=7)\nTraceback ...", cause).as_instanceof_cause())
     assert create_failure_policy(FailureConfig(max_failures=2)).make_decision(error) is FailureDecision.RAISE
     failure = _workers_failure(RunFolder(tmp_path), error)
     assert failure is not None

@@ -47,7 +47,10 @@ def test_run_that_another_command_has_locked_is_waited_for_and_reused(cluster: s
     record = store.folder(teacher).require_record()
     assert record.resumes == 0 and record.writer.startswith(f"process {os.getpid()} on ")
     logged = [line.split("] ")[1] for line in ended.lines if teacher.name in line]
-    assert logged == [f"{teacher.name}  waiting: locked by {record.writer}", f"{teacher.name}  done"]
+    waiting, done = logged
+    assert waiting.startswith(f"{teacher.name}  waiting: locked by {record.writer} since ")
+    assert waiting.endswith(f": kill {os.getpid()}); its result is used here once it is done")
+    assert done == f"{teacher.name}  done"
     order = [line.split("] ")[1] for line in ended.lines if line.startswith("[") and "  epoch" not in line]
     assert re.match(rf"{baseline.name}  done in ", order[1]), "runs that are not locked come first"
     assert store.folder(teacher).test.is_file() and store.folder(baseline).test.is_file()

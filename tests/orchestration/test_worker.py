@@ -4,6 +4,7 @@ import json
 import pickle
 import threading
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -117,6 +118,32 @@ def test_a_lost_gpu_ends_the_worker_after_a_report(fails) -> None:
     assert [decision.retry for decision in queue.decisions] == ["another process"] and not queue.done
 
 
+def test_a_gpu_that_does_not_start_ends_the_worker_after_a_report(
+    cluster: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Such as a GPU in exclusive mode that another program uses. Outside of a job nothing would be reported."""
+    from raykd.orchestration.process_group import GroupConfig
+
+    def set_device(_: object) -> None:
+        raise RuntimeError("CUDA error: CUDA-capable device(s) is/are busy or unavailable")
+
+    assert GroupConfig.of_workers(1.0, tmp_path).train_func_context is nullcontext, "Ray's own starts the GPU"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", set_device)
+    monkeypatch.setattr("ray.train.torch.get_device", lambda: torch.device("cuda", 1))
+    queue = FakeQueue()
+    with pytest.raises(RuntimeError, match="busy"):
+        do("train", tmp_path, link=link_to(queue), gpus=1.0)
+    (decision,) = queue.decisions
+    assert decision.retry == "another process" and decision.blames_gpu and "busy or unavailable" in decision.reason
+
+
+def test_a_worker_without_a_gpu_starts_none(cluster: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: pytest.fail("looked for a GPU"))
+    monkeypatch.setattr("raykd.orchestration.worker._train", lambda *_: "")
+    assert do("train", tmp_path)[0] == "done"
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -215,7 +242,8 @@ def test_run_that_another_process_has_locked_waits(cluster: str, tmp_path: Path)
     folder = RunStore(tmp_path).folder(RUN)
     with folder.lock():
         folder.write_record(record_of(RUN, status="running", writer="process 7 on elsewhere"))
-        assert do("train", tmp_path) == ("later", "locked by process 7 on elsewhere")
+        retry, reason = do("train", tmp_path)
+        assert retry == "later" and reason.startswith("locked by process 7 on elsewhere since ")
     assert folder.status() == "interrupted"
 
 

@@ -2,6 +2,8 @@
 
 import errno
 import fcntl
+import os
+import re
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +14,7 @@ from written_records import run_record
 from raykd.config.damage import DamagedFile
 from raykd.errors import RunFailed
 from raykd.file_lock import lock_at
+from raykd.provenance import this_process
 from raykd.store import cleaning, run_removal, run_store, search_removal
 from raykd.store.cleaning import Cleaning, remove_unneeded
 from raykd.store.locked_folder import LockedFolder
@@ -89,3 +92,26 @@ def test_a_lock_of_the_plans_that_is_not_released_ends_a_command_with_one_line(
         use(tmp_path)
     expected = "was locked by another process for 0.05 s; end that process and rerun the same command"
     assert str(failure.value) == f"'{tmp_path / PLAN_LOCK}' {expected}"
+
+
+@pytest.mark.parametrize(
+    ("writer", "holder"),
+    [
+        ("process 7 on cn1 in Slurm job 4711_3", r"{} since \S+ \d\d:\d\d UTC \(to end it: scancel 4711_3\)"),
+        ("process 7 on cn1", r"{} since \S+ \d\d:\d\d UTC \(to end it, on cn1: kill 7\)"),
+    ],
+)
+def test_who_holds_a_run_is_described_with_the_time_and_how_to_end_it(tmp_path: Path, writer: str, holder: str) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    assert folder.holder == "another process, which has just started"
+    folder.write_record(run_record(writer=writer, status="running"))
+    assert re.fullmatch(holder.format(writer), folder.holder)
+
+
+def test_a_process_of_a_job_is_described_with_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAYKD_JOB", raising=False)
+    alone = this_process()
+    assert re.fullmatch(rf"process {os.getpid()} on \S+", alone)
+    monkeypatch.setenv("RAYKD_JOB", "4711")
+    assert this_process() == f"{alone} in Slurm job 4711"

@@ -47,29 +47,28 @@ def full_disk(run_folder: RunFolder) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def assert_done_and_logged_once(folder: RunFolder, output: str, reason: str) -> None:
+def assert_done_and_logged_once(folder: RunFolder, messages: list[str], reason: str) -> None:
     assert folder.status() == "done"
     assert [row["epoch"] for row in folder.history()] == list(range(RUN.recipe.epochs))
-    (line,) = output.splitlines()
-    assert line.startswith(f"raykd: TensorBoard files in '{folder.tensorboard}' cannot be written") and reason in line
+    (line,) = messages
+    assert line.startswith(f"TensorBoard files in '{folder.tensorboard}' cannot be written") and reason in line
 
 
 def test_a_full_disk_for_tensorboard_does_not_fail_the_run_and_is_logged_once(
-    run_folder: RunFolder, full_disk: Path, capfd: pytest.CaptureFixture[str]
+    run_folder: RunFolder, full_disk: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     train(run_folder)
-    output = capfd.readouterr()
-    assert output.err == "", "no thread printed a traceback"
-    assert_done_and_logged_once(run_folder, output.out, "No space left on device")
+    assert capfd.readouterr().err == "", "no thread printed a traceback"
+    assert_done_and_logged_once(run_folder, caplog.messages, "No space left on device")
 
 
 def test_a_file_in_the_place_of_tensorboards_folder_fails_no_run_and_is_logged_once(
-    run_folder: RunFolder, capfd: pytest.CaptureFixture[str]
+    run_folder: RunFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
     run_folder.path.mkdir(parents=True)
     run_folder.tensorboard.write_text("not a folder")
     train(run_folder)
-    assert_done_and_logged_once(run_folder, capfd.readouterr().out, "File exists")
+    assert_done_and_logged_once(run_folder, caplog.messages, "File exists")
 
 
 def test_epochs_are_written_again_once_tensorboards_folder_can_be_written(run_folder: RunFolder) -> None:
@@ -89,7 +88,8 @@ def test_a_run_that_another_process_writes_is_locked_and_not_changed(run_folder:
     with other.lock():
         record = run_record(writer="process 7 on cn1", status="running")
         other.write_record(record)
-        with pytest.raises(RunLocked, match="locked by process 7 on cn1"):
+        since = r"since 20\d\d-\d\d-\d\d \d\d:\d\d UTC \(to end it, on cn1: kill 7\)$"
+        with pytest.raises(RunLocked, match=f"^locked by process 7 on cn1 {since}"):
             train(run_folder)
         assert other.record() == record
     with locked(run_folder):

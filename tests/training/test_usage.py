@@ -231,7 +231,7 @@ def test_a_run_killed_in_its_first_seconds_has_a_usage_file(tmp_path: Path) -> N
 
 
 def test_a_full_disk_is_logged_and_no_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def full(*_: object) -> None:
         raise OSError("no space left")
@@ -239,24 +239,24 @@ def test_a_full_disk_is_logged_and_no_error(
     monkeypatch.setattr(usage, "write_record", full)
     with record_usage(tmp_path / "0.json", CPU, 0):
         pass
-    assert "no space left" in capsys.readouterr().out
+    assert "no space left" in caplog.text
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[" * 100_000, b'{"pieces": 3}', b"\xff\xfe"])
 def test_a_damaged_file_fails_no_job_and_leaves_the_usage_blank(
-    content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    content: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "usage" / "0.json"
     path.parent.mkdir()
     path.write_bytes(content)
     with record_usage(path, CPU, 0):
         pass
-    assert f"'{path}' is damaged" in capsys.readouterr().out
+    assert f"'{path}' is damaged" in caplog.text
     assert json.loads(path.read_text())["since"].startswith("20") and len(pieces(path)) == 1
 
 
-def test_a_folder_in_place_of_the_usage_file_fails_no_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_in_place_of_the_usage_file_fails_no_job(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "0.json").mkdir()
     with record_usage(tmp_path / "0.json", CPU, 0):
         pass
-    assert "is a folder" in capsys.readouterr().out
+    assert "is a folder" in caplog.text

@@ -8,7 +8,6 @@ A process that is killed leaves packing.json, which the same command resumes, an
 
 import os
 import re
-import socket
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,12 +17,14 @@ from filelock import Timeout
 
 from raykd.atomic import make_folder, remove_leftovers
 from raykd.config.codec import read_record, write_record
+from raykd.config.damage import DamagedFile
 from raykd.data.packs.encoding import PackOptions
 from raykd.data.packs.errors import TO_ANOTHER_FOLDER, HoldsOtherPack, PackError
 from raykd.data.packs.record import INDEX, RECORD, PackRecord
 from raykd.data.splits import TEST, TRAIN
 from raykd.file_lock import acquire, is_locked, lock_at
 from raykd.on_disk import is_folder, is_there
+from raykd.provenance import this_process
 
 LOCK, PACKING, SKIPPED = ".lock", "packing.json", "skipped.txt"
 _SHARD_FILE = re.compile(rf"({TRAIN}|{TEST})-\d{{5,}}\.(arrow|index|json)")
@@ -93,7 +94,16 @@ def locked(folder: Path, source_key: str, on_wait: Callable[[], None]) -> Iterat
 
 def record_packing(folder: Path, options: PackOptions, source_key: str) -> None:
     """Write packing.json. The caller holds the lock."""
-    write_record(folder / PACKING, Packing(options, source_key, f"process {os.getpid()} on {socket.gethostname()}"))
+    write_record(folder / PACKING, Packing(options, source_key, this_process()))
+
+
+def packing_process(folder: Path) -> str:
+    """Return the process that packs into `folder`, or that did so last."""
+    try:
+        found = read_record(Packing, folder / PACKING)
+    except DamagedFile:
+        found = None
+    return (found.process if found else "") or "another process"
 
 
 def remove_unfinished(folder: Path, shards: Collection[str]) -> None:

@@ -39,23 +39,25 @@ def is_left_behind(process: psutil.Process) -> bool:
     return any("subreaper" in part or part.endswith("/raylet") for part in parent)
 
 
-def kill_named() -> bool:
-    """Kill every process of this Ray cluster with that name. Return whether there was one."""
-    found = False
+def named() -> list[psutil.Process]:
+    """Return the processes of this Ray cluster with that name."""
+    found = []
     for process in psutil.process_iter():
         words = commands_of(process)
         is_named = any(part.strip().endswith(word) for part in words)
         is_driver = any("kills_dashboard" in part for part in words)
         if is_named and not is_driver and is_of_this_ray(process) and is_left_behind(process):
-            process.kill()
-            print("killed", words[:2], flush=True)
-            found = True
+            found.append(process)
     return found
 
 
 if not marker.exists():  # after a restart of Ray this is the second driver
     marker.touch()
-    while not kill_named():  # `ray start` ends, and an agent gets its name, some seconds after the driver was started
+    while not named():  # `ray start` ends, and an agent gets its name, some seconds after the driver was started
         time.sleep(0.2)
+    time.sleep(2)  # the subreaper records the commands of what `ray start` left behind
+    for process in named():
+        print("killed", commands_of(process)[:2], flush=True)
+        process.kill()
     time.sleep(5)
 print("task says", ray.get(ray.remote(lambda: "fine").remote()), flush=True)

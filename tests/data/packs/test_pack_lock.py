@@ -82,7 +82,7 @@ def test_two_equal_commands_at_once_both_end_well_with_one_good_pack(tmp_path: P
     ends = [command.end() for command in commands]
     assert [code for code, _ in ends] == [0, 0]
     assert all("packed 18 train and 9 test images" in log for _, log in ends)
-    assert sum("waiting for another process that writes the same pack" in log for _, log in ends) == 1
+    assert sum("which writes the same pack to" in log for _, log in ends) == 1
     assert bytes_of(tmp_path / "pack") == expected
 
 
@@ -162,7 +162,7 @@ def test_a_waiting_command_stops_at_a_signal(tmp_path: Path) -> None:
     with locked(plan.folder, plan.key, lambda: None):
         waiting = Command(tmp_path, "--resize", "12")
         deadline = time.monotonic() + DEADLINE_S
-        while "waiting for another process" not in waiting.log:
+        while "waiting for another process, which writes" not in waiting.log:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         assert waiting.process.pid is not None
