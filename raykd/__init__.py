@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         NST,
         PKT,
         RKD,
+        SRRL,
         VID,
         AttentionTransfer,
         CorrelationCongruence,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         ReviewKD,
         SimilarityPreserving,
         StandardizedDKD,
+        TeacherClassifier,
     )
     from raykd.models.cifar_resnet50 import BottleneckResNet
     from raykd.models.custom_network import Network
@@ -66,7 +68,7 @@ _NAMES = {
     "raykd.data.augmentation": "Augmentation",
     "raykd.methods": "AttentionTransfer CorrelationCongruence CRD CrossEntropy DeiT DIST DKD EmbeddingRegression "
     "FeatureKD FitNets HardLabels KD LogitStandardization Memory Method NST ParameterGroup PKT ReviewKD RKD "
-    "SimilarityPreserving StandardizedDKD VID",
+    "SimilarityPreserving SRRL StandardizedDKD TeacherClassifier VID",
     "raykd.models.three_stage_resnet": "CifarResNet",
     "raykd.models.cifar_resnet50": "BottleneckResNet",
     "raykd.models.custom_network": "Network",

@@ -21,6 +21,7 @@ from raykd.methods import (
     NST,
     PKT,
     RKD,
+    SRRL,
     VID,
     AttentionTransfer,
     CorrelationCongruence,
@@ -136,6 +137,7 @@ EXAMPLES: tuple[Config, ...] = (
     PKT(0.1, 0.9, 2.0, 10.0),
     CorrelationCongruence(0.1, 0.9, 2.0, 10.0, 64),
     CRD(0.1, 0.9, 2.0, 10.0, 64, 100, 0.1, 0.9),
+    SRRL(0.1, 0.9, 2.0, 10.0, 20.0),
     Data("digits", 10, 500, 100, 8, 0, False, 3, 0.25, 30, 0.875, "disk"),
     Workers(cpus=4, gpus=2.0, count=4, min_count=2, loaders=6),
     Uniform(0.1, 10.0, log=True),
@@ -152,7 +154,7 @@ EXAMPLES: tuple[Config, ...] = (
         sampling="balanced",
         patience=3,
     ),
-    Recipe(keep="last"),  # excludes a patience
+    Recipe(keep="last", repeats=3),  # the first excludes a patience, the second a balanced sampling
 )
 
 

@@ -2,7 +2,7 @@
 
     augmented(seed, epoch, index) = mix(image, partner)     image, partner = erase(cutout(randaugment(crop(view))))
 
-Every random number is a hash of (seed, epoch, index), and with balanced sampling also of the number of the draw, like
+Every random number is a hash of (seed, epoch, index), and if images are repeated also of the number of the draw, like
 the view: see counter_rng.py. The formulas are in docs/augmentation.md. Each technique has its own module, and
 augmenter.py applies them.
 """

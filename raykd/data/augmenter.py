@@ -6,9 +6,9 @@
     view'     = view selected by key'                      independent of the partner's own view in this epoch
 
 Every technique draws from the keys alone, so enabling one does not change the others' draws. Pixels are thus a function
-of (seed, epoch, index), as views are. With balanced sampling they also depend on the number of the draw, and with mixup
-or CutMix on the set of the run's images, from which partners are drawn. They do not depend on batches, workers or a
-random stream.
+of (seed, epoch, index), as views are. If an epoch repeats images they also depend on the number of the draw, and with
+mixup or CutMix on the set of the run's images, from which partners are drawn. They do not depend on batches, workers or
+a random stream.
 
 Shapes: n images in an epoch, B in a batch; P = 1, or 2 with partners.
 """

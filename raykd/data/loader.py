@@ -1,11 +1,11 @@
 """Training batches: images, their order and their views, as a function of (seed, epoch, step).
 
-    order = permutation(seed, epoch, n)          the images in order, equal on all ranks; or balanced, see sampling.py
+    order = permutation(seed, epoch, n)          the images in order, equal on all ranks; for others see sampling.py
     view  = hash(seed, epoch, index)             crop and flip
     draws = hash(seed, epoch, index)             random numbers of an Augmentation, see augmenter.py
 
-With balanced sampling an epoch may show an image several times, so both hashes also include the number of the draw
-(`Draw.number` in sampling.py).
+With balanced sampling and with repeats an epoch may show an image several times, so both hashes also include the number
+of the draw (`Draw.number` in sampling.py).
 
 There is no state, so a run that resumes at (epoch, step) reads the same bytes as an uninterrupted run, and W workers
 together read what one worker reads.
@@ -98,7 +98,7 @@ class TrainLoader:
         mean, std: of the pixels of each channel, as fractions of 255. Cutout fills its square with the mean, and random
             erasing its box with normal noise.
         passes: equal parts of a batch. Each has the same images whatever the number of workers.
-        sampling: which images an epoch shows, see sampling.py.
+        sampling, repeats: which images an epoch shows, see sampling.py.
 
     Raises ConfigError if batch_size is not a multiple of world_size, or larger than n, or if indices are out of range.
     """
@@ -119,6 +119,7 @@ class TrainLoader:
         std: tuple[float, float, float] = (1.0, 1.0, 1.0),
         passes: int = 1,
         sampling: Sampling = "shuffle",
+        repeats: int = 1,
     ) -> None:
         _check(len(split_images), indices, batch_size, rank, world_size)
         assert batch_size % (passes * world_size) == 0, "checked with the experiment"
@@ -127,7 +128,7 @@ class TrainLoader:
         self.renderer = make_renderer(split_images, views, device)
         self._labels = labels.to(device)
         self._indices = indices.to(device)
-        self._sampler = sampler_of(sampling, self._indices, self._labels)
+        self._sampler = sampler_of(sampling, self._indices, self._labels, repeats)
         share = batch_size // (passes * world_size)
         starts = rank * share + torch.arange(passes, device=device)[:, None] * (batch_size // passes)
         self._first_positions = (starts + torch.arange(share, device=device)).flatten()  # this worker's in step 0

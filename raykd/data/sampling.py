@@ -1,12 +1,17 @@
-"""The images of an epoch: each one once, or each class equally often, as a function of (seed, epoch).
+"""The images of an epoch: each one once, several copies of some, or each class equally often; by (seed, epoch).
 
     shuffle     the images in a random order
+    repeated    the first n / m of them in a random order, m copies of each one after another
     balanced    draw p of n shows class (p + offset) mod K, of K classes, and a random image of that class, drawn with
                 replacement; the draws are in a random order
 
 A balanced epoch has as many images as a shuffled one, so images of small classes are shown several times, and those of
-large ones not in every epoch. Each time an image is shown it has another view and augmentation, which depend on the
-number of the draw.
+large ones not in every epoch.
+
+Repeated augmentation is that of DeiT (Hoffer et al. 2019, arXiv:1901.09335; Touvron et al. 2020, arXiv:2012.12877): an
+epoch has n images, so every image is shown in one of m epochs on average. The copies of an image are in one batch.
+
+Each time an image is shown in an epoch it has another view and augmentation, which depend on the number of the draw.
 """
 
 from dataclasses import dataclass
@@ -24,8 +29,8 @@ Sampling = Literal["shuffle", "balanced"]
 class Draw:
     """The images of an epoch in order.
 
-    index: int64 [n], indices into the training split. number: int64 [n], the number p of each draw; None if no image is
-    repeated.
+    index: int64 [n], indices into the training split. number: int64 [n], the number p of each draw, or of each copy of
+    an image; None if no image is repeated.
     """
 
     index: Tensor
@@ -40,6 +45,18 @@ class Shuffled:
 
     def draw(self, seed: int, epoch: int) -> Draw:
         return Draw(self._indices[permutation(seed, epoch, len(self._indices), self._indices.device)])
+
+
+class Repeated:
+    """Shows `repeats` copies of each image in an epoch, and as many images as `indices`, int64 [n], in total."""
+
+    def __init__(self, indices: Tensor, repeats: int) -> None:
+        self._indices, self._repeats = indices, repeats
+
+    def draw(self, seed: int, epoch: int) -> Draw:
+        position = torch.arange(len(self._indices), device=self._indices.device)
+        order = permutation(seed, epoch, len(self._indices), self._indices.device)
+        return Draw(self._indices[order[position // self._repeats]], position % self._repeats)
 
 
 class Balanced:
@@ -63,9 +80,14 @@ class Balanced:
         return Draw(self._by_class[self._first[classes] + chosen], number)
 
 
-def sampler_of(sampling: Sampling, indices: Tensor, labels: Tensor) -> Shuffled | Balanced:
-    """Return the sampler of the images `indices`, on their device. labels: of the whole training split."""
-    return Shuffled(indices) if sampling == "shuffle" else Balanced(indices, labels)
+def sampler_of(sampling: Sampling, indices: Tensor, labels: Tensor, repeats: int = 1) -> Shuffled | Repeated | Balanced:
+    """Return the sampler of the images `indices`, on their device. labels: of the whole training split.
+
+    repeats: copies of each image, which requires the sampling 'shuffle' above 1.
+    """
+    if sampling == "balanced":
+        return Balanced(indices, labels)
+    return Shuffled(indices) if repeats == 1 else Repeated(indices, repeats)
 
 
 def expected_counts(indices: Tensor, labels: Tensor) -> Tensor:

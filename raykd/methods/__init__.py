@@ -24,6 +24,8 @@ from raykd.methods.pkt import PKT
 from raykd.methods.reviewkd import ReviewKD
 from raykd.methods.rkd import RKD
 from raykd.methods.sp import SimilarityPreserving
+from raykd.methods.srrl import SRRL
+from raykd.methods.teacher_classifier import TeacherClassifier
 from raykd.methods.vid import VID
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "NST",
     "PKT",
     "RKD",
+    "SRRL",
     "VID",
     "AlphaWeighted",
     "AttentionTransfer",
@@ -53,4 +56,5 @@ __all__ = [
     "SimilarityPreserving",
     "StageMethod",
     "StandardizedDKD",
+    "TeacherClassifier",
 ]

@@ -28,7 +28,7 @@ Create = Callable[..., nn.Module]
 
 NUM_LISTED = 30  # arguments in a message
 _UNKNOWN_ARGUMENT = "an_argument_that_no_constructor_has"
-_IN_EVALUATION = ("drop", "stochastic_depth")  # parts of the names of arguments that have no effect in evaluation
+_TRAINING_ONLY = ("drop", "stochastic_depth")  # parts of the names of arguments that have no effect in evaluation
 _PLAIN = "must be a mapping of names to numbers, text, true or false, or tuples of these: {'drop_path_rate': 0.1}"
 
 
@@ -45,7 +45,8 @@ class LibraryModel(Model):
         given = self.arguments
         if not has_type(_with_tuples(given), Mapping[str, Argument]):
             self.require(False, "arguments", _PLAIN)
-        object.__setattr__(self, "arguments", FrozenDict(_with_tuples(given)))
+        # In one order, because the label, and with it the run's folder, lists them.
+        object.__setattr__(self, "arguments", FrozenDict(sorted(_with_tuples(given).items())))
         super().__post_init__()
         for name, instead in self.passed_by_raykd.items():
             if name in self.arguments:
@@ -77,7 +78,7 @@ class LibraryModel(Model):
     @property
     def arguments_in_evaluation(self) -> FrozenDict[Argument]:
         """The arguments without dropout and stochastic depth, which have no effect in evaluation."""
-        kept = {name: v for name, v in self.arguments.items() if not any(part in name for part in _IN_EVALUATION)}
+        kept = {name: v for name, v in self.arguments.items() if not any(part in name for part in _TRAINING_ONLY)}
         return FrozenDict(kept)
 
     def stored(self, results_only: bool) -> dict[str, Any]:
@@ -133,9 +134,9 @@ class LibraryModel(Model):
         listed = [other for other in known if other not in self.passed_by_raykd]
         more = f" and {len(listed) - NUM_LISTED} more" if len(listed) > NUM_LISTED else ""
         has = f"; it has {', '.join(listed[:NUM_LISTED])}{more}" if listed else ""
-        longer = next((f"; did you mean '{other}'?" for other in listed if name in other), "; leave it out")
+        longer = next((f"; did you mean '{other}'?" for other in listed if len(name) > 3 and name in other), "")
         near = did_you_mean(name, listed) or longer
-        raise ConfigError(f"{self._named(name)}: {owner} has no such argument{has}{near}")
+        raise ConfigError(f"{self._named(name)}: {owner} has no such argument{near or f'{has}; leave it out'}")
 
     def _named(self, name: str) -> str:
         return f"arguments.{name} = {shown(self.arguments[name])} in {self.title()}"

@@ -375,6 +375,9 @@ class Experiment(Config):
         """Why a logit cache cannot hold the students' views, or ''."""
         if self.augmented:
             return f"a logit cache holds plain views, and students train with {', '.join(self.augmented)}"
+        repeats = {self.student.repeats, *self._searched_values("student.repeats")} - {1}
+        if repeats:
+            return f"each epoch shows several views of an image (student.repeats = {max(repeats)}); set it to 1"
         if self.data.views.count is None:
             return "every epoch shows new crops; set data.views_per_image=30 to store their logits"
         return ""

@@ -17,6 +17,7 @@ __all__ = ["SGD", "AdamW", "Constant", "Cosine", "MultiStep", "Recipe"]
 MAX_EPOCHS = 100_000  # some checks look at every epoch
 MAX_BATCH = 1_000_000  # images
 MAX_CLASSES = 100_000
+MAX_REPEATS = 100
 
 
 # A schedule's factor() scales the optimizer's lr. progress: in epochs, fractional at each step; epoch: its whole part.
@@ -104,6 +105,9 @@ class Recipe(Config):
         skip_if_default("none")
     )
     sampling: Sampling = skip_if_default("shuffle")  # 'balanced' shows each class equally often, with replacement
+    # Repeated augmentation: copies of each image in a batch, each with another view and augmentation. An epoch has as
+    # many images as with 1, of which fewer are different.
+    repeats: Annotated[int, Interval(f"[1, {MAX_REPEATS}]")] = skip_if_default(1)
     # End training after this many epochs without a new best validation top-1; None trains all epochs.
     patience: PositiveInt | None = skip_if_default(None)
     # The epoch whose weights a run keeps, evaluates and distills from: 'best' for the one with the highest validation
@@ -118,6 +122,8 @@ class Recipe(Config):
             self.require(sum(self.class_weights) > 0, "class_weights", some)
         is_twice = self.class_weights == self.sampling == "balanced"
         self.require(not is_twice, "class_weights", "would balance twice with sampling = balanced; use one of them")
+        is_drawn = self.repeats == 1 or self.sampling == "shuffle"
+        self.require(is_drawn, "repeats", "cannot be combined with sampling = balanced, which repeats images itself")
         total = plural(self.epochs, "epoch")
         self.require(self.patience is None or self.patience < self.epochs, "patience", f"must be below the {total}")
         needs_best = "ends training by validation, by which keep = last selects no epoch; leave one of them out"

@@ -11,11 +11,18 @@ from raykd.errors import ConfigError, plural
 from raykd.methods import Method
 from raykd.methods.feature_method import require_feature_maps
 from raykd.methods.method import Need
-from raykd.models import num_parameters
+from raykd.models import ImageModel, num_parameters
 from raykd.models.submodules import NUM_LISTED, HookedModel, SubmoduleModel, describe_candidates
 from raykd.outputs import Outputs, Targets
 from raykd.spec.plan import Run, train_val_indices
-from raykd.training.adapters import NUM_SHOWN, absent_teacher, evaluation_outputs, make_adapter, required_outputs
+from raykd.training.adapters import (
+    NUM_SHOWN,
+    absent_teacher,
+    classifier_of,
+    evaluation_outputs,
+    make_adapter,
+    required_outputs,
+)
 from raykd.training.method_check import require_valid_terms
 from raykd.training.model_file import images_of
 from raykd.training.optim import groups_of_adapter, require_no_optimizer
@@ -45,14 +52,17 @@ class Networks:
         key = run.model, run.initial, run.imported, with_features, preactivations
         if key not in self._outputs:
             require_memory(run, self._dataset)
-            if run.imported:
-                model = load_imported_teacher(run, self._dataset).image_model
-            else:
-                model = make_model(run, self._dataset)
+            model = self._network_of(run)
             model.require_size(self._dataset.image_size, run.model.label)
             model.request({"embedding", "features"} if with_features else {"embedding"}, preactivations)
             self._outputs[key] = evaluation_outputs(model, self._dataset.train.images[:NUM_SHOWN])
         return self._outputs[key]
+
+    def _network_of(self, run: Run) -> ImageModel:
+        """Return the initial or imported network of `run`."""
+        if run.imported:
+            return load_imported_teacher(run, self._dataset).image_model
+        return make_model(run, self._dataset)
 
     def require_method_fits(self, run: Run) -> None:
         """Raise ConfigError if the method of a distilled run does not fit student and teacher."""
@@ -135,10 +145,17 @@ class Networks:
         if type(run.method).adapter is Method.adapter:
             return student, teacher, None
         with run.method.errors_of("its adapter", run.method.received_outputs):
-            adapter = make_adapter(run, self._dataset.train.labels, student, teacher)
+            labels = self._dataset.train.labels
+            adapter = make_adapter(run, labels, student, teacher, lambda: self._classifier_of(run))
         require_no_optimizer(run.method, adapter)
         groups_of_adapter(run.method, adapter, run.recipe.optimizer)
         return student, teacher, adapter
+
+    def _classifier_of(self, run: Run) -> nn.Linear:
+        """Return the classifier of the teacher of `run`. Raises ConfigError if it is not one linear layer."""
+        if run.teacher is None or len(run.teachers) > 1:
+            return classifier_of(run, None)
+        return classifier_of(run, self._network_of(run.teacher), self.outputs_of(run.teacher))
 
     def _outputs_for(self, method: Method, run: Run, needs: frozenset[Need]) -> Outputs:
         """Return the outputs of the network of `run`, of which `method` reads `needs`.

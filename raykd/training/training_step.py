@@ -25,7 +25,7 @@ from raykd.models import ImageModel
 from raykd.outputs import Outputs, Targets
 from raykd.spec.experiment import Data
 from raykd.spec.plan import Run, train_val_indices
-from raykd.training.adapters import NUM_SHOWN, absent_teacher, evaluation_outputs, make_adapter
+from raykd.training.adapters import NUM_SHOWN, absent_teacher, classifier_of, evaluation_outputs, make_adapter
 from raykd.training.checkpoint import Progress
 from raykd.training.compute import Compute, why_not_graph
 from raykd.training.failure import explaining_images
@@ -294,6 +294,7 @@ def _make_loader(run: Run, dataset: Dataset, teacher: Teacher, device: torch.dev
         std=dataset.std,
         passes=run.recipe.gradient_accumulation,
         sampling=run.recipe.sampling,
+        repeats=run.recipe.repeats,
     )
 
 
@@ -313,4 +314,5 @@ def _adapter_of(
     outputs = given or absent_teacher(of_student)
     if problem := _problem_of(outputs, teacher, " in the first batch"):
         raise RunFailed(problem)
-    return make_adapter(run, training_labels(run, dataset.train.labels), of_student, outputs)
+    labels = training_labels(run, dataset.train.labels)
+    return make_adapter(run, labels, of_student, outputs, lambda: classifier_of(run, teacher.network()))

@@ -122,6 +122,8 @@ SETTINGS: dict[str | tuple[str, ...], tuple[str, ...]] = {
     "student.class_weights=inverse": ("student.class_weights=inverse", "one of none, balanced"),
     "student.class_weights=0,0": ("class_weights = (0.0, 0.0)", "not all 0"),
     ("student.class_weights=balanced", "student.sampling=balanced"): ("would balance twice", "use one of them"),
+    ("student.repeats=3", "student.sampling=balanced"): ("repeats = 3", "cannot be combined with sampling = balanced"),
+    ("student.repeats=3", "teacher_source=cache"): ("student.repeats = 3", "set it to 1, or use live or auto"),
     "student.sampling=random": ("student.sampling=random", "one of shuffle, balanced"),
     "student.patience=0": ("patience = 0", "must be at least 1, or none"),
     "student.epochs=0": ("epochs = 0", "must be at least 1"),

@@ -1,4 +1,4 @@
-"""Balanced sampling: equally many images of each class, as a function of seed and epoch."""
+"""Balanced sampling: equally many images of each class; repeats: copies of an image; by seed and epoch."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from raykd.data.augmentation import Augmentation
 from raykd.data.loader import TrainLoader
-from raykd.data.sampling import Balanced, expected_counts
+from raykd.data.sampling import Balanced, Repeated, Shuffled, expected_counts
 from raykd.data.views import Views
 from raykd.training.compute import choose_compute
 from raykd.training.training_step import make_train_state
@@ -43,6 +43,51 @@ def test_order_of_the_classes_is_random_and_each_epoch_differs() -> None:
     assert not torch.equal(first, draws(1, seed=4)[0])
     repeats = (LABELS[first][1:] == LABELS[first][:-1]).double().mean().item()
     assert 0.2 < repeats < 0.5, "one in three pairs of neighbors by chance"
+
+
+@pytest.mark.parametrize("repeats", [2, 3, 98])
+def test_an_epoch_shows_copies_of_the_first_images_of_its_order(repeats: int) -> None:
+    drawn, shuffled = Repeated(INDICES, repeats).draw(3, 7), Shuffled(INDICES).draw(3, 7).index
+    assert drawn.number is not None and len(drawn.index) == len(drawn.number) == len(INDICES)
+    for position, (index, number) in enumerate(zip(drawn.index.tolist(), drawn.number.tolist(), strict=True)):
+        assert (index, number) == (shuffled[position // repeats], position % repeats)
+
+
+def test_every_image_is_repeated_equally_often_over_the_epochs() -> None:
+    epochs = 600
+    shown = torch.cat([Repeated(INDICES, 3).draw(3, epoch).index for epoch in range(epochs)])
+    counts = shown.bincount(minlength=100).double()[INDICES] / epochs
+    assert counts.mean().item() == pytest.approx(1)
+    assert ((counts - 1).abs() / (2 / epochs) ** 0.5).max() < 5  # 3 times with probability 1/3: variance 2
+
+
+def test_copies_of_an_image_have_different_views_and_augmentations_and_are_in_one_batch() -> None:
+    train, augmentation = digits().train, Augmentation(crop_area=0.3, mixup=0.5, erasing=0.5)
+    options = {"augmentation": augmentation, "mean": digits().mean, "std": digits().std, "repeats": 3}
+
+    def loaders(rank: int = 0, workers: int = 1) -> TrainLoader:
+        return TrainLoader(
+            train.images, train.labels, torch.arange(200), Views(2, True), 60, 1, CPU, rank, workers, **options
+        )  # fmt: skip
+
+    whole = list(loaders().epoch(2))
+    for batch in whole:
+        copies = batch.index.view(-1, 3)
+        assert (copies == copies[:, :1]).all() and len(copies[:, 0].unique()) == 20
+        images = batch.images.reshape(20, 3, -1)
+        same = [torch.equal(images[n, one], images[n, other]) for n in range(20) for one, other in ((0, 1), (1, 2))]
+        assert sum(same) <= 1
+    for resumed, batch in zip(loaders().epoch(2, first_step=1), whole[1:], strict=True):
+        assert torch.equal(resumed.images, batch.images)
+    for parts in zip(whole, loaders(0, 2).epoch(2), loaders(1, 2).epoch(2), strict=True):
+        assert torch.equal(parts[0].images, torch.cat([part.images for part in parts[1:]]))
+
+
+def test_a_run_trains_on_repeated_images() -> None:
+    run = run_of("baseline", student=recipe(repeats=5))
+    training = make_train_state(run, digits(), choose_compute(CPU, "fp32"), teacher_of(run))
+    (batch, *_) = training.loader.epoch(0)
+    assert len(batch.index) == 50 and len(batch.index.unique()) == 10
 
 
 def loader(rank: int = 0, workers: int = 1, augmentation: Augmentation = Augmentation()) -> TrainLoader:  # noqa: B008

@@ -14,6 +14,7 @@ from raykd.methods import CrossEntropy, FeatureMethod, Method
 from raykd.outputs import Mixed, Outputs, Targets
 
 DOCS = Path(__file__).parents[2] / "docs" / "methods.md"
+ARCHIVES = {"arXiv": "https://arxiv.org/abs/", "OpenReview": "https://openreview.net/forum?id="}
 ROWS = {
     match[1]: [cell.strip() for cell in match[2].split("|")]
     for match in re.finditer(r"^\| `(\w+)` \|( `\w+` \|.*)\|$", DOCS.read_text(encoding="utf-8"), flags=re.M)
@@ -46,7 +47,8 @@ def test_row_agrees_with_the_code(name: str) -> None:
     title, paper, needs, values, _ = ROWS[name]
     method = Method.from_text(name)
     assert title == f"`{type(method).__name__}`" and getattr(raykd, type(method).__name__) is type(method)
-    assert paper == f"[{method.paper}](https://arxiv.org/abs/{method.paper.removeprefix('arXiv:')})"
+    archive, _, number = method.paper.partition(":")
+    assert paper == f"[{method.paper}]({ARCHIVES[archive]}{number})"
     assert {"logits", *needs.split(", ")} == method.needs
     common = {item.name for item in fields(FeatureMethod)} if isinstance(method, FeatureMethod) else set()
     values_in_code = {item.name: getattr(method, item.name) for item in fields(method) if item.name not in common}

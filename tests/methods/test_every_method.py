@@ -9,10 +9,11 @@ import torch
 from nightly import QUICK_METHODS, nightly_except, nightly_unless
 from safetensors.torch import load_file
 from small_runs import WIDTH, curve, digits, experiment, recipe, run_of, teacher_of, train
+from torch import nn
 
 from raykd.config import kinds
 from raykd.errors import Interrupted
-from raykd.methods import CRD, DKD, KD, FeatureMethod, Method, StageMethod
+from raykd.methods import CRD, DKD, KD, FeatureMethod, Method, StageMethod, TeacherClassifier
 from raykd.models import ImageModel
 from raykd.models.four_stage_resnet import ResNet
 from raykd.outputs import Outputs, Targets
@@ -24,7 +25,7 @@ from raykd.training.networks import Networks
 from raykd.training.teacher.sources import CachedTeacher, LiveTeacher
 
 LOGITS_ONLY = {"kd", "dkd", "standardized_dkd", "dist", "logit_standardization", "hard_labels"}
-EMBEDDING = {"feature_kd", "rkd", "pkt", "cc", "crd"}
+EMBEDDING = {"feature_kd", "rkd", "pkt", "cc", "crd", "srrl"}
 MAPS = {"fitnets", "at", "sp", "nst", "vid"}
 EMBEDDING_AND_MAPS = {"reviewkd"}
 NAMES = sorted(LOGITS_ONLY | EMBEDDING | MAPS | EMBEDDING_AND_MAPS)
@@ -105,7 +106,7 @@ class Hiding:
         teacher, self._needs, self.identity = teacher_of(run), run.method.needs, ""
         assert isinstance(teacher, LiveTeacher) and isinstance(teacher.model, ImageModel)
         teacher.model.request(self._needs, run.method.teacher_preactivations)
-        self._teacher = teacher
+        self._teacher, self.network = teacher, teacher.network
 
     def __call__(self, batch: Any) -> Outputs:
         outputs = self._teacher(batch)
@@ -155,7 +156,11 @@ def test_weights_cover_ce_and_exactly_the_terms(name: str) -> None:
     )
     images = Targets(torch.arange(40) % 10, torch.arange(40))
     targets = Targets(images.labels[3:9], images.index[3:9])
-    terms = method.terms(student, teacher, targets, method.adapter(student, teacher, images))
+    adapter = method.adapter(student, teacher, images)
+    for part in adapter.modules() if adapter is not None else ():
+        if isinstance(part, TeacherClassifier):
+            part.load(nn.Linear(16, 10))
+    terms = method.terms(student, teacher, targets, adapter)
     assert {"ce", *terms} == set(method.weights(0)) == set(method.weights(99))
     assert all(term.shape == () and term.dtype == torch.float32 for term in terms.values())
 

@@ -100,6 +100,7 @@ LOSSES = {
     "feature_kd by cosine": Hard(
         "vec", lambda s, t, y: feature_cosine_loss(s, t), lambda s, t, y: references.cosine(s, t)
     ),
+    "srrl": Hard("vec", lambda s, t, y: feature_mse_loss(s, t), lambda s, t, y: ((s - t) ** 2).mean()),
     "fitnets": Hard("map", lambda s, t, y: feature_mse_loss(s, t), lambda s, t, y: ((s - t) ** 2).mean()),
     "at": Hard(
         "map", lambda s, t, y: attention_transfer_loss(s, t), lambda s, t, y: references.attention_transfer(s, t)

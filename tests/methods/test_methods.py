@@ -102,6 +102,7 @@ PUBLISHED: dict[str, tuple[dict[str, float], float | None]] = {
     "pkt": ({"ce": 1, "kd": 0, "pkt": 30_000}, 4),
     "nst": ({"ce": 1, "kd": 0, "nst": 50}, 4),
     "crd": ({"ce": 1, "kd": 0, "crd": 0.8}, 4),
+    "srrl": ({"ce": 1, "kd": 0, "srrl_embedding": 1, "srrl_logits": 1}, 4),
     "reviewkd": ({"ce": 1, "kd": 0, "reviewkd": 5}, 4),
 }
 UNPUBLISHED = {

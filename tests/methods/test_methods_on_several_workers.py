@@ -27,7 +27,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[State, Sta
 def test_workers_have_the_same_adapter_and_student_after_some_steps(name: str, both: dict) -> None:
     one, other = both[name]
     has_adapter = any(key.startswith("adapter.") for key in one)
-    assert has_adapter == (name in ("vid", "fitnets", "reviewkd", "cc", "crd")) and one.keys() == other.keys()
+    assert has_adapter == (name in ("vid", "fitnets", "reviewkd", "srrl", "cc", "crd")) and one.keys() == other.keys()
     different = [key for key in one if not torch.equal(one[key], other[key])]
     assert not different, "their gradients were not averaged, or some embeddings were not stored"
 

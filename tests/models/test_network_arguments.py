@@ -98,7 +98,7 @@ def test_the_order_of_arguments_does_not_matter() -> None:
     one, other = timm(drop_rate=0.1, drop_path_rate=0.2), timm(drop_path_rate=0.2, drop_rate=0.1)
     assert one == other and hash(one) == hash(other)
     runs = [run_of("baseline", student=recipe(model=model)) for model in (one, other)]
-    assert runs[0].fingerprint == runs[1].fingerprint
+    assert runs[0].fingerprint == runs[1].fingerprint and runs[0].name == runs[1].name
 
 
 @pytest.mark.parametrize(
@@ -145,9 +145,9 @@ REFUSED: dict[str, tuple[Any, str]] = {
         "arguments.foo = 1 in Torchvision: the constructor of MobileNetV3 has no such argument; it has",
     ),
     "unknown to a configuration, which keeps any": (
-        lambda: network_of(hugging_face(hidden_dropout=0.1)),
-        "arguments.hidden_dropout = 0.1 in HuggingFace: the configuration of vit has no such argument; it has "
-        "hidden_size, num_hidden_layers,",
+        lambda: network_of(hugging_face(drop=0.1)),
+        "arguments.drop = 0.1 in HuggingFace: the configuration of vit has no such argument; did you mean "
+        "'hidden_dropout_prob'?",
     ),
     "one of two": (lambda: network_of(timm(drop_path_rate=0.1, num_heads=5)), "arguments.num_heads = 5 in Timm: "),
     "of another type": (

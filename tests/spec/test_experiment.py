@@ -40,6 +40,8 @@ from raykd.spec.search import Search, uniform
         (Recipe(), {"batch_size": 0}),
         (Recipe(), {"label_smoothing": 1}),
         (Recipe(), {"clip_gradient_norm": 0}),
+        (Recipe(), {"repeats": 0}),
+        (Recipe(sampling="balanced"), {"repeats": 3}),
         (Recipe(), {"precision": "fp8"}),
         (KD(), {"alpha": 1.1}),
         (KD(), {"temperature": 0}),

@@ -172,6 +172,7 @@ CHANGES: dict[str, Callable[[Run], Run]] = {
     "class_weights": lambda run: replace(run, recipe=replace(run.recipe, class_weights="balanced")),
     "class weights by number": lambda run: replace(run, recipe=replace(run.recipe, class_weights=(1.0,) * 10)),
     "sampling": lambda run: replace(run, recipe=replace(run.recipe, sampling="balanced")),
+    "repeats": lambda run: replace(run, recipe=replace(run.recipe, repeats=3)),
     "patience": lambda run: replace(run, recipe=replace(run.recipe, patience=1)),
     "optimizer by name": lambda run: replace(run, recipe=replace(run.recipe, optimizer=Optimizer("adam", lr=0.05))),
     "optimizer of timm": lambda run: replace(

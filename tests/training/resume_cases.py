@@ -97,13 +97,14 @@ _CASES: dict[str, tuple[Stage, dict[str, Any]]] = {
             "student": recipe(model=HuggingFace(json.dumps({"config": _HF_VIT})), optimizer=AdamW(lr=3e-3)),
         },
     ),
-    "vit of timm, stochastic depth, dropout, erasing, adamw": (
+    "vit of timm, stochastic depth, erasing, repeats, adamw": (
         "distilled",
         {
             "student": recipe(
                 model=Timm("test_vit", input_size=32, arguments={"drop_path_rate": 0.3, "drop_rate": 0.2}),
                 optimizer=AdamW(lr=3e-3),
                 augmentation=Augmentation(erasing=0.5),
+                repeats=3,
             )
         },
     ),
@@ -142,7 +143,7 @@ FAST_CASES = (
     "everything augmented",
     "averaged, accumulated, balanced",
     "vit of transformers, adamw, dropout, hook",
-    "vit of timm, stochastic depth, dropout, erasing, adamw",
+    "vit of timm, stochastic depth, erasing, repeats, adamw",
 )
 
 

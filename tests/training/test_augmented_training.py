@@ -73,7 +73,7 @@ class Watching:
     top_classes = None
 
     def __init__(self, teacher: Teacher) -> None:
-        self._teacher, self.identity = teacher, teacher.identity
+        self._teacher, self.identity, self.network = teacher, teacher.identity, teacher.network
         self.seen: list[Tensor] = []
 
     def __call__(self, batch: Batch) -> Outputs | None:

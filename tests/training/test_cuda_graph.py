@@ -35,7 +35,7 @@ from raykd.training.training_step import make_train_state
 QUICK_RECIPES = (
     "vit, adamw, dropout",
     "everything augmented",
-    "vit of timm, stochastic depth, dropout, erasing, adamw",
+    "vit of timm, stochastic depth, erasing, repeats, adamw",
     "averaged, accumulated, balanced",
     "temperature by progress, adamw",
     "self-distillation without a teacher",

@@ -97,7 +97,7 @@ def test_kill_between_the_last_step_and_its_validation_is_survived(whole: Any, t
             "everything augmented",
             "averaged, accumulated, balanced",
             "memory inside an adapter, accumulated",
-            "vit of timm, stochastic depth, dropout, erasing, adamw",
+            "vit of timm, stochastic depth, erasing, repeats, adamw",
         ],
         FAST_CASES,
     ),

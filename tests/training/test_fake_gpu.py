@@ -44,7 +44,8 @@ def cached(run: Run) -> Teacher:
     """Return a logit cache of random rows, with embeddings where the method of `run` needs them."""
     width = 128 if "embedding" in run.method.needs else 0
     num_views, num_images = run.data.views.count, len(digits().train.labels)
-    return CachedTeacher(torch.randn(num_images * num_views, 10 + width).half(), num_views, "", width)
+    rows, live = torch.randn(num_images * num_views, 10 + width).half(), teacher_of(run)
+    return CachedTeacher(rows, num_views, "", width, load_network=live.network)
 
 
 def take_steps(training: TrainState, way: Callable[[TrainState], Any], precision: str = "bf16") -> int:

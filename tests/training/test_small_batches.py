@@ -24,7 +24,7 @@ NAMES = sorted(
 )
 
 
-NORMALIZES_IMAGES = ("reviewkd",)  # by batch norm of one value per channel and image, in their adapters
+NORMALIZES_IMAGES = ("reviewkd", "srrl")  # by batch norm of one value per channel and image, in their adapters
 
 
 def method_of(name: str) -> Method:

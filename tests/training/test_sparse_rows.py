@@ -138,7 +138,7 @@ def test_numbers_of_a_row_are_all_words_but_the_class_numbers() -> None:
 # ---- Which methods work with the top classes ----
 
 WORKING = {"kd", "hard_labels", "deit", "feature_kd"}  # and every FeatureMethod, whose logits only KD's term reads
-NOT_WORKING = {"ce", "dkd", "standardized_dkd", "logit_standardization", "dist"}
+NOT_WORKING = {"ce", "dkd", "standardized_dkd", "logit_standardization", "dist", "srrl"}
 
 
 def test_methods_declare_whether_they_work_with_the_top_classes() -> None:

@@ -42,7 +42,8 @@ def load_teacher(
         return no_teacher
     if planned is None or source_at_start == "live":
         return load_live_teacher(_folders(run.teachers, store), device)
-    return load_cached_teacher(run, dataset, _open_cache(planned, store, dataset), device)
+    folders = _folders(run.teachers, store)
+    return load_cached_teacher(run, dataset, _open_cache(planned, store, dataset), device, folders)
 
 
 def load_live_teacher(folders: Sequence[RunFolder], device: torch.device) -> LiveTeacher:
@@ -51,8 +52,12 @@ def load_live_teacher(folders: Sequence[RunFolder], device: torch.device) -> Liv
     return LiveTeacher(_load_model(folders, device), identity)
 
 
-def load_cached_teacher(run: Run, dataset: Dataset, cache: LogitCache, device: torch.device) -> CachedTeacher:
+def load_cached_teacher(
+    run: Run, dataset: Dataset, cache: LogitCache, device: torch.device, folders: Sequence[RunFolder] = ()
+) -> CachedTeacher:
     """Load the teacher of `run` from `cache`: copied to a GPU, or mapped from the file on a CPU.
+
+    folders: of the trained teachers, for methods that read the teacher's classifier.
 
     Raises RunFailed if views that the run needs are missing or damaged.
     """
@@ -61,7 +66,14 @@ def load_cached_teacher(run: Run, dataset: Dataset, cache: LogitCache, device: t
     if not filled[indices].all():
         _require_filled(run, dataset, cache, filled, damaged)
     key, top_classes = cache.key, cache.top_classes(run.method.soft_temperature)
-    return CachedTeacher(cache.rows().to(device), key.num_views, key.teacher_sha256, key.embedding_width, top_classes)
+    return CachedTeacher(
+        cache.rows().to(device),
+        key.num_views,
+        key.teacher_sha256,
+        key.embedding_width,
+        top_classes,
+        lambda: load_model(folders[0].best) if len(folders) == 1 else None,
+    )
 
 
 def _require_filled(run: Run, dataset: Dataset, cache: LogitCache, filled: Tensor, damaged: Tensor) -> None:

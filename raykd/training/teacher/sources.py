@@ -1,6 +1,6 @@
 """Teachers that a training step calls: none, live, or cached."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal, Protocol
 
 import torch
@@ -31,6 +31,10 @@ class Teacher(Protocol):
         """The classes whose logits a cached teacher kept, if it did not keep all of them; else None."""
         ...
 
+    def network(self) -> ImageModel | None:
+        """Return the teacher's network, on any device; None without a teacher, and with several."""
+        ...
+
     def __call__(self, batch: Batch) -> Outputs | None: ...
 
 
@@ -40,6 +44,9 @@ class NoTeacher:
     identity = ""
     source: Literal[""] = ""
     top_classes = None
+
+    def network(self) -> None:
+        return
 
     def __call__(self, batch: Batch) -> None:
         return
@@ -76,6 +83,9 @@ class LiveTeacher:
         self.model = model.eval().requires_grad_(False)
         self.identity = identity
 
+    def network(self) -> ImageModel | None:
+        return self.model if isinstance(self.model, ImageModel) else None
+
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Outputs:
         return self.model(batch.images)
@@ -93,17 +103,23 @@ class CachedTeacher:
         identity: str,
         embedding_width: int = 0,
         top_classes: TopClasses | None = None,
+        load_network: Callable[[], ImageModel | None] = lambda: None,
     ) -> None:
         """rows: [N * V, W] on the batches' device, with embeddings if D = `embedding_width` > 0.
 
         top_classes: the classes that each row keeps; None if rows keep all logits, float16 [N * V, C + D].
+        load_network: returns the network that filled the cache; None for several.
         """
+        self._load_network = load_network
         self._rows, self._num_views, self.identity, self.top_classes = rows, num_views, identity, top_classes
         self._layout = (
             RowLayout(rows.shape[1] - embedding_width, embedding_width)
             if top_classes is None
             else RowLayout(top_classes.num_classes, embedding_width, top_classes.kept)
         )
+
+    def network(self) -> ImageModel | None:
+        return self._load_network()
 
     def __call__(self, batch: Batch) -> Outputs:
         return self._layout.decode(self._rows.index_select(0, batch.index * self._num_views + batch.view))
