@@ -1,4 +1,4 @@
-"""The container that has the packages of Ray and torch, if slurm/site.sh names one in RAYKD_CONTAINER.
+"""The container with Ray and torch in which a job runs, if slurm/site.sh names one in RAYKD_CONTAINER.
 
     RAYKD_CONTAINER=(apptainer exec --nv --bind /project /project/me/raykd.sif)
     RAYKD_CONTAINER_PYTHON=/opt/raykd/bin/python
@@ -76,7 +76,10 @@ def require_container(folders: Iterable[Path], has_gpu: bool, environ: Mapping[s
             command, env=dict(environ), capture_output=True, text=True, timeout=TIMEOUT_S, check=False
         )
     except subprocess.TimeoutExpired:
-        raise RayNotStarted(f"the container did not start within {TIMEOUT_S:.0f} s: {shlex.join(words)}") from None
+        raise RayNotStarted(
+            f"{_SETTING}: '{shlex.join(words)}' did not start within {TIMEOUT_S:.0f} s; resubmit the same command, or "
+            "move the image to a faster filesystem"
+        ) from None
     except OSError as error:
         raise ConfigError(
             f"{_SETTING}: cannot run '{words[0]}' ({error.strerror}); name a program on PATH, each word on its own: "

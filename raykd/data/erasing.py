@@ -6,7 +6,7 @@
 The ranges are those of timm and of DeiT (Touvron et al. 2020, arXiv:2012.12877), and the noise is standard normal after
 normalization by the data's mean and std. The mean color is 0 then. An image stays as it is if none of 10 boxes fits.
 
-The noise of a box is a part of a fixed sequence of noise pixels, which begins at a random one. So a step draws no
+The noise of a box is read from a fixed sequence of noise pixels, from a random position on. So a step draws no normal
 numbers, and all devices read the same bytes.
 
 Shapes: k images [k, H, W, 3].

@@ -77,9 +77,9 @@ def load_sample(
 ) -> Dataset:
     """Return the data set that `load_dataset` would load, for a plan: its images are decoded when they are accessed.
 
-    The files are hashed, unless their hashes are in `cache`. Of each image in a file of its own that is hashed, header
-    and end are checked. A sample of the images is decoded. Mean and std are those of the sample, unless they are
-    published. The sample of a small data set is all of it.
+    Files are hashed, unless their hashes are in `cache`. If a hashed file is an image, its header and end are
+    checked. A sample of the images is decoded; of a small data set, all of them. Mean and std are those of the sample,
+    unless they are published.
 
     Raises what `load_dataset` raises for what is read.
     """

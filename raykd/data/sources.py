@@ -98,7 +98,7 @@ class ImageSource(ABC):
         """Return the data set that can be decoded into memory. The files are hashed.
 
         image_size: pixels per side of all images; None if they already are squares of one size. checks_images: whether
-        to check header and end of each image in a file of its own, if its hash is not known from an earlier command.
+        to check the header and the end of each image file whose hash is not known from an earlier command.
         """
 
 

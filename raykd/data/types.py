@@ -153,8 +153,8 @@ class Dataset:
 class UndecodedSplits:
     """The splits of a data set whose images are decoded when they are accessed.
 
-    sample: decoded training images, spread over the split; all of them if it is small. is_unusual: whether only all
-    images show if the data set is refused, or what its notes say.
+    sample: decoded training images, spread over the split; all of them if it is small. is_unusual: whether all
+    images must be decoded to know whether the data set is refused, and its notes.
     """
 
     train: Split

@@ -1,7 +1,7 @@
-"""The splits of a data set on disk of which a plan decodes a few images: its labels, its first images and a sample.
+"""A data set on disk as a plan reads it: all labels, but only the first images and a sample of the images decoded.
 
-A plan of runs requires the labels and the identity of a data set. Networks are checked on its first images. All images
-are decoded by the run.
+A plan requires the labels and the identity of a data set, and checks networks on its first images. The run decodes all
+images.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -26,9 +26,10 @@ _MIN_SAMPLED = 16  # of photos, which have some MB each
 
 @dataclass(frozen=True)
 class FirstImages:
-    """Images that are decoded with all before them when they are accessed, as `ImagesOnDisk`.
+    """Images with the interface of `ImagesOnDisk`. Accessing one decodes it and all images before it.
 
-    Accessing the first ones is fast. read: returns the first n images, uint8 [n, 3, size, size], channels-last strides.
+    So only accessing the first ones is fast. read: returns the first n images, uint8 [n, 3, size, size], channels-last
+    strides.
     """
 
     count: int

@@ -9,8 +9,8 @@
 s_l and t_l are the feature maps of student and teacher at level l. The levels are the chosen stages and, as the deepest
 one, the embeddings as feature maps of 1x1. From the deepest level to the first, the student's map is fused with that of
 all deeper levels and predicts the teacher's: so the teacher's early stages train the student's late ones. At the
-deepest level x = conv1x1(s). d_0 compares the maps as they are, d_p their averages over p x p regions. Sizes p that are
-not below the map's height and width are left out, and the next ones take their weights: 1/2 for p = 2 at 4x4.
+deepest level x = conv1x1(s). d_0 compares the maps at full size, d_p their averages over a grid of p x p regions. Sizes
+p that are not below the map's height and width are left out, and the next ones get their weights: 1/2 for p = 2 at 4x4.
 
 Shapes: maps [B, K_s, H_s, W_s] and [B, K_t, H_t, W_t], z and z' [B, 1, H_s, W_s]; the x have
 min(max_mid_channels, width of the student's embedding) channels. x_(l+1) is resized to the size of s_l and, after the

@@ -3,8 +3,8 @@
     loss = ce_weight * CE + kd_weight * KD + embedding_weight * mean (g - f_t)^2 + logits_weight * mean (h(g) - z_t)^2
     g    = connector(f_s) = relu(batch_norm(W f_s)),   h the teacher's classifier, z_t = h(f_t) its logits
 
-f are the embeddings. So the student's embedding imitates the teacher's, and most where the teacher's classifier depends
-on it. h stays as it is, and the student keeps a classifier of its own, which learns from the labels.
+f are the embeddings. The student's embedding imitates the teacher's, most of all in the directions that the teacher's
+classifier h depends on. h is not trained. The student has its own classifier, which learns from the labels.
 
 Shapes: embeddings [B, D_s] and [B, D_t], logits [B, C]. The connector is trained with the student. Its ReLU is left out
 if the teacher's embedding has negative values, such as a ViT's. The authors' code for ImageNet applies the connector to

@@ -141,7 +141,7 @@ class HuggingFace(LibraryModel, SubmoduleModel):
             return network
 
     def _require_known_arguments(self, kind: str) -> None:
-        """Raise ConfigError for an argument that is no entry of configurations of this kind. They accept any name."""
+        """Raise ConfigError for an argument that configurations of this kind do not have. They accept any name."""
         if not self.arguments:
             return
         import transformers

@@ -87,9 +87,9 @@ class LibraryModel(Model):
         return {name: value for name, value in entries.items() if name != "arguments" or self.arguments}
 
     def create(self, function: Create) -> nn.Module:
-        """Return the network that `function` returns for the arguments. Raises ConfigError for one that it refuses.
+        """Return the network that `function` returns for the arguments.
 
-        Errors that do not depend on the arguments pass unchanged.
+        Raises ConfigError for arguments that it refuses. Errors that do not depend on them are raised unchanged.
         """
         if not self.arguments:
             return function()
@@ -175,7 +175,7 @@ def _with_tuples(arguments: Any) -> Any:
 
 
 def with_lists(arguments: Mapping[str, Argument]) -> dict[str, Any]:
-    """Return arguments with their tuples as lists, as JSON has them."""
+    """Return arguments with their tuples as lists, as in JSON."""
     return {name: [*value] if isinstance(value, tuple) else value for name, value in arguments.items()}
 
 

@@ -32,7 +32,7 @@ def forward_network(network: nn.Module, pixels: Tensor) -> Outputs:
 
 
 def forward_preactivations(network: nn.Module, pixels: Tensor) -> Outputs:
-    """Run a network of this package whose feature maps shall be those before each stage's last ReLU."""
+    """Run a network of this package. Its feature maps are those before each stage's last ReLU."""
     return network(pixels, preactivations=True)
 
 

@@ -112,7 +112,7 @@ def _pack_of(
     if plan is not None and plan.is_written:
         return folder
     if options.is_plan and _may_fit_in_a_job(data, source):
-        log(f"{name}: a job packs them first, unless it has more free memory; its runs have the same names either way")
+        log(f"{name}: a job packs the images first, unless it has more free memory; the runs have the same names")
         keep_listing(data, options, source)
         return None
     if plan is None or console is None:
@@ -137,7 +137,7 @@ def _warn_of_memory(data: Data, source: ImageSource, log: Callable[[str], None])
 
 
 def _may_fit_in_a_job(data: Data, source: ImageSource) -> bool:
-    """Return whether only the memory of this machine decided for images on disk, which a plan can hash in seconds."""
+    """Return whether the images are on disk only for lack of memory here, and a plan can hash them in seconds."""
     num_bytes = sum(unit.num_bytes for units in source.units() for unit in units)
     return data.storage == "auto" and data.min_crop_area is None and num_bytes <= MAX_HASHED_BYTES
 

@@ -57,8 +57,8 @@ def assigned_gpu(gpus: float) -> AbstractContextManager[Any]:
     """Make the GPU that Ray has assigned to this worker the current one of this thread. It stays so after the context.
 
     gpus: of the worker; 0 looks for no GPU. Entering the context raises CUDA's errors, for example if another program
-    uses a GPU in exclusive mode. By default Ray Train enters it before the workers' function. There an error would be
-    that of no job, and Train would replace the workers many times without a line in the log.
+    uses a GPU in exclusive mode. By default Ray Train enters it before the workers' function. An error there would
+    belong to no job, and Train would replace the workers many times without a line in the log.
     """
     return TorchConfig().train_func_context() if gpus else nullcontext()
 

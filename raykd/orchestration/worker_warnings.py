@@ -30,7 +30,7 @@ class _Forwarding(logging.Handler):
 
 @contextmanager
 def warnings_to(log: Callable[[str], None]) -> Iterator[None]:
-    """Pass raykd's warnings in this process, from any thread, to `log` within the block, and print them no more."""
+    """Pass raykd's warnings in this process, from any thread, to `log` within the block, instead of printing them."""
     handler, propagates = _Forwarding(log), _logger.propagate
     _logger.addHandler(handler)
     _logger.propagate = False

@@ -111,7 +111,7 @@ def _changed_entries(entries: Any, settings: Mapping[str, Any], hint: Any, above
 
 
 def _without_tuples(hint: Any) -> Any:
-    """Return a type whose options are those of `hint` but tuples, so that a single word is text."""
+    """Return a type whose options are those of `hint` except tuples, so that a single word is text."""
     return Union[tuple(option for option in options_of(hint) if get_origin(option) is not tuple)]  # noqa: UP007
 
 

@@ -123,7 +123,8 @@ class Recipe(Config):
         is_twice = self.class_weights == self.sampling == "balanced"
         self.require(not is_twice, "class_weights", "would balance twice with sampling = balanced; use one of them")
         is_drawn = self.repeats == 1 or self.sampling == "shuffle"
-        self.require(is_drawn, "repeats", "cannot be combined with sampling = balanced, which repeats images itself")
+        reason = "cannot be combined with sampling = balanced, which repeats images itself; use one of them"
+        self.require(is_drawn, "repeats", reason)
         total = plural(self.epochs, "epoch")
         self.require(self.patience is None or self.patience < self.epochs, "patience", f"must be below the {total}")
         needs_best = "ends training by validation, by which keep = last selects no epoch; leave one of them out"

@@ -52,7 +52,8 @@ def classifier_of(run: Run, teacher: ImageModel | None, outputs: Outputs | None 
     """
     subject = f"method = {run.method.title()}: requires the teacher's classifier"
     if teacher is None or run.teacher is None:
-        count = "several teachers" if run.teacher is not None else "no teacher; add logits to the needs of the method"
+        several, none = "several teachers; leave teacher_seeds out", "no teacher; add logits to the needs of the method"
+        count = none if run.teacher is None else several
         raise ConfigError(f"{subject}, and the students have {count}")
     heads = teacher.heads()
     (head,) = heads if len(heads) == 1 else (None,)

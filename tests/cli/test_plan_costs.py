@@ -152,7 +152,7 @@ def test_a_plan_in_little_memory_lists_the_runs_of_a_job_with_more(
     without = capsys.readouterr().out
     assert names_of(without) == names_of(with_memory)
     assert "more than a quarter of 1 MB" in without
-    assert "folder:insects: a job packs them first, unless it has more free memory" in without
+    assert "folder:insects: a job packs the images first, unless it has more free memory" in without
     monkeypatch.setattr(data_storage, "MAX_HASHED_BYTES", 1000)
     with pytest.raises(ConfigError, match="have to be packed first"):
         print_plan([on_insects()], options)

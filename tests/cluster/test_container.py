@@ -112,8 +112,9 @@ def test_a_container_that_does_not_start_is_an_error_of_one_line(words: Sequence
 def test_a_container_that_hangs_ends_the_job_so_that_it_can_be_repeated(program: Path, monkeypatch) -> None:
     write(program, "#!/bin/sh\nexec sleep 30\n")
     monkeypatch.setattr(container, "TIMEOUT_S", 0.2)
-    with pytest.raises(RayNotStarted, match="did not start within"):
+    with pytest.raises(RayNotStarted, match="did not start within") as error:
         check()
+    assert "RAYKD_CONTAINER in slurm/site.sh" in str(error.value) and "resubmit the same command" in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_runs_on_other_data_are_not_paired(tmp_path: Path, capsys) -> None:
     assert all(row.entries[1].difference is None for row in rows_of(a, b).values())
     assert parser.entry(["compare", str(a), str(b)]) == 0
     text = capsys.readouterr().out
-    assert f"small baseline in {b}: no difference: the data sets differ, so the test images may be other ones" in text
+    assert f"small baseline in {b}: no difference: the data sets differ, so the test images may differ" in text
     assert "data.name = digits (its content differs), not digits (its content differs)" in text
 
 

@@ -6,7 +6,7 @@
     changes      fields in which the runs differ from those of the reference, by the paths that --set takes
 
 Runs are paired only if they are evaluated on the same images, which equal identities of their data sets show. The
-interval is over seeds. It does not cover other teachers, of which each folder may have another one.
+interval is over seeds. It does not cover other teachers, and each folder may have a different one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -126,7 +126,7 @@ def _why_not_paired(runs: Sequence[RunResult], reference: Sequence[RunResult]) -
     tested = [run for run in (*runs, *reference) if run.record and run.test]
     identities = {run.record.configuration.data_identity for run in tested if run.record}
     if len(identities) > 1 or len({run.test.num_images for run in tested if run.test}) > 1:
-        return "the data sets differ, so the test images may be other ones"
+        return "the data sets differ, so the test images may differ"
     if not are_evaluated_alike(runs, reference):
         return "one is a linear probe and the other a classifier"
     return ""
@@ -142,7 +142,7 @@ def _records(runs: Sequence[RunResult]) -> dict[int, RunRecord]:
 
 
 def _changes(here: Sequence[RunRecord], there: Sequence[RunRecord]) -> dict[str, tuple[str, str]]:
-    """Return {field: (its value there, its value here)} of the first runs, which differ from others in the seed."""
+    """Return {field: (its value there, its value here)} of the first runs; the others differ in their seed only."""
     if not here or not there:
         return {}
     (one, other), stage = (here[0], there[0]), here[0].stage
