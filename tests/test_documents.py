@@ -118,6 +118,15 @@ def test_every_link_leads_to_a_file_and_a_heading(document: Path) -> None:
             assert anchor in {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
 
 
+def test_every_heading_that_a_message_names_exists() -> None:
+    """Messages name a section as (docs/cluster.md, 'Which torch')."""
+    texts = [path.read_text() for path in (ROOT / "raykd").rglob("*.py")]
+    named = {match for text in texts for match in re.findall(r"([\w/]+\.md), '([^']+)'", text)}
+    assert named
+    missing = [(name, title) for name, title in sorted(named) if f"# {title}\n" not in (ROOT / name).read_text()]
+    assert not missing
+
+
 def with_commands(parser: Any) -> list[Any]:
     """Return the parser, those of its commands, and those of the commands of these."""
     below = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]

@@ -215,7 +215,8 @@ def bench(arguments: Namespace) -> None:
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
             f"--device cuda: torch {torch.__version__} finds no GPU that it can use here; run it on a machine with a "
-            "GPU, install a torch for the driver's CUDA (README.md, 'Which torch'), or leave --device out to time CPUs"
+            "GPU, install a torch for the driver's CUDA (docs/cluster.md, 'Which torch'), or leave --device out to "
+            "time CPUs"
         )
     device = device_for(arguments.device == "cuda")
     if arguments.threads:

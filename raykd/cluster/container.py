@@ -27,7 +27,7 @@ _SETTING = "RAYKD_CONTAINER in slurm/site.sh"
 
 # Runs inside. Arguments: whether there are GPUs, the inode of the working folder, then each folder with its inode.
 # Inodes are compared because an image may have a folder of the same name, such as its own /tmp, and paths may have
-# links. Prints what is missing, each in a line.
+# links. Prints one line for each thing that is missing.
 _CHECK = """
 import ctypes, importlib.util, os, sys
 has_gpu, working_inode, *folders = sys.argv[1:]
