@@ -165,7 +165,7 @@ class Small:
         width = TEACHER_WIDTH * 8 if "embedding" in run.method.needs else 0
         shape = (len(dataset.train.labels) * run.data.views.count, dataset.num_classes + width)
         rows = torch.randn(shape, generator=torch.Generator().manual_seed(5)).half()
-        return CachedTeacher(rows.to(device), run.data.views.count, "", width)
+        return CachedTeacher(rows.to(device), run.data.views.count, "", width, load_network=lambda: model)
 
 
 def teacher_network(run: Run, dataset: Dataset) -> ImageModel:
