@@ -52,7 +52,7 @@ def command_of(environ: Mapping[str, str]) -> list[str]:
 
 def python() -> str:
     """Return the Python of Ray's processes and the experiments: the container's, else this one."""
-    return (os.environ.get(PYTHON) or "python3") if command_of(os.environ) else sys.executable
+    return os.environ[PYTHON] if command_of(os.environ) else sys.executable
 
 
 def in_container(command: Sequence[str]) -> list[str]:

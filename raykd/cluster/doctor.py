@@ -107,7 +107,7 @@ def _packages(drivers: list[str]) -> Iterator[Finding]:
     try:
         import torch
     except ImportError as error:
-        if container := container_command():
+        if container := _container_command():
             text = "torch and Ray are in the container of slurm/site.sh; to check them, type:"
             yield Finding("-", "packages", text, shlex.join([*container, "-m", "raykd", "doctor"]))
             return
@@ -197,7 +197,7 @@ def _in_site_shell(command: str) -> str:
     return subprocess.run(script, capture_output=True, text=True, timeout=TIMEOUT_S, check=False).stdout
 
 
-def container_command() -> list[str]:
+def _container_command() -> list[str]:
     """Return the words of RAYKD_CONTAINER in slurm/site.sh and RAYKD_CONTAINER_PYTHON; [] without a container."""
     lines = 'printf "%s\\n" "${RAYKD_CONTAINER[@]}" ${RAYKD_CONTAINER:+"${RAYKD_CONTAINER_PYTHON:-python3}"}'
     return list(filter(None, _in_site_shell(lines).splitlines()))

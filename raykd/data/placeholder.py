@@ -10,25 +10,14 @@ from torch import Tensor
 
 from raykd.data.sources import ImageSource
 from raykd.data.storage import decoded_size
-from raykd.data.types import Dataset, Split
+from raykd.data.types import Dataset, Split, UndecodedImages
 
 _MEAN, _STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 
 @dataclass(frozen=True)
-class NoiseImages:
+class NoiseImages(UndecodedImages):
     """`count` images of uniform noise, uint8 [count, 3, size, size], as `ImagesOnDisk`."""
-
-    count: int
-    size: int
-    dtype = torch.uint8
-
-    @property
-    def shape(self) -> torch.Size:
-        return torch.Size((self.count, 3, self.size, self.size))
-
-    def __len__(self) -> int:
-        return self.count
 
     def __getitem__(self, indices: slice | Tensor) -> Tensor:
         num_images = len(indices) if isinstance(indices, Tensor) else len(range(self.count)[indices])

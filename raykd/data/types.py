@@ -41,6 +41,22 @@ class ImagesOnDisk(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class UndecodedImages:
+    """Base of implementations of `ImagesOnDisk` for `count` images of one size."""
+
+    count: int
+    size: int
+    dtype = torch.uint8
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size((self.count, 3, self.size, self.size))
+
+    def __len__(self) -> int:
+        return self.count
+
+
 Images = Tensor | ImagesOnDisk
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from raykd.data import image_decoding
 from raykd.data.image_decoding import TargetSize
 from raykd.data.sources import EncodedImage, ImageSource
-from raykd.data.types import Split, UndecodedSplits
+from raykd.data.types import Split, UndecodedImages, UndecodedSplits
 from raykd.errors import DataError
 
 MAX_SAMPLED, MAX_SAMPLED_BYTES = 256, 16_000_000  # images of both splits, and their encoded bytes; less than a second
@@ -25,24 +25,14 @@ _MIN_SAMPLED = 16  # of photos, which have some MB each
 
 
 @dataclass(frozen=True)
-class FirstImages:
+class FirstImages(UndecodedImages):
     """Images with the interface of `ImagesOnDisk`. Accessing one decodes it and all images before it.
 
     So only accessing the first ones is fast. read: returns the first n images, uint8 [n, 3, size, size], channels-last
     strides.
     """
 
-    count: int
-    size: int
     read: Callable[[int], Tensor]
-    dtype = torch.uint8
-
-    @property
-    def shape(self) -> torch.Size:
-        return torch.Size((self.count, 3, self.size, self.size))
-
-    def __len__(self) -> int:
-        return self.count
 
     def __getitem__(self, indices: slice | Tensor) -> Tensor:
         wanted = torch.arange(self.count)[indices]

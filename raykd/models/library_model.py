@@ -98,7 +98,7 @@ class LibraryModel(Model):
         except Exception as error:
             self._require_accepted(function, error)
             raise
-        self._require_read(function, type(network))
+        self._require_used(function, type(network))
         return network
 
     def _require_accepted(self, function: Create, error: Exception) -> None:
@@ -120,7 +120,7 @@ class LibraryModel(Model):
                 f"arguments = {text} in {self.title()}: {reason_of(error)}; change them or leave them out"
             ) from error
 
-    def _require_read(self, function: Create, network_class: type) -> None:
+    def _require_used(self, function: Create, network_class: type) -> None:
         """Raise ConfigError for an argument that the constructor ignores, as a few with **kwargs do."""
         if not accepts_any(network_class):
             return

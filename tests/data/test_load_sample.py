@@ -131,7 +131,7 @@ def test_a_row_without_a_valid_label_is_refused_in_both_splits(tmp_path: Path) -
 
 
 def test_images_that_seem_to_have_one_color_are_all_decoded(many: str, tmp_path: Path) -> None:
-    """Of the sample alone it would be unknown whether the training images are of one color, or a channel constant."""
+    """The sample does not show whether all training images have one color, or a constant channel."""
     Image.new("RGB", (8, 8)).save(tmp_path / "black.png")
     black = (tmp_path / "black.png").read_bytes()
     for number, path in enumerate(sorted((tmp_path / "many" / "train").rglob("*.png"))):

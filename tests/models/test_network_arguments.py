@@ -62,7 +62,7 @@ def test_arguments_reach_the_constructor() -> None:
 
 
 def test_arguments_change_neither_initial_weights_nor_the_number_of_parameters() -> None:
-    """Of stochastic depth, which has no weights."""
+    """Stochastic depth has no weights."""
     plain, dropping = network_of(timm()).state_dict(), network_of(timm(drop_path_rate=0.2)).state_dict()
     assert all(torch.equal(plain[name], dropping[name]) for name in plain)
     assert num_parameters(timm(drop_path_rate=0.2), IMAGES) == num_parameters(timm(), IMAGES)

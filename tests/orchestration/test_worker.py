@@ -121,7 +121,7 @@ def test_a_lost_gpu_ends_the_worker_after_a_report(fails) -> None:
 def test_a_gpu_that_does_not_start_ends_the_worker_after_a_report(
     cluster: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Such as a GPU in exclusive mode that another program uses. Outside of a job nothing would be reported."""
+    """For example, another program uses a GPU in exclusive mode. An error outside a job would not be reported."""
     from raykd.orchestration.process_group import GroupConfig
 
     def set_device(_: object) -> None:

@@ -115,7 +115,7 @@ def test_text_and_tables_have_the_same_numbers(folders: tuple[Path, Path, Path],
     a, b, _ = folders
     assert parser.entry(["compare", str(a), str(b)]) == 0
     text = capsys.readouterr().out
-    assert text.splitlines()[0].split("  ")[0] == "runs"
+    assert text.splitlines()[1].split()[:2] == ["|", "runs"]
     shown = ("83.00 ± 2.00", "+2.00 [\N{MINUS SIGN}0.48, +4.48]", "0.074")
     assert all(part in text for part in shown)
     assert f"small distilled in {b}: method.temperature = 2.0, not 4.0" in text

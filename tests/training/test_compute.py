@@ -96,7 +96,7 @@ def test_a_gpu_that_torch_has_no_code_for_is_one_line_with_the_remedy(monkeypatc
 def test_a_report_evaluates_on_the_cpu_if_torch_has_no_code_for_the_gpu(
     architectures: list[str], kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Such as the old GPU of a login node."""
+    """A login node may have an old GPU."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 0))
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: architectures)

@@ -3,13 +3,15 @@
 import csv
 import io
 from collections.abc import Iterator, Sequence
-from textwrap import wrap
 from typing import Any
+
+from rich.text import Text
 
 from raykd.errors import flattened
 from raykd.report import wording
 from raykd.report.render.paper_csv import gain_columns
 from raykd.report.render.paper_tables import TOP1, Cell, PaperTable, number
+from raykd.report.render.plain_text import plain_table, plain_text, wrapped
 from raykd.report.stats.folders import FoldersRow, InFolder
 from raykd.report.stats.significance import FEWEST_SEEDS
 
@@ -18,8 +20,6 @@ COLUMNS = (
     *("family", "stage", "method", "folder", "reference", "top1_mean", "top1_std", "num_runs", "num_planned"),
     *("gain_mean", "gain_std", "gain_low", "gain_high", "num_pairs", "p", "p_holm"),
 )
-GAP = "  "
-WIDTH = 100  # columns of the notes
 
 
 def folders_table(rows: Sequence[FoldersRow]) -> PaperTable:
@@ -35,17 +35,11 @@ def folders_table(rows: Sequence[FoldersRow]) -> PaperTable:
 
 def folders_text(rows: Sequence[FoldersRow]) -> str:
     """Return the table as aligned text, then one line for each fact. The text ends with a line break."""
-    texts = [HEADINGS, *([cell.text for cell in _cells(row, entry)] for row in rows for entry in row.entries)]
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    lines = [
-        GAP.join(
-            text.ljust(width) if place < 2 else text.rjust(width)
-            for place, (text, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in texts
-    ]
-    notes = [line for note in _notes(rows) for line in wrap(note, WIDTH)]
-    return "\n".join(line.rstrip() for line in (*lines, "", *notes, "", *folder_lines(rows))).rstrip() + "\n"
+    table = plain_table(names=HEADINGS[:2], numbers=HEADINGS[2:])
+    for row in rows:
+        for entry in row.entries:
+            table.add_row(*(Text(cell.text) for cell in _cells(row, entry)))
+    return plain_text([table, *wrapped(_notes(rows)), "", *folder_lines(rows)])
 
 
 def folders_csv(rows: Sequence[FoldersRow]) -> str:
@@ -74,8 +68,8 @@ def _lines_of(row: FoldersRow, entry: InFolder) -> Iterator[str]:
     if entry.are_same:
         yield f"{start}: the same runs as in {flattened(reference.folder)}"
         return
-    if entry.why_none:
-        yield f"{start}: no difference: {entry.why_none}"
+    if entry.why_no_difference:
+        yield f"{start}: no difference: {entry.why_no_difference}"
     if entry.changes:
         changes = (f"{name} = {here}, not {before}" for name, (before, here) in entry.changes.items())
         yield f"{start}: {flattened('; '.join(changes))}"

@@ -1,10 +1,7 @@
 """The report as text of at most 100 columns, for a terminal or a Slurm log: ASCII tables, and lines without color."""
 
-import io
 from collections.abc import Iterable, Iterator, Sequence
-from textwrap import wrap
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -24,6 +21,7 @@ from raykd.report.render.metric_rows import (
     metric_rows,
     numbered_devices,
 )
+from raykd.report.render.plain_text import WIDTH, plain_table, plain_text, wrapped
 from raykd.report.render.winners_command import winners_commands
 from raykd.report.search_wording import configuration_in_words, format_value
 from raykd.report.stats.comparison import Comparison
@@ -35,7 +33,6 @@ from raykd.spec.stages import STAGES
 from raykd.store.records import END_STATES, ConfirmationRecord
 from raykd.units import duration
 
-WIDTH = 100  # columns
 GAIN = "gain [95 %]"
 METHOD_WIDTH = 21  # the length of logit_standardization; longer names are folded
 MAX_TRIALS = 20  # rows; trials.csv has all of them
@@ -47,12 +44,12 @@ def render_text(report: ReportContent, in_full: bool = False) -> str:
 
     in_full: with all metrics, tests and costs. The text ends with a line break.
     """
-    return _plain_text(_parts(report, in_full))
+    return plain_text(_parts(report, in_full))
 
 
 def render_search(summary: SearchSummary) -> str:
     """Return a search's progress, trials, winner and costs. Only paths and flags may exceed 100 columns."""
-    return _plain_text(_search_parts(summary))
+    return plain_text(_search_parts(summary))
 
 
 def _parts(report: ReportContent, in_full: bool) -> Iterator[Table | str]:
@@ -85,34 +82,9 @@ def comparing_lines(searches: Iterable[SearchSummary]) -> list[str]:
     return [f"to compare the winners of {names} with other seeds: {one_line(commands[names])}" for names in commands]
 
 
-def _plain_text(parts: Iterable[Table | str]) -> str:
-    """Return tables of at most WIDTH columns, and lines unchanged, without control characters.
-
-    The text ends with a line break.
-    """
-    output = io.StringIO()
-    console = Console(file=output, width=WIDTH, color_system=None, force_terminal=False, legacy_windows=False)
-    for part in parts:
-        if isinstance(part, str):
-            console.print(Text(part), soft_wrap=True)
-        else:
-            console.print(part)
-    return "\n".join(one_line(line.rstrip()) for line in output.getvalue().splitlines()) + "\n"
-
-
-def _plain_table(title: str = "", names: Sequence[str] = (), numbers: Sequence[str] = ()) -> Table:
-    """Return a table with left-aligned columns `names`, folded where they are too wide, and right-aligned `numbers`."""
-    table = Table(title=Text(title) if title else None, title_justify="left", title_style="", box=box.ASCII2)
-    for heading in names:
-        table.add_column(heading, overflow="fold")
-    for heading in numbers:
-        table.add_column(heading, justify="right", no_wrap=True)
-    return table
-
-
 def _stage_table(summary: FamilySummary) -> Table:
     numbers = ("test top-1 (%)", "n", "parameters", "time per run")
-    table = _plain_table(flattened(summary.name), ("stage", "model", "method"), numbers)
+    table = plain_table(flattened(summary.name), ("stage", "model", "method"), numbers)
     for stage in summary.stages:
         table.add_row(
             stage.stage,
@@ -145,14 +117,14 @@ def _lines_under(summary: FamilySummary) -> list[str]:
 
 def _metric_parts(summary: FamilySummary) -> Iterator[Table | str]:
     if metrics := metric_rows(summary):
-        table = _plain_table("on the test split", ("metric",), (*STAGES, "gain [95 %]"))
+        table = plain_table("on the test split", ("metric",), (*STAGES, "gain [95 %]"))
         for row in metrics:
             table.add_row(row.name, *row.cells.values(), row.gain)
         yield table
         if summary.gain is not None:
             yield from metric_notes(summary)
     if costs := cost_rows(summary):
-        table = _plain_table("cost of a model, and of training it", ("stage",), COST_COLUMNS)
+        table = plain_table("cost of a model, and of training it", ("stage",), COST_COLUMNS)
         for row in costs:
             table.add_row(row.name, *row.cells.values())
         yield table
@@ -164,7 +136,7 @@ def _metric_parts(summary: FamilySummary) -> Iterator[Table | str]:
 
 def _comparison_table(family: str, comparison: Comparison) -> Table:
     """Return a table with one row per method, the best first."""
-    table = _plain_table(f"{flattened(family)}: methods on the test split")
+    table = plain_table(f"{flattened(family)}: methods on the test split")
     longest = max(len(flattened(method.name)) for method in comparison.methods)
     table.add_column("method", overflow="fold", width=min(max(longest, len("method")), METHOD_WIDTH))
     published = ("published",) if comparison.has_published else ()
@@ -191,28 +163,28 @@ def _families_parts(comparison: FamiliesComparison) -> Iterator[Table | str]:
     if columns := last_columns(comparison):
         headings = [flattened(column.heading) for column in columns]
         title = f"methods over {len(comparison.counted)} of {len(comparison.families)} families, on the test split"
-        table = _plain_table(title, ("method",), headings)
+        table = plain_table(title, ("method",), headings)
         for row in comparison.rows:
             table.add_row(Text(flattened(row.name)), *(column.cells[row.name] for column in columns))
         yield table
     else:
         yield f"methods over {len(comparison.families)} families:"
-    yield from _wrapped(families_lines(comparison))
+    yield from wrapped(families_lines(comparison))
 
 
 def _search_parts(summary: SearchSummary) -> Iterator[Table | str]:
     yield f"search {summary.family}/{summary.name}: {summary.state}; {search_wording.progress(summary)}"
-    yield from _wrapped([search_wording.headline(summary)])
+    yield from wrapped([search_wording.headline(summary)])
     ranked = _ranked_trials(summary)
     if ranked:
         yield _trials_table(summary, ranked[:MAX_TRIALS])
     if len(ranked) > MAX_TRIALS:
         yield f"... and {len(ranked) - MAX_TRIALS} more in trials.csv"
-    yield from _wrapped(_reasons(ranked)[:MAX_REASONS])
+    yield from wrapped(_reasons(ranked)[:MAX_REASONS])
     if summary.confirmation is not None:
         yield _confirmation_table(summary.confirmation)
-    yield from _wrapped(search_wording.certainty(summary))
-    yield from _wrapped(search_wording.cost_lines(summary.cost))
+    yield from wrapped(search_wording.certainty(summary))
+    yield from wrapped(search_wording.cost_lines(summary.cost))
     if summary.winner is not None:
         yield f"to train it: {flattened(search_wording.training_command(summary.command, summary.winner), 1000)}"
         if tunes_baseline(summary):
@@ -246,7 +218,7 @@ def _table_of_fields(summary: SearchSummary, trials: Sequence[TrialSummary], pat
 
     Headings are broken after underscores, and nowhere else.
     """
-    table = _plain_table(numbers=("trial",))
+    table = plain_table(numbers=("trial",))
     for label in search_wording.labels(paths).values():
         table.add_column(Text(flattened(label).replace("_", "_\n")), justify="right", no_wrap=True)
     if not paths:
@@ -283,7 +255,7 @@ def _reasons(trials: Sequence[TrialSummary]) -> list[str]:
 
 def _confirmation_table(confirmation: ConfirmationRecord) -> Table:
     metric, seeds = confirmation.metric, ", ".join(map(str, confirmation.seeds))
-    table = _plain_table(f"confirmed with seed{'' if len(confirmation.seeds) == 1 else 's'} {seeds}")
+    table = plain_table(f"confirmed with seed{'' if len(confirmation.seeds) == 1 else 's'} {seeds}")
     table.add_column("from", no_wrap=True)
     table.add_column("configuration", overflow="fold")
     table.add_column(metric, justify="right", no_wrap=True)
@@ -298,10 +270,3 @@ def _confirmation_table(confirmation: ConfirmationRecord) -> Table:
     recipe = f"no teacher, {configuration_in_words(baseline.configuration)}" if baseline.configuration else "no teacher"
     table.add_row("baseline", Text(flattened(recipe)), value, "")
     return table
-
-
-def _wrapped(lines: Sequence[str]) -> Iterator[str]:
-    """Wrap `lines` at WIDTH without breaks between a number and its sign."""
-    for line in lines:
-        broken = wrap(wording.unbroken(flattened(line, 1000)), WIDTH, subsequent_indent="  ", break_on_hyphens=False)
-        yield from (part.replace("\N{NO-BREAK SPACE}", " ") for part in broken)

@@ -26,7 +26,7 @@ from raykd.store.run_differences import differing_fields
 class InFolder:
     """The runs of one row in one folder. top1: in percent on the test split. num_planned: also those without a result.
 
-    difference: to the reference; None for the reference itself, for the same runs, and for the reason in `why_none`.
+    difference: to the reference; None for the reference itself, for the same runs, and for `why_no_difference`.
     changes: {field: (value in the reference, value here)}. has_other_teacher: whether a student's teacher is another
     run than that of the reference. are_same: whether runs of the same seeds have the same configuration, so that a
     difference would show nothing.
@@ -36,7 +36,7 @@ class InFolder:
     top1: Spread | None
     num_planned: int
     difference: PairedGain | None = None
-    why_none: str = ""
+    why_no_difference: str = ""
     changes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     has_other_teacher: bool = False
     are_same: bool = False
@@ -104,8 +104,8 @@ def _entries(by_folder: Mapping[str, Sequence[RunResult]]) -> tuple[InFolder, ..
 
 
 def _entry(folder: str, runs: Sequence[RunResult], reference: Sequence[RunResult]) -> InFolder:
-    why_none = _why_not_paired(runs, reference)
-    pairs = [] if why_none else pairs_of(by_seed(reference, TOP1), by_seed(runs, TOP1))
+    why_no_difference = _why_not_paired(runs, reference)
+    pairs = [] if why_no_difference else pairs_of(by_seed(reference, TOP1), by_seed(runs, TOP1))
     here, there = _records(runs), _records(reference)
     shared = here.keys() & there.keys()
     are_same = bool(shared) and all(here[seed].fingerprint == there[seed].fingerprint for seed in shared)
@@ -114,7 +114,7 @@ def _entry(folder: str, runs: Sequence[RunResult], reference: Sequence[RunResult
         _top1(runs),
         len(runs),
         None if are_same else paired_gain(pairs, folder),
-        "" if are_same else why_none or ("" if pairs else "no seed has a result in both folders"),
+        "" if are_same else why_no_difference or ("" if pairs else "no seed has a result in both folders"),
         _changes([*here.values()], [*there.values()]),
         bool({record.teachers for record in here.values()} ^ {record.teachers for record in there.values()}),
         are_same,
