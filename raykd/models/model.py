@@ -262,8 +262,8 @@ class ImageModel(nn.Module):
         except (RuntimeError, ValueError, IndexError, AssertionError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ConfigError(
-                f"model '{label}' does not accept images of {size}x{size}: {reason}; name another model or "
-                "data.image_size"
+                f"model '{label}' does not accept images of {self.input_size or size}x{self.input_size or size}: "
+                f"{reason}; name another model, or set input_size of the model"
             ) from None
         finally:
             self.train(was_training)
