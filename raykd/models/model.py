@@ -226,7 +226,7 @@ class ImageModel(nn.Module):
         """Compute the outputs in `needs` in all later passes: 'logits', 'embedding' and 'features' of a method.
 
         preactivations: whether feature maps are those before each stage's last ReLU, in evaluation mode. Networks
-        without such maps, and those whose layers raykd does not know, return their usual ones.
+        without such maps, and those with unknown layers, return their usual ones.
         """
         self.with_features = "features" in needs
         self.with_preactivations = self.with_features and preactivations
