@@ -162,6 +162,7 @@ def tune(arguments: Namespace) -> None:
 
 
 def report(arguments: Namespace) -> None:
+    from raykd.orchestration.command import Command
     from raykd.orchestration.reporting import evaluate_and_report
     from raykd.orchestration.saved_models import report_models
 
@@ -173,7 +174,7 @@ def report(arguments: Namespace) -> None:
         raise ConfigError(f"{given[0]}: a report on runs reads their plans; leave it out, or add --models-dir DIR")
     else:
         console = LogConsole(stderr=bool(arguments.format))  # stdout has nothing but the tables
-        built = evaluate_and_report(options.results, options.data_folder, console, arguments.figures)
+        built = evaluate_and_report(Command(options, console), arguments.figures)
         if arguments.format:
             write_tables(built, arguments.format, arguments.output)
 
@@ -293,9 +294,10 @@ def _run(
 
         print_plan(experiments, options)
     else:
+        from raykd.orchestration.command import Command
         from raykd.orchestration.library import run_all
 
-        run_all(experiments, options, LogConsole())
+        run_all(experiments, Command(options, LogConsole()))
 
 
 def _show_searches(results: Path) -> None:

@@ -17,10 +17,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raykd.errors import Interrupted, RunFailed
 from raykd.on_disk import is_folder
+from raykd.orchestration.command import SearchCommand
 from raykd.orchestration.parallel_runs import Slots, free_resources, lost_nodes_reason
 from raykd.orchestration.run_queue import LOST_AFTER_S
 from raykd.orchestration.schedulers import make_scheduler
-from raykd.orchestration.search_identity import SearchCommand
 from raykd.orchestration.searcher import StudySearcher
 from raykd.orchestration.slot_watch import alive_nodes
 from raykd.orchestration.trial_progress import TrialProgress
