@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from importlib.metadata import distributions
 from pathlib import Path
 
-from raykd.on_disk import is_file, is_folder
+from raykd.disk.lookup import is_file, is_folder
 
 _ROOT = Path(__file__).parents[1]  # of the clone from which raykd is imported, if it has a Makefile
 _LIBRARY = re.compile(r"\.so\b|undefined symbol|GLIBC")  # in the error of a shared library that does not fit

@@ -18,13 +18,13 @@ from raykd.cli.run_list import rows_of
 from raykd.cli.runs_text import list_text, removal_text
 from raykd.config import custom_file
 from raykd.config.codec import read_record, write_record
-from raykd.config.damage import DamagedFile
 from raykd.data.packs.reader import Pack
 from raykd.data.packs.record import RECORD, read_pack_record
 from raykd.data.packs.writer import discard_pack
+from raykd.disk.damage import DamagedFile
+from raykd.disk.lookup import is_own
 from raykd.errors import ConfigError
 from raykd.models.custom_network import Network
-from raykd.on_disk import is_own
 from raykd.orchestration.reporting import write_report
 from raykd.store.cleaning import find_removable, remove_unneeded
 from raykd.store.records import Metrics

@@ -16,7 +16,7 @@ from torch.utils import data
 from torchvision import transforms
 
 from raykd.data.types import Dataset, Split
-from raykd.methods.kd import kd_loss
+from raykd.methods import distillation_loss
 from raykd.models import ImageModel
 from raykd.spec.plan import Run, train_val_indices
 from raykd.training.optim import learning_rate, make_optimizer, set_learning_rate
@@ -106,7 +106,7 @@ class StandardPipeline:
             return F.cross_entropy(logits, labels)
         with torch.no_grad():
             target = self._teacher.forward_normalized(images).logits
-        return 0.5 * F.cross_entropy(logits, labels) + 0.5 * kd_loss(logits, target, temperature=4.0)
+        return distillation_loss(logits, target, labels)
 
     def _batches(self, loader: data.DataLoader) -> Iterator[tuple[Tensor, Tensor]]:
         for images, labels in loader:

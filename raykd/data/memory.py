@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from math import isqrt
 from pathlib import Path
 
+from raykd.disk.mounts import mount_of
 from raykd.errors import DataError
-from raykd.mounts import mount_of
 from raykd.units import capacity
 
 COPIES_WHILE_DECODING = 2  # the pixels, and the bytes of the cache file that stores them

@@ -4,26 +4,26 @@ docs/methods.md compares them. Losses are unweighted means over the batch: scala
 """
 
 from raykd.methods.alpha import AlphaWeighted
-from raykd.methods.at import AttentionTransfer
-from raykd.methods.cc import CorrelationCongruence
+from raykd.methods.at import AttentionTransfer, attention_transfer_loss
+from raykd.methods.cc import CorrelationCongruence, correlation_congruence_loss
 from raykd.methods.crd import CRD
 from raykd.methods.cross_entropy import CrossEntropy
 from raykd.methods.deit import DeiT
-from raykd.methods.dist import DIST
-from raykd.methods.dkd import DKD
+from raykd.methods.dist import DIST, dist_loss
+from raykd.methods.dkd import DKD, dkd_loss
 from raykd.methods.embedding import EmbeddingRegression
-from raykd.methods.feature_kd import FeatureKD
+from raykd.methods.feature_kd import FeatureKD, feature_cosine_loss, feature_mse_loss
 from raykd.methods.feature_method import FeatureMethod, StageMethod
 from raykd.methods.fitnets import FitNets
 from raykd.methods.hard_labels import HardLabels
-from raykd.methods.kd import KD
-from raykd.methods.logit_standardization import LogitStandardization, StandardizedDKD
+from raykd.methods.kd import KD, distillation_loss, kd_loss
+from raykd.methods.logit_standardization import LogitStandardization, StandardizedDKD, logit_standardization_kl
 from raykd.methods.method import Memory, Method, ParameterGroup
-from raykd.methods.nst import NST
-from raykd.methods.pkt import PKT
+from raykd.methods.nst import NST, nst_loss
+from raykd.methods.pkt import PKT, pkt_loss
 from raykd.methods.reviewkd import ReviewKD
-from raykd.methods.rkd import RKD
-from raykd.methods.sp import SimilarityPreserving
+from raykd.methods.rkd import RKD, rkd_angle_loss, rkd_distance_loss
+from raykd.methods.sp import SimilarityPreserving, similarity_preserving_loss
 from raykd.methods.srrl import SRRL
 from raykd.methods.teacher_classifier import TeacherClassifier
 from raykd.methods.vid import VID
@@ -57,4 +57,18 @@ __all__ = [
     "StageMethod",
     "StandardizedDKD",
     "TeacherClassifier",
+    "attention_transfer_loss",
+    "correlation_congruence_loss",
+    "dist_loss",
+    "distillation_loss",
+    "dkd_loss",
+    "feature_cosine_loss",
+    "feature_mse_loss",
+    "kd_loss",
+    "logit_standardization_kl",
+    "nst_loss",
+    "pkt_loss",
+    "rkd_angle_loss",
+    "rkd_distance_loss",
+    "similarity_preserving_loss",
 ]

@@ -53,6 +53,19 @@ class DIST(Method):
         return {"inter": dist_inter_loss(*inputs), "intra": dist_intra_loss(*inputs)}
 
 
+def dist_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    beta: float,
+    gamma: float,
+    temperature: float,
+    epsilon: float = EPSILON,
+) -> Tensor:
+    """Return beta * inter + gamma * intra, both with temperature^2: []. Logits [B, C]."""
+    inputs = student_logits, teacher_logits, temperature, epsilon
+    return beta * dist_inter_loss(*inputs) + gamma * dist_intra_loss(*inputs)
+
+
 @in_float32
 def dist_inter_loss(
     student_logits: Tensor, teacher_logits: Tensor, temperature: float, epsilon: float = EPSILON

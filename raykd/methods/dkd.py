@@ -47,6 +47,14 @@ class DKD(LinearWarmup, Method):
         return {"tckd": tckd_loss(*inputs), "nckd": nckd_loss(*inputs)}
 
 
+def dkd_loss(
+    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, alpha: float, beta: float, temperature: float
+) -> Tensor:
+    """Return alpha * TCKD + beta * NCKD, both with temperature^2, [] in nats. Shapes as in `tckd_loss`."""
+    target = tckd_loss(student_logits, teacher_logits, labels, temperature)
+    return alpha * target + beta * nckd_loss(student_logits, teacher_logits, labels, temperature)
+
+
 @in_float32
 def tckd_loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, temperature: float) -> Tensor:
     """Return temperature^2 * KL of (p_label, 1 - p_label), mean over the batch, [] in nats.

@@ -42,3 +42,11 @@ def kd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) 
     student = F.log_softmax(at_least_float32(student_logits) / temperature, dim=1)
     teacher = F.log_softmax(at_least_float32(teacher_logits) / temperature, dim=1)
     return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
+
+
+def distillation_loss(
+    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, alpha: float = 0.5, temperature: float = 4.0
+) -> Tensor:
+    """Return alpha * CE + (1 - alpha) * kd_loss, mean over the batch, [] in nats. Logits [B, C], labels int64 [B]."""
+    cross_entropy = F.cross_entropy(at_least_float32(student_logits), labels)
+    return alpha * cross_entropy + (1 - alpha) * kd_loss(student_logits, teacher_logits, temperature)

@@ -67,6 +67,11 @@ class StandardizedDKD(DKD):
         return super().terms(student, teacher, targets, adapter)
 
 
+def logit_standardization_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """Return KL(teacher || student) of standardized, softened logits [B, C], without temperature^2: [] in nats."""
+    return kd_loss(standardize(student_logits), standardize(teacher_logits), temperature) / temperature**2
+
+
 @in_float32
 def standardize(logits: Tensor) -> Tensor:
     """Return logits [B, C] with mean 0 and standard deviation 1 for each image; 0 if all logits are equal."""

@@ -26,13 +26,13 @@ from ray.train import ControllerError, WorkerGroupError
 from ray.util import remove_placement_group
 from ray.util.placement_group import PlacementGroup
 
-from raykd.atomic import write_json
 from raykd.cluster.ray_internals import (
     ControllerCallback,
     PlacementGroupTableData,
     placement_group_table,
     unwrapped,
 )
+from raykd.disk.atomic import write_json
 
 
 class Reservation(StrEnum):

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from raykd.config import to_dict
+from raykd.disk.lookup import find, is_file
 from raykd.errors import COMMAND, ConfigError, plural
-from raykd.on_disk import find, is_file
 from raykd.spec.plan import Plan
 from raykd.spec.stages import Stage
 from raykd.store.records import RunRecord, read_plan

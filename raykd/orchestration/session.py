@@ -27,8 +27,8 @@ from raykd.cluster.private_ray import commands_folder, private_folder, write_cur
 from raykd.cluster.ray_internals import SLOW_START
 from raykd.cluster.ray_token import make_token, private_environment
 from raykd.cluster.ray_variables import start_timeout_s
+from raykd.disk.lookup import find
 from raykd.errors import ConfigError, RayNotStarted
-from raykd.on_disk import find
 
 _SETTINGS = {
     # Train polls its workers at this interval. With the default of 2 s each trainer would end 3.5 s later.
@@ -225,7 +225,7 @@ def _private_ray() -> Iterator[dict[str, Any]]:
     with private_folder(folder, _token()):
         os.environ |= private_environment(folder)
         dashboard = {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
-        yield dashboard | {"_temp_dir": str(commands / "ray")} | _usable_cpus()
+        yield dashboard | {"_temp_dir": str(commands / "ray")} | _usable_cpus() | _visible_gpus()
 
 
 def _usable_cpus() -> dict[str, int]:
@@ -235,6 +235,17 @@ def _usable_cpus() -> dict[str, int]:
     """
     num_cpus = num_usable_cpus()
     return {"num_cpus": num_cpus} if num_cpus < (os.cpu_count() or 1) else {}
+
+
+def _visible_gpus() -> dict[str, int]:
+    """Return the number of GPUs for `ray.init` if torch sees any.
+
+    Ray would count those of NVIDIA's management library (NVML), which containers may lack, and train on the CPU.
+    """
+    import torch
+
+    num_gpus = torch.cuda.device_count()
+    return {"num_gpus": num_gpus} if num_gpus else {}
 
 
 def private_node() -> dict[str, float] | None:

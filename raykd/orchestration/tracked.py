@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from raykd.config import to_dict
-from raykd.on_disk import find, is_file
+from raykd.disk.lookup import find, is_file
 from raykd.orchestration.command import Command, SearchCommand
 from raykd.spec.plan import Plan, Run
 from raykd.spec.stages import TRIALS

@@ -13,8 +13,8 @@ from ray import tune
 from ray.exceptions import RayError
 from ray.tune.experiment import Trial
 
+from raykd.disk.lookup import is_folder
 from raykd.errors import Interrupted, RunFailed
-from raykd.on_disk import is_folder
 from raykd.orchestration.command import SearchCommand
 from raykd.orchestration.parallel_runs import Slots, free_resources, lost_nodes_reason
 from raykd.orchestration.run_queue import LOST_AFTER_S

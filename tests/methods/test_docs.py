@@ -1,6 +1,7 @@
 """docs/methods.md agrees with the code: names, papers, needs and defaults of all methods."""
 
 import ast
+import inspect
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 import raykd
+from raykd import methods
 from raykd.config import kinds
 from raykd.methods import CrossEntropy, FeatureMethod, Method
 from raykd.outputs import Mixed, Outputs, Targets
@@ -21,6 +23,9 @@ ROWS = {
 }
 
 
+FUNCTIONS = dict(re.findall(r"`(\w+)\((student\w*, teacher\w*[^)]*)\)`", DOCS.read_text(encoding="utf-8")))
+
+
 def defaults(cell: str) -> dict[str, Any]:
     """Parse '`alpha=0.5, stages=(1,)`' into {'alpha': 0.5, 'stages': (1,)}."""
     call = ast.parse(f"f({cell.strip('`')})", mode="eval").body
@@ -31,6 +36,23 @@ def defaults(cell: str) -> dict[str, Any]:
 def test_every_method_has_a_row() -> None:
     built_in = {kind for kind, method in kinds(Method).items() if method.__module__.startswith("raykd.methods.")}
     assert set(ROWS) == built_in - {CrossEntropy.kind}
+
+
+def test_every_public_loss_is_documented() -> None:
+    assert set(FUNCTIONS) == {name for name in methods.__all__ if inspect.isfunction(getattr(methods, name))}
+    assert {"kd_loss", "distillation_loss", "dkd_loss", "logit_standardization_kl"} < set(FUNCTIONS)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_loss_is_called_as_documented(name: str) -> None:
+    parameters = inspect.signature(getattr(methods, name)).parameters
+    documented = [argument.strip().partition("=")[::2] for argument in FUNCTIONS[name].split(",")]
+    assert [name for name, _ in documented] == list(parameters)[: len(documented)]
+    for parameter, (_, default) in zip(parameters.values(), documented, strict=False):
+        assert parameter.default == (ast.literal_eval(default) if default else inspect.Parameter.empty)
+    assert all(
+        parameter.default is not inspect.Parameter.empty for parameter in [*parameters.values()][len(documented) :]
+    )
 
 
 @pytest.mark.parametrize("argument", [Outputs, Targets, Mixed])

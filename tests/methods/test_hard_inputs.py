@@ -12,10 +12,9 @@ import references
 import torch
 from drawn import GOLDEN, HARD_CASES, Drawn, draw_hard
 from torch import Tensor
-from weighted_losses import dist_loss, dkd_loss
 
 from raykd.config import kinds
-from raykd.methods import DIST, KD, Method
+from raykd.methods import DIST, KD, Method, dist_loss, dkd_loss
 from raykd.methods.at import attention_transfer_loss
 from raykd.methods.cc import correlation_congruence_loss
 from raykd.methods.crd import nce_loss

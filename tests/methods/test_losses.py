@@ -7,10 +7,8 @@ import pytest
 import torch
 from drawn import CASES, GOLDEN, draw
 from torch import Tensor
-from weighted_losses import distillation_loss
 
-from raykd.methods.feature_kd import feature_cosine_loss, feature_mse_loss
-from raykd.methods.kd import kd_loss
+from raykd.methods import distillation_loss, feature_cosine_loss, feature_mse_loss, kd_loss
 
 TEMPERATURES = (0.5, 1.0, 2.0, 4.0, 8.0, 20.0)
 

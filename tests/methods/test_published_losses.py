@@ -7,19 +7,24 @@ import pytest
 import torch
 from drawn import GOLDEN, Drawn, draw
 from torch import Tensor
-from weighted_losses import dist_loss, dkd_loss, logit_standardization_kl
 
-from raykd.methods.at import attention_transfer_loss
-from raykd.methods.cc import correlation_congruence_loss
+from raykd.methods import (
+    attention_transfer_loss,
+    correlation_congruence_loss,
+    dist_loss,
+    dkd_loss,
+    feature_mse_loss,
+    kd_loss,
+    logit_standardization_kl,
+    nst_loss,
+    pkt_loss,
+    rkd_angle_loss,
+    rkd_distance_loss,
+    similarity_preserving_loss,
+)
 from raykd.methods.dkd import nckd_loss, tckd_loss
-from raykd.methods.feature_kd import feature_mse_loss
 from raykd.methods.hard_labels import hard_label_loss
-from raykd.methods.kd import kd_loss
-from raykd.methods.nst import nst_loss
-from raykd.methods.pkt import pkt_loss
 from raykd.methods.reviewkd import hcl_loss
-from raykd.methods.rkd import rkd_angle_loss, rkd_distance_loss
-from raykd.methods.sp import similarity_preserving_loss
 from raykd.methods.vid import vid_loss
 
 Loss = Callable[[Tensor, Tensor], Tensor]

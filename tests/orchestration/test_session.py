@@ -21,6 +21,7 @@ from unittest import mock
 
 import psutil
 import pytest
+import torch
 from experiment_runs import Command, command, environment, wait_until
 from rich.console import Console
 
@@ -267,6 +268,16 @@ def test_ray_has_the_cpus_that_the_command_may_use(
     monkeypatch.delitem(sys.modules, "ray", raising=False)
     with mock.patch.dict(os.environ, {"RAYKD_TMP": str(folder)}), session._private_ray() as started_with:
         assert settings == {name: value for name, value in started_with.items() if name.startswith("num_")}
+
+
+@pytest.mark.parametrize(("num_gpus", "settings"), [(2, {"num_gpus": 2}), (0, {})])
+def test_ray_has_the_gpus_that_torch_sees_also_without_nvml(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, num_gpus: int, settings: dict[str, int]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: num_gpus)
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
+    with mock.patch.dict(os.environ, {"RAYKD_TMP": str(folder)}), session._private_ray() as started_with:
+        assert settings == {name: value for name, value in started_with.items() if name == "num_gpus"}
 
 
 def test_without_affinity_as_on_macos_all_cpus_are_used(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from raykd.config import from_dict
 from raykd.config.codec import read_record
-from raykd.config.damage import damaged
+from raykd.disk.damage import damaged
 from raykd.errors import ConfigError
 from raykd.report.read.search_cost import cost_of
 from raykd.report.read.search_records import SearchSummary

@@ -11,8 +11,8 @@ import pytest
 from finished_results import copy_to
 
 from raykd.cli import parser
-from raykd.console import LogConsole
 from raykd.errors import Interrupted
+from raykd.orchestration.console import LogConsole
 from raykd.orchestration.progress import log
 
 
