@@ -1,7 +1,7 @@
 """Run experiments: train on Ray, evaluate and report. One call, one exit code."""
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -80,8 +80,9 @@ def run_experiments(experiments: Sequence[Experiment], command: Command, trackin
 
     Raises Interrupted, or RunFailed with the jobs that failed.
     """
-    _, report = _train(experiments, command, tracking, reports=True)
-    assert report is not None
+    with _trained(experiments, command, tracking) as (_, plans, tracking):
+        report = write_report(command.options.results, command.console)
+        attach_report(tracking, plans, command.options.results)
     return report
 
 
@@ -92,24 +93,42 @@ def train_experiments(
 
     tracking, and what is raised: as for `run_experiments`.
     """
-    return _train(experiments, command, tracking, reports=False)[0]
+    with _trained(experiments, command, tracking) as (statuses, _, _):
+        return statuses
 
 
-def _train(
-    experiments: Sequence[Experiment], command: Command, tracking: Tracking | None, reports: bool
-) -> "tuple[list[JobStatus], Report | None]":
-    """Plan, train and evaluate the experiments. Return how each job ended, and with `reports` the report."""
-    options = prepared_options(experiments, command)
+@contextmanager
+def _trained(
+    experiments: Sequence[Experiment], command: Command, tracking: Tracking | None
+) -> Iterator[tuple[list[JobStatus], list[Plan], Tracking]]:
+    """Plan, train and evaluate the experiments, and yield how each job ended, the plans and the trackers.
+
+    The block runs before the trackers are closed. At its end, failed and unfinished jobs are raised as errors.
+    """
+    options, workers = prepared_options(experiments, command), experiments[0].workers
     command = replace(command, options=options)
     plans = plans_of(experiments, options)
     states = restore_damaged(_runs_of(plans), command)
     if any(run.name not in states.trained for run in _runs_of(plans)):
-        require_room(experiments[0].workers, private_node())
+        require_room(workers, private_node())
     options.store.make_folder()
     note_results(options.results)
     with in_use(options.results):
         states = _write_plans(plans, states, command)
-        return _run_planned(experiments[0].workers, plans, states, command, tracking, reports)
+        for _, dataset in plans:
+            keep_decoded(dataset, options.decoded)  # the workers read it there
+        _log_plans(plans, states, command)
+        caches = _plan_caches(plans, states, command)
+        trackers = nullcontext(tracking) if tracking is not None else tracking_of(command)
+        with stop_signals(command.console) as stopped, trackers as tracking:
+            for plan, _ in plans:
+                watch_runs(tracking, family_of(plan, options.results), plan.runs, options.store)
+            left = RunsLeft(_runs_of(plans), states, caches, options.store)
+            statuses = run_to_completion(left, workers, command, stopped.is_set)
+            try:
+                yield statuses, [plan for plan, _ in plans], tracking
+            finally:
+                raise_for(statuses)  # the failed runs explain more than an error of the report
 
 
 def _runs_of(plans: Sequence[tuple[Plan, Dataset]]) -> list[Run]:
@@ -129,19 +148,9 @@ def _write_plans(plans: Sequence[tuple[Plan, Dataset]], states: RunStates, comma
     return states
 
 
-def _run_planned(
-    workers: Workers,
-    plans: Sequence[tuple[Plan, Dataset]],
-    states: RunStates,
-    command: Command,
-    tracking: Tracking | None,
-    reports: bool,
-) -> "tuple[list[JobStatus], Report | None]":
-    """Train and evaluate the planned runs. Return what `_train` does, and raise what `run_experiments` does."""
-    report = None
-    options, store, runs = command.options, command.options.store, _runs_of(plans)
-    for _, dataset in plans:
-        keep_decoded(dataset, options.decoded)  # the workers read it there
+def _log_plans(plans: Sequence[tuple[Plan, Dataset]], states: RunStates, command: Command) -> None:
+    """Log the number of runs, their data, warnings, and how the weights of imported teachers fit."""
+    options, runs = command.options, _runs_of(plans)
     command.log(f"{plural(len(runs), 'run')}, {len(states.trained)} of them done before; results in {options.results}")
     for line in dict.fromkeys(line for plan, data in plans for line in data_lines(plan, data)):
         command.log(line)
@@ -150,22 +159,8 @@ def _run_planned(
         for line in warning_lines(plan, options.command_parts.get(family)):
             command.log(f"{family}: {line}" if len(plans) > 1 else line)
     for run in runs:
-        if run.imported is not None and (check := read_import_check(store.folder(run))):
+        if run.imported is not None and (check := read_import_check(options.store.folder(run))):
             command.log(f"{run.name}: {describe_import(check)}")
-    caches = _plan_caches(plans, states, command)
-    trackers = nullcontext(tracking) if tracking is not None else tracking_of(command)
-    with stop_signals(command.console) as stopped, trackers as tracking:
-        for plan, _ in plans:
-            watch_runs(tracking, family_of(plan, options.results), plan.runs, store)
-        left = RunsLeft(runs, states, caches, store)
-        statuses = run_to_completion(left, workers, command, stopped.is_set)
-        try:
-            if reports:
-                report = write_report(options.results, command.console)
-                attach_report(tracking, [plan for plan, _ in plans], options.results)
-        finally:
-            raise_for(statuses)  # the failed runs explain more than an error of the report
-    return statuses, report
 
 
 def _plan_caches(plans: Sequence[tuple[Plan, Dataset]], states: RunStates, command: Command) -> list[PlannedCache]:
