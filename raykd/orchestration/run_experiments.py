@@ -217,7 +217,7 @@ def _run(left: RunsLeft, workers: Workers, command: Command, should_stop: Callab
         jobs = left.jobs()
         if should_stop():  # a signal came while Ray started
             return [JobStatus(job) for job in jobs]
-        from raykd.orchestration.metrics import scrape_targets
+        from raykd.orchestration.prometheus import scrape_targets
         from raykd.orchestration.trainers import run_jobs, slots_of
 
         slots = slots_of(workers, sum(job.kind != "evaluate" for job in jobs), max_concurrent(jobs))

@@ -162,7 +162,7 @@ def _run_round(
     """Run each trial that is left once, and return what `run_trials` returns."""
     from ray import tune
 
-    from raykd.orchestration.metrics import scrape_targets
+    from raykd.orchestration.prometheus import scrape_targets
     from raykd.orchestration.trial import TrialContext, resources_of, run_trial, train_variables
     from raykd.orchestration.tuner import run_trials
 
