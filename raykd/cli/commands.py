@@ -16,7 +16,7 @@ from typing import Any
 from raykd.cli.benchmark import selected_pairs, with_published_teacher
 from raykd.cli.command_parts import command_parts, run_program
 from raykd.cli.experiment_file import Flag, apply_settings, load_experiment, load_experiments, settings_by_family
-from raykd.cli.options import parser_of, words_of
+from raykd.cli.experiment_parser import parser_of, words_of
 from raykd.cli.paper_output import check_paper_flags, write_tables
 from raykd.config.custom_file import is_path
 from raykd.disk.lookup import is_folder
