@@ -10,6 +10,7 @@ from raykd.data.load import keep_decoded
 from raykd.data.types import Dataset
 from raykd.errors import Interrupted, RunFailed, plural
 from raykd.orchestration.command import Command
+from raykd.orchestration.command_trackers import attach_report, parent_of, tracking_of, watch_runs
 from raykd.orchestration.data_storage import with_packs
 from raykd.orchestration.experiment_plans import (
     checked_plan,
@@ -28,7 +29,6 @@ from raykd.orchestration.run_states import RunStates
 from raykd.orchestration.runs_left import RunsLeft
 from raykd.orchestration.session import private_node, ray_session
 from raykd.orchestration.stop_signals import stop_signals
-from raykd.orchestration.tracked import attach_report, family_of, tracking_of, watch_runs
 from raykd.spec.experiment import Data, Experiment, Workers
 from raykd.spec.plan import Plan, Run
 from raykd.store.migration import require_migrated
@@ -122,7 +122,7 @@ def _trained(
         trackers = nullcontext(tracking) if tracking is not None else tracking_of(command)
         with stop_signals(command.console) as stopped, trackers as tracking:
             for plan, _ in plans:
-                watch_runs(tracking, family_of(plan, options.results), plan.runs, options.store)
+                watch_runs(tracking, parent_of(plan, options.results), plan.runs, options.store)
             left = RunsLeft(_runs_of(plans), states, caches, options.store)
             statuses = run_to_completion(left, workers, command, stopped.is_set)
             try:

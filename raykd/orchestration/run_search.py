@@ -16,6 +16,7 @@ from raykd.config import to_dict
 from raykd.data.types import Dataset
 from raykd.errors import ConfigError, Interrupted, RunFailed, plural
 from raykd.orchestration.command import Command, SearchCommand
+from raykd.orchestration.command_trackers import tracking_of, watch_runs, watch_search
 from raykd.orchestration.confirm import confirm, is_confirmed, winner_of
 from raykd.orchestration.experiment_plans import plan_of, teacher_choice_of
 from raykd.orchestration.parallel_runs import Slots, require_room
@@ -25,7 +26,6 @@ from raykd.orchestration.run_states import RunStates
 from raykd.orchestration.session import private_node, ray_session
 from raykd.orchestration.space_check import check_search, early_comparison
 from raykd.orchestration.stop_signals import stop_signals
-from raykd.orchestration.tracked import tracking_of, watch_runs, watch_search
 from raykd.provenance import hardware, source, versions
 from raykd.report.search_wording import trials_in_words
 from raykd.spec.experiment import Experiment

@@ -32,7 +32,7 @@ def watch_runs(tracking: Tracking, parent: Parent, runs: Iterable[Run], store: R
     tracking.watch(parent, lambda: folders)
 
 
-def family_of(plan: Plan, results: Path) -> Parent:
+def parent_of(plan: Plan, results: Path) -> Parent:
     """Return the parent of an experiment's runs."""
     return Parent(results.absolute() / plan.experiment.family, plan.experiment.family)
 
@@ -54,7 +54,7 @@ def watch_search(tracking: Tracking, command: SearchCommand) -> Parent:
 def attach_report(tracking: Tracking, plans: Iterable[Plan], results: Path) -> None:
     """Store the report with the family of each plan."""
     for plan in plans:
-        tracking.attach(family_of(plan, results), partial(_report_of, plan.experiment.family, results.absolute()))
+        tracking.attach(parent_of(plan, results), partial(_report_of, plan.experiment.family, results.absolute()))
 
 
 def _report_of(family: str, results: Path) -> Attachment:
