@@ -115,7 +115,7 @@ def test_the_code_of_a_run_that_anyone_can_write_is_not_executed(tmp_path: Path,
     assert isinstance(recorded_run(folder).recipe.model, Network)
 
 
-def test_the_code_of_an_own_run_is_executed_whatever_the_umask(tmp_path: Path, file: Path) -> None:
+def test_the_code_of_this_users_run_is_executed_whatever_the_umask(tmp_path: Path, file: Path) -> None:
     before = os.umask(0)
     try:
         folder = run_with_code(tmp_path / "results", file)
@@ -197,7 +197,9 @@ def test_names_in_run_json_send_no_escape_sequences_to_a_terminal(tmp_path: Path
     assert all(line.isprintable() for text in shown for line in text.splitlines())
 
 
-def test_own_files_are_those_of_this_user_or_root_that_others_cannot_write(tmp_path: Path, give_away: GiveAway) -> None:
+def test_safe_files_are_those_of_this_user_or_root_that_others_cannot_write(
+    tmp_path: Path, give_away: GiveAway
+) -> None:
     mine, open_to_all, others = (tmp_path / name for name in ("mine", "open", "others"))
     for path in (mine, open_to_all, others):
         path.touch(0o600)

@@ -1,6 +1,6 @@
 """The memory that is still available, and errors for data sets that do not fit into it.
 
-Of the limits of a Slurm job, it knows those of cgroup v2. On a system with cgroup v1, the memory of the whole node
+The limits of a Slurm job are read from cgroup v2. On a system with cgroup v1, the memory of the whole node
 counts.
 """
 

@@ -1,4 +1,4 @@
-"""What a plan says about the runs of other configurations in the folder of its family, which do not count for it."""
+"""Lines of a plan about the runs of other configurations in the folder of its family, which do not count for it."""
 
 import shlex
 from collections.abc import Iterable

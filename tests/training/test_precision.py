@@ -261,7 +261,7 @@ def test_fp16_step_is_captured_if_the_optimizer_skips_updates_on_the_gpu(name: s
     assert not why_not_graph(run, Compute(GPU, "bf16", 1), 1)
 
 
-def test_log_says_why_auto_became_fp16() -> None:
+def test_log_has_the_reason_why_auto_became_fp16() -> None:
     shown = {asked: training_of(run_of("baseline", student=recipe(precision=asked))) for asked in ("auto", "fp16")}
     assert shown["auto"].description == "fp16, 1 thread (auto: this GPU has no bf16)"
     assert shown["fp16"].description == "fp16, 1 thread"
