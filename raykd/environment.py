@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from importlib.metadata import distributions
 from pathlib import Path
 
-from raykd.on_disk import is_file, is_folder
+from raykd.disk.lookup import is_file, is_folder
 
 _ROOT = Path(__file__).parents[1]  # of the clone from which raykd is imported, if it has a Makefile
 _LIBRARY = re.compile(r"\.so\b|undefined symbol|GLIBC")  # in the error of a shared library that does not fit
+_NOT_MAPPED = "failed to map segment"  # there is no memory for a library, or its file system forbids to execute it
 _SHADOWED = ("numpy", "torch", "ray", "pyarrow")  # packages that modules of a site often put on PYTHONPATH
 _PACKAGES = (  # of requirements.txt, by the names that are imported
     *("PIL", "filelock", "jinja2", "matplotlib", "numpy", "optuna", "pandas", "pyarrow", "pynvml", "ray", "rich"),
@@ -61,6 +62,10 @@ def import_remedy(error: ImportError) -> str:
         return f"{sys.executable} lacks it: {remedy}" if is_missing else ""
     if not _LIBRARY.search(str(error)):
         return ""
+    if _NOT_MAPPED in str(error):
+        return (
+            "raise the memory limit (ulimit -v), or use an environment on a file system that is mounted without noexec"
+        )
     if os.environ.get("LD_LIBRARY_PATH"):
         return (
             "LD_LIBRARY_PATH may name libraries of other versions: do not load modules such as CUDA (RAYKD_MODULES in "

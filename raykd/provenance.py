@@ -17,8 +17,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from raykd.config import fingerprint
+from raykd.disk.lookup import is_file
 from raykd.errors import flattened
-from raykd.on_disk import is_file
 
 VERSION = "0.1.0"  # of raykd, in pyproject.toml and raykd.__version__ too
 PACKAGES = ("torch", "torchvision", "timm", "ray", "optuna", "pyarrow", "numpy", "transformers")

@@ -18,13 +18,13 @@ from raykd.cli.run_list import rows_of
 from raykd.cli.runs_text import list_text, removal_text
 from raykd.config import custom_file
 from raykd.config.codec import read_record, write_record
-from raykd.config.damage import DamagedFile
 from raykd.data.packs.reader import Pack
 from raykd.data.packs.record import RECORD, read_pack_record
 from raykd.data.packs.writer import discard_pack
+from raykd.disk.damage import DamagedFile
+from raykd.disk.lookup import is_own
 from raykd.errors import ConfigError
 from raykd.models.custom_network import Network
-from raykd.on_disk import is_own
 from raykd.orchestration.reporting import write_report
 from raykd.store.cleaning import find_removable, remove_unneeded
 from raykd.store.records import Metrics
@@ -115,7 +115,7 @@ def test_the_code_of_a_run_that_anyone_can_write_is_not_executed(tmp_path: Path,
     assert isinstance(recorded_run(folder).recipe.model, Network)
 
 
-def test_the_code_of_an_own_run_is_executed_whatever_the_umask(tmp_path: Path, file: Path) -> None:
+def test_the_code_of_this_users_run_is_executed_whatever_the_umask(tmp_path: Path, file: Path) -> None:
     before = os.umask(0)
     try:
         folder = run_with_code(tmp_path / "results", file)
@@ -197,7 +197,9 @@ def test_names_in_run_json_send_no_escape_sequences_to_a_terminal(tmp_path: Path
     assert all(line.isprintable() for text in shown for line in text.splitlines())
 
 
-def test_own_files_are_those_of_this_user_or_root_that_others_cannot_write(tmp_path: Path, give_away: GiveAway) -> None:
+def test_safe_files_are_those_of_this_user_or_root_that_others_cannot_write(
+    tmp_path: Path, give_away: GiveAway
+) -> None:
     mine, open_to_all, others = (tmp_path / name for name in ("mine", "open", "others"))
     for path in (mine, open_to_all, others):
         path.touch(0o600)

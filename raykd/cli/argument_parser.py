@@ -33,7 +33,7 @@ class Parser(argparse.ArgumentParser):
     ) -> tuple[Any, list[str]]:
         """Parse, and end the process for arguments that are left over.
 
-        argparse would leave those of a subcommand to the main parser, which does not know the subcommand's options.
+        argparse would leave those of a subcommand to the main parser, which lacks the subcommand's options.
         """
         parsed, left = super().parse_known_args(args, namespace)
         if left:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from raykd.disk.lookup import is_file
 from raykd.errors import ConfigError
 from raykd.models import Model
-from raykd.on_disk import is_file
 from raykd.spec.experiment import Experiment
 
 # The normalization of the CIFAR-100 loaders with which RepDistiller's and mdistiller's teachers were trained.

@@ -19,12 +19,12 @@ from raykd.cli.experiment_file import Flag, apply_settings, load_experiment, loa
 from raykd.cli.options import parser_of, words_of
 from raykd.cli.paper_output import check_paper_flags, write_tables
 from raykd.config.custom_file import is_path
-from raykd.console import LogConsole
+from raykd.disk.lookup import is_folder
 from raykd.errors import COMMAND, ConfigError, shortened
 from raykd.methods import KD, AlphaWeighted, FeatureKD
 from raykd.models import find
 from raykd.models.hf_files import PREFIX as HF_PREFIX
-from raykd.on_disk import is_folder
+from raykd.orchestration.console import LogConsole
 from raykd.spec.experiment import Experiment
 from raykd.spec.stages import STAGES, Stage
 
@@ -194,11 +194,11 @@ def pack(arguments: Namespace) -> None:
 def bench(arguments: Namespace) -> None:
     import torch
 
-    from raykd.atomic import write_json
     from raykd.bench.families import pair
     from raykd.bench.run import benchmark, benchmark_data, benchmark_pair
     from raykd.bench.show import show
     from raykd.data.dataset_names import find_folder
+    from raykd.disk.atomic import write_json
     from raykd.training.compute import device_for
 
     for name in ("threads", "rounds"):

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from filelock import Timeout
 
+from raykd.disk.file_lock import acquire, lock_at
+from raykd.disk.lookup import is_folder
 from raykd.errors import COMMAND, ConfigError, one_line
-from raykd.file_lock import acquire, lock_at
-from raykd.on_disk import is_folder
 from raykd.store.run_store import RunStore
 from raykd.training.migration import apply_migration, describe_migration, plan_migration
 

@@ -5,9 +5,9 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raykd.atomic import write_bytes
+from raykd.disk.atomic import write_bytes
+from raykd.disk.lookup import is_folder
 from raykd.errors import ConfigError, one_line
-from raykd.on_disk import is_folder
 
 if TYPE_CHECKING:
     from raykd.report.build import TableFormat

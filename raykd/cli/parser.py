@@ -137,7 +137,7 @@ def _print_error(text: str) -> None:
 
 
 def _discard_output(stream: TextIO | None) -> None:
-    from raykd.console import discard_output  # imports rich, which would slow down --help
+    from raykd.orchestration.console import discard_output  # imports rich, which would slow down --help
 
     discard_output(stream)
 

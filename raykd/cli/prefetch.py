@@ -10,11 +10,11 @@ from raykd.cli.benchmark import ORIGIN
 from raykd.data import cifar
 from raykd.data.dataset_names import folder_of, is_user_provided, kind_of
 from raykd.data.load import find_dataset, find_source
+from raykd.disk.lookup import is_file
 from raykd.errors import ConfigError, DataError
 from raykd.models import Model, hf_files
 from raykd.models.hf_model import HuggingFace
 from raykd.models.weights import save_weights
-from raykd.on_disk import is_file
 from raykd.orchestration.progress import log
 from raykd.spec.experiment import PRETRAINED, Experiment
 

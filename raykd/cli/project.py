@@ -13,8 +13,8 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from raykd.disk.lookup import is_file, is_folder, is_there
 from raykd.errors import COMMAND, ConfigError, plural
-from raykd.on_disk import is_file, is_folder, is_there
 from raykd.spec.bundled import EXPERIMENTS, SLURM, experiment_files
 
 BUNDLED = (EXPERIMENTS, SLURM)

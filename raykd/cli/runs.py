@@ -21,9 +21,9 @@ from raykd.cli.runs_text import (
     show_text,
 )
 from raykd.config.codec import write_record
+from raykd.disk.file_lock import holding, lock_at
+from raykd.disk.lookup import is_file
 from raykd.errors import COMMAND, ConfigError, RaykdError, did_you_mean, one_line, plural, shortened
-from raykd.file_lock import holding, lock_at
-from raykd.on_disk import is_file
 from raykd.report.read.search_summary import search_paths
 from raykd.store.cleaning import find_removable, remove_unneeded
 from raykd.store.records import TagsRecord

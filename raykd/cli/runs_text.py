@@ -7,8 +7,8 @@ from typing import Any
 
 from raykd.cli.run_list import Row, search_row
 from raykd.config.codec import read_if_valid
+from raykd.disk.lookup import below, is_file
 from raykd.errors import COMMAND, flattened, one_line, plural
-from raykd.on_disk import below, is_file
 from raykd.spec.stages import TRIALS
 from raykd.store.cleaning import KINDS, Cleaning
 from raykd.store.records import Costs, Metrics

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from raykd.cli.options import parser_of
 from raykd.cli.parser import run_reporting_errors
-from raykd.on_disk import is_file
+from raykd.disk.lookup import is_file
 from raykd.spec.bundled import find_experiment
 
 

@@ -18,8 +18,8 @@ from raykd.cluster.container import in_container, python
 from raykd.cluster.sbatch_options import Option, script_defaults, split, translate, value_of
 from raykd.cluster.slurm_commands import SCRIPT, SlurmError, slurm_output
 from raykd.cluster.submissions import PACK
+from raykd.disk.lookup import is_file
 from raykd.errors import ConfigError
-from raykd.on_disk import is_file
 from raykd.spec.bundled import find_experiment
 
 COLUMNS = ("NodeHost", "StateLong", "Gres", "GresUsed")

@@ -48,9 +48,9 @@ from raykd.cluster.ray_variables import pinning, start_timeout_s
 from raykd.cluster.requeue import max_requeues, requeue, resume_command
 from raykd.cluster.staging import Staging, planned_staging, scratch_folder
 from raykd.cluster.submissions import experiment_command
+from raykd.disk.lookup import is_file
 from raykd.environment import shadowing
 from raykd.errors import ConfigError, Interrupted, RaykdError, RayNotStarted, is_environment_error
-from raykd.on_disk import is_file
 from raykd.provenance import JOB
 
 MAX_RAY_RESTARTS = 3  # per job, after the loss of a Ray agent

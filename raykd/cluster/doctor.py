@@ -24,11 +24,11 @@ from raykd.cluster.private_ray import base_folder
 from raykd.cluster.ray_variables import pinning
 from raykd.cluster.slurm_commands import SlurmError, slurm_output
 from raykd.cluster.staging import scratch_folder
+from raykd.disk.file_lock import lock_at
+from raykd.disk.lookup import is_file, is_folder
+from raykd.disk.mounts import LOCAL_LOCKS, mount_of
 from raykd.environment import import_remedy, install_command, reinstall_command, shadowing
 from raykd.errors import COMMAND, RaykdError, plural
-from raykd.file_lock import lock_at
-from raykd.mounts import LOCAL_LOCKS, mount_of
-from raykd.on_disk import is_file, is_folder
 from raykd.spec.bundled import SLURM
 from raykd.spec.gpu_support import cuda_error, torch_for, unsupported_gpu
 from raykd.store.migration import old_teachers

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raykd.atomic import write_json
 from raykd.cluster.private_folders import remove_abandoned_below
 from raykd.cluster.private_ray import base_folder, private_folder, require_short
 from raykd.cluster.ray_token import token_path
+from raykd.disk.atomic import write_json
 from raykd.errors import ConfigError
 
 FACTS = "cluster.json"

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from raykd.cluster.job_folder import JobFolder
-from raykd.on_disk import is_file, is_folder
+from raykd.disk.lookup import is_file, is_folder
 
 VARIABLE = "RAYKD_KEPT_LOGS"  # environment variable: the path of the folder
 MAX_LOG_BYTES = 1_000_000  # the end of each log

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from raykd.file_lock import try_lock
+from raykd.disk.file_lock import try_lock
 
 VARIABLE = "RAYKD_LOCK_CHECK"  # environment variable: the path of the file
 

@@ -26,8 +26,8 @@ from typing import NoReturn
 
 from raykd.cluster.allocation import Node
 from raykd.cluster.ray_start import module_command
+from raykd.disk.lookup import is_there
 from raykd.errors import ConfigError, RaykdError, RayNotStarted, shown
-from raykd.on_disk import is_there
 
 VARIABLE, PROGRAM = "RAYKD_MPS", "nvidia-cuda-mps-control"
 PIPES, LOGS, VISIBLE = "CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY", "CUDA_VISIBLE_DEVICES"

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from raykd.file_lock import try_lock
-from raykd.on_disk import is_there
+from raykd.disk.file_lock import try_lock
+from raykd.disk.lookup import is_there
 
 LOCK = ".owner"
 MAX_SESSION_S = 7 * 86_400.0  # how long the logs of a failed command's Ray cluster are kept

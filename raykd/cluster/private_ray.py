@@ -20,8 +20,8 @@ from pathlib import Path
 from raykd.cluster.private_folders import claimed, require_safe_place
 from raykd.cluster.ray_internals import CURRENT_CLUSTER
 from raykd.cluster.ray_token import make_token, write_token
+from raykd.disk.lookup import is_folder
 from raykd.errors import ConfigError, RaykdError, RayNotStarted
-from raykd.on_disk import is_folder
 
 _BAD_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 MAX_TEMP_DIR_CHARACTERS = 43  # Ray appends up to 64 characters, and a Unix socket's path has at most 107

@@ -12,8 +12,8 @@ import struct
 from contextlib import suppress
 from pathlib import Path
 
-from raykd.atomic import write_json
-from raykd.on_disk import is_folder
+from raykd.disk.atomic import write_json
+from raykd.disk.lookup import is_folder
 
 MAX_STALLED = 2  # restarts without a new training step, after which the job stops
 MAX_HEADER_BYTES = 100_000_000  # the limit in the definition of the safetensors format

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from raykd.cluster.descendants import children_of
 from raykd.cluster.subreaper import END_SIGNAL, NOTICE
-from raykd.on_disk import is_there
+from raykd.disk.lookup import is_there
 
 STOP_TIMEOUT_S = 10
 LOG_LINES = 15

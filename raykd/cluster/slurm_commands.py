@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from raykd.disk.lookup import is_file
 from raykd.errors import ConfigError
-from raykd.on_disk import is_file
 
 TIMEOUT_S = 60
 SCRIPT = "slurm/ray_cluster.slurm"

@@ -20,9 +20,9 @@ from pathlib import Path
 from raykd.cluster.allocation import Allocation
 from raykd.cluster.private_folders import claimed, remove_abandoned_below, require_safe_place
 from raykd.data.memory import free_bytes
+from raykd.disk.lookup import is_file, is_folder
+from raykd.disk.mounts import mount_of
 from raykd.errors import ConfigError, one_line
-from raykd.mounts import mount_of
-from raykd.on_disk import is_file, is_folder
 from raykd.provenance import git_revision
 from raykd.units import capacity
 

@@ -19,8 +19,8 @@ from raykd.cluster.job_folder import JobFolder
 from raykd.cluster.jobs_api import JobsApi
 from raykd.cluster.ray_start import module_command
 from raykd.cluster.slurm_commands import SCRIPT
+from raykd.disk.lookup import is_file
 from raykd.errors import COMMAND, ConfigError, Interrupted, RaykdError
-from raykd.on_disk import is_file
 from raykd.spec.bundled import find_experiment
 
 PACK = "pack"  # the command of raykd that runs in a job like an experiment, since it uses all nodes

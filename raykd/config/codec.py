@@ -27,9 +27,9 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin
 
-from raykd.atomic import write_json
 from raykd.config import Interval, type_hints
-from raykd.config.damage import DamagedFile, damaged
+from raykd.disk.atomic import write_json
+from raykd.disk.damage import DamagedFile, damaged
 
 Record = TypeVar("Record")
 CHECKSUM = "checksum"

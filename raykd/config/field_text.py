@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from raykd.config.typed import Config
-from raykd.on_disk import is_file
+from raykd.disk.lookup import is_file
 
 
 def field_texts(cls: type[Config]) -> dict[str, str]:

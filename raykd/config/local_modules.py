@@ -21,8 +21,8 @@ from importlib.metadata import packages_distributions
 from importlib.util import decode_source
 from pathlib import Path
 
+from raykd.disk.lookup import is_file
 from raykd.errors import ConfigError, reason_of
-from raykd.on_disk import is_file
 
 EXECUTED = "raykd_custom_"  # how the names of modules that are executed from text begin
 # Environment variable: the PYTHONPATH of the user in a Slurm job, which adds a folder to it, such as the submission's

@@ -36,8 +36,8 @@ from raykd.data.regular_files import require_regular_file
 from raykd.data.sources import content_identity, hash_files
 from raykd.data.types import Channels, Split, StoredDataset, UndecodedSplits
 from raykd.data.undecoded import FirstImages, sample_of
+from raykd.disk.lookup import is_file, is_folder
 from raykd.errors import COMMAND, DataError
-from raykd.on_disk import is_file, is_folder
 
 IMAGE_SIZE = 32  # pixels per side
 _NUM_SAMPLED = 64  # images of a batch that a plan keeps

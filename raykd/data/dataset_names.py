@@ -13,8 +13,8 @@ PLACE is a folder below the data folder (--data-dir, RAYKD_DATA), or an absolute
 from collections.abc import Mapping
 from pathlib import Path
 
+from raykd.disk.lookup import is_folder
 from raykd.errors import ConfigError, DataError, did_you_mean
-from raykd.on_disk import is_folder
 
 FOLDERS = {"imagenet": ("imagenet", "imagenet-1k", "ILSVRC2012"), "tiny_imagenet": ("tiny-imagenet-200",)}
 CIFAR = ("cifar10", "cifar100", "cifar100-coarse")

@@ -14,9 +14,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from raykd.atomic import write_bytes
 from raykd.data.types import Split
-from raykd.on_disk import is_there
+from raykd.disk.atomic import write_bytes
+from raykd.disk.lookup import is_there
 
 _log = logging.getLogger(__name__)
 _MAX_NAME = 60  # letters of the data set's name in the file's name

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raykd.config.codec import read_record, write_record
-from raykd.config.damage import DamagedFile
 from raykd.data.regular_files import REDOWNLOAD
+from raykd.disk.damage import DamagedFile
 from raykd.errors import DataError
 from raykd.provenance import file_digest, known_digests
 

@@ -24,8 +24,8 @@ from raykd.data.sources import EncodedImage, ImageSource, key_of, split_by_size
 from raykd.data.splits import DATA_NAME_REMEDY, SPLIT_NAMES, TRAIN, choose_test_split, has_train_and_test
 from raykd.data.types import Channels, Split, StoredDataset
 from raykd.data.undecoded import sample_of
+from raykd.disk.lookup import is_folder
 from raykd.errors import DataError, did_you_mean, plural
-from raykd.on_disk import is_folder
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 LAYOUT = "train/<class>/*.png and test/<class>/*.png (or .jpg)"

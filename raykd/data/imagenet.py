@@ -16,8 +16,8 @@ from pathlib import Path
 from raykd.data import image_folder, parquet_folder, webdataset
 from raykd.data.sources import ImageSource
 from raykd.data.splits import TEST
+from raykd.disk.lookup import is_folder
 from raykd.errors import DataError
-from raykd.on_disk import is_folder
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _LAYOUTS = (

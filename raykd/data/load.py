@@ -30,8 +30,8 @@ from raykd.data.sources import ImageSource
 from raykd.data.splits import has_train_and_test
 from raykd.data.types import Dataset, Split, StoredDataset, UndecodedSplits, channel_statistics, constant_channels
 from raykd.data.undecoded import FirstImages
+from raykd.disk.lookup import is_file, is_folder
 from raykd.errors import ConfigError
-from raykd.on_disk import is_file, is_folder
 
 _SOURCES: dict[str, Callable[[Path], ImageSource]] = {
     "folder": image_folder.find,

@@ -1,6 +1,6 @@
 """The memory that is still available, and errors for data sets that do not fit into it.
 
-Of the limits of a Slurm job, it knows those of cgroup v2. On a system with cgroup v1, the memory of the whole node
+The limits of a Slurm job are read from cgroup v2. On a system with cgroup v1, the memory of the whole node
 counts.
 """
 
@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from math import isqrt
 from pathlib import Path
 
+from raykd.disk.mounts import mount_of
 from raykd.errors import DataError
-from raykd.mounts import mount_of
 from raykd.units import capacity
 
 COPIES_WHILE_DECODING = 2  # the pixels, and the bytes of the cache file that stores them

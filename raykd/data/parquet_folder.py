@@ -42,8 +42,8 @@ from raykd.data.sources import (
 from raykd.data.splits import DATA_NAME_REMEDY, SPLIT_NAMES, TRAIN, choose_test_split
 from raykd.data.types import Channels, Split, StoredDataset
 from raykd.data.undecoded import sample_of
+from raykd.disk.lookup import is_folder
 from raykd.errors import DataError, plural
-from raykd.on_disk import is_folder
 
 LAYOUT = "train.parquet and test.parquet, or several files each: train-00000-of-00002.parquet"
 FILE_NAMES = ("train.parquet", "train-00000-of-00002.parquet", "train/0000.parquet", "each in data/ too")

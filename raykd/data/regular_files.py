@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from raykd.disk.lookup import is_folder
 from raykd.errors import DataError
-from raykd.on_disk import is_folder
 
 REDOWNLOAD = "copy or download it again"
 _KINDS = {

@@ -17,8 +17,8 @@ from pathlib import Path
 from raykd.data import image_folder
 from raykd.data.image_folder import FolderSource, LabeledFiles
 from raykd.data.regular_files import FileVersion, list_folder, require_regular_file
+from raykd.disk.lookup import is_file, is_folder, is_there
 from raykd.errors import DataError, plural
-from raykd.on_disk import is_file, is_folder, is_there
 
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 _ANNOTATIONS, _WORDS, _IMAGES = "val_annotations.txt", "words.txt", "images"

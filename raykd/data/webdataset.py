@@ -42,8 +42,8 @@ from raykd.data.sources import (
 from raykd.data.splits import DATA_NAME_REMEDY, SPLIT_NAMES, TRAIN, choose_test_split
 from raykd.data.types import Channels, Split, StoredDataset
 from raykd.data.undecoded import sample_of
+from raykd.disk.lookup import is_file, is_folder
 from raykd.errors import DataError, plural, shown
-from raykd.on_disk import is_file, is_folder
 
 LAYOUT = "train-000000.tar and validation-000000.tar (or test-, and NAME- before it)"
 _NAME = re.compile(

@@ -51,5 +51,5 @@ _SOURCES = {
 def source_of(data: str) -> DataSource:
     """Return the source of the data set `data`. For custom data it states that nothing is known."""
     title = data.partition(":")[2] or data
-    unknown = "raykd does not know the origin of these images; state it here before you publish the model."
-    return _SOURCES.get(data, DataSource(title, "", unknown, "Their license is not known to raykd either."))
+    unknown = "The origin of these images is not recorded; state it here before you publish the model."
+    return _SOURCES.get(data, DataSource(title, "", unknown, "Their license is not recorded either."))

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from raykd.atomic import is_leftover, replacing_folder
+from raykd.disk.atomic import is_leftover, replacing_folder
+from raykd.disk.file_lock import is_locked, lock_at
+from raykd.disk.lookup import is_file, is_folder
 from raykd.errors import ConfigError
-from raykd.file_lock import is_locked, lock_at
-from raykd.on_disk import is_file, is_folder
 
 _LOCK = ".export.lock"  # in the temporary folder; locked by the process that writes there
 _MAX_UNLOCKED_S = 3600.0  # after this time, a temporary folder without a lock file is a leftover

@@ -83,8 +83,12 @@ class Network(SubmoduleModel, metaclass=_ByClass):
         return label_of("".join([words, *changed]))
 
     def make(self, images: ImageSpec) -> ImageModel:
-        with errors_of(f"model = {self.title()}: its __init__", self.source.path):
-            network = self.network_class(**self.arguments(images))
+        arguments = self.arguments(images)
+        listed = ", ".join(f"{name}={shown(value)}" for name, value in arguments.items())
+        with errors_of(
+            f"model = {self.title()}: its __init__({listed})", self.source.path, "set other values, or fix it"
+        ):
+            network = self.network_class(**arguments)
         return self.hooked(network, images, self.title(), self.source.path)
 
     @classmethod

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from raykd.disk.lookup import is_file, is_folder
 from raykd.errors import COMMAND, ConfigError, require_file, shown
-from raykd.on_disk import is_file, is_folder
 
 PREFIX = "hf:"
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"

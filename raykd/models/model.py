@@ -226,7 +226,7 @@ class ImageModel(nn.Module):
         """Compute the outputs in `needs` in all later passes: 'logits', 'embedding' and 'features' of a method.
 
         preactivations: whether feature maps are those before each stage's last ReLU, in evaluation mode. Networks
-        without such maps, and those whose layers raykd does not know, return their usual ones.
+        without such maps, and those with unknown layers, return their usual ones.
         """
         self.with_features = "features" in needs
         self.with_preactivations = self.with_features and preactivations
@@ -262,8 +262,8 @@ class ImageModel(nn.Module):
         except (RuntimeError, ValueError, IndexError, AssertionError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ConfigError(
-                f"model '{label}' does not accept images of {size}x{size}: {reason}; name another model or "
-                "data.image_size"
+                f"model '{label}' does not accept images of {self.input_size or size}x{self.input_size or size}: "
+                f"{reason}; name another model, or set input_size of the model"
             ) from None
         finally:
             self.train(was_training)

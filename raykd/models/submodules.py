@@ -235,8 +235,10 @@ def locate(network: nn.Module, images: ImageSpec, embedding: str, features: tupl
     Raises ConfigError if `forward` returns no logits for the images' classes, for a name that is no submodule, and for
     a submodule whose output has another shape. An error of the network itself passes unchanged.
     """
-    for name in filter(None, (embedding, *features)):
-        _require_submodule(network, name, title)
+    if embedding:
+        _require_submodule(network, embedding, "embedding", title)
+    for name in features:
+        _require_submodule(network, name, "features", title)
     with _observed(network) as seen:
         result = network(torch.zeros(1, 3, images.size, images.size))
     returns_embedding = not images.num_classes and logits_of(result).dim() > 1 and logits_of(result).shape[1] > 0
@@ -329,10 +331,12 @@ def _is_map(output: Any) -> bool:
     return isinstance(output, Tensor) and output.dim() == 4 and len(output) == 1
 
 
-def _require_submodule(network: nn.Module, name: str, title: str) -> None:
+def _require_submodule(network: nn.Module, name: str, need: Need, title: str) -> None:
     known = [known for known, _ in network.named_modules() if known]
     if name not in known:
-        raise ConfigError(f"'{name}' is no submodule of {title}: {_listed(known)}{did_you_mean(name, known)}")
+        raise ConfigError(
+            f"{need} = '{name}' in {title}: is no submodule; it has {_listed(known)}{did_you_mean(name, known)}"
+        )
 
 
 def _require_logits(result: Any, num_classes: int, title: str) -> None:
@@ -353,9 +357,9 @@ def _require_output(seen: _Seen, name: str, need: Need, title: str) -> None:
     """Raise ConfigError unless the submodule `name` returned what `need` requires."""
     fitting = _fitting(seen, need)
     if name not in fitting:
-        found = f"it returns {_kind_of(seen[name][2])}" if name in seen else "forward() does not call it"
+        found = f"returns {_kind_of(seen[name][2])}" if name in seen else "forward() does not call it"
         remedy = f"these could serve: {_listed(fitting)}" if fitting else "no submodule could serve"
-        raise ConfigError(f"{need}: '{name}' of {title}: {found}, and {_REQUIRED[need]}; {remedy}")
+        raise ConfigError(f"{need} = '{name}' in {title}: {found}, and {_REQUIRED[need]}; {remedy}")
 
 
 def _fitting(seen: _Seen, need: Need) -> list[str]:

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from raykd import errors
-from raykd.atomic import replacing
+from raykd.disk.atomic import replacing
+from raykd.disk.lookup import is_file
 from raykd.errors import ConfigError
 from raykd.models.hf_state import is_transformers_folder, is_transformers_network, with_network_names
 from raykd.models.model import heads_of
@@ -27,7 +28,6 @@ from raykd.models.torch_file import (
     is_placeholder,
     read_torch_file,
 )
-from raykd.on_disk import is_file
 
 _MODEL_REMEDY = "name the model that these weights were trained with"
 _TORCH_MAGIC = (b"PK\x03\x04", b"\x80\x02\x8a\x0a")  # a zip file, and torch's older format

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from raykd.config.codec import is_number, read_record, require_record, write_record
-from raykd.config.damage import damaged
+from raykd.disk.damage import damaged
 from raykd.errors import Interrupted, RunFailed, plural
 from raykd.orchestration.experiment_plans import plan_of
 from raykd.orchestration.options import Options

@@ -5,7 +5,7 @@ this command kills no other process. Ray's state API would find the controllers 
 which need not be the one that this process is connected to.
 
 A controller creates the placement group of its workers. Ray removes a placement group when the job that created it
-ends, not when its creator is killed. Train's own cleaner knows only the placement groups whose workers have started. If
+ends, not when its creator is killed. Train's own cleaner removes only placement groups whose workers have started. If
 a worker dies while it starts, Train creates a second placement group and leaves the first one. What is left keeps its
 CPUs and GPUs from everything that this command starts later.
 """
@@ -26,13 +26,13 @@ from ray.train import ControllerError, WorkerGroupError
 from ray.util import remove_placement_group
 from ray.util.placement_group import PlacementGroup
 
-from raykd.atomic import write_json
 from raykd.cluster.ray_internals import (
     ControllerCallback,
     PlacementGroupTableData,
     placement_group_table,
     unwrapped,
 )
+from raykd.disk.atomic import write_json
 
 
 class Reservation(StrEnum):

@@ -1,12 +1,12 @@
-"""What a plan says about the runs of other configurations in the folder of its family, which do not count for it."""
+"""Lines of a plan about the runs of other configurations in the folder of its family, which do not count for it."""
 
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
 from raykd.config import to_dict
+from raykd.disk.lookup import find, is_file
 from raykd.errors import COMMAND, ConfigError, plural
-from raykd.on_disk import find, is_file
 from raykd.spec.plan import Plan
 from raykd.spec.stages import Stage
 from raykd.store.records import RunRecord, read_plan

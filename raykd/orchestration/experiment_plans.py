@@ -7,11 +7,11 @@ from pathlib import Path
 
 from raykd.data.file_hashes import read_hashes, write_hashes
 from raykd.data.types import Dataset
+from raykd.disk.lookup import is_file, is_folder
 from raykd.errors import ConfigError, plural
 from raykd.models.hf_files import PREFIX as HF_PREFIX
 from raykd.models.submodules import returns_probabilities
 from raykd.models.weights import split_key
-from raykd.on_disk import is_file, is_folder
 from raykd.orchestration.options import Options, dataset_of
 from raykd.orchestration.run_states import RunStates
 from raykd.spec.experiment import Experiment

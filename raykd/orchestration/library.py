@@ -17,9 +17,9 @@ from rich.console import Console
 
 from raykd.cluster.ray_variables import address_in, start_timeout_s
 from raykd.config.custom_file import require_unchanged
-from raykd.console import LogConsole
 from raykd.data.dataset_names import find_folder
 from raykd.errors import ConfigError
+from raykd.orchestration.console import LogConsole
 from raykd.orchestration.data_storage import with_packs
 from raykd.orchestration.experiment_plans import plans_of, remembering_digests, require_together
 from raykd.orchestration.options import Options

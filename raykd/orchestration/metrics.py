@@ -14,8 +14,8 @@ import ray
 import torch
 from ray.util.metrics import Gauge
 
-from raykd.atomic import write_json
-from raykd.on_disk import find, is_there
+from raykd.disk.atomic import write_json
+from raykd.disk.lookup import find, is_there
 from raykd.spec.plan import Run
 from raykd.training.hooks import EpochReport
 

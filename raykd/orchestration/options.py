@@ -18,7 +18,7 @@ from raykd.data.packs.record import RECORD
 from raykd.data.packs.statistics import with_exact_statistics
 from raykd.data.sources import ImageSource
 from raykd.data.types import Dataset
-from raykd.on_disk import is_folder
+from raykd.disk.lookup import is_folder
 from raykd.spec.callback import Callback
 from raykd.spec.experiment import Data, Experiment
 from raykd.spec.stages import STAGES, Stage

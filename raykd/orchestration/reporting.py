@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 from rich.console import Console
 
-from raykd.atomic import replacing
-from raykd.config.damage import damaged
+from raykd.disk.atomic import replacing
+from raykd.disk.damage import damaged
+from raykd.disk.lookup import find, is_file
 from raykd.errors import removed_meanwhile
-from raykd.on_disk import find, is_file
 from raykd.orchestration.data_storage import with_packs
 from raykd.orchestration.options import Options, dataset_of
 from raykd.orchestration.progress import log

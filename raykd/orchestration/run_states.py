@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Self
 
-from raykd.on_disk import is_file
+from raykd.disk.lookup import is_file
 from raykd.spec.plan import Run
 from raykd.store.run_folder import Status
 from raykd.store.run_store import RunStore

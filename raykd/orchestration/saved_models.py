@@ -9,10 +9,10 @@ from pathlib import Path
 from rich.console import Console
 
 from raykd import models
-from raykd.atomic import write_json
 from raykd.data.types import Dataset
+from raykd.disk.atomic import write_json
+from raykd.disk.lookup import is_file
 from raykd.errors import ConfigError
-from raykd.on_disk import is_file
 from raykd.orchestration.data_storage import with_packs
 from raykd.orchestration.options import Options, dataset_of
 from raykd.orchestration.progress import log

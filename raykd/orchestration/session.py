@@ -27,8 +27,8 @@ from raykd.cluster.private_ray import commands_folder, private_folder, write_cur
 from raykd.cluster.ray_internals import SLOW_START
 from raykd.cluster.ray_token import make_token, private_environment
 from raykd.cluster.ray_variables import start_timeout_s
+from raykd.disk.lookup import find
 from raykd.errors import ConfigError, RayNotStarted
-from raykd.on_disk import find
 
 _SETTINGS = {
     # Train polls its workers at this interval. With the default of 2 s each trainer would end 3.5 s later.

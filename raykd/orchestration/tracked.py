@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from raykd.config import to_dict
-from raykd.on_disk import find, is_file
+from raykd.disk.lookup import find, is_file
 from raykd.orchestration.options import Options
 from raykd.orchestration.progress import log
 from raykd.orchestration.search_identity import SearchCommand

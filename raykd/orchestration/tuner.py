@@ -15,8 +15,8 @@ from ray.exceptions import RayError
 from ray.tune.experiment import Trial
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raykd.disk.lookup import is_folder
 from raykd.errors import Interrupted, RunFailed
-from raykd.on_disk import is_folder
 from raykd.orchestration.parallel_runs import Slots, free_resources, lost_nodes_reason
 from raykd.orchestration.run_queue import LOST_AFTER_S
 from raykd.orchestration.schedulers import make_scheduler

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from raykd.atomic import write_bytes
+from raykd.disk.atomic import write_bytes
 from raykd.report.figures.saved import FigureFormat, figure_files
 from raykd.report.read.collect import collect
 from raykd.report.read.search_summary import summarize_searches

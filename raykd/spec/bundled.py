@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from raykd.disk.lookup import is_file, is_folder
 from raykd.errors import COMMAND, ConfigError, did_you_mean, one_line, shortened
-from raykd.on_disk import is_file, is_folder
 
 _BUNDLED = Path(__file__).parents[1] / "bundled"
 EXPERIMENTS = (_BUNDLED / "experiments").resolve()

@@ -16,6 +16,7 @@ from torch import Tensor
 from raykd.config import Config, fingerprint, not_fingerprinted, skip_if_default, to_dict
 from raykd.data.splits import stratified_split, stratified_subset
 from raykd.data.types import Dataset
+from raykd.disk.lookup import is_file
 from raykd.errors import COMMAND, ConfigError, plural
 from raykd.methods import CrossEntropy, Method
 from raykd.methods.method import LinearWarmup
@@ -23,7 +24,6 @@ from raykd.models import Model
 from raykd.models.hf_files import PREFIX as HF_PREFIX
 from raykd.models.hf_model import HuggingFace
 from raykd.models.weights import require_file, split_key
-from raykd.on_disk import is_file
 from raykd.provenance import file_sha256
 from raykd.spec.experiment import CACHEABLE, MAX_CLASSES, PRETRAINED, Data, Experiment
 from raykd.spec.recipe import Recipe

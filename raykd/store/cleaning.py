@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from raykd.atomic import is_leftover
+from raykd.disk.atomic import is_leftover
+from raykd.disk.file_lock import holding, is_locked, lock_at
+from raykd.disk.lookup import is_file, is_folder, is_own
 from raykd.errors import RunFailed
-from raykd.file_lock import holding, is_locked, lock_at
-from raykd.on_disk import is_file, is_folder, is_own
 from raykd.spec.stages import TRIALS
 from raykd.store.migration import SET_ASIDE, require_migrated
 from raykd.store.results_folder import (

@@ -13,7 +13,7 @@ from typing import Any
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from raykd.config.codec import json_checksum
-from raykd.config.damage import damaged
+from raykd.disk.damage import damaged
 
 LINE, CHECKSUM = "line", "checksum"
 

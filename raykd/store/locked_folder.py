@@ -12,11 +12,11 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
-from raykd.atomic import make_folder
 from raykd.config.codec import read_record, require_record, write_record
-from raykd.config.damage import DamagedFile
+from raykd.disk.atomic import make_folder
+from raykd.disk.damage import DamagedFile
+from raykd.disk.file_lock import acquire, is_locked, lock_at
 from raykd.errors import RunFailed
-from raykd.file_lock import acquire, is_locked, lock_at
 
 Record = TypeVar("Record")
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from raykd.disk.lookup import find, is_file
 from raykd.errors import COMMAND, ConfigError, plural
-from raykd.on_disk import find, is_file
 from raykd.spec.stages import TEACHERS
 
 JOURNAL = ".migration.json"

@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from raykd.config import Interval, NonNegative
 from raykd.config.codec import read_record
-from raykd.config.damage import damaged
+from raykd.disk.damage import damaged
 from raykd.errors import Failure
 from raykd.spec.stages import STAGES, Stage
 from raykd.store.recorded_config import RecordedExperiment, RecordedRun

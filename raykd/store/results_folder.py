@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from raykd.atomic import naming
+from raykd.disk.atomic import naming
+from raykd.disk.file_lock import try_lock
+from raykd.disk.lookup import below, is_file, is_folder, owner_of
 from raykd.errors import ConfigError, RunFailed
-from raykd.file_lock import try_lock
-from raykd.on_disk import below, is_file, is_folder, owner_of
 
 DEFAULT_RESULTS = "ray_results"  # below the current folder
 LOGIT_CACHES, DECODED, RAY = ".logit_caches", ".data", ".ray"

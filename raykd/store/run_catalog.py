@@ -15,8 +15,8 @@ from typing import Literal
 
 from raykd.config import from_dict
 from raykd.config.codec import read_if_valid, read_record
+from raykd.disk.lookup import find, is_folder
 from raykd.errors import ConfigError
-from raykd.on_disk import find, is_folder
 from raykd.spec.search import Search
 from raykd.spec.stages import TRIALS, Stage
 from raykd.store.records import ConfirmationRecord, Metrics, PlanRecord, RunRecord, TagsRecord, TrialState, read_plan

@@ -11,9 +11,9 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raykd.atomic import remove_leftovers, replacing
-from raykd.config.damage import damaged, require_regular
-from raykd.on_disk import is_file
+from raykd.disk.atomic import remove_leftovers, replacing
+from raykd.disk.damage import damaged, require_regular
+from raykd.disk.lookup import is_file
 from raykd.provenance import file_sha256
 from raykd.spec.stages import TEACHERS, TRIALS, Stage
 from raykd.store.locked_folder import FileIn, LockedFolder

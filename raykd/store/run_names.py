@@ -9,8 +9,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from raykd.disk.lookup import find, is_file
 from raykd.errors import ConfigError, did_you_mean, one_line, plural, shortened
-from raykd.on_disk import find, is_file
 from raykd.spec.stages import TRIALS
 from raykd.store.run_folder import RunFolder
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raykd.config.codec import read_if_valid
-from raykd.on_disk import find
+from raykd.disk.lookup import find
 from raykd.provenance import teacher_digest
 from raykd.store.records import CacheRecord
 from raykd.store.run_catalog import Catalog, CatalogRun

@@ -12,9 +12,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
+from raykd.disk.file_lock import holding, lock_at
+from raykd.disk.lookup import is_folder, is_there
 from raykd.errors import COMMAND, ConfigError, Interrupted, RunFailed
-from raykd.file_lock import holding, lock_at
-from raykd.on_disk import is_folder, is_there
 from raykd.spec.stages import TRIALS
 from raykd.store.migration import require_migrated
 from raykd.store.results_folder import PLAN_LOCK, PLAN_WAIT_S, is_in_use, require_writable

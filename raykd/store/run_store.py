@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Self
 
 from filelock import FileLock
 
-from raykd.atomic import make_folder, temporary_beside
 from raykd.config import to_dict
 from raykd.config.codec import write_record
+from raykd.disk.atomic import make_folder, temporary_beside
+from raykd.disk.file_lock import holding, lock_at
+from raykd.disk.mounts import LOCAL_LOCKS, mount_of
 from raykd.errors import ConfigError
-from raykd.file_lock import holding, lock_at
-from raykd.mounts import LOCAL_LOCKS, mount_of
 from raykd.provenance import command_line
 from raykd.spec.stages import Stage
 from raykd.store.records import CommandParts, PlanRecord, read_plan

@@ -8,9 +8,9 @@ and its page are renamed while its lock is held, and then deleted.
 from collections.abc import Sequence
 from pathlib import Path
 
+from raykd.disk.file_lock import holding, lock_at
+from raykd.disk.lookup import find, is_folder
 from raykd.errors import ConfigError
-from raykd.file_lock import holding, lock_at
-from raykd.on_disk import find, is_folder
 from raykd.spec.stages import TRIALS
 from raykd.store.migration import require_migrated
 from raykd.store.results_folder import PLAN_LOCK, PLAN_WAIT_S, is_in_use, require_writable

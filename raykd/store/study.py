@@ -22,9 +22,9 @@ from optuna.storages import JournalStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from raykd.config.damage import damaged, require_regular
+from raykd.disk.damage import damaged, require_regular
+from raykd.disk.lookup import is_file, is_there
 from raykd.errors import ConfigError
-from raykd.on_disk import is_file, is_there
 from raykd.spec.search import Choice, Integer, Search, Space, Uniform
 from raykd.spec.stages import REPORT, TRIALS
 from raykd.store.journal import CheckedJournal, ReadOnlyJournal

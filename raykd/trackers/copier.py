@@ -13,8 +13,8 @@ from typing import Literal
 
 from raykd.config import fingerprint
 from raykd.config.codec import read_if_valid, write_record
-from raykd.config.damage import DamagedFile
-from raykd.on_disk import is_file
+from raykd.disk.damage import DamagedFile
+from raykd.disk.lookup import is_file
 from raykd.provenance import file_sha256
 from raykd.store.recorded_config import RecordedRun
 from raykd.store.records import TrackerEntry, TrackingRecord

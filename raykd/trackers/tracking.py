@@ -20,9 +20,9 @@ from typing import Self
 
 from filelock import Timeout
 
-from raykd.atomic import make_folder
+from raykd.disk.atomic import make_folder
+from raykd.disk.file_lock import acquire, lock_at
 from raykd.errors import Interrupted, reason_of
-from raykd.file_lock import acquire, lock_at
 from raykd.spec.trackers import PACKAGES
 from raykd.store.run_folder import RunFolder
 from raykd.trackers.copier import Copier, Parent, Watched

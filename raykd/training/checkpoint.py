@@ -22,10 +22,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from raykd.disk.lookup import is_file
 from raykd.errors import ConfigError, RunFailed
 from raykd.models.tensor_checksum import CHECKSUM, require_intact
 from raykd.models.weights import save_weights
-from raykd.on_disk import is_file
 from raykd.training.optimizer_state import pack_state, unpack_state
 
 

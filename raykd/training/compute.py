@@ -110,6 +110,16 @@ def has_bf16(device: torch.device) -> bool:
     return _is_capable(device, _BF16_AND_TF32) or (device.type == "cpu" and bool(_cpu_flags() & _NATIVE_BF16))
 
 
+def note_on_precision(compute: Compute, requested: str) -> str:
+    """Return why 'auto' became fp16, or that bf16 is slow here, as in a run that resumes on an older GPU; or ''."""
+    if compute.precision == "fp16" and requested == "auto":
+        return " (auto: this GPU has no bf16)"
+    if compute.precision == "bf16" and not has_bf16(compute.device):
+        hardware = "GPU" if compute.device.type == "cuda" else "CPU"
+        return f" (slow: this {hardware} has no bf16 and emulates it)"
+    return ""
+
+
 def require_precision(precision: str, role: str, device: torch.device) -> None:
     """Raise ConfigError if `device` cannot train in the precision of the recipe `role`: it has no TF32."""
     if precision == "tf32" and not _is_capable(device, _BF16_AND_TF32):

@@ -12,8 +12,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from raykd.config import fingerprint
 from raykd.config.codec import read_if_valid
+from raykd.disk.lookup import find
 from raykd.models import ImageModel, ImageSpec, Model
-from raykd.on_disk import find
 from raykd.provenance import hardware, versions
 from raykd.store.records import Costs
 from raykd.training.compute import Compute, gpu_name

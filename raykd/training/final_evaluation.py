@@ -14,7 +14,7 @@ import torch
 
 from raykd.config.codec import read_record, write_record
 from raykd.data.types import Dataset, Split
-from raykd.on_disk import is_file
+from raykd.disk.lookup import is_file
 from raykd.provenance import file_sha256, teacher_digest
 from raykd.spec.plan import Run
 from raykd.store.records import Metrics

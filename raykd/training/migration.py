@@ -22,9 +22,9 @@ import torch
 from safetensors.torch import load_file
 
 from raykd.config.codec import read_checked_json, read_record, write_checked_json, write_record
+from raykd.disk.file_lock import is_locked, lock_at
+from raykd.disk.lookup import find, is_file, is_folder, is_there
 from raykd.errors import ConfigError, plural
-from raykd.file_lock import is_locked, lock_at
-from raykd.on_disk import find, is_file, is_folder, is_there
 from raykd.provenance import teacher_digest
 from raykd.spec.plan import Run
 from raykd.spec.stages import TEACHERS

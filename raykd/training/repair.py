@@ -1,7 +1,7 @@
 """Repair a damaged weights file of a finished run from its last checkpoint."""
 
-from raykd.config.damage import DamagedFile
 from raykd.data.types import Dataset
+from raykd.disk.damage import DamagedFile
 from raykd.errors import RunFailed
 from raykd.provenance import file_sha256
 from raykd.spec.plan import Run

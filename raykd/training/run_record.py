@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from raykd.config import from_dict, to_dict
-from raykd.config.damage import damaged
 from raykd.data.types import Dataset
+from raykd.disk.damage import damaged
+from raykd.disk.lookup import is_file
 from raykd.errors import ConfigError, Failure, Interrupted, RunFailed
 from raykd.methods import CrossEntropy
 from raykd.models import ImageModel
-from raykd.on_disk import is_file
 from raykd.provenance import file_sha256, hardware, source, this_process, versions
 from raykd.spec.plan import Run
 from raykd.store.records import Best, ComputeRecord, RunRecord, TopClasses, UnfinishedWarmup

@@ -14,15 +14,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from raykd.atomic import replacing
 from raykd.config import custom_file
 from raykd.config.custom_file import ClassSource, source_of
-from raykd.config.damage import damaged
 from raykd.config.local_modules import LocalModule, name_of
+from raykd.disk.atomic import replacing
+from raykd.disk.damage import damaged
+from raykd.disk.lookup import is_file, is_own, is_there, owner_of
 from raykd.errors import ConfigError, shown
 from raykd.methods import Method
 from raykd.models.custom_network import Network
-from raykd.on_disk import is_file, is_own, is_there, owner_of
 from raykd.spec.plan import Run
 from raykd.store.run_folder import RunFolder
 

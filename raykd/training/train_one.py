@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from raykd.data.types import Dataset
+from raykd.disk.lookup import is_file
 from raykd.errors import RunFailed, RunLocked
-from raykd.on_disk import is_file
 from raykd.spec.callback import Callback
 from raykd.spec.plan import Run
 from raykd.store.results_folder import in_use

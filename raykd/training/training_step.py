@@ -27,7 +27,7 @@ from raykd.spec.experiment import Data
 from raykd.spec.plan import Run, train_val_indices
 from raykd.training.adapters import NUM_SHOWN, absent_teacher, classifier_of, evaluation_outputs, make_adapter
 from raykd.training.checkpoint import Progress
-from raykd.training.compute import Compute, has_bf16, why_not_graph
+from raykd.training.compute import Compute, note_on_precision, why_not_graph
 from raykd.training.failure import explaining_images
 from raykd.training.group import SINGLE_WORKER, Group
 from raykd.training.half_weights import HalfWeights
@@ -126,21 +126,11 @@ class TrainState:
         teacher = {"live": ", live teacher", "cache": ", cached teacher"}.get(self.teacher.source, "")
         if top := self.teacher.top_classes:
             teacher += f", top {top.kept} of {top.num_classes:,} classes"
+        note = note_on_precision(self.compute, self.run.recipe.precision)
         step, reason = self.run.recipe.step, self._why_not_graph
         is_expected = step == "graph" or (step == "auto" and self.compute.device.type == "cuda")
         no_graph = f", no CUDA graph: {reason}" if is_expected else ""
-        return f"{self.compute}{self._note_on_precision}{teacher}{no_graph if reason else ', one CUDA graph per step'}"
-
-    @property
-    def _note_on_precision(self) -> str:
-        """Return why 'auto' became fp16, or that bf16 is slow here, as in a run that resumes on an older GPU; or ''."""
-        precision, device = self.compute.precision, self.compute.device
-        if precision == "fp16" and self.run.recipe.precision == "auto":
-            return " (auto: this GPU has no bf16)"
-        if precision == "bf16" and not has_bf16(device):
-            hardware = "GPU" if device.type == "cuda" else "CPU"
-            return f" (slow: this {hardware} has no bf16 and emulates it)"
-        return ""
+        return f"{self.compute}{note}{teacher}{no_graph if reason else ', one CUDA graph per step'}"
 
     @torch.no_grad()
     def problem_of_teacher(self, epoch: int, step: int) -> str:

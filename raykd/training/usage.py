@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 
 from raykd.config.codec import read_record, write_record
-from raykd.config.damage import DamagedFile
+from raykd.disk.damage import DamagedFile
 from raykd.errors import ConfigError
 from raykd.store.records import UsageFile, UsagePiece
 from raykd.store.run_folder import now

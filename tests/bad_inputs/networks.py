@@ -91,12 +91,12 @@ NETWORKS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "a constructor that rejects the fields": (
         NETWORK,
         ("student.model.width=-1",),
-        ("model = Mine: its __init__ fails at line 8 with RuntimeError",),
+        ("model = Mine: its __init__(num_classes=10, width=-1) fails at line 8 with RuntimeError", "set other values"),
     ),
     "a constructor that ends the process": (
         changed("super().__init__()", "super().__init__(); exit(0)"),
         (),
-        ("its __init__ ends the process at line 7",),
+        ("its __init__(num_classes=10, width=8) ends the process at line 7",),
     ),
     "a forward that fails": (
         changed("self.norm(self.stem(x))", "self.norms(self.stem(x))"),
@@ -126,22 +126,22 @@ NETWORKS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "an embedding that is no submodule": (
         NETWORK,
         ("student.model.embedding=hed",),
-        ("'hed' is no submodule of Mine: stem, norm, head; did you mean 'head'?",),
+        ("embedding = 'hed' in Mine: is no submodule; it has stem, norm, head; did you mean 'head'?",),
     ),
     "an embedding that is a feature map": (
         NETWORK,
         ("student.model.embedding=norm",),
-        ("embedding: 'norm' of Mine: it returns a float32 tensor [1, 8, 16, 16]", "these could serve: head"),
+        ("embedding = 'norm' in Mine: returns a float32 tensor [1, 8, 16, 16]", "these could serve: head"),
     ),
     "a feature map that is a vector": (
         NETWORK,
         ("student.model.features=stem,head",),
-        ("features: 'head' of Mine: it returns a float32 tensor [1, 10]", "these could serve: stem, norm"),
+        ("features = 'head' in Mine: returns a float32 tensor [1, 10]", "these could serve: stem, norm"),
     ),
     "a submodule that forward does not call": (
         changed("self.head = ", "self.unused = nn.Conv2d(3, 3, 1)\n        self.head = "),
         ("student.model.features=unused",),
-        ("features: 'unused' of Mine: forward() does not call it",),
+        ("features = 'unused' in Mine: forward() does not call it",),
     ),
     "a feature map named twice": (
         NETWORK,

@@ -18,7 +18,7 @@ SETTINGS: dict[str | tuple[str, ...], tuple[str, ...]] = {
     "student.model=timm:": ("unknown timm model ''",),
     "student.model=timm:vit_tinny_patch16_224": ("unknown timm model", "did you mean 'vit_tiny_patch16_224'?"),
     "student.model=timm:resnet18.no_such_tag": ("timm model 'resnet18.no_such_tag' cannot be built", "no_such_tag"),
-    "student.model=timm:edgenext_xx_small": ("'edgenext_xx_small' does not accept images of 16x16", "data.image_size"),
+    "student.model=timm:edgenext_xx_small": ("'edgenext_xx_small' does not accept images of 16x16", "input_size"),
     ("student.model=timm:test_vit", "student.model.drop_path_rate=0.1"): (
         "student.model.drop_path_rate is no field of Timm",
         "arguments.drop_path_rate=VALUE",

@@ -60,6 +60,10 @@ def test_another_torch_is_installed_by_what_the_environment_has(tmp_path: Path, 
     ("error", "remedy"),
     [
         (ImportError("/lib64/libc.so.6: version `GLIBC_2.28' not found"), "make the environment again on"),
+        (
+            ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+            "raise the memory limit (ulimit -v)",
+        ),
         (ModuleNotFoundError("No module named 'torch'", name="torch"), "lacks it: activate the environment of raykd"),
         (ModuleNotFoundError("No module named 'numpy.core'", name="numpy.core"), "in the container of slurm/site.sh"),
         (ModuleNotFoundError("No module named 'my_net'", name="my_net"), ""),

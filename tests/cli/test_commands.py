@@ -52,7 +52,7 @@ def test_plan_prints_the_images_of_each_split_and_the_classes(tmp_path, capsys):
     )
 
 
-def test_plan_tells_apart_two_methods_of_one_kind_by_their_fields(tmp_path, capsys):
+def test_plan_distinguishes_two_methods_of_one_kind_by_their_fields(tmp_path, capsys):
     text = Path(DIGITS).read_text().replace("from raykd import", "from raykd import DKD,", 1)
     file = tmp_path / "two.py"
     file.write_text(text.replace("    workers=", "    compare=(KD(temperature=2.0), DKD()),\n    workers=", 1))

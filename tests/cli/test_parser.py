@@ -101,7 +101,7 @@ def test_a_full_disk_is_one_line_without_traceback(capsys):
 
 @pytest.mark.parametrize("number", [errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.ESTALE, errno.ENOSPC])
 def test_an_error_of_the_disk_is_one_line_that_names_the_path(number, tmp_path, capsys):
-    from raykd.atomic import replacing
+    from raykd.disk.atomic import replacing
 
     def write():
         with replacing(tmp_path / "run.json"):

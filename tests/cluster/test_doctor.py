@@ -13,7 +13,7 @@ from testbed import Testbed
 from raykd.cluster import doctor, staging
 from raykd.cluster.doctor import Finding, examine, torch_finding
 from raykd.data.load import list_datasets
-from raykd.mounts import Mount
+from raykd.disk.mounts import Mount
 
 MAKE = shlex.join(["make", "-C", str(Path(__file__).parents[2]), "env", f"VENV={sys.prefix}"])
 H100 = ["NVIDIA H100, 535.104.05, 81559 MiB"]

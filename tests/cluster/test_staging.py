@@ -9,12 +9,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from raykd import mounts
 from raykd.cluster import boot
 from raykd.cluster.allocation import Allocation, Node
 from raykd.cluster.private_folders import LOCK
 from raykd.cluster.staging import Staging, planned_staging, scratch_folder
 from raykd.data import memory
+from raykd.disk import mounts
 from raykd.errors import ConfigError
 from raykd.provenance import git_revision
 

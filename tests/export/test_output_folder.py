@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from raykd import atomic
+from raykd.disk import atomic
 from raykd.errors import ConfigError
 from raykd.export import output_folder
 from raykd.export.output_folder import require_replaceable, writing_folder

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from experiment_runs import wait_until
 
-from raykd.atomic import write_json
+from raykd.disk.atomic import write_json
 
 # Functions import Ray, which the fixture `cluster` must do first.
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray"), pytest.mark.usefixtures("cluster")]

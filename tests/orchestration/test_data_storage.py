@@ -52,7 +52,7 @@ def packed(data: Data, options: Options, lines: list[str]) -> Options:
     return with_packs([data], options, lines.append, Console(file=io.StringIO()))
 
 
-def test_small_data_is_decoded_into_memory_and_the_log_says_why(options: Options, lines: list[str]) -> None:
+def test_small_data_is_decoded_into_memory_and_the_log_has_the_reason(options: Options, lines: list[str]) -> None:
     chosen = packed(DATA, options, lines)
     assert chosen.packs == ((data_key(DATA), None),)
     assert dataset_of(DATA, chosen).train.is_in_memory

@@ -7,7 +7,7 @@ import sys
 import pytest
 from report_files import contents
 
-from raykd.atomic import write_bytes
+from raykd.disk.atomic import write_bytes
 from raykd.errors import ConfigError, RaykdError
 from raykd.report.build import build
 

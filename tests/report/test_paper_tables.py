@@ -155,7 +155,7 @@ def test_the_caption_of_the_methods_names_networks_and_data(results):
     assert r"\caption{Methods of distillation compared: resnet8 distilled from resnet18 on digits}" in text
 
 
-def test_one_seed_marks_every_other_method_and_says_why(results):
+def test_one_seed_marks_every_other_method_and_the_reason_is_given(results):
     write_comparison(results, {"kd": (81.0,), "dkd": (90.0,)})
     text = tables_text(load(results.root), "markdown")
     assert "| dkd | **90.00** | +10.00 |" in text and "| kd | 81.00 \N{DAGGER} | +1.00 |" in text

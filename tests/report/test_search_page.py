@@ -12,7 +12,7 @@ from report_files import contents
 from search_folders import DEFAULT_CONFIGURATION, GRID, SPACE, Outcome, finished_search, learning_curve, make_search
 from test_page import Tags
 
-from raykd.config.damage import DamagedFile
+from raykd.disk.damage import DamagedFile
 from raykd.report import search_wording
 from raykd.report.build import build, load
 from raykd.report.render.search_page import search_files

@@ -187,7 +187,6 @@ def run_without_ray(experiment: Experiment, data: Path, results: Path) -> None:
         train(run)
 
 
-@pytest.mark.nightly
 def test_the_report_shows_published_accuracies_beside_the_measured_ones(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,9 +10,9 @@ from small_runs import experiment, plan_of, recipe
 from written_records import search_record
 from written_results import CHECKPOINT, finish, finished, interrupt, write_cache
 
-from raykd import atomic
-from raykd.atomic import replacing
 from raykd.config import to_dict
+from raykd.disk import atomic
+from raykd.disk.atomic import replacing
 from raykd.spec.search import Search, uniform
 from raykd.store import cleaning
 from raykd.store.cleaning import find_removable, remove_unneeded

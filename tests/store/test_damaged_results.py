@@ -17,8 +17,8 @@ from rich.console import Console
 from small_runs import CPU, train
 from written_records import record_of
 
-from raykd.atomic import write_bytes
 from raykd.config.codec import read_checked_json
+from raykd.disk.atomic import write_bytes
 from raykd.errors import ConfigError, RunFailed
 from raykd.orchestration.options import Options
 from raykd.orchestration.run_experiments import run_experiments, train_experiments

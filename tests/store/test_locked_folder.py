@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from written_records import run_record
 
-from raykd.config.damage import DamagedFile
+from raykd.disk.damage import DamagedFile
+from raykd.disk.file_lock import lock_at
 from raykd.errors import RunFailed
-from raykd.file_lock import lock_at
 from raykd.provenance import this_process
 from raykd.store import cleaning, run_removal, run_store, search_removal
 from raykd.store.cleaning import Cleaning, remove_unneeded

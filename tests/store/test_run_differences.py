@@ -185,7 +185,7 @@ def test_weights_are_compared_by_their_content(tmp_path):
     ]
 
 
-def test_initial_weights_of_student_and_teacher_are_told_apart(tmp_path):
+def test_initial_weights_of_student_and_teacher_are_distinguished(tmp_path):
     def starting(student: bytes, teacher: bytes) -> Experiment:
         paths = tmp_path / "student.pth", tmp_path / "teacher.pth"
         for path, content in zip(paths, (student, teacher), strict=True):

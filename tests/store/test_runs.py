@@ -15,12 +15,12 @@ import pytest
 from small_runs import NO_WEIGHTS, digits, experiment, run_of
 from written_records import record_of, run_record
 
-from raykd.atomic import write_bytes
 from raykd.config import from_dict
 from raykd.config.codec import read_checked_json
-from raykd.config.damage import DamagedFile
+from raykd.disk.atomic import write_bytes
+from raykd.disk.damage import DamagedFile
+from raykd.disk.mounts import Mount
 from raykd.errors import ConfigError, RunFailed
-from raykd.mounts import Mount
 from raykd.provenance import command_line
 from raykd.spec.plan import Run, make_plan
 from raykd.store import run_store

@@ -13,7 +13,7 @@ import optuna
 import pytest
 from search_folders import DEFAULT_CONFIGURATION, SPACE
 
-from raykd.config.damage import DamagedFile
+from raykd.disk.damage import DamagedFile
 from raykd.errors import RunFailed
 from raykd.spec.search import Search, choice, integer
 from raykd.store.records import END_STATES

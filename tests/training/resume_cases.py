@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from small_runs import CPU, curve, digits, recipe, run_of, teacher_of
 
-import raykd.atomic
+import raykd.disk.atomic
 from raykd.data.augmentation import Augmentation
 from raykd.methods import CRD, KD, DeiT, FeatureKD
 from raykd.models.four_stage_resnet import ResNet
@@ -195,14 +195,14 @@ PLACES: dict[str, tuple[Any, str, Callable[..., None]]] = {
     "before a step": (training_step.TrainState, "step", _before),
     "after a step": (training_step.TrainState, "step", _after),
     "before a checkpoint": (loop, "save_checkpoint", _before),
-    "half a file": (raykd.atomic, "_flush", _half),
+    "half a file": (raykd.disk.atomic, "_flush", _half),
     "before a flush": (os, "fsync", _before),
     "before a rename": (os, "replace", _before),
     "after a rename": (os, "replace", _after),
     "before validation": (loop, "evaluate", _before),
     "after validation": (loop, "evaluate", _after),
     "before the end": (loop, "finish_run", _before),
-    "after a write": (raykd.atomic, "write_bytes", _after),
+    "after a write": (raykd.disk.atomic, "write_bytes", _after),
 }
 
 

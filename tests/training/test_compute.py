@@ -17,7 +17,7 @@ from raykd.methods import KD
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.training import compute
-from raykd.training.compute import GLIBC_DEFAULT, KEEP_MEMORY, choose_compute, set_malloc
+from raykd.training.compute import GLIBC_DEFAULT, KEEP_MEMORY, choose_compute, note_on_precision, set_malloc
 from raykd.training.group import SINGLE_WORKER
 from raykd.training.run_record import _compute_record
 from raykd.training.teacher.sources import no_teacher
@@ -108,7 +108,9 @@ def test_run_json_has_the_kind_of_device_without_the_number_of_its_gpu() -> None
     assert _compute_record(run_of("baseline"), on_third, digits(), SINGLE_WORKER, no_teacher, None).device == "cuda"
 
 
-def test_resumed_run_keeps_its_precision(run_folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resumed_run_keeps_its_precision_and_says_if_it_is_emulated(
+    run_folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = run_of("baseline", student=recipe(precision="auto"))
     monkeypatch.setattr(compute, "has_bf16", lambda device: True)
     with pytest.raises(Interrupted):
@@ -116,7 +118,10 @@ def test_resumed_run_keeps_its_precision(run_folder: RunFolder, monkeypatch: pyt
     monkeypatch.setattr(compute, "has_bf16", lambda device: False)
     reports = train(run, run_folder)
     assert run_folder.require_record().compute.precision == "bf16"
-    assert reports[0].compute == f"bf16, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
+    threads = f"{torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
+    assert reports[0].compute == f"bf16, {threads} (slow: this CPU has no bf16 and emulates it)"
+    monkeypatch.setattr(compute, "has_bf16", lambda device: True)
+    assert not note_on_precision(choose_compute(CPU, "bf16"), "auto")
 
 
 def test_bf16_changes_the_result_and_auto_records_the_precision(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +142,8 @@ def page_faults(settings: dict[int, int]) -> int:
         for _ in range(2):
             torch.ones(16 << 20)
 
-    step()
+    for _ in range(3):  # until the heap is large enough for what else the process allocates
+        step()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(10):
         step()

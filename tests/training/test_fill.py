@@ -306,7 +306,7 @@ def test_fill_that_is_killed_repeatedly_equals_one_that_is_not(
 @contextmanager
 def claimed_by_another_process(cache: LogitCache, first: int, end: int) -> Iterator[Callable[[], None]]:
     """Claim images as a process that fills them does, until the yielded function is called."""
-    code = "import sys; from raykd.file_lock import try_lock_range as lock; file = open(sys.argv[1], 'ab');"
+    code = "import sys; from raykd.disk.file_lock import try_lock_range as lock; file = open(sys.argv[1], 'ab');"
     code += "print(lock(file, int(sys.argv[2]), int(sys.argv[3])), flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", code, str(cache.folder / ".fill.lock"), str(first), str(end)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

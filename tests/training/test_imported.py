@@ -18,8 +18,8 @@ from torch import Tensor
 from raykd import models
 from raykd.cli.plan_text import print_plan
 from raykd.config.codec import read_checked_json, write_checked_json
-from raykd.config.damage import DamagedFile
 from raykd.data.types import Dataset
+from raykd.disk.damage import DamagedFile
 from raykd.errors import ConfigError, RunFailed
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT

@@ -14,8 +14,8 @@ from raykd.config.codec import read_checked_json, write_checked_json
 from raykd.data.loader import TrainLoader
 from raykd.data.sampling import Balanced, Sampling
 from raykd.data.views import Views
+from raykd.disk.file_lock import lock_at
 from raykd.errors import ConfigError, RunFailed
-from raykd.file_lock import lock_at
 from raykd.spec.plan import train_val_indices
 from raykd.training.teacher.cache import CacheKey, LogitCache, visited_views
 

@@ -17,7 +17,7 @@ from raykd.spec.experiment import Workers
 from raykd.spec.optimizers import Optimizer
 from raykd.spec.plan import Run
 from raykd.store.run_folder import RunFolder
-from raykd.training import compute, run_record, training_step
+from raykd.training import run_record, training_step
 from raykd.training.checkpoint import read_checkpoint
 from raykd.training.compute import Compute, why_not_graph
 from raykd.training.failure import classify_failure
@@ -261,18 +261,7 @@ def test_fp16_step_is_captured_if_the_optimizer_skips_updates_on_the_gpu(name: s
     assert not why_not_graph(run, Compute(GPU, "bf16", 1), 1)
 
 
-def test_log_says_why_auto_became_fp16() -> None:
+def test_log_has_the_reason_why_auto_became_fp16() -> None:
     shown = {asked: training_of(run_of("baseline", student=recipe(precision=asked))) for asked in ("auto", "fp16")}
     assert shown["auto"].description == "fp16, 1 thread (auto: this GPU has no bf16)"
     assert shown["fp16"].description == "fp16, 1 thread"
-
-
-@pytest.mark.parametrize(
-    ("flags", "note"), [({"amx_bf16"}, ""), (set(), " (slow: this CPU has no bf16 and emulates it)")]
-)
-def test_log_says_that_bf16_is_emulated(monkeypatch: pytest.MonkeyPatch, flags: set[str], note: str) -> None:
-    """A run that started on hardware with bf16 keeps it, and may resume on an older GPU."""
-    monkeypatch.setattr(compute, "_cpu_flags", lambda: flags)
-    run = run_of("baseline", student=recipe())
-    training = make_train_state(run, digits(), Compute(CPU, "bf16", 1), teacher_of(run))
-    assert training.description == f"bf16, 1 thread{note}"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from raykd.config.codec import read_record, write_checked_json
-from raykd.config.damage import DamagedFile
+from raykd.disk.damage import DamagedFile
 from raykd.errors import ConfigError, RunFailed
 from raykd.outputs import Outputs
 from raykd.store.records import RestoredSample, SampleSum, TopClasses

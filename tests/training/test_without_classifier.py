@@ -50,7 +50,7 @@ WITHOUT_LABELS = EmbeddingRegression(ce_weight=0.0)
 
 @pytest.fixture(scope="module")
 def tower(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights of a network that was trained on the digits for some epochs, as somebody else would publish them."""
+    """Weights of a network that was trained on the digits for some epochs, as another user would publish them."""
     folder = tmp_path_factory.mktemp("tower")
     trained = replace(experiment().teacher, epochs=10)
     run = next(run for run in make_plan(experiment(teacher=trained), digits(), NO_WEIGHTS).runs)

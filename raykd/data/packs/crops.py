@@ -128,6 +128,6 @@ def _decode_jpeg(encoded: bytes, size: tuple[int, int], num_rows: int, reduction
         limits = {} if reduction == 1 else {"min_height": height, "min_width": width}
         buffer = _scratch.reserve(3 * height * width)
         pixels = simplejpeg.decode_jpeg(encoded, "RGB", strict=False, buffer=buffer, **limits)
-    except (ValueError, KeyError):  # KeyError: of a subsampling that simplejpeg does not know
+    except (ValueError, KeyError):  # KeyError: of a subsampling that simplejpeg does not support
         return None
     return Decoded(turned(pixels, orientation), reduction) if pixels.shape[:2] == (height, width) else None

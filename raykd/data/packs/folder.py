@@ -15,15 +15,15 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from raykd.atomic import make_folder, remove_leftovers
 from raykd.config.codec import read_record, write_record
-from raykd.config.damage import DamagedFile
 from raykd.data.packs.encoding import PackOptions
 from raykd.data.packs.errors import TO_ANOTHER_FOLDER, HoldsOtherPack, PackError
 from raykd.data.packs.record import INDEX, RECORD, PackRecord
 from raykd.data.splits import TEST, TRAIN
-from raykd.file_lock import acquire, is_locked, lock_at
-from raykd.on_disk import is_folder, is_there
+from raykd.disk.atomic import make_folder, remove_leftovers
+from raykd.disk.damage import DamagedFile
+from raykd.disk.file_lock import acquire, is_locked, lock_at
+from raykd.disk.lookup import is_folder, is_there
 from raykd.provenance import this_process
 
 LOCK, PACKING, SKIPPED = ".lock", "packing.json", "skipped.txt"

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from raykd.data.memory import free_bytes
-from raykd.file_lock import lock_at
-from raykd.on_disk import is_file, is_folder
+from raykd.disk.file_lock import lock_at
+from raykd.disk.lookup import is_file, is_folder
 from raykd.provenance import file_sha256
 from raykd.units import capacity
 

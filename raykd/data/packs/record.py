@@ -19,8 +19,8 @@ import pyarrow as pa
 from raykd.config.codec import read_record
 from raykd.data.splits import TEST, TRAIN
 from raykd.data.types import Channels, Resizing
+from raykd.disk.lookup import is_folder
 from raykd.errors import COMMAND, DataError, plural, shown
-from raykd.on_disk import is_folder
 
 VERSION = 1
 ROWS_PER_BATCH = 256

@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from raykd.atomic import replacing, write_bytes
 from raykd.config.codec import read_record, write_record
-from raykd.config.damage import DamagedFile
 from raykd.data.file_hashes import sha256_of
 from raykd.data.packs.encoding import PackOptions, PreparedImage, prepare
 from raykd.data.packs.errors import SKIP_DAMAGED, Alternative, PackError
 from raykd.data.packs.record import INDEX_SCHEMA, ROWS_PER_BATCH, SHARD_SCHEMA, ShardRecord
 from raykd.data.sources import EncodedImage, Unit
+from raykd.disk.atomic import replacing, write_bytes
+from raykd.disk.damage import DamagedFile
 from raykd.errors import DataError
 
 _log = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from raykd.data.packs.encoding import PackOptions, prepare
 from raykd.data.packs.errors import TO_ANOTHER_FOLDER, Alternative, PackError
 from raykd.data.packs.shard import ShardTask
 from raykd.data.sources import EncodedImage
+from raykd.disk.lookup import is_folder
 from raykd.errors import DataError
-from raykd.on_disk import is_folder
 from raykd.units import capacity
 
 _BYTES_PER_ROW = 100  # label, checksum, offset and the index's row, before and after the pack is complete

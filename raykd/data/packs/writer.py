@@ -19,7 +19,6 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from raykd.atomic import write_bytes
 from raykd.config.codec import read_record, write_record
 from raykd.data import image_decoding
 from raykd.data.packs.encoding import PackOptions
@@ -31,8 +30,9 @@ from raykd.data.packs.space import require_space
 from raykd.data.sources import ImageSource, Unit, content_identity, notes_on_shared_files, require_different
 from raykd.data.splits import TEST, TRAIN
 from raykd.data.types import Channels, statistics_of_sums
+from raykd.disk.atomic import write_bytes
+from raykd.disk.lookup import is_there
 from raykd.errors import DataError, plural
-from raykd.on_disk import is_there
 
 Runner = Callable[[Sequence[ShardTask]], Iterator[WrittenShard]]  # calls write_shard on each; results in any order
 _log = logging.getLogger(__name__)

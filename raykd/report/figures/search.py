@@ -1,7 +1,7 @@
 """The figures of a search's page.
 
 They show the searched fields (search_fields.py, search_contour.py), the learning curves or the Pareto front, the
-history, the confirmation and the importances. A figure without data is None, and the page then says that there is
+history, the confirmation and the importances. A figure without data is None, and the page then states that there is
 nothing to draw yet. A contour that cannot be drawn is left out, see `why_no_contour`.
 """
 

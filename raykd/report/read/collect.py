@@ -13,9 +13,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from raykd.config.codec import read_record
-from raykd.config.damage import damaged
+from raykd.disk.damage import damaged
+from raykd.disk.lookup import find
 from raykd.errors import ConfigError, flattened
-from raykd.on_disk import find
 from raykd.report.read.run_results import Family, History, RunResult, Usage
 from raykd.report.read.unplanned import unplanned_runs
 from raykd.spec.published import published_pairs

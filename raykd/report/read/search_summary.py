@@ -9,9 +9,9 @@ from pathlib import Path
 
 from raykd.config import from_dict
 from raykd.config.codec import read_record
-from raykd.config.damage import damaged
+from raykd.disk.damage import damaged
+from raykd.disk.lookup import find
 from raykd.errors import ConfigError
-from raykd.on_disk import find
 from raykd.report.read.search_cost import cost_of
 from raykd.report.read.search_records import SearchSummary
 from raykd.report.read.search_trials import summarize_trials

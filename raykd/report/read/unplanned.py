@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from raykd.disk.lookup import find, is_file
 from raykd.errors import flattened, plural
-from raykd.on_disk import find, is_file
 from raykd.report.read.run_results import RunResult, UnplannedRuns
 from raykd.store.records import PlanRecord, RunRecord
 from raykd.store.run_differences import changed_fields, differing_names

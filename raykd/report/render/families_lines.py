@@ -109,7 +109,7 @@ def _by_value(by_family: Mapping[str, str]) -> str:
 
 
 def _about_families(comparison: FamiliesComparison) -> Iterator[str]:
-    """Yield what the families have in common, which the tests do not know."""
+    """Yield what the families have in common, which the tests ignore."""
     count, data_sets = len(comparison.families), comparison.data_sets
     if min(comparison.num_teachers, comparison.num_students, len(data_sets)) < count:
         yield (

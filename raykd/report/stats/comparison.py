@@ -79,7 +79,7 @@ class MethodSummary:
 class Comparison:
     """Methods by rank, the best first; those without a result last. baselines: {seed: test top-1}.
 
-    default: the experiment's own method, None if it is not among them. num_timed: the runs that have ended.
+    default: the experiment's `method`, None if it is not among them. num_timed: the runs that have ended.
     num_sharing: how many of these ran at the same time as another one of them on the same machine.
     """
 

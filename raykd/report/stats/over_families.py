@@ -18,7 +18,7 @@ doi:10.1007/s10618-019-00619-1). Second, no test is against the best method: it 
 it would need the correction for all pairs, for which 13 methods require 12 families. Baseline and main method must
 be chosen before. autorank (Herbold 2020, doi:10.21105/joss.02173) chooses a t-test or Nemenyi's by tests of normality,
 which have no power for so few families. The Bayesian signed-rank test (Benavoli et al. 2017, JMLR 18, 77) requires a
-difference that counts as none, which raykd cannot know.
+difference that counts as none, which depends on the application.
 
 The p-values hold if families are drawn independently. Families that share a teacher, a student network or a data set
 are not, so num_teachers, num_students and data_sets are shown beside them.

@@ -53,7 +53,7 @@ class StageSummary:
 class FamilySummary:
     """The report's numbers for one plan. gains: by metric, for the metrics that both students have.
 
-    The gain in top-1 of a comparison is that of the experiment's own method, corrected for all methods. imbalance: only
+    The gain in top-1 of a comparison is that of the experiment's `method`, corrected for all methods. imbalance: only
     for data with unequal classes. tunings: of each compared method and of the baseline.
     """
 
@@ -212,7 +212,7 @@ def _planned_method(stage: Stage, family: Family) -> str | None:
 
 
 def _common(values: Iterable[Value | None]) -> Value | None:
-    """Return the value that all known ones agree on; unfinished runs do not know it yet."""
+    """Return the value that all known ones agree on; unfinished runs have none yet."""
     distinct = {value for value in values if value is not None}
     return distinct.pop() if len(distinct) == 1 else None
 

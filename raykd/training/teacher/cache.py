@@ -33,15 +33,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raykd.atomic import make_folder, naming
 from raykd.config import fingerprint
 from raykd.config.codec import read_record, require_record, write_record
 from raykd.data.crop_views import CropViews
 from raykd.data.sampling import Balanced, Draw
 from raykd.data.views import Views
+from raykd.disk.atomic import make_folder, naming
+from raykd.disk.file_lock import holding, lock_at, try_lock_range
+from raykd.disk.lookup import is_file, is_there
 from raykd.errors import ConfigError, RunFailed
-from raykd.file_lock import holding, lock_at, try_lock_range
-from raykd.on_disk import is_file, is_there
 from raykd.store.records import CACHE_CHECKSUM_BYTES, CacheRecord, RestoredSample, TopClasses
 from raykd.training.teacher.sparse_rows import RowLayout
 

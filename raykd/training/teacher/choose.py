@@ -18,9 +18,9 @@ from pathlib import Path
 from raykd import models
 from raykd.data.sampling import expected_counts
 from raykd.data.types import Dataset
+from raykd.disk.lookup import is_there
 from raykd.errors import plural
 from raykd.methods.method import Need
-from raykd.on_disk import is_there
 from raykd.provenance import teacher_digest
 from raykd.spec.experiment import ALL_CLASSES_UP_TO, CACHEABLE, Data, Experiment
 from raykd.spec.plan import Plan, Run, train_val_indices

@@ -11,8 +11,8 @@ import pytest
 from finished_results import copy_to
 
 from raykd.cli import parser
-from raykd.console import LogConsole
 from raykd.errors import Interrupted
+from raykd.orchestration.console import LogConsole
 from raykd.orchestration.progress import log
 
 
@@ -25,7 +25,7 @@ def closed_pipe() -> Iterator[TextIO]:
         yield stream
 
 
-def test_progress_goes_on_when_its_reader_has_ended(closed_pipe: TextIO) -> None:
+def test_progress_continues_when_its_reader_has_ended(closed_pipe: TextIO) -> None:
     console = LogConsole(file=closed_pipe)
     for line in ("lost", "also lost"):
         log(console, line)

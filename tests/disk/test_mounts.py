@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from raykd import mounts
-from raykd.mounts import Mount, mount_of
+from raykd.disk import mounts
+from raykd.disk.mounts import Mount, mount_of
 
 TABLE = """\
 22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw

@@ -29,8 +29,8 @@ from typing import IO, Any
 
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
-from raykd.atomic import naming
-from raykd.config.damage import DamagedFile
+from raykd.disk.atomic import naming
+from raykd.disk.damage import DamagedFile
 from raykd.errors import RunFailed
 
 

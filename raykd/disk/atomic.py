@@ -14,8 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from raykd.disk.lookup import is_folder, is_there
 from raykd.errors import ConfigError
-from raykd.on_disk import is_folder, is_there
 
 
 @contextmanager
@@ -125,7 +125,7 @@ def _final_name(temporary: str) -> str:
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path` atomically, with the permissions of the user's umask.
 
-    Others never may write it, also with umask 000: the code that run.json names is executed (`on_disk.is_own`).
+    Others never may write it, also with umask 000: the code that run.json names is executed (`lookup.is_own`).
     """
     with replacing(path) as temporary, open(temporary, "wb", opener=_open_for_group) as file:
         file.write(content)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from raykd.atomic import replacing, replacing_folder, write_bytes, write_json
+from raykd.disk.atomic import replacing, replacing_folder, write_bytes, write_json
 
 
 @pytest.fixture

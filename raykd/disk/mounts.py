@@ -43,7 +43,7 @@ class Mount:
 
     @property
     def may_have_local_locks(self) -> bool:
-        """Whether that may be so, because it is BeeGFS's default; its client's configuration says otherwise."""
+        """Whether that may be so, which is BeeGFS's default; its client's configuration can change it."""
         config = next((option.partition("=")[2] for option in self.options if option.startswith("cfgFile=")), "")
         return self.kind == "beegfs" and not _GLOBAL_LOCKS.search(_text_of(Path(config or _BEEGFS)))
 

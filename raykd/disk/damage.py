@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from raykd.disk.lookup import is_file, is_folder, is_there
 from raykd.errors import COMMAND, ConfigError, flattened
-from raykd.on_disk import is_file, is_folder, is_there
 
 _RETRAIN = "move the folder '{folder}' away and rerun the same command to train the run again"
 _SEARCH_AGAIN = "move the folder '{folder}' away and rerun the same command to search again"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import raykd
-from raykd.on_disk import find, is_file, is_folder, is_there
+from raykd.disk.lookup import find, is_file, is_folder, is_there
 
 PACKAGE = Path(raykd.__file__).parent
 
@@ -80,7 +80,7 @@ def test_no_module_asks_pathlib_whether_a_file_exists() -> None:
                 is_entry = isinstance(node.func.value, ast.Name) and node.func.value.id == "entry"  # of os.scandir
                 if node.func.attr in ("is_file", "is_dir", "exists") and not is_entry:
                     found.append(f"{path.relative_to(PACKAGE)}:{node.lineno}")
-    assert found == [], "these methods hide errors from Python 3.14 on; use raykd.on_disk"
+    assert found == [], "these methods hide errors from Python 3.14 on; use raykd.disk.lookup"
 
 
 def test_results_are_not_listed_with_glob() -> None:
@@ -88,4 +88,4 @@ def test_results_are_not_listed_with_glob() -> None:
         path for name in ("store", "training", "orchestration", "report") for path in (PACKAGE / name).rglob("*.py")
     ]
     found = [str(path.relative_to(PACKAGE)) for path in paths if ".glob(" in path.read_text(encoding="utf-8")]
-    assert found == [], "glob hides errors from Python 3.13 on; use raykd.on_disk.find"
+    assert found == [], "glob hides errors from Python 3.13 on; use raykd.disk.lookup.find"
