@@ -59,9 +59,8 @@ def _print_ratios(name: str, results: Mapping[str, Any], console: Console) -> No
     if memory := results.get("memory"):
         mebibytes = {part: f"{memory[part] / 2**20:,.0f}" for part in memory}
         console.print(
-            f"peak memory of a run: {mebibytes['peak']} MiB of {mebibytes['limit']} (before the run "
-            f"{mebibytes['before']}, images {mebibytes['images']}, logit cache {mebibytes['cache']}, "
-            f"batch {mebibytes['batch']})",
+            f"peak memory of a run: {mebibytes['peak']} MiB of {mebibytes['limit']} (images {mebibytes['images']}, "
+            f"logit cache {mebibytes['cache']}, other {mebibytes['other']}), {mebibytes['before']} before the run",
             soft_wrap=True,
         )
     if arithmetic := results.get("flops_per_s"):

@@ -146,7 +146,7 @@ def test_command_prints_and_writes_its_results(
         "before": 1 << 28,
         "images": 1 << 29,
         "cache": 1 << 27,
-        "batch": 1 << 30,
+        "other": 1 << 30,
         "limit": 1 << 31,
     }
     monkeypatch.setattr(run, "peak_memory", lambda name, device: sizes)
@@ -186,11 +186,11 @@ def test_invalid_arguments_are_refused_in_one_line(
 
 @pytest.mark.soak
 @pytest.mark.parametrize("name", ["cnn", "vit"])
-def test_run_on_a_cpu_adds_images_cache_and_at_most_a_gibibyte(name: str) -> None:
+def test_run_on_a_cpu_keeps_to_images_cache_and_a_gibibyte_and_a_half(name: str) -> None:
     results = memory.peak_memory(name, CPU)
     print(name, results)
     assert results["cache"] == 162_000_000 and results["before"] < results["peak"] < results["limit"]
-    assert results["limit"] == results["before"] + results["images"] + results["cache"] + 2**30
+    assert results["limit"] == results["images"] + results["cache"] + 3 * 2**29
 
 
 def test_noise_is_not_the_same_image_again() -> None:

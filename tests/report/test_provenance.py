@@ -263,7 +263,7 @@ def test_a_damaged_list_of_warnings_names_its_file(results):
         collect(results.root)
 
 
-def test_runs_of_several_workers_that_differ_from_one_workers_are_warninged_against(results):
+def test_runs_of_several_workers_that_differ_from_one_workers_are_warned_of(results):
     per_worker = "batch norm statistics, negatives for CRD"
     shared = {"device": "cpu", "precision": "fp32", "threads": 2, "workers": [2], "per_worker": per_worker}
     warnings = warnings_of(comparison_family(results, crd={"compute": shared}))

@@ -232,7 +232,7 @@ def test_classes_whose_names_differ_only_in_punctuation_are_distinguished(good: 
         load_imported_teacher(run, named)
 
 
-def test_names_that_are_numbers_cannot_be_compared_and_are_warninged_against(good: Path) -> None:
+def test_names_that_are_numbers_cannot_be_compared_and_are_warned_of(good: Path) -> None:
     changed(good, classes=ANIMALS)
     (warning,) = load_imported_teacher(teacher(importing(good)), digits()).warnings
     assert "its first is 'ant', that of the data is '0'" in warning
@@ -327,7 +327,7 @@ def test_arguments_of_another_network_are_refused_by_the_header_and_stochastic_d
     assert load_imported_teacher(teacher(importing(files["default"], teacher=of(drop_rate=0.2))), digits())
 
 
-def test_a_teacher_no_better_than_the_classes_mean_images_is_warninged_against(tmp_path: Path) -> None:
+def test_a_teacher_no_better_than_the_classes_mean_images_is_warned_of(tmp_path: Path) -> None:
     """Noise on its stem leaves it clearly above chance, and below what no network needs to reach."""
     state, generator = good_state(), torch.Generator().manual_seed(0)
     state["conv1.weight"] += 1.0 * torch.randn(state["conv1.weight"].shape, generator=generator)

@@ -259,22 +259,52 @@ def free(monkeypatch: pytest.MonkeyPatch, num_bytes: float) -> None:
 
 
 @pytest.mark.parametrize("options", [PackOptions(), PackOptions(square_size=20), PackOptions(shorter_side=80)])
-def test_a_pack_that_does_not_fit_is_refused_before_anything_is_written(
+def test_a_pack_that_does_not_fit_is_refused_with_the_largest_images_that_fit(
     tmp_path: Path, options: PackOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = plan_of(make_folder(tmp_path), tmp_path, options)
+    place = write_folder(tmp_path / "insects", 1, 1)
+    for file in place.rglob("*.png"):
+        file.write_bytes(encoded(len(str(file)), (120, 90)))
+    plan = plan_of("folder:insects", tmp_path, options)
     required = required_bytes(plan.tasks, options)
-    free(monkeypatch, required - 1)
-    smaller = "--raw N" if options.square_size else "--resize N"
+    free(monkeypatch, required / 3)
     message = (
-        rf"packing requires {capacity(required)}, and {capacity(required - 1)} are free on its disk; "
-        rf"free some, or pack onto another disk with --to FOLDER, or store smaller images with {smaller}$"
+        rf"packing requires {capacity(required)}, and {capacity(required // 3)} are free on its disk; free some, or "
+        r"pack onto another disk with --to FOLDER, or store smaller images with (--r\w+) (\d+)$"
     )
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=message) as caught:
         pack(plan, IN_THIS_PROCESS)
     assert not plan.folder.exists()
+    flag, side = str(caught.value).split()[-2:]
+    assert flag == ("--raw" if options.square_size else "--resize")
+    step = 1 if options.square_size else 16
+    fits, too_large = (
+        PackOptions(square_size=size) if options.square_size else PackOptions(shorter_side=size)
+        for size in (int(side), int(side) + step)
+    )
+    assert required_bytes(plan.tasks, fits) <= required / 3 < required_bytes(plan.tasks, too_large)
+    pack_small("folder:insects", tmp_path, fits)
+    assert sum(map(len, bytes_of(tmp_path / "packed/pack").values())) < required / 3 + 4_000  # and the files' headers
+
+
+def test_a_pack_that_just_fits_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_of(make_folder(tmp_path), tmp_path)
+    required = required_bytes(plan.tasks, PackOptions())
+    free(monkeypatch, required - 1)
+    with pytest.raises(DataError, match="packing requires"):
+        pack(plan, IN_THIS_PROCESS)
     free(monkeypatch, required)
     pack(plan, IN_THIS_PROCESS)
+
+
+@pytest.mark.parametrize("options", [PackOptions(), PackOptions(square_size=20)])
+def test_no_size_is_proposed_if_none_fits(
+    tmp_path: Path, options: PackOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = make_folder(tmp_path)
+    free(monkeypatch, 100)
+    with pytest.raises(DataError, match=r"smaller images do not fit either; free some, or pack .* with --to FOLDER$"):
+        pack_small(name, tmp_path, options)
 
 
 def test_the_required_space_is_close_to_that_of_the_pack(tmp_path: Path) -> None:
