@@ -1,8 +1,6 @@
 """Images of a pack have the pixels of the same images in memory, in any order and with any number of threads."""
 
 import threading
-import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -200,28 +198,24 @@ def test_crops_of_images_in_memory_are_refused_with_the_remedy() -> None:
 
 
 def test_closing_the_iterator_cancels_what_was_started(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    started = threading.Semaphore(0)
+    begun, resume, num_begun = threading.Semaphore(0), threading.Event(), []
 
-    def slow(self: PackedImages, row: int) -> None:
-        started.release()
-        time.sleep(0.05)
+    def slow(row: int) -> None:
+        num_begun.append(row)
+        begun.release()
+        resume.wait(60)
         raise DataError("a late error of a batch that nobody waits for")
 
-    monkeypatch.setattr(PackedImages, "_crops", lambda self, row, boxes, pixels: slow(self, row) if row > 20 else None)
-    images = packed(folder)
+    monkeypatch.setattr(PackedImages, "_crops", lambda self, row, boxes, pixels: slow(row) if row > 20 else None)
+    images = packed(folder, threads=2)
     low, high = torch.arange(20), torch.arange(21, 37)
-
-    def requests() -> Iterator[tuple[Tensor, Tensor]]:
-        yield low, low
-        for _ in range(100):
-            yield high, high
-
-    views = PackedRenderer(images, CROPS).render_ahead(requests())
+    views = PackedRenderer(images, CROPS).render_ahead([(low, low), *[(high, high)] * 100])
     assert len(next(views)) == 20
-    start = time.monotonic()
+    assert all(begun.acquire(timeout=60) for _ in range(2))  # each thread has begun a part of the next batch
     views.close()
+    resume.set()
     images.threads._pool.shutdown(wait=True)
-    assert time.monotonic() - start < 1.5, "only parts that a thread had begun were finished"
+    assert len(num_begun) == 2, "only parts that a thread had begun were finished"
 
 
 def test_threads_end_with_their_object(folder: Path) -> None:

@@ -289,4 +289,4 @@ def test_no_epoch_is_reported_to_ray_train_after_a_report_that_failed(
         reports.add(EpochReport("run", 2, 3, {"loss": 1.0}, 1.0, 1.0, 1.0, 1.0, 0.1, 1.0, 1.0))
         reports.flush()
     end.set()
-    assert len(calls) == 1 and time.monotonic() - began < 2
+    assert len(calls) == 1 and time.monotonic() - began < 30
