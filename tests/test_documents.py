@@ -10,7 +10,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import pytest
 
 import raykd.models as models
-from raykd.cli.options import make_experiment_parser
+from raykd.cli.experiment_parser import make_experiment_parser
 from raykd.cli.parser import make_parser
 from raykd.config import Config, kinds
 from raykd.methods import Method

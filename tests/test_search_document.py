@@ -11,7 +11,7 @@ from search_folders import finished_search
 from raykd.cli import parser
 from raykd.cli.commands import chosen_experiments
 from raykd.cli.experiment_file import load_experiment, load_experiments
-from raykd.cli.options import parser_of
+from raykd.cli.experiment_parser import parser_of
 from raykd.config import to_dict
 from raykd.spec.bundled import EXPERIMENTS
 

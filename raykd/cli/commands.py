@@ -16,7 +16,7 @@ from typing import Any
 from raykd.cli.benchmark import selected_pairs, with_published_teacher
 from raykd.cli.command_parts import command_parts, run_program
 from raykd.cli.experiment_file import Flag, apply_settings, load_experiment, load_experiments, settings_by_family
-from raykd.cli.options import parser_of, words_of
+from raykd.cli.experiment_parser import parser_of, words_of
 from raykd.cli.paper_output import check_paper_flags, write_tables
 from raykd.config.custom_file import is_path
 from raykd.disk.lookup import is_folder
@@ -162,6 +162,7 @@ def tune(arguments: Namespace) -> None:
 
 
 def report(arguments: Namespace) -> None:
+    from raykd.orchestration.command import Command
     from raykd.orchestration.reporting import evaluate_and_report
     from raykd.orchestration.saved_models import report_models
 
@@ -173,7 +174,7 @@ def report(arguments: Namespace) -> None:
         raise ConfigError(f"{given[0]}: a report on runs reads their plans; leave it out, or add --models-dir DIR")
     else:
         console = LogConsole(stderr=bool(arguments.format))  # stdout has nothing but the tables
-        built = evaluate_and_report(options.results, options.data_folder, console, arguments.figures)
+        built = evaluate_and_report(Command(options, console), arguments.figures)
         if arguments.format:
             write_tables(built, arguments.format, arguments.output)
 
@@ -293,9 +294,10 @@ def _run(
 
         print_plan(experiments, options)
     else:
+        from raykd.orchestration.command import Command
         from raykd.orchestration.library import run_all
 
-        run_all(experiments, options, LogConsole())
+        run_all(experiments, Command(options, LogConsole()))
 
 
 def _show_searches(results: Path) -> None:

@@ -15,8 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from raykd.cli.argument_parser import Parser
-from raykd.cli.job_commands import JOB_COMMANDS, add_job_commands, run_job_command
-from raykd.cli.options import (
+from raykd.cli.experiment_parser import (
     add_data_dir,
     add_folders,
     add_results,
@@ -25,8 +24,9 @@ from raykd.cli.options import (
     add_teacher,
     parser_of,
 )
+from raykd.cli.job_commands import JOB_COMMANDS, add_job_commands, run_job_command
 from raykd.cli.project import PROJECT_COMMANDS
-from raykd.cli.run_parser import RUN, RUN_COMMANDS, TABLE_FORMATS, add_run_commands
+from raykd.cli.runs_parser import RUN, RUN_COMMANDS, TABLE_FORMATS, add_run_commands
 from raykd.environment import import_remedy
 from raykd.errors import (
     COMMAND,

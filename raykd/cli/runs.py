@@ -24,10 +24,9 @@ from raykd.config.codec import write_record
 from raykd.disk.file_lock import holding, lock_at
 from raykd.disk.lookup import is_file
 from raykd.errors import COMMAND, ConfigError, RaykdError, did_you_mean, one_line, plural, shortened
-from raykd.report.read.search_summary import search_paths
 from raykd.store.cleaning import find_removable, remove_unneeded
 from raykd.store.records import TagsRecord
-from raykd.store.results_folder import PLAN_LOCK, PLAN_WAIT_S, require_readable, require_writable
+from raykd.store.results_folder import PLAN_LOCK, PLAN_WAIT_S, require_readable, require_writable, search_paths
 from raykd.store.run_catalog import read_catalog, tags_of
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_names import find_run, short_names

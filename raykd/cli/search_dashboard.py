@@ -14,7 +14,7 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from raykd.errors import COMMAND, ConfigError, did_you_mean, plural, shortened
-from raykd.report.read.search_summary import search_paths
+from raykd.store.results_folder import search_paths
 from raykd.store.study import STUDY_NAME, SearchFolder, open_storage
 
 HOST = "127.0.0.1"  # other machines cannot connect

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from raykd.cli.options import parser_of
+from raykd.cli.experiment_parser import parser_of
 from raykd.cli.parser import run_reporting_errors
 from raykd.disk.lookup import is_file
 from raykd.spec.bundled import find_experiment

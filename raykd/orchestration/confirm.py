@@ -15,13 +15,13 @@ from typing import Any, Literal
 from raykd.config.codec import is_number, read_record, require_record, write_record
 from raykd.disk.damage import damaged
 from raykd.errors import Interrupted, RunFailed, plural
+from raykd.orchestration.command import SearchCommand
 from raykd.orchestration.experiment_plans import plan_of
 from raykd.orchestration.options import Options
 from raykd.orchestration.run_experiments import raise_for, restore_damaged, run_to_completion
 from raykd.orchestration.run_queue import JobStatus, State, names_of
 from raykd.orchestration.run_states import RunStates
 from raykd.orchestration.runs_left import RunsLeft
-from raykd.orchestration.search_identity import SearchCommand
 from raykd.report.search_wording import configuration_in_words
 from raykd.spec.plan import Run
 from raykd.spec.search import Search
@@ -79,12 +79,12 @@ def confirm(
         return plan_of(experiment.with_configuration(candidates[index].configuration), options)[0].runs
 
     every = {run.name: run for each in candidates for run in (*each.baselines, *each.runs)}
-    states = restore_damaged([*every.values()], options, command.console)
+    states = restore_damaged([*every.values()], command)
     baselines = _baselines_to_train(command, candidates, states, results)
     runs = list({run.name: run for run in (*baselines, *(run for each in candidates for run in each.runs))}.values())
     track(runs)
     left = RunsLeft(runs, states, [cache] if cache else [], options.store, runs_of_winner)
-    ended = run_to_completion(left, experiment.workers, options, command.console, should_stop)
+    ended = run_to_completion(left, experiment.workers, command, should_stop)
     raise_for(_unfinished(ended, options))
     winner = _write_confirmed(command, candidates, results())
     name = "the default configuration" if winner.trial is None else f"trial {winner.trial}"

@@ -13,12 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from raykd.cluster.ray_variables import address_in, start_timeout_s
 from raykd.config.custom_file import require_unchanged
 from raykd.data.dataset_names import find_folder
 from raykd.errors import ConfigError
+from raykd.orchestration.command import Command
 from raykd.orchestration.console import LogConsole
 from raykd.orchestration.data_storage import with_packs
 from raykd.orchestration.experiment_plans import plans_of, remembering_digests, require_together
@@ -57,8 +56,7 @@ def run(
     what is done is then `raykd.load(results)`.
     """
     changed = _changed(experiments, settings, "raykd.run")
-    options = _options(results, data_dir, stages)
-    return run_all(changed, options, LogConsole())
+    return run_all(changed, Command(_options(results, data_dir, stages), LogConsole()))
 
 
 def plan(
@@ -98,7 +96,7 @@ def plan(
     return DataFrame(rows)
 
 
-def run_all(experiments: Sequence[Experiment], options: Options, console: Console) -> Report:
+def run_all(experiments: Sequence[Experiment], command: Command) -> Report:
     """Run the experiments without a search together, and then each search. Return the report on all of the results.
 
     Raises what `run` raises.
@@ -108,8 +106,9 @@ def run_all(experiments: Sequence[Experiment], options: Options, console: Consol
     start_timeout_s(os.environ)
     plain = [experiment for experiment in experiments if experiment.search is None]
     searches = [experiment for experiment in experiments if experiment.search is not None]
-    reports = [run_experiments(plain, options, console)] if plain else []
-    reports += [search(experiment, replace(options, stages=STAGES), console) for experiment in searches]
+    reports = [run_experiments(plain, command)] if plain else []
+    command = replace(command, options=replace(command.options, stages=STAGES))
+    reports += [search(experiment, command) for experiment in searches]
     return reports[-1]  # the last one has the runs of all
 
 

@@ -4,6 +4,7 @@ Trials import this module. It is separate so that they need not wait for the imp
 """
 
 import os
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -23,7 +24,7 @@ from raykd.spec.callback import Callback
 from raykd.spec.experiment import Data, Experiment
 from raykd.spec.stages import STAGES, Stage
 from raykd.store.records import CommandParts
-from raykd.store.results_folder import DECODED
+from raykd.store.results_folder import DECODED, RAY
 from raykd.store.run_store import RunStore
 
 DataKey = tuple[str, int | None, float | None, str]
@@ -76,6 +77,10 @@ class Options:
     def decoded(self) -> Path:
         """The folder of decoded images, kept between commands."""
         return self.results / DECODED
+
+    def new_ray_folder(self) -> Path:
+        """Return a folder, which all nodes see, for Ray's files of a command. In an earlier one Ray would resume."""
+        return self.results.absolute() / RAY / uuid.uuid4().hex[:12]
 
 
 _listed: dict[tuple[str, Path], ImageSource] = {}  # for the next load, so that a start lists the images once

@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Sequence
-from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +13,9 @@ from raykd.disk.atomic import replacing
 from raykd.disk.damage import damaged
 from raykd.disk.lookup import find, is_file
 from raykd.errors import removed_meanwhile
+from raykd.orchestration.command import Command
 from raykd.orchestration.data_storage import with_packs
-from raykd.orchestration.options import Options, dataset_of
+from raykd.orchestration.options import dataset_of
 from raykd.orchestration.progress import log
 from raykd.spec.stages import ROLES, SAVED_MODELS, STAGES, TEACHERS
 from raykd.store.migration import require_migrated
@@ -31,13 +31,12 @@ if TYPE_CHECKING:
     from raykd.report.report import Report
 
 
-def evaluate_and_report(
-    results: Path, data_folder: Path, console: Console, figure_formats: "Sequence[FigureFormat]" = ()
-) -> "Report":
-    """Evaluate the trained runs that are not yet evaluated, and write the report on every plan in `results`.
+def evaluate_and_report(command: Command, figure_formats: "Sequence[FigureFormat]" = ()) -> "Report":
+    """Evaluate the trained runs that are not yet evaluated, and write the report on every plan in the results folder.
 
     A run that was trained on CPUs is evaluated on the CPU, any other run on a GPU if there is one.
     """
+    results = command.options.results
     require_migrated(results)
     folders = _planned_folders(results)
     has_several = len({folder.family for folder in folders} - {TEACHERS}) > 1
@@ -45,15 +44,15 @@ def evaluate_and_report(
         if folder.status() == "done" and not is_tested(folder):
             with in_use(results):
                 family = f"{folder.family}/" if has_several and folder.family != TEACHERS else ""
-                log(console, f"evaluating {family}{folder.path.name} on the test split")
-                _evaluate(folder, Options(results, data_folder), console)
-    return write_report(results, console, True, figure_formats)
+                command.log(f"evaluating {family}{folder.path.name} on the test split")
+                _evaluate(folder, command)
+    return write_report(results, command.console, True, figure_formats)
 
 
-def _evaluate(folder: RunFolder, options: Options, console: Console) -> None:
+def _evaluate(folder: RunFolder, command: Command) -> None:
     """Evaluate one trained run on the validation and test split."""
     run = recorded_run(folder)
-    options = with_packs([run.data], options, partial(log, console), console)
+    options = with_packs([run.data], command.options, command.log, command.console)
     dataset = dataset_of(run.data, options)
     require_same_data(folder.path.name, run.data_identity, dataset)
     compute = folder.require_record().compute

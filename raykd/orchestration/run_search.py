@@ -12,23 +12,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from raykd.config import to_dict
 from raykd.data.types import Dataset
 from raykd.errors import ConfigError, Interrupted, RunFailed, plural
+from raykd.orchestration.command import Command, SearchCommand
+from raykd.orchestration.command_trackers import tracking_of, watch_runs, watch_search
 from raykd.orchestration.confirm import confirm, is_confirmed, winner_of
 from raykd.orchestration.experiment_plans import plan_of, teacher_choice_of
-from raykd.orchestration.options import Options
 from raykd.orchestration.parallel_runs import Slots, require_room
-from raykd.orchestration.run_experiments import as_filled, prepared, run_experiments, train_experiments
+from raykd.orchestration.run_experiments import as_filled, prepared_options, run_experiments, train_experiments
 from raykd.orchestration.run_queue import JobStatus
 from raykd.orchestration.run_states import RunStates
-from raykd.orchestration.search_identity import SearchCommand
 from raykd.orchestration.session import private_node, ray_session
 from raykd.orchestration.space_check import check_search, early_comparison
 from raykd.orchestration.stop_signals import stop_signals
-from raykd.orchestration.tracked import tracking_of, watch_runs, watch_search
 from raykd.provenance import hardware, source, versions
 from raykd.report.search_wording import trials_in_words
 from raykd.spec.experiment import Experiment
@@ -48,14 +45,14 @@ if TYPE_CHECKING:  # it loads matplotlib
 PRECISION = "student.precision"
 
 
-def search(experiment: Experiment, options: Options, console: Console) -> "Report":
+def search(experiment: Experiment, command: Command) -> "Report":
     """Search, confirm and report; resume where an earlier command stopped. Return the report.
 
     Raises ConfigError for a space that cannot be searched and for another search of the same name, Interrupted after a
     signal, and RunFailed if every trial or a run that confirms a configuration failed.
     """
-    options = prepared([experiment], options, console)
-    command = SearchCommand(experiment, options, console)
+    options = prepared_options([experiment], command)
+    command = SearchCommand(options, command.console, experiment)
     plan, dataset = plan_of(experiment, options)  # finds all configuration errors before Ray starts
     identity = check_search(plan, dataset, options)
     is_done = num_ended(command.folder.trials()) >= command.search.num_trials and is_confirmed(command)
@@ -63,13 +60,13 @@ def search(experiment: Experiment, options: Options, console: Console) -> "Repor
         require_room(experiment.workers, private_node())
     options.store.make_folder()
     session = nullcontext() if is_done else ray_session()
-    with in_use(options.results), session, tracking_of(options, console) as tracking:
+    with in_use(options.results), session, tracking_of(command) as tracking:
         if is_done:
             watch_search(tracking, command)  # trackers may lack its trials
             winner = _earlier_winner(command)
         else:
             winner = _find_winner(command, plan, dataset, identity, tracking)
-        return run_experiments([experiment.with_configuration(winner)], options, console, tracking)
+        return run_experiments([experiment.with_configuration(winner)], command, tracking)
 
 
 def _earlier_winner(command: SearchCommand) -> dict[str, Any]:
@@ -86,7 +83,7 @@ def _find_winner(
     search, folder, options = command.search, command.folder, command.options
     _require_precisions(command, _slots(command, num_concurrent=1))
     only_teacher, store = replace(options, stages=("teacher",)), options.store
-    ended = train_experiments([command.experiment], only_teacher, command.console, tracking)
+    ended = train_experiments([command.experiment], replace(command, options=only_teacher), tracking)
     choice = teacher_choice_of(plan, dataset, RunStates.read(plan.runs, store), options)
     cache = as_filled(choice.cache) if choice and choice.cache else None  # it was filled after the teacher's training
     teachers = [store.folder(run) for run in plan.runs if run.stage == "teacher"]
@@ -165,7 +162,7 @@ def _run_round(
     """Run each trial that is left once, and return what `run_trials` returns."""
     from ray import tune
 
-    from raykd.orchestration.metrics import scrape_targets
+    from raykd.orchestration.prometheus import scrape_targets
     from raykd.orchestration.trial import TrialContext, resources_of, run_trial, train_variables
     from raykd.orchestration.tuner import run_trials
 

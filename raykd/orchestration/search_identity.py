@@ -1,47 +1,13 @@
-"""The context of a search command, and the identity that keeps different searches out of one folder."""
+"""The identity of a search, which keeps different searches out of one folder."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
-
-from rich.console import Console
 
 from raykd.config import to_dict
 from raykd.data.types import Dataset
 from raykd.errors import ConfigError
-from raykd.orchestration.options import Options
-from raykd.orchestration.progress import log
-from raykd.spec.experiment import Experiment
 from raykd.spec.plan import RESULT_VERSION, Plan
-from raykd.spec.search import Search
 from raykd.store.study import SearchFolder
-
-
-@dataclass(frozen=True)
-class SearchCommand:
-    """The inputs of every step of a search. The experiment must have a search."""
-
-    experiment: Experiment
-    options: Options
-    console: Console
-
-    @property
-    def search(self) -> Search:
-        assert self.experiment.search is not None
-        return self.experiment.search
-
-    @property
-    def folder(self) -> SearchFolder:
-        return SearchFolder(self.options.results / self.experiment.family / self.search.name)
-
-    @property
-    def default_configuration(self) -> dict[str, Any]:
-        """The experiment's default value of each searched field, by dotted path."""
-        return self.experiment.default_configuration(self.search)
-
-    def log(self, text: str) -> None:
-        """Print a line to the console."""
-        log(self.console, text)
 
 
 def identity_of_search(plan: Plan, dataset: Dataset) -> dict[str, Any]:

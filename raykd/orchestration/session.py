@@ -261,6 +261,22 @@ def private_node() -> dict[str, float] | None:
     return {"CPU": num_usable_cpus(), "GPU": max(torch.cuda.device_count(), len(devices))}
 
 
+def alive_nodes() -> list[dict[str, float]]:
+    """Return the resources of each node that is alive."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def actor_on_driver(kind: type, *arguments: Any) -> Any:
+    """Start an actor on the driver's node: if it were lost with another node, every run would stop."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(kind).options(num_cpus=0, scheduling_strategy=here).remote(*arguments)
+
+
 def num_usable_cpus() -> int:
     """Return the number of CPUs that this process may use; on macOS, which has no affinity, all of the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

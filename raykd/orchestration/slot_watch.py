@@ -17,11 +17,6 @@ WAIT_LOG_EVERY_S = 600.0
 MAX_FAILED_STARTS = 5  # in a row; Ray itself would start the workers of a slot again and again
 
 
-def alive_nodes() -> list[dict[str, float]]:
-    """Return the resources of each node that is alive."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-
 class SlotWatch:
     """Checks the slots every CHECK_S. queue: the RunQueue's actor. log: prints a line."""
 

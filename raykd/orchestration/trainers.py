@@ -5,7 +5,6 @@ import re
 import shutil
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import timedelta
@@ -16,7 +15,6 @@ import ray
 from ray.exceptions import RayError
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raykd.errors import Interrupted, RunFailed
 from raykd.orchestration.controllers import Controllers, Register, failure_of
@@ -26,11 +24,11 @@ from raykd.orchestration.process_group import GroupConfig
 from raykd.orchestration.progress import Progress
 from raykd.orchestration.run_queue import JobStatus, RunQueue, State
 from raykd.orchestration.runs_left import RunsLeft
-from raykd.orchestration.slot_watch import SlotWatch, alive_nodes
+from raykd.orchestration.session import actor_on_driver, alive_nodes
+from raykd.orchestration.slot_watch import SlotWatch
 from raykd.orchestration.stop_signals import delayed_signals
 from raykd.orchestration.worker import WorkerConfig, work
 from raykd.spec.experiment import Workers
-from raykd.store.results_folder import RAY
 from raykd.training.failure import max_failures_of_slot, one_line_reason
 from raykd.training.group import STUCK
 
@@ -55,13 +53,8 @@ def run_jobs(
 
     Raises Interrupted when nodes are lost and the others have no room for one run.
     """
-    # The queue runs on the driver's node: if it were lost with another node, every run would stop.
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     jobs, is_complete = left.jobs(slots), not left.has_final_jobs
-    queue: Any = ray.remote(RunQueue).options(num_cpus=0, scheduling_strategy=here).remote(jobs, is_complete)
-    # Each command has its own folder: a trainer would resume from an earlier one of its name and place, but here only
-    # the queue and the runs' folders decide what is resumed.
-    storage = options.results.absolute() / RAY / uuid.uuid4().hex[:12]
+    queue, storage = actor_on_driver(RunQueue, jobs, is_complete), options.new_ray_folder()
     trainers = _Trainers(storage / "controllers", slots.count)
     try:
         trainers.start(lambda slot, callback: _trainer(queue, slot, slots, options, storage, len(jobs), callback))

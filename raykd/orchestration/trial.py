@@ -33,10 +33,10 @@ from raykd.data.types import Dataset
 from raykd.errors import ConfigError, Interrupted, RejectedConfiguration, RunFailed, reason_of
 from raykd.models.hf_files import PREFIX as HF_PREFIX
 from raykd.orchestration.controllers import failure_of
-from raykd.orchestration.metrics import export
 from raykd.orchestration.options import Options, dataset_of
 from raykd.orchestration.parallel_runs import Slots
 from raykd.orchestration.process_group import GroupConfig, assigned_gpu
+from raykd.orchestration.prometheus import export_metrics
 from raykd.orchestration.searcher import (
     CONFIGURATION,
     EPOCHS,
@@ -197,7 +197,7 @@ def train_trial(
 
     def on_epoch(epoch: EpochReport) -> None:
         if group.is_first:
-            export(run, epoch, device)
+            export_metrics(run, epoch, device)
         report_row(epoch.row(steps_per_epoch=0))
 
     has_tensorboard = TENSORBOARD in shared.options.trackers

@@ -3,7 +3,6 @@
 import shutil
 import threading
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,18 +12,16 @@ import ray
 from ray import tune
 from ray.exceptions import RayError
 from ray.tune.experiment import Trial
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raykd.disk.lookup import is_folder
 from raykd.errors import Interrupted, RunFailed
+from raykd.orchestration.command import SearchCommand
 from raykd.orchestration.parallel_runs import Slots, free_resources, lost_nodes_reason
 from raykd.orchestration.run_queue import LOST_AFTER_S
 from raykd.orchestration.schedulers import make_scheduler
-from raykd.orchestration.search_identity import SearchCommand
 from raykd.orchestration.searcher import StudySearcher
-from raykd.orchestration.slot_watch import alive_nodes
+from raykd.orchestration.session import actor_on_driver, alive_nodes
 from raykd.orchestration.trial_progress import TrialProgress
-from raykd.store.results_folder import RAY
 from raykd.store.study import SearchFolder, SearchStudy
 from raykd.training.failure import MAX_FAILURES
 
@@ -66,9 +63,7 @@ def run_trials(
     Returns why trials are unfinished for a cause outside of their configuration, by number. Raises Interrupted when
     nodes are lost and the others have no room for one trial.
     """
-    # The trials poll this actor. It runs on the driver's node: if it were lost with another, every trial would stop.
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    flag: Any = ray.remote(threading.Event).options(num_cpus=0, scheduling_strategy=here).remote()
+    flag, folder = actor_on_driver(threading.Event), command.options.new_ray_folder()  # the trials poll the flag
     remove = _keep if command.options.keep_checkpoints else partial(remove_checkpoint, command.folder)
     searcher, before = StudySearcher(study, command.search, should_stop, remove), study.trials()
     control = RoundControl(flag, searcher, slots, should_stop)
@@ -79,8 +74,6 @@ def run_trials(
         search_alg=searcher,
         scheduler=make_scheduler(command.search, command.experiment.most_epochs, before),
     )
-    # The files of Tune and of the trials' trainers, for the duration of this command, in a folder that all nodes see.
-    folder = command.options.results.absolute() / RAY / uuid.uuid4().hex[:12]
     try:
         with TrialProgress(command.console, command.search, before, control.on_step) as progress:
             run_config = _run_config(folder, progress, control)

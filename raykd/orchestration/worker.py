@@ -25,9 +25,9 @@ import ray.train
 import torch
 
 from raykd.errors import Interrupted, RunLocked
-from raykd.orchestration.metrics import export
 from raykd.orchestration.options import Options, dataset_of
 from raykd.orchestration.process_group import assigned_gpu
+from raykd.orchestration.prometheus import export_metrics
 from raykd.orchestration.run_queue import Job
 from raykd.orchestration.worker_link import ANSWER_S, QueueLink
 from raykd.orchestration.worker_warnings import warnings_to
@@ -171,7 +171,7 @@ def _train(job: Job, worker: WorkerConfig, group: Group, num_workers: int, link:
             to_ray.add(report)
         if group.is_first:
             worker.queue.report.remote(report)
-            export(run, report, device)
+            export_metrics(run, report, device)
 
     hooks = Hooks(on_epoch, link.should_stop)
     observers = Observers(

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from raykd.disk.atomic import naming
 from raykd.disk.file_lock import try_lock
-from raykd.disk.lookup import below, is_file, is_folder, owner_of
+from raykd.disk.lookup import below, find, is_file, is_folder, owner_of
 from raykd.errors import ConfigError, RunFailed
 
 DEFAULT_RESULTS = "ray_results"  # below the current folder
@@ -102,6 +102,12 @@ def require_writable(folder: Path, results: Path) -> None:
             f"results folder '{results}' cannot be written: '{folder}' is not a folder that you may write; "
             "name another with --results"
         )
+
+
+def search_paths(results: Path) -> list[Path]:
+    """Return the folder of every search under `results`, by family and name, without those that are being removed."""
+    paths = find(results, "*/*/search.json")
+    return [path.parent for path in paths if not any(part.startswith(".") for part in path.parts[-3:-1])]
 
 
 def disk_bytes(path: Path) -> int:

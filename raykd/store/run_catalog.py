@@ -20,7 +20,7 @@ from raykd.errors import ConfigError
 from raykd.spec.search import Search
 from raykd.spec.stages import TRIALS, Stage
 from raykd.store.records import ConfirmationRecord, Metrics, PlanRecord, RunRecord, TagsRecord, TrialState, read_plan
-from raykd.store.results_folder import disk_bytes, require_readable
+from raykd.store.results_folder import disk_bytes, require_readable, search_paths
 from raykd.store.run_differences import changed_fields
 from raykd.store.run_folder import RunFolder, Status
 from raykd.store.study import SearchFolder, SearchTrial, num_ended
@@ -153,9 +153,7 @@ def read_catalog(results: Path) -> Catalog:
         record, is_planned = records[folder.path], folder.path.name in planned
         changes = changed_fields(record, plans, found) if record and not is_planned else {}
         runs.append(CatalogRun(folder, record, _status_of(folder), is_planned, changes))
-    found_searches = (path.parent for family in families for path in find(family, "*/search.json"))
-    searches = [_read_search(path) for path in found_searches if not path.name.startswith(".")]
-    return Catalog(results, tuple(runs), tuple(searches), plans)
+    return Catalog(results, tuple(runs), tuple(map(_read_search, search_paths(results))), plans)
 
 
 def _below(folder: Path) -> Iterator[RunFolder]:

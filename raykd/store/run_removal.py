@@ -7,10 +7,9 @@ or none. If a rename fails, all earlier ones are undone; what cannot be deleted 
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
 
 from raykd.disk.file_lock import holding, lock_at
 from raykd.disk.lookup import is_folder, is_there
@@ -24,7 +23,7 @@ from raykd.store.run_references import References
 
 REMOVED = ".removed-"  # prefix of a folder that is being removed
 MAX_NAMED = 3  # runs in a message
-Entry = TypeVar("Entry", CatalogRun, CatalogSearch)
+Entry = CatalogRun | CatalogSearch
 
 
 def removable_runs(
@@ -37,9 +36,7 @@ def removable_runs(
     needed teacher, and for folders that cannot be written or have to be migrated first.
     """
     runs = _not_needed(results, folders, force, searches)
-    for run in runs:
-        if run.folder.is_held():
-            raise _locked(run)
+    require_unlocked(runs)
     return runs
 
 
@@ -48,7 +45,7 @@ def remove_runs(results: Path, runs: Sequence[CatalogRun], force: bool = False) 
 
     Returns what `delete` returns.
     """
-    with holding(lock_at(results / PLAN_LOCK), PLAN_WAIT_S), all_locked(runs, _locked):
+    with holding(lock_at(results / PLAN_LOCK), PLAN_WAIT_S), all_locked(runs):
         _not_needed(results, [run.folder for run in runs], force)
         renamed = renamed_for_removal(run.folder.path for run in runs)
     return delete(renamed)  # later, because NFS keeps an open lock file under another name in the folder
@@ -149,17 +146,26 @@ def _require_not_needed(run: CatalogRun, references: References, removed: set[st
         )
 
 
+def require_unlocked(entries: Iterable[Entry]) -> None:
+    """Raise ConfigError if another process holds the lock of a run, a trial or a search."""
+    for entry in entries:
+        if entry.folder.is_held():
+            raise _locked_error(entry)
+
+
 @contextmanager
-def all_locked(entries: Sequence[Entry], refused: Callable[[Entry], ConfigError]) -> Iterator[None]:
-    """Hold the locks of runs or searches. Raises what `refused` returns for one that another process has locked."""
+def all_locked(entries: Sequence[Entry]) -> Iterator[None]:
+    """Hold the locks of runs or searches. Raises ConfigError for one that another process has locked."""
     with ExitStack() as stack:
         for entry in entries:
             try:
                 stack.enter_context(entry.folder.lock())
             except RunFailed:
-                raise refused(entry) from None
+                raise _locked_error(entry) from None
         yield
 
 
-def _locked(run: CatalogRun) -> ConfigError:
-    return ConfigError(f"run '{run.name}' is locked by {run.folder.last_writer}; wait for it to end, or stop it")
+def _locked_error(entry: Entry) -> ConfigError:
+    noun = "search" if isinstance(entry, CatalogSearch) else "trial" if entry.search else "run"
+    name = entry.name if noun == "run" else entry.full_name
+    return ConfigError(f"{noun} '{name}' is locked by {entry.folder.last_writer}; wait for it to end, or stop it")

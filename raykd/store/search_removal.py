@@ -15,7 +15,7 @@ from raykd.spec.stages import TRIALS
 from raykd.store.migration import require_migrated
 from raykd.store.results_folder import PLAN_LOCK, PLAN_WAIT_S, is_in_use, require_writable
 from raykd.store.run_catalog import CatalogSearch, read_catalog
-from raykd.store.run_removal import all_locked, delete, renamed_for_removal
+from raykd.store.run_removal import all_locked, delete, renamed_for_removal, require_unlocked
 from raykd.store.study import SearchFolder
 
 
@@ -38,9 +38,7 @@ def removable_searches(results: Path, folders: Sequence[SearchFolder], force: bo
         folder = search.folder.path
         for path in (folder.parent, folder, *(path for path in find(folder, TRIALS) if is_folder(path))):
             require_writable(path, results)
-        if search.folder.is_held():
-            raise _locked(search)
-        _require_no_locked_trial(search)
+        require_unlocked([search, *search.trials])
     if searches and not force and is_in_use(results):
         raise ConfigError(
             f"search '{searches[0].full_name}' may be used by a command that trains in '{results}' now; wait for it "
@@ -56,9 +54,8 @@ def remove_searches(results: Path, searches: Sequence[CatalogSearch], force: boo
     """
     with holding(lock_at(results / PLAN_LOCK), PLAN_WAIT_S):
         removable_searches(results, [search.folder for search in searches], force)
-        with all_locked(searches, _locked):  # no command starts a trial
-            for search in searches:
-                _require_no_locked_trial(search)
+        with all_locked(searches):  # no command starts a trial, and workers may outlive a killed one for some seconds
+            require_unlocked(trial for search in searches for trial in search.trials)
             # Pages first: if the process is killed between two renames, the command can be repeated.
             renamed = renamed_for_removal([*pages_of(searches), *(search.folder.path for search in searches)])
     return delete(renamed)
@@ -67,16 +64,3 @@ def remove_searches(results: Path, searches: Sequence[CatalogSearch], force: boo
 def pages_of(searches: Sequence[CatalogSearch]) -> list[Path]:
     """Return the folders with the pages of `searches` that exist."""
     return [search.folder.page_folder for search in searches if is_folder(search.folder.page_folder)]
-
-
-def _require_no_locked_trial(search: CatalogSearch) -> None:
-    """Raise ConfigError if a worker trains a trial. Workers may outlive a killed command for some seconds."""
-    for trial in search.trials:
-        if trial.folder.is_held():
-            raise ConfigError(
-                f"trial '{trial.full_name}' is locked by {trial.folder.last_writer}; wait for it to end, or stop it"
-            )
-
-
-def _locked(search: CatalogSearch) -> ConfigError:
-    return ConfigError(f"search '{search.full_name}' is locked by another process; wait for it to end, or stop it")

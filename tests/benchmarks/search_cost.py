@@ -18,6 +18,7 @@ from rich.console import Console
 
 from raykd.cli.experiment_file import apply_settings, load_experiment
 from raykd.config.codec import read_checked_json
+from raykd.orchestration.command import Command
 from raykd.orchestration.options import Options
 from raykd.orchestration.run_search import search
 from raykd.orchestration.session import ray_session
@@ -72,7 +73,7 @@ def main() -> None:
 def _search(experiment: Experiment, options: Options) -> dict[str, Any]:
     search_spec = experiment.search
     assert search_spec is not None
-    search(experiment, options, Console())
+    search(experiment, Command(options, Console()))
     folder = SearchFolder(options.results / experiment.family / search_spec.name)
     trials = folder.trials()
     seconds = {trial.number: trial.seconds or 0.0 for trial in trials}

@@ -54,6 +54,7 @@ def _measure(trials: int, is_plain: bool) -> float:
     from rich.console import Console
 
     from raykd.cli.experiment_file import load_experiment
+    from raykd.orchestration.command import Command
     from raykd.orchestration.options import Options
     from raykd.orchestration.run_search import search
     from raykd.orchestration.session import ray_session
@@ -70,7 +71,7 @@ def _measure(trials: int, is_plain: bool) -> float:
             from ray import tune
 
             tune.TuneConfig = functools.partial(_with_new_workers, tune.TuneConfig)  # type: ignore[misc]
-        search(experiment, Options(Path(folder), Path("none")), Console(file=sys.stderr))
+        search(experiment, Command(Options(Path(folder), Path("none")), Console(file=sys.stderr)))
         search_folder = SearchFolder(Path(folder) / "digits" / search_spec.name)
         ended = optuna.load_study(study_name=STUDY_NAME, storage=open_storage(search_folder.journal)).trials
         training = sum(search_folder.run(trial.number).require_record().seconds for trial in ended[1:])

@@ -67,15 +67,15 @@ def _measure(trials: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder, ray_session():
         from ray import tune
 
+        from raykd.orchestration.command import SearchCommand
         from raykd.orchestration.parallel_runs import Slots
-        from raykd.orchestration.search_identity import SearchCommand
         from raykd.orchestration.tuner import run_trials
 
         student = Recipe("resnet8", epochs=EPOCHS)
         command = SearchCommand(
-            Experiment("scale", student=student, search=search),
             Options(Path(folder), Path(folder)),
             Console(quiet=True),
+            Experiment("scale", student=student, search=search),
         )
         search_folder = command.folder
         search_folder.path.mkdir(parents=True)

@@ -8,7 +8,7 @@ import pytest
 
 from raykd import errors
 from raykd.cli import parser
-from raykd.cli.options import make_experiment_parser
+from raykd.cli.experiment_parser import make_experiment_parser
 from raykd.errors import COMMAND
 
 

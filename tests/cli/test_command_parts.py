@@ -89,11 +89,11 @@ def started(tmp_path: Path, monkeypatch) -> Started:
     calls = Started()
     library = "raykd.orchestration.library"
     monkeypatch.setattr(
-        f"{library}.search", lambda experiment, options, _: calls.searched.append((experiment, options))
+        f"{library}.search", lambda experiment, command: calls.searched.append((experiment, command.options))
     )
     monkeypatch.setattr(
         f"{library}.run_experiments",
-        lambda experiments, options, _: calls.trained.extend((experiment, options) for experiment in experiments),
+        lambda experiments, command: calls.trained.extend((one, command.options) for one in experiments),
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)

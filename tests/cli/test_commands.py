@@ -169,7 +169,7 @@ def started(monkeypatch):
     calls = []
     monkeypatch.setattr(
         "raykd.orchestration.library.run_experiments",
-        lambda experiments, options, console: calls.append((experiments, options)),
+        lambda experiments, command: calls.append((experiments, command.options)),
     )
     return calls
 

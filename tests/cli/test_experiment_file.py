@@ -160,8 +160,7 @@ def test_a_flag_and_a_setting_may_not_set_the_same_field() -> None:
 def test_flags_of_distill_are_settings(arguments: list[str], method: object, tmp_path, monkeypatch) -> None:
     started: list[Experiment] = []
     monkeypatch.setattr(
-        "raykd.orchestration.library.run_experiments",
-        lambda experiments, options, console: started.extend(experiments),
+        "raykd.orchestration.library.run_experiments", lambda experiments, _: started.extend(experiments)
     )
     file = Path(__file__).parents[2] / "experiments" / "digits.py"
     assert parser.entry(["distill", "--experiment", str(file), *arguments, "--results", str(tmp_path)]) == 0

@@ -11,7 +11,7 @@ import pytest
 from nightly import nightly_except
 
 from raykd.cli import parser
-from raykd.cli.options import make_experiment_parser
+from raykd.cli.experiment_parser import make_experiment_parser
 from raykd.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]

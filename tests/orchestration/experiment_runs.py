@@ -17,6 +17,7 @@ from rich.console import Console
 from small_runs import curve, digits, trained_teacher_of
 
 from raykd.cli.parser import run_reporting_errors
+from raykd.orchestration import command as raykd_command
 from raykd.orchestration.options import Options
 from raykd.orchestration.run_experiments import run_experiments
 from raykd.spec.experiment import Experiment
@@ -54,9 +55,9 @@ def run_here(
 ) -> Ended:
     """Run experiments as the command line does, in this process and its Ray cluster. `log` can be read meanwhile."""
     log, errors = log or io.StringIO(), io.StringIO()
-    options = Options(results, NO_DATA, tuple(stages))
+    inputs = raykd_command.Command(Options(results, NO_DATA, tuple(stages)), Console(file=log, width=80))
     with contextlib.redirect_stderr(errors):
-        code = run_reporting_errors(lambda: run_experiments(experiments, options, Console(file=log, width=80)))
+        code = run_reporting_errors(lambda: run_experiments(experiments, inputs))
     return Ended(code, log.getvalue().splitlines(), errors.getvalue().splitlines())
 
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from small_runs import NO_WEIGHTS, digits, experiment, recipe
 
 from raykd.cli.parser import main, run_reporting_errors
+from raykd.orchestration.command import Command
 from raykd.orchestration.options import Options
 from raykd.orchestration.run_search import search
 from raykd.spec.experiment import Data, Experiment, Workers
@@ -49,7 +50,7 @@ def run_search(results: Path, asked: Experiment = EXPERIMENT) -> Ended:
     log, error = io.StringIO(), io.StringIO()
     options = Options(results, NO_DATA)
     with contextlib.redirect_stderr(error):
-        code = run_reporting_errors(lambda: search(asked, options, Console(file=log, width=80)))
+        code = run_reporting_errors(lambda: search(asked, Command(options, Console(file=log, width=80))))
     return Ended(code, log.getvalue().splitlines(), error.getvalue())
 
 

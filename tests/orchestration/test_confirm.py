@@ -19,11 +19,11 @@ from written_records import record_of
 from raykd.config.codec import write_checked_json
 from raykd.errors import ConfigError, RunFailed
 from raykd.orchestration import confirm as confirmation
+from raykd.orchestration.command import SearchCommand
 from raykd.orchestration.confirm import Candidate, confirm, is_confirmed, make_candidates, winner_of
 from raykd.orchestration.options import Options
 from raykd.orchestration.run_queue import Job, JobStatus, State
 from raykd.orchestration.runs_left import RunsLeft
-from raykd.orchestration.search_identity import SearchCommand
 from raykd.provenance import file_sha256
 from raykd.spec.plan import Run
 from raykd.spec.search import Search, choice, uniform
@@ -40,7 +40,7 @@ def command(results: Path, space: Mapping[str, Any], confirm: int = 2) -> Search
     """Return a search over `space` with two seeds; the default learning rate is 0.05, the default alpha 0.5."""
     search = Search(space=space, trials=2, sampler="random", scheduler="none", confirm=confirm)
     experiment = replace(EXPERIMENT, student=recipe(epochs=2), seeds=(0, 1), search=search)
-    return SearchCommand(experiment, Options(results, Path("no-data-here")), Console(file=io.StringIO()))
+    return SearchCommand(Options(results, Path("no-data-here")), Console(file=io.StringIO()), experiment)
 
 
 def trials(*configurations: Mapping[str, Any]) -> list[SearchTrial]:

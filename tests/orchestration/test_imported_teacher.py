@@ -14,6 +14,7 @@ from small_runs import NO_WEIGHTS, digits, recipe
 from written_records import record_of
 
 from raykd.errors import ConfigError
+from raykd.orchestration.command import Command
 from raykd.orchestration.options import Options
 from raykd.orchestration.run_experiments import run_experiments
 from raykd.orchestration.run_queue import plan_jobs
@@ -99,7 +100,7 @@ def test_a_refusal_that_is_recorded_is_raised_by_the_plan_too(tmp_path) -> None:
         record_of(teacher, status="failed", imported=ImportCheck(1.0, 9, "it does not fit", ("beware",)))
     )
     with pytest.raises(ConfigError, match=r"misfit\.safetensors: it does not fit; beware"):
-        run_experiments([experiment], options, Console(file=io.StringIO()))
+        run_experiments([experiment], Command(options, Console(file=io.StringIO())))
 
 
 def test_every_run_waits_for_every_imported_teacher(tmp_path) -> None:

@@ -16,6 +16,8 @@ from raykd.config import from_dict
 from raykd.config.codec import read_checked_json, write_checked_json, write_record
 from raykd.data.dataset_names import find_folder
 from raykd.errors import ConfigError
+from raykd.orchestration.command import Command
+from raykd.orchestration.options import Options
 from raykd.orchestration.reporting import evaluate_and_report, write_report
 from raykd.report.build import build
 from raykd.spec.plan import Plan, Run, make_plan, train_val_indices
@@ -138,11 +140,11 @@ def test_a_saved_model_of_earlier_runs_is_kept_and_named(trained: tuple[Path, Pl
 def test_report_evaluates_each_run_once(trained: tuple[Path, Plan]) -> None:
     results, plan = trained
     console = quiet()
-    evaluate_and_report(results, find_folder(None, {}), console)
+    evaluate_and_report(Command(Options(results, find_folder(None, {})), console))
     metrics = {run.name: RunStore(results).folder(run).test.read_bytes() for run in plan.runs}
     assert set(json.loads((results / "report.json").read_text())) == {"small"}
     again = quiet()
-    evaluate_and_report(results, find_folder(None, {}), again)
+    evaluate_and_report(Command(Options(results, find_folder(None, {})), again))
     assert "evaluating" not in again.file.getvalue()  # type: ignore[attr-defined]
     assert metrics == {run.name: RunStore(results).folder(run).test.read_bytes() for run in plan.runs}
 
@@ -163,7 +165,7 @@ def test_report_evaluates_a_run_that_cpus_trained_on_the_cpu_even_if_there_is_a_
         "raykd.orchestration.reporting.evaluate_on_test",
         lambda run, folder, data, compute: used.add(compute.device.type),
     )
-    evaluate_and_report(results, find_folder(None, {}), quiet())
+    evaluate_and_report(Command(Options(results, find_folder(None, {})), quiet()))
     assert used == {evaluated_on}
 
 
@@ -174,7 +176,7 @@ def test_run_trained_on_other_images_is_not_evaluated(tmp_path: Path) -> None:
     store.write_plan(plan)
     fit(run, other_digits, store.folder(run), CPU)
     with pytest.raises(ConfigError, match=r"belongs to other images than these of digits; name .* with --data-dir"):
-        evaluate_and_report(tmp_path, NO_DATA, quiet())
+        evaluate_and_report(Command(Options(tmp_path, NO_DATA), quiet()))
     assert not store.folder(run).test.exists()
 
 
@@ -194,7 +196,7 @@ def test_imported_teacher_is_reported_like_any_other(trained: tuple[Path, Plan],
     store = RunStore(tmp_path)
     store.write_plan(imported)
     fit(imported.runs[0], digits(), store.folder(imported.runs[0]), CPU)
-    evaluate_and_report(tmp_path, NO_DATA, quiet())
+    evaluate_and_report(Command(Options(tmp_path, NO_DATA), quiet()))
     assert json.loads((tmp_path / "report.json").read_text())["small"]["teacher_accuracy"] > 0
     assert not any(summary.missing for summary in build(tmp_path).summaries)
 
@@ -203,7 +205,7 @@ def test_imported_teacher_is_reported_like_any_other(trained: tuple[Path, Plan],
 def test_run_recorded_by_another_version_does_not_stop_the_report(trained: tuple[Path, Plan], tmp_path: Path) -> None:
     results = tmp_path / "results"
     shutil.copytree(trained[0], results)
-    evaluate_and_report(results, NO_DATA, quiet())
+    evaluate_and_report(Command(Options(results, NO_DATA), quiet()))
     for path in results.glob("*/*/run.json"):
         record = read_checked_json(path)
         record["config"]["recipe"]["ema_decay"] = 0.999

@@ -23,13 +23,14 @@ from raykd.errors import ConfigError, Failure, Interrupted, RunFailed
 from raykd.models.timm_model import Timm
 from raykd.models.vit_cifar import ViT
 from raykd.orchestration import session
+from raykd.orchestration.command import Command
 from raykd.orchestration.options import Options
 from raykd.orchestration.parallel_runs import Slots, require_room
 from raykd.orchestration.run_experiments import (
     _record_failures,
     _require_precisions,
     _run,
-    prepared,
+    prepared_options,
     raise_for,
     run_experiments,
 )
@@ -55,7 +56,7 @@ SMALL = experiment()
 def test_experiments_that_cannot_run_together_are_refused_and_nothing_is_written(tmp_path, other, message) -> None:
     results = tmp_path / "results"
     with pytest.raises(ConfigError, match=message):
-        run_experiments([SMALL, other], Options(results, tmp_path), Console(file=io.StringIO()))
+        run_experiments([SMALL, other], Command(Options(results, tmp_path), Console(file=io.StringIO())))
     assert not results.exists()
 
 
@@ -78,9 +79,9 @@ def test_an_experiment_that_cannot_run_is_refused_before_its_data_set_is_packed(
     changed = replace(small, **{k: replace(data, **v) if k == "data" else v for k, v in change.items()})
     options = Options(tmp_path / "results", tmp_path / "data")
     with pytest.raises(ConfigError, match=message):
-        run_experiments([changed], options, Console(file=io.StringIO()))
+        run_experiments([changed], Command(options, Console(file=io.StringIO())))
     assert not options.results.exists()
-    assert prepared([small], options, Console(file=io.StringIO())).packs[0][1] is not None
+    assert prepared_options([small], Command(options, Console(file=io.StringIO()))).packs[0][1] is not None
 
 
 def test_caches_are_divided_into_parts_for_the_slots(tmp_path: Path) -> None:
@@ -177,7 +178,7 @@ def test_signal_while_ray_starts_starts_no_worker(monkeypatch: pytest.MonkeyPatc
     plan, log = make_plan(SMALL, load_dataset("digits", None, 8), Path("no-weights"), ("baseline",)), io.StringIO()
     options, store = Options(tmp_path, Path("data")), RunStore(tmp_path)
     left = RunsLeft(plan.runs, RunStates.read(plan.runs, store), (), store)
-    ended = _run(left, Workers(), options, Console(file=log), lambda: True)
+    ended = _run(left, Workers(), Command(options, Console(file=log)), lambda: True)
     assert [status.state for status in ended] == [State.WAITING] * len(left.jobs()) and not log.getvalue()
     with pytest.raises(Interrupted):
         raise_for(ended)

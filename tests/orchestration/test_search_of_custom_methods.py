@@ -17,9 +17,10 @@ from written_records import search_record
 
 from raykd.errors import ConfigError
 from raykd.models.weights import save_weights
+from raykd.orchestration.command import SearchCommand
 from raykd.orchestration.options import Options
 from raykd.orchestration.parallel_runs import Slots
-from raykd.orchestration.search_identity import SearchCommand, identity_of_search, require_same
+from raykd.orchestration.search_identity import identity_of_search, require_same
 from raykd.spec.experiment import Experiment
 from raykd.spec.overrides import override
 from raykd.spec.plan import Run, make_plan
@@ -122,7 +123,7 @@ def test_an_edited_file_is_another_search_and_an_unchanged_one_resumes(
     def identity(searched_experiment: Experiment) -> dict:
         return identity_of_search(make_plan(searched_experiment, digits(), NO_WEIGHTS), digits())
 
-    command = SearchCommand(searched, Options(tmp_path / "results", tmp_path), Console())
+    command = SearchCommand(Options(tmp_path / "results", tmp_path), Console(), searched)
     command.folder.write_record(search_record(identity=identity(searched)))
     assert searched.search is not None
     again = experiment(search=searched.search)

@@ -13,6 +13,7 @@ from small_runs import CPU, digits, experiment, plan_of
 from raykd.bench.without_ray import train_plan
 from raykd.errors import Interrupted
 from raykd.methods import FitNets
+from raykd.orchestration.command import Command
 from raykd.orchestration.options import Options
 from raykd.orchestration.reporting import evaluate_and_report
 from raykd.orchestration.run_experiments import train_experiments
@@ -56,7 +57,7 @@ def planned_jobs(results: Path, monkeypatch: pytest.MonkeyPatch) -> list[Job]:
         return []
 
     monkeypatch.setattr("raykd.orchestration.run_experiments._run", run)
-    train_experiments([ONE, OTHER], Options(results, NO_DATA), Console(file=io.StringIO()))
+    train_experiments([ONE, OTHER], Command(Options(results, NO_DATA), Console(file=io.StringIO())))
     return found
 
 
@@ -95,7 +96,7 @@ def test_second_experiment_trains_no_teacher_and_both_reports_have_it(tmp_path: 
     assert store.folder(teacher_of(OTHER)).require_record() == record
     assert [path.name for path in (tmp_path / TEACHERS).iterdir()] == [record.name]
 
-    report = evaluate_and_report(tmp_path, NO_DATA, Console(file=io.StringIO()))
+    report = evaluate_and_report(Command(Options(tmp_path, NO_DATA), Console(file=io.StringIO())))
     accuracies = json.loads((tmp_path / "report.json").read_text())
     assert accuracies["one"]["teacher_accuracy"] == accuracies["other"]["teacher_accuracy"] > 0
     assert not any(summary.missing for summary in report.summaries)

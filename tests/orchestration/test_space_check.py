@@ -15,8 +15,9 @@ from raykd.errors import ConfigError
 from raykd.methods import AttentionTransfer, FeatureKD
 from raykd.models.vit_cifar import ViT
 from raykd.orchestration import experiment_plans, run_experiments, run_search
+from raykd.orchestration.command import Command, SearchCommand
 from raykd.orchestration.options import Options
-from raykd.orchestration.search_identity import SearchCommand, identity_of_search
+from raykd.orchestration.search_identity import identity_of_search
 from raykd.orchestration.space_check import early_comparison
 from raykd.spec.experiment import Experiment
 from raykd.spec.recipe import SGD, Cosine, MultiStep, Recipe
@@ -42,7 +43,7 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def search(space: dict[str, Space], results: Path, **changes: Any) -> None:
     searched: Experiment = replace(experiment(**changes), search=Search(space))
-    run_search.search(searched, Options(results, Path("none")), Console(file=io.StringIO()))
+    run_search.search(searched, Command(Options(results, Path("none")), Console(file=io.StringIO())))
 
 
 REFUSED: dict[str, tuple[dict[str, Any], dict[str, Space], tuple[str, ...]]] = {
@@ -112,7 +113,7 @@ def test_started_search_resumes_although_a_configuration_of_its_space_fails(tmp_
     searched = replace(experiment(**changes), search=Search(space))
     options = Options(tmp_path / "results", Path("none"))
     plan, dataset = experiment_plans.plan_of(searched, options)
-    command = SearchCommand(searched, options, Console(file=io.StringIO()))
+    command = SearchCommand(options, Console(file=io.StringIO()), searched)
     command.folder.write_record(search_record(identity=identity_of_search(plan, dataset)))
     with pytest.raises(RayStarts):
         search(space, tmp_path / "results", **changes)

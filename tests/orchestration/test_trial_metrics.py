@@ -69,7 +69,7 @@ def test_result_of_several_workers_has_the_latency_that_a_worker_measured(
             inside.clear()
 
     monkeypatch.setattr(trial, "latency", latency)
-    monkeypatch.setattr(trial, "export", lambda *_: None)
+    monkeypatch.setattr(trial, "export_metrics", lambda *_: None)
     monkeypatch.setattr("raykd.training.train_one.load_teacher", lambda run, *_: teacher_of(run))
     monkeypatch.setattr(trial, "_trainer", lambda *_: Trainer())
     last = trial.train_with_workers(config, shared, lambda: False)
@@ -119,7 +119,7 @@ def test_workers_that_stopped_by_themselves_leave_the_trial_interrupted(
     """They could not reach the driver for a while, which can again be reached when they have ended."""
     from raykd.orchestration import trial
 
-    monkeypatch.setattr(trial, "export", lambda *_: None)
+    monkeypatch.setattr(trial, "export_metrics", lambda *_: None)
     monkeypatch.setattr("raykd.training.train_one.load_teacher", lambda run, *_: teacher_of(run))
     reported: list[dict[str, Any]] = []
 
@@ -155,7 +155,7 @@ def test_a_trial_that_ends_by_its_patience_is_complete(
 
     tops = [20.0, 40.0, 30.0, 35.0, 99.0]
     monkeypatch.setattr(loop, "_validate", lambda training, epoch: Evaluation(tops[epoch], 1.0, 100))
-    monkeypatch.setattr(trial, "export", lambda *_: None)
+    monkeypatch.setattr(trial, "export_metrics", lambda *_: None)
     monkeypatch.setattr("raykd.training.train_one.load_teacher", lambda run, *_: teacher_of(run))
     search = replace(SEARCH, metric=("val_top1",), mode=("max",))
     asked = replace(ASKED, student=recipe(epochs=5, batch_size=20, patience=2), search=search)

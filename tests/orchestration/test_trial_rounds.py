@@ -15,9 +15,9 @@ from rich.console import Console
 from search_runs import changed, run_search
 
 from raykd.errors import ConfigError, Interrupted
+from raykd.orchestration.command import SearchCommand
 from raykd.orchestration.options import Options
 from raykd.orchestration.parallel_runs import Slots
-from raykd.orchestration.search_identity import SearchCommand
 from raykd.spec.experiment import Workers
 from raykd.store.results_folder import RAY
 from raykd.store.study import SearchStudy
@@ -38,7 +38,7 @@ class Round:
         self.results = results
         asked = changed(trials=trials, sampler="random", **changes)
         self.log = (results / "log").open("w+")
-        self.command = SearchCommand(asked, Options(results, NO_DATA), Console(file=self.log, width=200))
+        self.command = SearchCommand(Options(results, NO_DATA), Console(file=self.log, width=200), asked)
         self.command.folder.path.mkdir(parents=True)
         self.study = SearchStudy(self.command.folder, self.command.search, self.command.default_configuration)
 
@@ -233,7 +233,7 @@ def test_search_requires_all_workers_of_a_trial(cluster: str, tmp_path: Path, mo
     from raykd.orchestration.run_search import _slots
 
     def command(workers: Workers) -> SearchCommand:
-        return SearchCommand(replace(changed(), workers=workers), Options(tmp_path, NO_DATA), Console())
+        return SearchCommand(Options(tmp_path, NO_DATA), Console(), replace(changed(), workers=workers))
 
     monkeypatch.setattr("raykd.orchestration.trainers.alive_nodes", lambda: [{"CPU": 8.0, "GPU": 1.0}] * 3)
     assert _slots(command(Workers(count=2, min_count=1)), num_concurrent=1) == Slots(1, 8, 1, 2, 2)

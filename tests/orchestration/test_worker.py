@@ -191,7 +191,7 @@ def test_every_epoch_is_reported_to_the_queue_and_to_prometheus(
 ) -> None:
     reported, exported = [], []
     queue = SimpleNamespace(report=SimpleNamespace(remote=lambda report: reported.append(report.epoch)))
-    monkeypatch.setattr("raykd.orchestration.worker.export", lambda run, report, _: exported.append(report.epoch))
+    monkeypatch.setattr("raykd.orchestration.worker.export_metrics", lambda _, epoch, __: exported.append(epoch.epoch))
     monkeypatch.setattr("raykd.orchestration.worker.dataset_of", lambda *_: digits())
     assert do("train", tmp_path, queue=queue) == ("done", "")
     assert reported == exported == list(range(RUN.recipe.epochs))

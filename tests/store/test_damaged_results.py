@@ -20,6 +20,7 @@ from written_records import record_of
 from raykd.config.codec import read_checked_json
 from raykd.disk.atomic import write_bytes
 from raykd.errors import ConfigError, RunFailed
+from raykd.orchestration.command import Command
 from raykd.orchestration.options import Options
 from raykd.orchestration.run_experiments import run_experiments, train_experiments
 from raykd.report.content import ReportContent
@@ -151,7 +152,8 @@ def test_rerun_restores_damaged_weights_from_the_checkpoint_to_the_byte(
         "raykd.orchestration.run_experiments.ray_session",
         lambda: pytest.fail("Ray was started although every run is trained"),
     )
-    train_experiments([finished.plan_of(results.parent).experiment], Options(results, Path("no-data")), Console())
+    command = Command(Options(results, Path("no-data")), Console())
+    train_experiments([finished.plan_of(results.parent).experiment], command)
     assert path.read_bytes() == before and read_checked_json(path.parent / "run.json") == record
     output = capsys.readouterr().out
     assert f"'{path}' was damaged" in output and "restored from the run's checkpoint" in output
@@ -252,5 +254,6 @@ def test_damaged_weights_without_a_checkpoint_end_the_command_with_one_line_and_
     finished.flip(folder.best)
     before = folder.best.read_bytes()
     with pytest.raises(ConfigError, match=r"best\.safetensors' is damaged.*keep_checkpoints=true.*move the folder"):
-        run_experiments([finished.plan_of(results.parent).experiment], Options(results, Path("no-data")), Console())
+        command = Command(Options(results, Path("no-data")), Console())
+        run_experiments([finished.plan_of(results.parent).experiment], command)
     assert folder.best.read_bytes() == before and folder.status() == "damaged"

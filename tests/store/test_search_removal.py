@@ -10,10 +10,10 @@ from search_folders import finished_search, make_search, outcome_with_asha, writ
 from written_results import finished
 
 from raykd.errors import ConfigError, Interrupted
-from raykd.report.read.search_summary import search_paths, summarize_searches
+from raykd.report.read.search_summary import summarize_searches
 from raykd.spec.search import Search, uniform
 from raykd.store.cleaning import find_removable, remove_unneeded
-from raykd.store.results_folder import in_use
+from raykd.store.results_folder import in_use, search_paths
 from raykd.store.run_catalog import read_catalog
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_removal import removable_runs

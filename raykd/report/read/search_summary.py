@@ -10,24 +10,18 @@ from pathlib import Path
 from raykd.config import from_dict
 from raykd.config.codec import read_record
 from raykd.disk.damage import damaged
-from raykd.disk.lookup import find
 from raykd.errors import ConfigError
 from raykd.report.read.search_cost import cost_of
 from raykd.report.read.search_records import SearchSummary
 from raykd.report.read.search_trials import summarize_trials
 from raykd.spec.search import Search
 from raykd.store.records import ConfirmationRecord, read_plan
+from raykd.store.results_folder import search_paths
 
 
 def summarize_searches(results: Path) -> tuple[SearchSummary, ...]:
     """Return every search under `results`, by family and name. Raises DamagedFile."""
     return tuple(summarize_search(path, results) for path in search_paths(results))
-
-
-def search_paths(results: Path) -> list[Path]:
-    """Return the folder of every search under `results`, by family and name, without those that are being removed."""
-    paths = find(results, "*/*/search.json")
-    return [path.parent for path in paths if not any(part.startswith(".") for part in path.parts[-3:-1])]
 
 
 def summarize_search(folder: Path, results: Path) -> SearchSummary:

@@ -149,26 +149,26 @@ def split_for_slots(cache: PlannedCache, gpus: float, num_slots: int) -> Planned
 def choose_teacher(
     plan: Plan,
     dataset: Dataset,
-    trained: Collection[str],
+    settled: Collection[str],
     caches: Path,
     teachers: Sequence[RunFolder],
     in_progress_on_cache: Collection[str] = (),
 ) -> TeacherChoice | None:
-    """Choose the teacher source of the plan's untrained distilled runs, or of its search's trials; None without any.
+    """Choose the teacher source of the plan's unsettled distilled runs, or of its search's trials; None without any.
 
-    trained: names of runs that need no teacher any more. caches: the folder of all logit caches. teachers: the folders
-    of the plan's teachers. in_progress_on_cache: names of partly trained runs that started with a cache. They keep it
-    wherever a cache is possible, even if it saves nothing.
+    settled: names of the runs that are trained, and of those that keep their live teacher. caches: the folder of all
+    logit caches. teachers: the folders of the plan's teachers. in_progress_on_cache: names of partly trained runs that
+    started with a cache. They keep it wherever a cache is possible, even if it saves nothing.
     """
     experiment = plan.experiment
-    untrained = [run for run in plan.runs if run.teacher is not None and run.name not in trained]
-    in_progress = [run for run in untrained if run.name in in_progress_on_cache]
-    epochs = _epochs_to_train(plan, untrained)
+    unsettled = [run for run in plan.runs if run.teacher is not None and run.name not in settled]
+    in_progress = [run for run in unsettled if run.name in in_progress_on_cache]
+    epochs = _epochs_to_train(plan, unsettled)
     if reason := _why_impossible(plan):
-        counted = epochs or [(run.seed, run.recipe.epochs) for run in untrained]
+        counted = epochs or [(run.seed, run.recipe.epochs) for run in unsettled]
         return TeacherChoice(None, _describe_live(counted, len(teachers), reason)) if counted else None
-    embedding_cache = _plan_embedding_cache(plan, dataset, untrained, in_progress)
-    other_runs = _describe_other_runs(plan, untrained, embedding_cache)
+    embedding_cache = _plan_embedding_cache(plan, dataset, unsettled, in_progress)
+    other_runs = _describe_other_runs(plan, unsettled, embedding_cache)
     if not epochs:
         return TeacherChoice(None, other_runs, embedding_cache) if embedding_cache else None
     by_seed = _max_epochs_by_seed(epochs)
@@ -249,7 +249,7 @@ def num_visited(num_views: int, epochs: float) -> float:
     return num_views * (1 - (1 - 1 / num_views) ** epochs)
 
 
-def _epochs_to_train(plan: Plan, untrained: Sequence[Run]) -> list[tuple[int, int]]:
+def _epochs_to_train(plan: Plan, unsettled: Sequence[Run]) -> list[tuple[int, int]]:
     """Return (seed, epochs) of each run that reads the shared cache; of a search, of each trial and confirming run."""
     experiment = plan.experiment
     search, epochs = experiment.search, experiment.most_epochs
@@ -257,7 +257,7 @@ def _epochs_to_train(plan: Plan, untrained: Sequence[Run]) -> list[tuple[int, in
         num_candidates = search.confirm + 1 if search.confirm else 0  # one is the experiment's default configuration
         confirming = [(seed, epochs) for seed in experiment.seeds] * num_candidates
         return [(search.trial_seed, epochs)] * search.num_trials + confirming
-    return [(run.seed, run.recipe.epochs) for run in untrained if _reads_shared_cache(plan, run)]
+    return [(run.seed, run.recipe.epochs) for run in unsettled if _reads_shared_cache(plan, run)]
 
 
 def _reads_shared_cache(plan: Plan, run: Run) -> bool:
@@ -267,20 +267,20 @@ def _reads_shared_cache(plan: Plan, run: Run) -> bool:
 
 
 def _plan_embedding_cache(
-    plan: Plan, dataset: Dataset, untrained: Sequence[Run], in_progress: Sequence[Run]
+    plan: Plan, dataset: Dataset, unsettled: Sequence[Run], in_progress: Sequence[Run]
 ) -> PlannedCache | None:
     """Plan a comparison's second cache, with embeddings, if one of the runs `in_progress` started with one."""
     experiment = plan.experiment
     if experiment.teacher_source == "live" or all(_reads_shared_cache(plan, run) for run in in_progress):
         return None
-    served = [run for run in untrained if run.method.needs <= CACHEABLE and not _reads_shared_cache(plan, run)]
+    served = [run for run in unsettled if run.method.needs <= CACHEABLE and not _reads_shared_cache(plan, run)]
     by_seed = _max_epochs_by_seed([(run.seed, run.recipe.epochs) for run in served])
     return replace(_plan_cache(plan, dataset, by_seed, CACHEABLE), min_needs=frozenset({"embedding"}))
 
 
-def _describe_other_runs(plan: Plan, untrained: Sequence[Run], embedding_cache: PlannedCache | None) -> str:
+def _describe_other_runs(plan: Plan, unsettled: Sequence[Run], embedding_cache: PlannedCache | None) -> str:
     """Describe the teacher source of a comparison's runs that need more than the cache; '' without such runs."""
-    others = [run for run in untrained if not _reads_shared_cache(plan, run)]
+    others = [run for run in unsettled if not _reads_shared_cache(plan, run)]
     num_cached = sum(embedding_cache.serves(run) for run in others) if embedding_cache else 0
     num_live = len(others) - num_cached
     cached = f"logit cache with embeddings for {plural(num_cached, 'run')}, because one of them started with it"

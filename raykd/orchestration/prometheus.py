@@ -33,7 +33,7 @@ GAUGES = {
 }
 
 
-def export(run: Run, report: EpochReport, device: torch.device) -> None:
+def export_metrics(run: Run, report: EpochReport, device: torch.device) -> None:
     """Set the metrics of an epoch; Ray collects them every ten seconds."""
     values = {
         "epoch": report.epoch + 1,

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the parser of an experiment's options."""
+"""The parser of an experiment's options, and those of its options that other commands share."""
 
 from argparse import Namespace
 from collections.abc import Sequence

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from raykd.cli.argument_parser import Parser
-from raykd.cli.options import add_results
+from raykd.cli.experiment_parser import add_results
 from raykd.spec.stages import STAGES
 
 RUN_COMMANDS = ("runs", "clean", "compare")

@@ -5,13 +5,9 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
-from rich.console import Console
-
 from raykd.config import to_dict
 from raykd.disk.lookup import find, is_file
-from raykd.orchestration.options import Options
-from raykd.orchestration.progress import log
-from raykd.orchestration.search_identity import SearchCommand
+from raykd.orchestration.command import Command, SearchCommand
 from raykd.spec.plan import Plan, Run
 from raykd.spec.stages import TRIALS
 from raykd.store.run_folder import RunFolder
@@ -22,12 +18,12 @@ from raykd.trackers.tracking import Attachment, Tracking
 REPORT_FILES = ("report.json", "report/index.html", "report/runs.csv")
 
 
-def tracking_of(options: Options, console: Console) -> Tracking:
+def tracking_of(command: Command) -> Tracking:
     """Return the trackers of a command. They copy runs while the returned object is entered.
 
     Every path that their thread receives is absolute, because this process changes its folder while Ray starts.
     """
-    return Tracking(options.trackers, options.results.absolute(), partial(log, console))
+    return Tracking(command.options.trackers, command.options.results.absolute(), command.log)
 
 
 def watch_runs(tracking: Tracking, parent: Parent, runs: Iterable[Run], store: RunStore) -> None:
@@ -36,7 +32,7 @@ def watch_runs(tracking: Tracking, parent: Parent, runs: Iterable[Run], store: R
     tracking.watch(parent, lambda: folders)
 
 
-def family_of(plan: Plan, results: Path) -> Parent:
+def parent_of(plan: Plan, results: Path) -> Parent:
     """Return the parent of an experiment's runs."""
     return Parent(results.absolute() / plan.experiment.family, plan.experiment.family)
 
@@ -58,7 +54,7 @@ def watch_search(tracking: Tracking, command: SearchCommand) -> Parent:
 def attach_report(tracking: Tracking, plans: Iterable[Plan], results: Path) -> None:
     """Store the report with the family of each plan."""
     for plan in plans:
-        tracking.attach(family_of(plan, results), partial(_report_of, plan.experiment.family, results.absolute()))
+        tracking.attach(parent_of(plan, results), partial(_report_of, plan.experiment.family, results.absolute()))
 
 
 def _report_of(family: str, results: Path) -> Attachment:

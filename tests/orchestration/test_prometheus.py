@@ -48,9 +48,9 @@ class Exporter:
     def export(self, run: Run, report: EpochReport) -> None:
         import torch
 
-        from raykd.orchestration.metrics import export
+        from raykd.orchestration.prometheus import export_metrics
 
-        export(run, report, torch.device("cpu"))
+        export_metrics(run, report, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def prometheus(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     import ray
     import ray.cloudpickle
 
-    from raykd.orchestration.metrics import scrape_targets
+    from raykd.orchestration.prometheus import scrape_targets
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     worker: Any = ray.remote(num_cpus=0)(Exporter).remote()
@@ -113,7 +113,7 @@ def test_dashboard_queries_existing_metrics(prometheus: str) -> None:
 
 
 def test_next_command_removes_the_addresses_of_killed_commands(cluster: str, tmp_path: Path) -> None:
-    from raykd.orchestration.metrics import scrape_targets
+    from raykd.orchestration.prometheus import scrape_targets
 
     folder, host = tmp_path / ".monitoring", socket.gethostname()
     folder.mkdir()
