@@ -48,6 +48,6 @@ def warning(node: str) -> str:
     finally:
         os.close(descriptor)
     return (
-        f"warning: file locks in {path.parent} are of one node only, as {node} can acquire a lock that another "
+        f"warning: file locks in {path.parent} hold on one node only, as {node} can acquire a lock that another "
         "node holds: let no two jobs train the same runs there concurrently"
     )

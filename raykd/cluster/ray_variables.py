@@ -18,7 +18,7 @@ from raykd.errors import ConfigError, one_line, shortened
 PREFIX, PASSED_ON = "RAY_", "RAYKD_RAY_"
 ADDRESS = "RAY_ADDRESS"
 LOOPBACK = ("127.0.0.1", "localhost")
-# With each node Ray starts an idle Python worker per CPU, and all import Ray at once. raykd uses a few per run.
+# With each node Ray starts an idle Python worker per CPU, and all import Ray concurrently. raykd uses a few per run.
 FEWER_WORKERS = {"RAY_worker_maximum_startup_concurrency": "16"}
 # Slurm writes to CUDA_VISIBLE_DEVICES the numbers of the GPUs in the order of their PCI buses
 # (https://slurm.schedmd.com/gres.html). By default CUDA numbers the fastest GPU first, and on a node with GPUs of

@@ -28,6 +28,7 @@ from raykd.config.typed import (
     skip_if_default,
     to_dict,
     type_hints,
+    without_checks,
 )
 
 __all__ = [
@@ -56,4 +57,5 @@ __all__ = [
     "skip_if_default",
     "to_dict",
     "type_hints",
+    "without_checks",
 ]

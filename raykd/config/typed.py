@@ -14,6 +14,8 @@ Limits are part of the type, see limits.py.
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import Field, dataclass, field, fields
 from functools import cache
 from math import inf, isfinite
@@ -37,6 +39,7 @@ _NOT_FINGERPRINTED = "excluded from fingerprints"  # keys of a field's metadata
 _SKIPPED_DEFAULT = "excluded from fingerprints at its default"
 LOOK_UP = "function from a name to its Config"
 _Value = TypeVar("_Value")
+_suspends_checks: ContextVar[bool] = ContextVar("_suspends_checks", default=False)
 
 
 def not_fingerprinted(default: Any) -> Any:
@@ -84,6 +87,16 @@ else:
             return super().__call__(*values, **named)
 
 
+@contextmanager
+def without_checks() -> Iterator[None]:
+    """Create objects in the block without `check`, to set further fields by `replace`, which then checks all."""
+    token = _suspends_checks.set(True)
+    try:
+        yield
+    finally:
+        _suspends_checks.reset(token)
+
+
 @dataclass(frozen=True)
 class Config(metaclass=_NamesChecked):
     """Base of everything that a user configures. Subclasses are frozen dataclasses; `kind` names them in JSON."""
@@ -103,7 +116,8 @@ class Config(metaclass=_NamesChecked):
                 self._refuse(item.name, f"must be {type_text}" if is_finite else "must be a finite number")
             if requirement := limits[item.name].exceeded_by(value):
                 self._refuse(item.name, requirement)
-        self.check()
+        if not _suspends_checks.get():
+            self.check()
 
     def check(self) -> None:
         """Raise ConfigError if a value, or a combination of values, cannot work."""

@@ -12,8 +12,8 @@ from pathlib import Path
 _TABLE = Path("/proc/self/mountinfo")
 _LOCAL_DISKS = ("bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "overlay", "reiserfs", "xfs", "zfs")
 LOCAL_LOCKS = (
-    "{folder} is on BeeGFS ({point}), whose file locks are of one node only by default: let no two jobs train the same "
-    "runs there concurrently, unless the administrators set tuneUseGlobalFileLocks=true"
+    "{folder} is on BeeGFS ({point}), whose file locks hold on one node only by default: let no two jobs train the "
+    "same runs there concurrently, unless the administrators set tuneUseGlobalFileLocks=true"
 )
 _BEEGFS = "/etc/beegfs/beegfs-client.conf"
 _GLOBAL_LOCKS = re.compile(r"^\s*tuneUseGlobalFileLocks\s*=\s*(true|1)\b", re.MULTILINE)

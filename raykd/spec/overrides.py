@@ -8,11 +8,11 @@ Whole objects are set before the fields in them, and the last setting of a path 
 with all its fields set. So the order of settings with different paths does not matter.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, Literal, Union, get_args, get_origin
 
-from raykd.config import LOOK_UP, Config, describe, kinds, options_of, type_hints
+from raykd.config import LOOK_UP, Config, describe, kinds, options_of, type_hints, without_checks
 from raykd.errors import ConfigError, did_you_mean, shortened
 
 Setting = tuple[str, Any]  # a dotted path, and a value as text or of the field's type
@@ -59,15 +59,18 @@ def _changed(config: Any, settings: Mapping[str, Any], above: str = "") -> Any:
                 raise _Unreadable(f"{above}{name} is no field of {config.title()}: {why}")
             kind = config.title() if isinstance(config, Config) else "none" if config is None else type(config).__name__
             raise _unknown(name, settings, above, kind, known)
-        value = getattr(config, name)
         hint = type_hints(type(config))[name]
-        if name in settings:
+        look_up = known[name].metadata.get(LOOK_UP, lambda config: config)
+        if name not in settings:
+            value = look_up(getattr(config, name)) if deeper else getattr(config, name)
+        elif deeper:
+            value = _read_object(settings[name], hint, f"{above}{name}", look_up)
+        else:
             value = _read(settings[name], hint, f"{above}{name}")
         if deeper and _has_entries(hint):
             value = _changed_entries(value, deeper, get_args(hint)[1], f"{above}{name}.")
         elif deeper:
-            look_up = known[name].metadata.get(LOOK_UP, lambda config: config)
-            value = _changed(look_up(value), deeper, f"{above}{name}.")
+            value = _changed(value, deeper, f"{above}{name}.")
         changes[name] = value
     return replace(config, **changes)  # pyright: ignore[reportArgumentType]
 
@@ -152,6 +155,18 @@ def _read(value: Any, hint: Any, path: str) -> Any:
     except ConfigError as error:
         reason = str(error)
         raise _Unreadable(reason if path in reason else f"{path}={shortened(value)}: {reason}") from None
+
+
+def _read_object(value: Any, hint: Any, path: str, look_up: Callable[[Any], Any]) -> Any:
+    """Return the object that a setting names. Its fields are set next, and only then need its values fit each other.
+
+    The first attempt has all checks, so that a user's file is loaded with them.
+    """
+    try:
+        return look_up(_read(value, hint, path))
+    except ConfigError:
+        with without_checks():
+            return look_up(_read(value, hint, path))
 
 
 def _fails_alike(config: Any, settings: Mapping[str, Any], left_out: str, message: str) -> bool:

@@ -101,7 +101,7 @@ class Copier:
         self._copied[folder.path] = stamp
 
     def _opened(self, folder: Path, run: TrackedRun, entry: TrackerEntry, parent: Parent | None) -> TrackerEntry:
-        """Create or continue the tracker's run of `folder`. A new one has no epochs, and its id is written at once."""
+        """Create or continue the tracker's run of `folder`. A new one has no epochs; its id is written immediately."""
         parent_id = self._parent_id(parent) if parent else None
         run_id = self.tracker.open(run, entry.run_id or None, parent_id)
         if run_id == entry.run_id:

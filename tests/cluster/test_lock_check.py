@@ -23,7 +23,7 @@ def test_a_lock_that_excludes_other_processes_gives_no_warning(tmp_path: Path) -
 def test_a_lock_that_another_node_can_acquire_is_reported(tmp_path: Path) -> None:
     (tmp_path / "lock").touch()
     text = warning({VARIABLE: str(tmp_path / "lock")})
-    assert text.startswith(f"warning: file locks in {tmp_path} are of one node only, as cn2 can acquire a lock")
+    assert text.startswith(f"warning: file locks in {tmp_path} hold on one node only, as cn2 can acquire a lock")
 
 
 def test_a_folder_without_the_file_is_not_tested(tmp_path: Path) -> None:

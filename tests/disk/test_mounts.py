@@ -1,4 +1,4 @@
-"""On which file system a folder is, and whether its locks are of one node only."""
+"""On which file system a folder is, and whether its locks hold on one node only."""
 
 from pathlib import Path
 

@@ -72,6 +72,18 @@ def with_model(*settings: str) -> Experiment:
     return changed
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_object_is_checked_with_the_fields_that_are_set_with_it(order: int) -> None:
+    tower = f"teacher.model={Path(__file__).parent.parent / 'user_network.py'}:UserTower"  # without num_classes
+    settings = [tower, "teacher.model.classifier=false", "teacher.model.width=12", "method=embedding"]
+    (changed,) = apply_settings([experiment()], settings[::order])
+    model: Any = changed.teacher.model
+    assert (model.title(), model.width, model.classifier) == ("UserTower", 12, False)
+    for invalid in ([tower], [tower, "teacher.model.width=12"][::order]):
+        with pytest.raises(ConfigError, match="its __init__ has no parameter num_classes"):
+            apply_settings([experiment()], invalid)
+
+
 def test_the_check_in_training_mode_leaves_the_network_and_the_generator_as_they_are(file: Path) -> None:
     file.write_text(
         f"# {file}\nfrom torch import nn\n"

@@ -268,7 +268,7 @@ def test_a_run_that_ended_before_its_first_line_is_logged_with_its_precision(scr
     assert screen.lines()[0].endswith("done in 13 min 20 s: best val 52.5 %  (fp32, 1 thread)")
 
 
-def test_a_locked_run_is_logged_at_once_then_every_hour_and_when_another_process_locks_it(screen: Screen) -> None:
+def test_a_locked_run_is_logged_immediately_then_every_hour_and_when_another_process_locks_it(screen: Screen) -> None:
     def locked(reason: str) -> JobStatus:
         return JobStatus(Job("train", RUN), State.WAITING, reason=reason, pause=Pause.LOCKED)
 

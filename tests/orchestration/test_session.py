@@ -289,7 +289,7 @@ def test_without_affinity_as_on_macos_all_cpus_are_used(monkeypatch: pytest.Monk
 COUNT_WORKERS = """
 import multiprocessing, time
 import psutil
-multiprocessing.cpu_count = lambda: 24  # by which Ray limits how many workers it starts at once
+multiprocessing.cpu_count = lambda: 24  # by which Ray limits how many workers it starts concurrently
 from raykd.orchestration.session import ray_session
 
 def workers():

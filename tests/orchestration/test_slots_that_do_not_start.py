@@ -1,4 +1,4 @@
-"""Slots whose workers cannot start at once: the command is stopped, the Ray cluster is busy, or the workers die."""
+"""Slots whose workers cannot start immediately: the command is stopped, the Ray cluster is busy, or the workers die."""
 
 import io
 import os

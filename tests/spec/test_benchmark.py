@@ -4,15 +4,18 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from small_images import encoded, write_parquet
 
 from raykd import models
 from raykd.cli.benchmark import MEAN, STD, selected_pairs, with_published_teacher
 from raykd.cli.experiment_file import apply_settings, load_experiments
+from raykd.cli.prefetch import fetch
 from raykd.data.load import load_dataset
 from raykd.errors import ConfigError
 from raykd.methods import DKD, LogitStandardization, ReviewKD
@@ -161,6 +164,14 @@ def test_published_teachers_are_found_in_their_layout_with_their_normalization(t
     assert changed.teacher_checkpoint == str(file)
     assert isinstance(changed.teacher.model, Model)
     assert (changed.teacher.model.mean, changed.teacher.model.std) == (MEAN, STD)
+
+
+def test_prefetch_explains_where_published_teachers_come_from(data: Path, tmp_path: Path) -> None:
+    printed = StringIO()
+    fetch(load_experiments(FILE), data, tmp_path, Console(file=printed, width=400))
+    assert "fetch_pretrained_teachers.sh downloads them" in printed.getvalue()
+    assert "unpack them into a folder DIR and add --teachers DIR" in printed.getvalue()
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_published_pair_is_refused_for_other_data_and_unknown_names() -> None:

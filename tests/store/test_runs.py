@@ -262,7 +262,7 @@ def test_lustre_whose_locks_are_of_one_node_is_refused_and_beegfs_logged(tmp_pat
     assert not (tmp_path / "r").exists() and not caplog.text
     monkeypatch.setattr(run_store, "mount_of", lambda _: Mount("/b", "beegfs", frozenset({"rw", "cfgFile=/none"})))
     RunStore(tmp_path / "r").make_folder()
-    assert "is on BeeGFS (/b), whose file locks are of one node only by default" in caplog.text
+    assert "is on BeeGFS (/b), whose file locks hold on one node only by default" in caplog.text
 
 
 def test_results_folder_that_cannot_be_made_is_refused(tmp_path: Path, monkeypatch) -> None:

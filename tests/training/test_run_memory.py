@@ -16,7 +16,7 @@ MUCH = 400 << 20
 
 
 def take_much() -> None:
-    """Memory that goes back to the system at once, as what malloc gave may not."""
+    """Memory that goes back to the system immediately, as what malloc gave may not."""
     with mmap.mmap(-1, MUCH) as taken:
         for page in range(0, MUCH, mmap.PAGESIZE):
             taken[page] = 1

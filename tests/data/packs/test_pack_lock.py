@@ -76,7 +76,7 @@ def wait_for(path: Path) -> None:
         time.sleep(0.005)
 
 
-def test_two_equal_commands_at_once_both_end_well_with_one_good_pack(tmp_path: Path) -> None:
+def test_two_equal_concurrent_commands_both_end_well_with_one_good_pack(tmp_path: Path) -> None:
     expected = bytes_of(pack_small(make_folder(tmp_path), tmp_path, RESIZED))
     commands = [Command(tmp_path, "--resize", "12") for _ in range(2)]
     ends = [command.end() for command in commands]
@@ -86,7 +86,7 @@ def test_two_equal_commands_at_once_both_end_well_with_one_good_pack(tmp_path: P
     assert bytes_of(tmp_path / "pack") == expected
 
 
-def test_of_two_commands_with_other_options_at_once_one_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_of_two_concurrent_commands_with_other_options_one_is_refused_in_one_line(tmp_path: Path) -> None:
     make_folder(tmp_path)
     commands = [Command(tmp_path, *options) for options in (("--resize", "12"), ("--raw", "8"))]
     ends = [command.end() for command in commands]
