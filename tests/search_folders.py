@@ -14,7 +14,7 @@ from written_records import run_record, search_record
 
 from raykd.config import to_dict
 from raykd.config.codec import write_record
-from raykd.report.read.search_records import SearchSummary
+from raykd.report.read.search_results import SearchSummary
 from raykd.report.read.search_summary import summarize_search
 from raykd.report.stats.confirmation import gain_over_baseline, gain_over_default
 from raykd.report.stats.paired_interval import PairedGain

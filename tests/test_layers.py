@@ -251,7 +251,7 @@ def test_report_imports_neither_torch_nor_ray_in_functions_either() -> None:
 
 OWN_PROCESS = {
     "raykd.bench.memory",  # measures the memory of a process
-    "raykd.orchestration.process_pool",  # packs a data set on all CPUs of a machine
+    "raykd.orchestration.packing_processes",  # packs a data set on all CPUs of a machine
 }
 
 

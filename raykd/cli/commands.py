@@ -163,13 +163,14 @@ def tune(arguments: Namespace) -> None:
 
 def report(arguments: Namespace) -> None:
     from raykd.orchestration.command import Command
+    from raykd.orchestration.models_dir import report_models
     from raykd.orchestration.reporting import evaluate_and_report
-    from raykd.orchestration.saved_models import report_models
 
     check_paper_flags(arguments)
     options = _options(arguments)
     if arguments.models_dir:
-        report_models(Path(arguments.models_dir), _experiments_of(arguments), options.data_folder, LogConsole())
+        options = replace(options, results=Path(arguments.models_dir))
+        report_models(_experiments_of(arguments), Command(options, LogConsole()))
     elif given := [*arguments.file, *(f"--set {setting}" for setting in arguments.settings)]:
         raise ConfigError(f"{given[0]}: a report on runs reads their plans; leave it out, or add --models-dir DIR")
     else:

@@ -1,6 +1,6 @@
 """Distillation methods, one file per paper: a frozen dataclass (`KD(alpha=0.5)`) and its pure loss (`kd_loss`).
 
-docs/methods.md compares them. Losses are unweighted means over the batch: scalars [] in float32 or float64.
+docs/methods.md compares them. Losses are means over the batch: scalars [] in float32 or float64.
 """
 
 from raykd.methods.alpha import AlphaWeighted

@@ -25,7 +25,7 @@ from raykd.data.types import Dataset
 from raykd.errors import ConfigError, DataError
 from raykd.orchestration.options import Options, data_key, keep_listing
 from raykd.orchestration.packing import write_pack
-from raykd.orchestration.process_pool import PackingKilled
+from raykd.orchestration.packing_processes import PackingKilled
 from raykd.spec.experiment import Data
 
 MAX_HASHED_BYTES = 10_000_000_000  # of images without a pack that a plan hashes; ImageNet has 15 times as many

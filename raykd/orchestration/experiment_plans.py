@@ -20,7 +20,7 @@ from raykd.spec.plan import Plan, make_plan
 from raykd.spec.trackers import require_installed
 from raykd.store.migration import require_migrated
 from raykd.store.records import CommandParts
-from raykd.training.networks import Networks
+from raykd.training.network_checks import NetworkChecks
 from raykd.training.teacher.choose import TeacherChoice, choose_teacher
 from raykd.training.teacher.imported import require_import_fits
 
@@ -92,19 +92,21 @@ def plan_of(experiment: Experiment, options: Options) -> tuple[Plan, Dataset]:
     return plan, dataset
 
 
-def checked_plan(experiment: Experiment, dataset: Dataset, options: Options, networks: Networks | None = None) -> Plan:
+def checked_plan(
+    experiment: Experiment, dataset: Dataset, options: Options, checks: NetworkChecks | None = None
+) -> Plan:
     """Return the plan on `dataset`. Raises ConfigError for models, weights or methods that do not fit.
 
-    networks: those of plans on `dataset` that were checked before.
+    checks: those of plans on `dataset` that were checked before.
     """
-    networks = networks or Networks(dataset)
+    checks = checks or NetworkChecks(dataset)
     plan = make_plan(experiment, dataset, options.weights_folder, options.stages)
     for run in plan.runs:
-        networks.outputs_of(run)
+        checks.outputs_of(run)
     for run in {run.method: run for run in plan.runs if run.stage == "distilled"}.values():
-        networks.require_method_fits(run)
+        checks.require_method_fits(run)
     for run in {(run.recipe, run.method): run for run in plan.runs}.values():
-        networks.require_valid_batch_norm(run, experiment.workers.count)
+        checks.require_valid_batch_norm(run, experiment.workers.count)
     return plan
 
 

@@ -17,7 +17,7 @@ from raykd.data.packs.record import PackRecord
 from raykd.data.packs.shard import ShardTask, WrittenShard, write_shard
 from raykd.data.packs.writer import PackPlan, Runner, pack
 from raykd.errors import Interrupted, RunFailed
-from raykd.orchestration.process_pool import KILLED, POLL_S, write_in_processes
+from raykd.orchestration.packing_processes import KILLED, POLL_S, write_in_processes
 from raykd.orchestration.session import num_usable_cpus, ray_session
 from raykd.orchestration.stop_signals import stop_signals
 from raykd.units import duration

@@ -28,7 +28,7 @@ from raykd.spec.plan import Plan
 from raykd.spec.recipe import MultiStep, Recipe
 from raykd.spec.search import Search, Space
 from raykd.store.study import SearchFolder
-from raykd.training.networks import Networks
+from raykd.training.network_checks import NetworkChecks
 
 MAX_TRIED = 2_000  # combinations of fields that determine shapes
 
@@ -70,7 +70,7 @@ def early_comparison(search: Search, recipe: Recipe) -> str:
 
 def check_space(plan: Plan, dataset: Dataset, options: Options) -> None:
     """Raise ConfigError if the search of `plan.experiment` can draw a configuration that cannot be trained."""
-    experiment, networks = plan.experiment, Networks(dataset)
+    experiment, checks = plan.experiment, NetworkChecks(dataset)
     assert experiment.search is not None
     space = experiment.search.space
     without_teachers = replace(options, stages=("baseline",))  # the teachers are the same for all configurations
@@ -79,7 +79,7 @@ def check_space(plan: Plan, dataset: Dataset, options: Options) -> None:
     for path, values in space.items():
         for value in values.probe_values:
             try:
-                checked_plan(experiment.with_configuration({path: value}), dataset, without_teachers, networks)
+                checked_plan(experiment.with_configuration({path: value}), dataset, without_teachers, checks)
             except ConfigError as error:
                 raise ConfigError(f"search.space: {path} in {values} cannot be {value}: {error}") from None
     teacher = next(run for run in plan.runs if run.stage == "teacher")
@@ -89,10 +89,10 @@ def check_space(plan: Plan, dataset: Dataset, options: Options) -> None:
         configuration = {path: (method | model)[path] for path in space}
         try:
             candidate = experiment.with_configuration(configuration)
-            (student, *_) = checked_plan(candidate, dataset, without_teachers, networks).runs
+            (student, *_) = checked_plan(candidate, dataset, without_teachers, checks).runs
             read_teacher = teacher if candidate.method.needs else None
             run = replace(student, stage="distilled", method=candidate.method, teacher=read_teacher)
-            networks.require_method_fits(run)
+            checks.require_method_fits(run)
         except ConfigError as error:
             raise _error_of_configuration(experiment, configuration, error) from None
 

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from raykd.report.read.run_results import RunResult
-from raykd.report.read.search_records import SearchSummary
+from raykd.report.read.search_results import SearchSummary
 from raykd.report.stats.importances import Importances, importances_of
 from raykd.report.stats.over_families import FamiliesComparison, compare_families
 from raykd.report.stats.summary import FamilySummary

@@ -6,7 +6,7 @@ from typing import Any
 
 from raykd.errors import flattened, plural
 from raykd.report import wording
-from raykd.report.read.search_records import Cost, SearchSummary, TrialSummary
+from raykd.report.read.search_results import Cost, SearchSummary, TrialSummary
 from raykd.report.stats.confirmation import gain_over_baseline, gain_over_default
 from raykd.report.stats.metrics import SEARCH_METRICS
 from raykd.report.stats.paired_interval import PairedGain, spread_of

@@ -16,7 +16,7 @@ from raykd.methods.vid import Prediction, vid_loss
 from raykd.outputs import Outputs, Targets
 from raykd.spec.recipe import SGD
 from raykd.training.compute import choose_compute
-from raykd.training.networks import Networks
+from raykd.training.network_checks import NetworkChecks
 from raykd.training.training_step import TrainState, make_train_state
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -298,7 +298,7 @@ def test_crd_banks_have_a_row_for_each_training_image() -> None:
 @pytest.mark.parametrize("method", [AttentionTransfer(stages=(7,)), FitNets(stages=(5,))])
 def test_method_that_does_not_fit_its_models_is_refused_before_training(method: StageMethod) -> None:
     with pytest.raises(ConfigError, match="one of the models has only 4 stages"):
-        Networks(digits()).require_method_fits(run_of("distilled", method=method))
+        NetworkChecks(digits()).require_method_fits(run_of("distilled", method=method))
 
 
 def test_checking_a_method_leaves_the_random_generators_unchanged() -> None:
@@ -306,5 +306,5 @@ def test_checking_a_method_leaves_the_random_generators_unchanged() -> None:
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    Networks(digits()).require_method_fits(run)
+    NetworkChecks(digits()).require_method_fits(run)
     assert torch.equal(torch.rand(1), expected)

@@ -21,7 +21,7 @@ from raykd.spec.overrides import override
 from raykd.spec.plan import Run
 from raykd.store.run_folder import RunFolder
 from raykd.training.hooks import EpochReport
-from raykd.training.networks import Networks
+from raykd.training.network_checks import NetworkChecks
 from raykd.training.teacher.sources import CachedTeacher, LiveTeacher
 
 LOGITS_ONLY = {"kd", "dkd", "standardized_dkd", "dist", "logit_standardization", "hard_labels"}
@@ -70,7 +70,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 def test_interrupted_method_ends_with_the_same_bits(trained: Trained, tmp_path: Path) -> None:
     run, interrupted = trained.run, RunFolder(tmp_path)
-    Networks(digits()).require_method_fits(run)
+    NetworkChecks(digits()).require_method_fits(run)
     assert set(trained.reports[-1].terms) == {*run.method.weights(0), "loss"}
     left = iter([False] * (STOP_AFTER - 1) + [True])
     with pytest.raises(Interrupted):

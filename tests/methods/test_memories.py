@@ -17,7 +17,7 @@ from raykd.methods import CRD, Memory, Method
 from raykd.methods.method import Need
 from raykd.outputs import Outputs, Targets
 from raykd.training.compute import choose_compute
-from raykd.training.networks import Networks
+from raykd.training.network_checks import NetworkChecks
 from raykd.training.objective import memories_of
 from raykd.training.training_step import TrainState, make_train_state
 
@@ -110,4 +110,4 @@ def test_a_memory_that_fails_is_refused_before_training() -> None:
         r"^method = CountsBroken: remember\(\) of Broken in its adapter fails at line \d+ with AttributeError: .*last"
     )
     with pytest.raises(ConfigError, match=words):
-        Networks(digits()).require_method_fits(run_of("distilled", method=CountsBroken()))
+        NetworkChecks(digits()).require_method_fits(run_of("distilled", method=CountsBroken()))

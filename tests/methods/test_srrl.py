@@ -27,7 +27,7 @@ from raykd.spec.plan import Run, make_plan
 from raykd.store.run_folder import RunFolder
 from raykd.training.adapters import classifier_of
 from raykd.training.compute import choose_compute
-from raykd.training.networks import Networks
+from raykd.training.network_checks import NetworkChecks
 from raykd.training.teacher.cache import LogitCache
 from raykd.training.teacher.choose import choose_teacher
 from raykd.training.teacher.fill import Filler
@@ -85,7 +85,7 @@ def test_connector_has_the_authors_initial_weights() -> None:
 def test_student_without_labels_has_no_classifier_and_learns_from_the_teachers(tmp_path: Path) -> None:
     run = run_of("distilled", method=SRRL(ce_weight=0.0), student=recipe(epochs=2))
     assert not run.model.classifier
-    Networks(digits()).require_method_fits(run)
+    NetworkChecks(digits()).require_method_fits(run)
     first, last = train(run, RunFolder(tmp_path))
     assert set(last.terms) == {"srrl_embedding", "srrl_logits", "loss"}
     assert last.terms["loss"] == pytest.approx(last.terms["srrl_embedding"] + last.terms["srrl_logits"], rel=1e-5)
@@ -129,7 +129,7 @@ def run_with(teacher: Model, method: Method | None = None, **changes: Any) -> Ru
 )
 def test_adapter_computes_the_teachers_logits_from_the_teachers_embedding(teacher: Model) -> None:
     run = run_with(teacher)
-    Networks(digits()).require_method_fits(run)
+    NetworkChecks(digits()).require_method_fits(run)
     live = teacher_of(run)
     training = make_train_state(run, digits(), choose_compute(CPU, "fp32"), live)
     outputs = live(next(training.loader.epoch(0)))
@@ -153,7 +153,7 @@ def test_adapter_computes_the_teachers_logits_from_the_teachers_embedding(teache
 )
 def test_a_teacher_without_one_linear_classifier_is_refused_in_one_line(teacher: Model, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        Networks(digits()).require_method_fits(run_with(teacher))
+        NetworkChecks(digits()).require_method_fits(run_with(teacher))
     text = str(caught.value)
     assert text.startswith(
         "method = SRRL: requires the teacher's classifier, one linear layer from its embedding to its"
@@ -166,7 +166,7 @@ def test_a_layer_that_does_not_compute_the_logits_is_refused(tmp_path: Path) -> 
     (tmp_path / "scaled.py").write_text(SCALED)
     run = run_with(Network(f"{tmp_path}/scaled.py:Scaled", embedding="pool"))
     with pytest.raises(ConfigError, match=r"has no such layer; leave teacher\.model\.embedding = pool out"):
-        Networks(digits()).require_method_fits(run)
+        NetworkChecks(digits()).require_method_fits(run)
 
 
 SCALED = """
@@ -218,7 +218,7 @@ def test_custom_method_trains_with_the_teachers_classifier(tmp_path: Path) -> No
     )
     (tmp_path / "reused.py").write_text(code)
     run = run_of("distilled", method=Method.from_text(f"{tmp_path}/reused.py:Reused"), student=recipe(epochs=2))
-    Networks(digits()).require_method_fits(run)
+    NetworkChecks(digits()).require_method_fits(run)
     first, last = train(run, RunFolder(tmp_path / "run"))
     assert last.terms["reused"] < first.terms["reused"]
 

@@ -30,7 +30,7 @@ from raykd.spec.plan import Run, make_plan
 from raykd.spec.recipe import AdamW
 from raykd.store.run_folder import RunFolder
 from raykd.training.compute import choose_compute
-from raykd.training.networks import Networks
+from raykd.training.network_checks import NetworkChecks
 from raykd.training.training_step import TrainState, make_train_state
 
 MAPS = sorted(kind for kind, method in kinds(Method).items() if issubclass(method, StageMethod))
@@ -90,7 +90,7 @@ def test_term_falls_over_steps_on_a_batch(name: str, pair: str) -> None:
 @pytest.mark.parametrize("name", nightly_except(["fitnets"], MAPS))
 def test_pair_trains_through_the_loop(name: str, pair: str, tmp_path: Path) -> None:
     run = run_with(method_of(name), PAIRS[pair])
-    Networks(digits()).require_method_fits(run)
+    NetworkChecks(digits()).require_method_fits(run)
     first, last = train(run, RunFolder(tmp_path))
     assert set(last.terms) == {*run.method.weights(0), "loss"} and np.isfinite(list(last.terms.values())).all()
     assert last.terms["loss"] < first.terms["loss"]
@@ -152,7 +152,7 @@ def test_all_methods_on_feature_maps_compare_on_vits() -> None:
     assert list(plan.comparison) == ["kd", *MAPS]
     for run in plan.runs:
         if run.stage == "distilled":
-            Networks(digits()).require_method_fits(run)
+            NetworkChecks(digits()).require_method_fits(run)
     real = load_experiment(Path(__file__).parents[2] / "experiments" / "distill_vit.py")
     assert override(real, "compare", ",".join(MAPS)).compare == compared
 
@@ -179,16 +179,16 @@ def test_vit_of_fewer_than_four_blocks_is_paired_by_named_stages() -> None:
     with pytest.raises(
         ConfigError, match="the student has 3 stages and the teacher 4; name the stages to pair"
     ) as caught:
-        Networks(digits()).require_method_fits(run_with(kinds(Method)["at"](), pair))
+        NetworkChecks(digits()).require_method_fits(run_with(kinds(Method)["at"](), pair))
     assert "\n" not in str(caught.value)
-    Networks(digits()).require_method_fits(run_with(replace(kinds(Method)["at"](), stages=(-3, -2, -1)), pair))
+    NetworkChecks(digits()).require_method_fits(run_with(replace(kinds(Method)["at"](), stages=(-3, -2, -1)), pair))
 
 
 @pytest.mark.parametrize("name", MAPS)
 def test_model_without_feature_maps_is_refused_in_one_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("raykd.models.timm_model.feature_stages", lambda network: [])
     with pytest.raises(ConfigError, match="the teacher's model returns no feature maps; use one that") as caught:
-        Networks(digits()).require_method_fits(run_with(kinds(Method)[name](), (VIT12, RESNET)))
+        NetworkChecks(digits()).require_method_fits(run_with(kinds(Method)[name](), (VIT12, RESNET)))
     assert "\n" not in str(caught.value)
 
 

@@ -29,7 +29,7 @@ from raykd.models.weights import load_weights, save_weights
 from raykd.orchestration.experiment_plans import warning_lines
 from raykd.spec.experiment import Experiment
 from raykd.spec.recipe import Recipe
-from raykd.training.networks import Networks
+from raykd.training.network_checks import NetworkChecks
 from raykd.training.training_step import make_model
 
 IMAGES = ImageSpec(10, 16, (0.3, 0.4, 0.5), (0.2, 0.25, 0.3))
@@ -393,6 +393,6 @@ def test_a_method_without_the_outputs_it_needs_is_refused_with_submodules_that_c
     student = replace(experiment().student, model=Network(f"{tmp_path}/conv.py:Conv"))
     run = run_of("distilled", student=student, method=method)
     with pytest.raises(ConfigError) as caught:
-        Networks(digits()).require_method_fits(run)
+        NetworkChecks(digits()).require_method_fits(run)
     serving = {"features": "first [6, 6, 6], last [10, 6, 6]", "embedding": "pool [10, 1, 1]"}[need]
     assert f"--set student.model.{need}=NAME, one of {serving}" in str(caught.value)

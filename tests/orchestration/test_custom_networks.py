@@ -19,7 +19,9 @@ from small_runs import NO_WEIGHTS, digits, experiment, recipe
 from raykd.cli.experiment_file import load_experiments
 from raykd.export.export import export_run
 from raykd.models.custom_network import Network
-from raykd.orchestration.saved_models import report_models
+from raykd.orchestration.command import Command
+from raykd.orchestration.models_dir import report_models
+from raykd.orchestration.options import Options
 from raykd.spec.experiment import Workers
 from raykd.spec.plan import Run, make_plan
 from raykd.spec.search import Search, choice
@@ -122,7 +124,7 @@ def test_an_export_computes_the_runs_logits_and_holds_the_code(compared: Compare
 
 def test_model_files_are_evaluated_with_the_experiments_code(compared: Compared) -> None:
     models = compared.results / "models_saved"
-    report_models(models, load_experiments(compared.file), NO_DATA, Console())
+    report_models(load_experiments(compared.file), Command(Options(models, NO_DATA), Console()))
     reported = json.loads((models / "report.json").read_text())["small"]
     saved = json.loads((compared.results / "report.json").read_text())["small"]
     assert reported["teacher_accuracy"] == pytest.approx(saved["teacher_accuracy"], abs=1e-6)

@@ -29,7 +29,7 @@ from raykd.errors import COMMAND, ConfigError, DataError, RunFailed
 from raykd.orchestration import data_storage
 from raykd.orchestration.data_storage import with_packs
 from raykd.orchestration.options import Options, data_key, dataset_of
-from raykd.orchestration.process_pool import PackingKilled
+from raykd.orchestration.packing_processes import PackingKilled
 from raykd.spec.experiment import Data
 from raykd.spec.plan import make_plan
 

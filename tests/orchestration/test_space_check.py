@@ -22,7 +22,7 @@ from raykd.orchestration.space_check import early_comparison
 from raykd.spec.experiment import Experiment
 from raykd.spec.recipe import SGD, Cosine, MultiStep, Recipe
 from raykd.spec.search import Search, Space, choice, integer, loguniform, uniform
-from raykd.training import networks
+from raykd.training import network_checks
 
 VIT = ViT(depth=1, width=24, heads=2, patch=2)
 WITH_TOKEN = replace(VIT, distillation_token=True)
@@ -137,7 +137,7 @@ def test_methods_and_models_are_paired_once_whatever_else_is_searched(
 ) -> None:
     adapters: list[tuple[str, str, Any]] = []
     models: list[str] = []
-    make_adapter, make_model = networks.make_adapter, networks.make_model
+    make_adapter, make_model = network_checks.make_adapter, network_checks.make_model
 
     def record_adapter(run: Any, *arguments: Any) -> Any:
         adapters.append((run.method.kind, run.model.label, run.method.stages))
@@ -157,8 +157,8 @@ def test_methods_and_models_are_paired_once_whatever_else_is_searched(
         "student.optimizer.lr": loguniform(0.01, 0.1),
     }
     with pytest.raises(RayStarts):
-        monkeypatch.setattr(networks, "make_adapter", record_adapter)
-        monkeypatch.setattr(networks, "make_model", record_model)
+        monkeypatch.setattr(network_checks, "make_adapter", record_adapter)
+        monkeypatch.setattr(network_checks, "make_model", record_model)
         search(space, tmp_path / "results", method=AttentionTransfer())
     planned, *pairs = adapters
     assert planned[0] == "at" and planned[2] == (), "of the plan, which is checked first"

@@ -15,9 +15,9 @@ from raykd.models.four_stage_resnet import ResNet
 from raykd.models.vit_cifar import ViT
 from raykd.spec.experiment import Data, Experiment
 from raykd.spec.search import Search, choice, integer
-from raykd.training import networks
+from raykd.training import network_checks
 from raykd.training.model_file import images_of
-from raykd.training.networks import Networks, require_memory
+from raykd.training.network_checks import NetworkChecks, require_memory
 
 
 def test_every_number_of_every_kind_has_an_upper_limit() -> None:
@@ -59,22 +59,22 @@ def test_a_network_larger_than_memory_is_refused_and_never_built(monkeypatch: py
     def make(*arguments: object) -> None:
         raise AssertionError("the network was built")
 
-    monkeypatch.setattr(networks, "make_model", make)
+    monkeypatch.setattr(network_checks, "make_model", make)
     for stage, role in (("teacher", "teacher"), ("distilled", "student")):
         run = run_of(stage, **{role: recipe(model=ResNet(width=60_000))})  # type: ignore[arg-type]
         with pytest.raises(
             ConfigError, match=rf"{role}.model = resnet18-w60000: its [\d,]+ weights take .* GB of memory"
         ):
-            Networks(digits()).outputs_of(run)
+            NetworkChecks(digits()).outputs_of(run)
 
 
 def test_a_network_is_built_if_its_weights_just_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     run = run_of("baseline")
     size = 4 * (models.num_parameters(run.model, images_of(digits())) or 0)
     for free in (size, None):
-        monkeypatch.setattr(networks, "available_bytes", lambda free=free: free)
+        monkeypatch.setattr(network_checks, "available_bytes", lambda free=free: free)
         require_memory(run, digits())
-    monkeypatch.setattr(networks, "available_bytes", lambda: size - 1)
+    monkeypatch.setattr(network_checks, "available_bytes", lambda: size - 1)
     with pytest.raises(ConfigError, match="choose a smaller model"):
         require_memory(run, digits())
 

@@ -21,7 +21,7 @@ from raykd.spec.plan import Run, make_plan
 from raykd.store.run_folder import RunFolder
 from raykd.training.compute import choose_compute
 from raykd.training.group import Group
-from raykd.training.networks import Networks
+from raykd.training.network_checks import NetworkChecks
 from raykd.training.teacher.cache import LogitCache
 from raykd.training.teacher.choose import choose_teacher
 from raykd.training.teacher.fill import Filler
@@ -152,7 +152,7 @@ def test_check_live_training_cache_and_a_workers_share_show_it_the_same_shapes(b
     run = run_of("distilled", method=Notes(), student=recipe(batch_size=batch))
     compute, worker = choose_compute(CPU, "fp32"), Group(3, 4)
     SEEN.clear()
-    Networks(digits()).require_method_fits(run)
+    NetworkChecks(digits()).require_method_fits(run)
     make_train_state(run, digits(), compute, teacher_of(run))
     make_train_state(run, digits(), compute, from_cache(run, tmp_path))
     if batch == 4:  # one image a worker
@@ -169,7 +169,7 @@ def test_check_live_training_cache_and_a_workers_share_show_it_the_same_shapes(b
 @pytest.mark.parametrize("method", [Scaled(), FromMaps()], ids=lambda method: method.kind)
 def test_adapter_that_depends_on_its_inputs_is_trained(method: Method, tmp_path: Path) -> None:
     run = run_of("distilled", method=method)
-    Networks(digits()).require_method_fits(run)
+    NetworkChecks(digits()).require_method_fits(run)
     assert len(train(run, RunFolder(tmp_path / "run"))) == 3
 
 
@@ -179,7 +179,7 @@ def test_a_method_reads_the_students_maps_and_the_teachers_logits(
     model: Model, is_cached: bool, tmp_path: Path
 ) -> None:
     run = run_of("distilled", method=MapsOfStudent(), student=recipe(model=model, epochs=1), teacher=recipe(model=VIT))
-    Networks(digits()).require_method_fits(run)
+    NetworkChecks(digits()).require_method_fits(run)
     teacher = from_cache(run, tmp_path) if is_cached else teacher_of(run)
     (report,) = train(run, RunFolder(tmp_path / "run"), teacher)
     assert report.terms["gap"] > 0
@@ -220,17 +220,19 @@ def test_methods_that_would_fail_later_are_refused_in_one_line(
 ) -> None:
     monkeypatch.setattr("raykd.models.timm_model.feature_stages", lambda network: [])
     with pytest.raises(ConfigError, match=words) as caught:
-        Networks(digits()).require_method_fits(run)
+        NetworkChecks(digits()).require_method_fits(run)
     assert "\n" not in str(caught.value)
 
 
 def test_each_network_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
-    from raykd.training import networks
+    from raykd.training import network_checks
 
-    build = networks.make_model
-    monkeypatch.setattr(networks, "make_model", lambda run, dataset: (made.append(run.stage), build(run, dataset))[1])
-    plan, asked = make_plan(experiment(method=Notes(), seeds=(0, 1)), digits(), NO_WEIGHTS), Networks(digits())
+    build = network_checks.make_model
+    monkeypatch.setattr(
+        network_checks, "make_model", lambda run, dataset: (made.append(run.stage), build(run, dataset))[1]
+    )
+    plan, asked = make_plan(experiment(method=Notes(), seeds=(0, 1)), digits(), NO_WEIGHTS), NetworkChecks(digits())
     for run in plan.runs:
         asked.outputs_of(run)
     asked.require_method_fits(plan.runs[-1])

@@ -16,7 +16,7 @@ from raykd.spec.optimizers import SGD, AdamW, Optimizer
 from raykd.store.run_folder import RunFolder
 from raykd.training.compute import choose_compute
 from raykd.training.cuda_graph import EagerSteps
-from raykd.training.networks import Networks
+from raykd.training.network_checks import NetworkChecks
 from raykd.training.training_step import TrainState, make_train_state
 
 SECOND = ("adapter.1.weight", "adapter.1.bias")
@@ -100,11 +100,11 @@ def test_checkpoints_do_not_store_the_scale(tmp_path: Path) -> None:
 def test_groups_that_cannot_be_trained_are_refused_before_training(method: Any, optimizer: Any, words: str) -> None:
     run = run_of("distilled", method=method, student=recipe(optimizer=optimizer))
     with pytest.raises(ConfigError, match=rf"^method = {method.title()}: its parameter_groups\(\) {words}") as caught:
-        Networks(digits()).require_method_fits(run)
+        NetworkChecks(digits()).require_method_fits(run)
     assert "\n" not in str(caught.value)
 
 
 def test_an_optimizer_in_an_adapter_is_refused_before_training() -> None:
     words = "^method = WithOptimizer: its adapter stores an optimizer, 'updates' of Linear, and one optimizer trains "
     with pytest.raises(ConfigError, match=words):
-        Networks(digits()).require_method_fits(run_of("distilled", method=WithOptimizer()))
+        NetworkChecks(digits()).require_method_fits(run_of("distilled", method=WithOptimizer()))

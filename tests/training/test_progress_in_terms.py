@@ -12,7 +12,7 @@ from raykd.spec.recipe import Recipe
 from raykd.store.run_folder import RunFolder
 from raykd.training.compute import Compute
 from raykd.training.cuda_graph import DeviceSteps, EagerSteps
-from raykd.training.networks import Networks
+from raykd.training.network_checks import NetworkChecks
 from raykd.training.training_step import make_train_state
 
 STEPS = 4  # of each of 3 epochs
@@ -55,4 +55,4 @@ def test_a_term_that_depends_on_progress_keeps_to_the_gpu(way: type) -> None:
 
 def test_a_term_that_fails_at_the_end_of_the_training_is_refused_before_it() -> None:
     with pytest.raises(ConfigError, match=r"method = Vanishing: terms\(\) in the last step returns 'kd' as inf on 8"):
-        Networks(digits()).require_method_fits(run_of("distilled", method=Vanishing()))
+        NetworkChecks(digits()).require_method_fits(run_of("distilled", method=Vanishing()))

@@ -13,7 +13,7 @@ from raykd.methods import CRD, DKD, Method
 from raykd.models.vit_cifar import ViT
 from raykd.spec.experiment import Data
 from raykd.store.run_folder import RunFolder
-from raykd.training.networks import Networks
+from raykd.training.network_checks import NetworkChecks
 from raykd.training.sums import EpochSums
 
 DATA = Data("digits", val_images=100, train_images=12, image_size=8, crop_padding=1, flip=True)
@@ -45,7 +45,7 @@ def test_method_trains_on_a_batch_or_refuses_it(name: str, size: int, tmp_path: 
     run = run_of("distilled", student=student, **settings)
     if size == 1 and name in NORMALIZES_IMAGES:
         with pytest.raises(ConfigError, match=rf"student\.batch_size = 1: batch norm of the method '{name}' cannot"):
-            Networks(digits()).require_valid_batch_norm(run, 1)
+            NetworkChecks(digits()).require_valid_batch_norm(run, 1)
         return
     (report,) = train(run, RunFolder(tmp_path))
     assert set(report.terms) == {*method.weights(0), "loss"}, "EpochSums refuses what is not finite"
@@ -55,8 +55,8 @@ def test_method_trains_on_a_batch_or_refuses_it(name: str, size: int, tmp_path: 
 def test_batch_norm_on_one_image_is_refused_before_training(size: int, workers: int) -> None:
     run = run_of("baseline", data=DATA, teacher=recipe(batch_size=2), student=recipe(batch_size=size))
     with pytest.raises(ConfigError, match=rf"student\.batch_size = {size}: batch norm of the model .* cannot train"):
-        Networks(digits()).require_valid_batch_norm(run, workers)
-    Networks(digits()).require_valid_batch_norm(run, 1) if size > 1 else None
+        NetworkChecks(digits()).require_valid_batch_norm(run, workers)
+    NetworkChecks(digits()).require_valid_batch_norm(run, 1) if size > 1 else None
 
 
 NET = """
@@ -82,8 +82,8 @@ def test_batch_norm_that_cannot_synchronize_is_refused_before_training(options: 
     with pytest.raises(
         ConfigError, match=r"student\.sync_batch_norm = true: 'norm' of the model, BatchNorm2d\(8, .*\)"
     ):
-        Networks(digits()).require_valid_batch_norm(run, num_workers=2)
-    Networks(digits()).require_valid_batch_norm(run, num_workers=1)
+        NetworkChecks(digits()).require_valid_batch_norm(run, num_workers=2)
+    NetworkChecks(digits()).require_valid_batch_norm(run, num_workers=1)
 
 
 def test_nan_before_the_first_update_does_not_blame_the_learning_rate() -> None:

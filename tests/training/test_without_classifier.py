@@ -37,7 +37,7 @@ from raykd.training.compute import choose_compute
 from raykd.training.final_evaluation import evaluate_on_test
 from raykd.training.loop import fit
 from raykd.training.model_file import images_of, load_model
-from raykd.training.networks import Networks
+from raykd.training.network_checks import NetworkChecks
 from raykd.training.probe import PENALTIES, Neighbors, Standardized, _minimize, bank_of, evaluate_neighbors, fit_probe
 from raykd.training.teacher.import_check import describe_import
 from raykd.training.teacher.imported import load_imported_teacher
@@ -158,7 +158,7 @@ def test_only_methods_that_read_no_logits_accept_a_teacher_without_a_classifier(
         stages = {"stages": (-1,)} if kind == "fitnets" else {}
         method = kinds(Method)[kind](ce_weight=0.0, **stages)
         run = make_plan(embedding_teacher(tower, method=method), digits(), NO_WEIGHTS).runs[-1]
-        Networks(digits()).require_method_fits(run)
+        NetworkChecks(digits()).require_method_fits(run)
 
 
 def test_a_method_that_learns_from_labels_gets_them(tower: Path, tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_a_missing_classifier_that_cannot_work_is_refused(changes: dict[str, obj
 def test_a_method_that_leaves_the_embedding_untrained_is_refused_without_labels(tower: Path) -> None:
     run = make_plan(embedding_teacher(tower, method=FitNets(ce_weight=0.0)), digits(), NO_WEIGHTS).runs[-1]
     with pytest.raises(ConfigError, match=r"does not train layer4\..* other layers.* --set method\.stages=-1"):
-        Networks(digits()).require_method_fits(run)
+        NetworkChecks(digits()).require_method_fits(run)
 
 
 def test_probes_and_classifiers_are_neither_compared_nor_searched(tower: Path) -> None:
@@ -381,9 +381,9 @@ def test_a_custom_network_teaches_with_its_embedding(model: Network, width: int,
     )
     run = make_plan(planned, digits(), NO_WEIGHTS).runs[-1]
     assert run.teacher is not None
-    outputs = Networks(digits()).outputs_of(run.teacher)
+    outputs = NetworkChecks(digits()).outputs_of(run.teacher)
     assert outputs.logits.shape == (2, 0) and outputs.embedding is not None and outputs.embedding.shape == (2, width)
-    Networks(digits()).require_method_fits(run)
+    NetworkChecks(digits()).require_method_fits(run)
 
 
 def test_a_network_that_raykd_trained_teaches_without_its_classifier(tower: Path) -> None:

@@ -19,7 +19,7 @@ from raykd.store.run_store import RunStore
 from raykd.training.compute import Compute, choose_compute
 from raykd.training.cuda_graph import DeviceSteps
 from raykd.training.final_evaluation import evaluate_on_test
-from raykd.training.networks import Networks
+from raykd.training.network_checks import NetworkChecks
 from raykd.training.teacher.choose import choose_teacher
 from raykd.training.teacher.load import load_teacher
 from raykd.training.teacher.sources import no_teacher
@@ -47,7 +47,7 @@ def test_a_student_trains_with_its_own_terms_and_no_teacher(tmp_path: Path) -> N
 @pytest.mark.parametrize("model", [recipe().model, VIT], ids=["resnet", "vit"])
 def test_its_adapter_is_trained_on_the_students_outputs(model: object) -> None:
     run = run_of("distilled", method=own(), student=recipe(model=model))
-    Networks(digits()).require_method_fits(run)
+    NetworkChecks(digits()).require_method_fits(run)
     training = make_train_state(run, digits(), Compute(CPU, "fp32", 1), no_teacher)
     training.step(next(training.loader.epoch(0)), run.method.weights(0))
     heads = training.objective.adapter

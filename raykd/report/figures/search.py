@@ -36,7 +36,7 @@ from raykd.report.figures.trial_marks import (
     name_of_winner,
     window_of,
 )
-from raykd.report.read.search_records import SearchSummary, TrialSummary
+from raykd.report.read.search_results import SearchSummary, TrialSummary
 from raykd.report.search_wording import value_in_units
 from raykd.report.stats.confirmation import gain_over_baseline, gain_over_default
 from raykd.report.stats.importances import Importances, epochs_in_words

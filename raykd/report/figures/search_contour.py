@@ -23,7 +23,7 @@ from raykd.report.figures.field_scales import Scale, is_numeric, scale_of, set_s
 from raykd.report.figures.search_fields import complete_trials
 from raykd.report.figures.svg import LEVEL_COLORS, QUIET
 from raykd.report.figures.trial_marks import add_trial, legend_of, swatch
-from raykd.report.read.search_records import SearchSummary, TrialSummary
+from raykd.report.read.search_results import SearchSummary, TrialSummary
 from raykd.report.search_wording import value_in_units
 from raykd.report.stats.importances import MIN_TRIALS, Importances, Scored, comparable_values, epochs_in_words
 from raykd.report.stats.metrics import SEARCH_METRICS

@@ -26,7 +26,7 @@ from raykd.report.figures.trial_marks import (
     name_of_winner,
     window_of,
 )
-from raykd.report.read.search_records import SearchSummary, TrialSummary
+from raykd.report.read.search_results import SearchSummary, TrialSummary
 from raykd.report.search_wording import configuration_in_words
 from raykd.report.stats.metrics import SEARCH_METRICS
 

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from raykd.report.figures.svg import BAD, INK, LEVEL_COLORS, PAPER, QUIET, STAGE_COLORS
-from raykd.report.read.search_records import SearchSummary, TrialSummary
+from raykd.report.read.search_results import SearchSummary, TrialSummary
 from raykd.report.stats.metrics import SEARCH_METRICS
 
 SIZES = {"o": 6.5, "s": 7.5, "*": 12.0}  # points

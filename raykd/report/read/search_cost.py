@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from raykd.config.codec import read_record
-from raykd.report.read.search_records import Cost, TeacherCost, TrialSummary
+from raykd.report.read.search_results import Cost, TeacherCost, TrialSummary
 from raykd.store.records import CACHE_CHECKSUM_BYTES, CacheRecord, RunRecord, SearchRecord
 from raykd.store.results_folder import LOGIT_CACHES
 

@@ -12,7 +12,7 @@ from raykd.config.codec import read_record
 from raykd.disk.damage import damaged
 from raykd.errors import ConfigError
 from raykd.report.read.search_cost import cost_of
-from raykd.report.read.search_records import SearchSummary
+from raykd.report.read.search_results import SearchSummary
 from raykd.report.read.search_trials import summarize_trials
 from raykd.spec.search import Search
 from raykd.store.records import ConfirmationRecord, read_plan

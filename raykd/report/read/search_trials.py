@@ -8,7 +8,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from raykd.config.codec import is_number
-from raykd.report.read.search_records import TrialSummary
+from raykd.report.read.search_results import TrialSummary
 from raykd.spec.search import Search
 from raykd.store.records import RunRecord
 

@@ -16,7 +16,7 @@ from raykd.errors import flattened
 from raykd.report.content import ReportContent
 from raykd.report.read.provenance import flatten
 from raykd.report.read.run_results import RunResult
-from raykd.report.read.search_records import SearchSummary
+from raykd.report.read.search_results import SearchSummary
 from raykd.report.stats.comparison import Comparison, Ratio, recorded_method
 from raykd.report.stats.imbalance import Imbalance
 from raykd.report.stats.over_families import FamiliesComparison, FamiliesGain

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from raykd.config import to_dict
 from raykd.report import search_wording
-from raykd.report.read.search_records import SearchSummary
+from raykd.report.read.search_results import SearchSummary
 from raykd.report.render.files import json_bytes
 from raykd.report.stats.confirmation import gain_over_baseline, gain_over_default
 from raykd.report.stats.importances import Importances

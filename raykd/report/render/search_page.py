@@ -11,7 +11,7 @@ from raykd.report import search_wording, wording
 from raykd.report.figures.search import draw_search
 from raykd.report.figures.search_contour import why_no_contour
 from raykd.report.read.provenance import flatten
-from raykd.report.read.search_records import SearchSummary
+from raykd.report.read.search_results import SearchSummary
 from raykd.report.render import templates
 from raykd.report.render.files import csv_bytes, parquet_bytes
 from raykd.report.render.search_files import search_summary_json, trials_table

@@ -9,7 +9,7 @@ from rich.text import Text
 from raykd.errors import flattened, one_line
 from raykd.report import search_wording, wording
 from raykd.report.content import ReportContent
-from raykd.report.read.search_records import SearchSummary, TrialSummary
+from raykd.report.read.search_results import SearchSummary, TrialSummary
 from raykd.report.render.comparison_lines import about_tuning, highest_mean, lines_under
 from raykd.report.render.families_columns import last_columns
 from raykd.report.render.families_lines import families_lines

@@ -13,7 +13,7 @@ from itertools import count, islice
 from typing import Any
 
 from raykd.errors import flattened
-from raykd.report.read.search_records import SearchSummary
+from raykd.report.read.search_results import SearchSummary
 from raykd.report.search_wording import flags
 from raykd.report.stats.tuning import tunes_baseline
 

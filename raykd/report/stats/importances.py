@@ -11,7 +11,7 @@ from math import log
 from typing import TYPE_CHECKING, Any
 
 from raykd.errors import plural
-from raykd.report.read.search_records import SearchSummary, TrialSummary
+from raykd.report.read.search_results import SearchSummary, TrialSummary
 from raykd.spec.search import Choice, Integer, Space, Uniform
 
 if TYPE_CHECKING:

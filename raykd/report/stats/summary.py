@@ -8,7 +8,7 @@ from typing import TypeVar
 from raykd.errors import flattened
 from raykd.report.read.provenance import warnings_of
 from raykd.report.read.run_results import Family, RunResult
-from raykd.report.read.search_records import SearchSummary
+from raykd.report.read.search_results import SearchSummary
 from raykd.report.read.unplanned import warning_of_unplanned
 from raykd.report.stats import pooled
 from raykd.report.stats.comparison import Comparison, compare

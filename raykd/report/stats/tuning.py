@@ -13,7 +13,7 @@ from typing import Any
 from raykd.errors import flattened, plural
 from raykd.report.read.provenance import distilled_runs
 from raykd.report.read.run_results import Family, RunResult
-from raykd.report.read.search_records import SearchSummary
+from raykd.report.read.search_results import SearchSummary
 from raykd.spec.set_paths import settings_of
 from raykd.spec.stages import Stage
 from raykd.store.run_differences import differing_fields

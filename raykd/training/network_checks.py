@@ -35,7 +35,7 @@ PARAMETER_BYTES = 4
 OUTPUT_DESCRIPTIONS = {"embedding": "the embedding", "features": "feature maps"}
 
 
-class Networks:
+class NetworkChecks:
     """Checks of planned runs, on the outputs of their initial or imported networks for a few images of `dataset`."""
 
     def __init__(self, dataset: Dataset) -> None:

@@ -20,9 +20,10 @@ from raykd.models import ImageModel
 from raykd.models.four_stage_resnet import ResNet
 from raykd.models.vit_cifar import ViT
 from raykd.models.weights import save_weights
+from raykd.orchestration.command import Command
 from raykd.orchestration.data_storage import with_packs
+from raykd.orchestration.models_dir import report_models
 from raykd.orchestration.options import Options, dataset_of
-from raykd.orchestration.saved_models import report_models
 from raykd.spec.experiment import Data, Experiment
 from raykd.spec.plan import Run
 from raykd.training.compute import choose_compute
@@ -49,7 +50,7 @@ def accuracy(model: ImageModel) -> float:
 
 
 def accuracies(folder: Path, *experiments: Experiment) -> dict[str, dict[str, float | None]]:
-    report_models(folder, experiments or (experiment(),), NO_DATA, Console(file=io.StringIO()))
+    report_models(experiments or (experiment(),), Command(Options(folder, NO_DATA), Console(file=io.StringIO())))
     return json.loads((folder / "report.json").read_text())
 
 
@@ -107,8 +108,9 @@ def test_a_file_is_evaluated_on_the_center_crop_of_its_header(tmp_path: Path, ce
         return SimpleNamespace(top1=0.0)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("raykd.orchestration.saved_models.evaluate", keep)
-        report_models(tmp_path / "models", [experiment(data=of_experiment)], data_folder, Console(file=io.StringIO()))
+        patch.setattr("raykd.orchestration.models_dir.evaluate", keep)
+        command = Command(Options(tmp_path / "models", data_folder), Console(file=io.StringIO()))
+        report_models([experiment(data=of_experiment)], command)
     assert evaluated[0].equal(dataset.test.images[0:12])
 
 
