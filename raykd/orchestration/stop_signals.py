@@ -92,5 +92,7 @@ def stopping_line(number: int) -> str:
     """Return the line that is logged at the first signal."""
     if number == signal.SIGHUP:
         return "SIGHUP: the terminal is closed; the command saves and stops"
+    if number == signal.SIGUSR2:
+        return "SIGUSR2: Slurm will end the job soon; the command saves and stops"
     name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
     return f"{name}: the command saves and stops; a second {name} ends it without saving"

@@ -59,7 +59,8 @@ LOG_LINES = (
     r"\[\d:\d\d:\d\d\] \S+  done in \S.*: best val \d+\.\d %(  \(.+\))?",
     r"\[\d:\d\d:\d\d\] \S+  waiting: locked by process \d+ on \S+ since .* UTC \(to end it, .*\); its result .*",
     r"\[\d:\d\d:\d\d\] \S+  done",
-    r"(Ctrl-C|SIG\w+): the command saves and stops; a second \S+ ends it without saving",
+    r"(Ctrl-C|SIGTERM): the command saves and stops; a second \S+ ends it without saving",
+    "SIGUSR2: Slurm will end the job soon; the command saves and stops",
 )
 
 

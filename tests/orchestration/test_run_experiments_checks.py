@@ -163,14 +163,21 @@ def test_command_whose_terminal_closes_goes_on_until_it_has_saved(tmp_path: Path
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0 and end.read_text() == "saved"
 
 
-@pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
-def test_first_signal_is_logged_once_and_immediately(number: signal.Signals, name: str) -> None:
+@pytest.mark.parametrize(
+    ("number", "line"),
+    [
+        (signal.SIGINT, "Ctrl-C: the command saves and stops; a second Ctrl-C ends it without saving"),
+        (signal.SIGTERM, "SIGTERM: the command saves and stops; a second SIGTERM ends it without saving"),
+        (signal.SIGUSR2, "SIGUSR2: Slurm will end the job soon; the command saves and stops"),
+    ],
+)
+def test_first_signal_is_logged_once_and_immediately(number: signal.Signals, line: str) -> None:
     log, before = io.StringIO(), threading.active_count()
     with stop_signals(Console(file=log, width=200)):
         os.kill(os.getpid(), number)
         os.kill(os.getpid(), number)
         wait_until(lambda: threading.active_count() == before and bool(log.getvalue()), "the line")
-    assert log.getvalue() == (f"{name}: the command saves and stops; a second {name} ends it without saving\n")
+    assert log.getvalue() == f"{line}\n"
 
 
 def test_signal_while_ray_starts_starts_no_worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
