@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from raykd.errors import ConfigError, did_you_mean
+from raykd.errors import COMMAND, ConfigError, did_you_mean
 from raykd.models.library_model import LibraryModel
 from raykd.models.model import ImageModel, ImageSpec, names_vit
 from raykd.models.submodules import SubmoduleModel
@@ -49,7 +49,8 @@ class Torchvision(LibraryModel, SubmoduleModel):
         if self.architecture not in known:
             hint = did_you_mean(self.architecture, known, numbered=True)
             raise ConfigError(
-                f"unknown torchvision model '{self.architecture}': torchvision has {len(known)} classifiers{hint}"
+                f"unknown torchvision model '{self.architecture}'; `{COMMAND} models torchvision` lists the "
+                f"{len(known)} names{hint}"
             )
         tags = list(models.get_model_weights(self.architecture).__members__)
         unknown = f"has the tag of no weights of torchvision; it has {', '.join(tags)}"

@@ -71,9 +71,9 @@ def test_networks_with_auxiliary_heads_return_one_tensor_in_training(name: str) 
 
 
 def test_unknown_names_are_refused_with_the_nearest_and_detection_networks_are_not_known() -> None:
-    with pytest.raises(ConfigError, match=r"unknown torchvision model 'resnett18': .*did you mean 'resnet18'\?"):
+    with pytest.raises(ConfigError, match=r"unknown torchvision model 'resnett18'; .*did you mean 'resnet18'\?"):
         models.find("torchvision:resnett18")
-    with pytest.raises(ConfigError, match="unknown torchvision model 'fasterrcnn_resnet50_fpn'"):
+    with pytest.raises(ConfigError, match=r"'fasterrcnn_resnet50_fpn'; `.* models torchvision` lists the \d+ names"):
         models.find("torchvision:fasterrcnn_resnet50_fpn")
 
 
