@@ -21,7 +21,7 @@ from raykd.errors import ConfigError, errors_of
 from raykd.models import hf_files
 from raykd.models.hf_state import quiet
 from raykd.models.library_model import Argument, LibraryModel, with_lists
-from raykd.models.model import ImageModel, ImageSpec, label_of, names_vit
+from raykd.models.model import ImageModel, ImageSpec, has_shapes_only, label_of, names_vit
 from raykd.models.submodules import SubmoduleModel
 
 _PASSED = {
@@ -200,7 +200,7 @@ class HuggingFace(LibraryModel, SubmoduleModel):
 @torch.no_grad()
 def _accepts(network: nn.Module, size: int) -> bool:
     """Return whether the network accepts images of `size` pixels as it is, for example by interpolating positions."""
-    if torch.get_default_device().type == "meta":
+    if has_shapes_only():
         return False  # only the number of weights is of interest
     was_training = network.training
     try:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from raykd.config import FrozenDict, has_type
 from raykd.config.signature import accepts_any, parameters_of
 from raykd.errors import ConfigError, did_you_mean, reason_of, shown
-from raykd.models.model import ImageModel, ImageSpec, Model, label_of
+from raykd.models.model import ImageModel, ImageSpec, Model, has_shapes_only, label_of
 
 Scalar = int | float | bool | str
 Argument = int | float | bool | tuple[Scalar, ...] | str
@@ -147,7 +147,7 @@ class LibraryModel(Model):
         Raises ConfigError if it returns no logits, or fails in training mode. A process checks a configuration once.
         """
         key = self, images
-        if not self.arguments or key in _checked or torch.get_default_device().type == "meta":
+        if not self.arguments or key in _checked or has_shapes_only():
             return model
         given = f"arguments = {shown(dict(self.arguments))} in {self.title()}"
         logits = _logits(model, images, is_training=False)

@@ -26,6 +26,14 @@ ForwardFunction = Callable[[nn.Module, Tensor], Outputs]  # (network, normalized
 Construction = tuple[type[nn.Module], dict[str, Any]]  # a network's class, and the arguments of its __init__
 
 
+def has_shapes_only() -> bool:
+    """Return whether new tensors have shapes but no values, as in registry.py's `without_values`.
+
+    torch.get_default_device() of torch 2.7 does not know the device of a `with torch.device(...)`.
+    """
+    return torch.empty(0).is_meta
+
+
 def forward_network(network: nn.Module, pixels: Tensor) -> Outputs:
     """Run a network whose `forward` returns Outputs itself, feature maps included."""
     return network(pixels)

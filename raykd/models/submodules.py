@@ -20,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 
 from raykd.config.signature import signature_of
 from raykd.errors import ConfigError, did_you_mean, errors_of
-from raykd.models.model import ImageModel, ImageSpec, Model
+from raykd.models.model import ImageModel, ImageSpec, Model, has_shapes_only
 from raykd.models.timm_model import feature_stages
 from raykd.outputs import Outputs
 
@@ -94,8 +94,7 @@ class SubmoduleModel(Model):
 
         title: the model's name in messages. path: the user's file, whose lines the messages name.
         """
-        is_shape_only = torch.get_default_device().type == "meta"
-        read = Submodules() if is_shape_only else self._located(network, images, title, path)
+        read = Submodules() if has_shapes_only() else self._located(network, images, title, path)
         return HookedModel(network, images, read)
 
     def _located(self, network: nn.Module, images: ImageSpec, title: str, path: str) -> Submodules:

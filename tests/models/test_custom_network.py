@@ -22,7 +22,7 @@ from raykd.cli.experiment_file import apply_settings
 from raykd.config import from_dict, to_dict
 from raykd.errors import CodeNotLoaded, ConfigError
 from raykd.methods import FeatureKD, FitNets
-from raykd.models import ImageModel, ImageSpec, Model
+from raykd.models import ImageModel, ImageSpec, Model, submodules
 from raykd.models.custom_network import Network
 from raykd.models.submodules import HookedModel
 from raykd.models.weights import load_weights, save_weights
@@ -157,6 +157,20 @@ def test_a_class_of_a_notebook_is_refused_with_the_magic_that_writes_its_file(mo
         ConfigError, match=r"network Cell is defined in a notebook .* %%writefile my_net\.py as its first"
     ):
         Network(cell)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [Network(UserNet), models.find("torchvision:resnet18"), models.find("timm:test_vit")],
+    ids=lambda m: m.label,
+)
+def test_parameters_are_counted_although_an_older_torch_hides_the_device_of_the_context(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = sum(weight.numel() for weight in built(model).network.parameters())
+    monkeypatch.setattr(submodules, "_located_before", {})
+    monkeypatch.setattr(torch, "get_default_device", lambda: torch.device("cpu"))  # as torch 2.7 does in the context
+    assert models.num_parameters(model, IMAGES) == expected
 
 
 def test_init_receives_the_classes_the_size_and_lists_as_lists(tmp_path: Path) -> None:
