@@ -87,7 +87,7 @@ def test_a_search_continues_without_a_lost_node(breakable: Testbed, repository: 
     assert "; continuing with 1 of 2 nodes" in job.output
     assert [trial.state in ("done", "pruned") for trial in trials_in(results)] == [True] * TRIALS
     taken_over = SearchFolder(results / "digits" / "search").run(lost).require_record()
-    assert taken_over.writer.endswith(" on cn1") and taken_over.resumes >= 1
+    assert taken_over.host == "cn1" and taken_over.resumes >= 1
     assert left_by_lost_node(breakable) == []
 
 
@@ -96,5 +96,5 @@ def trial_on(results: Path, host: str) -> int | None:
     folder = SearchFolder(results / "digits" / "search")
     running = (trial.number for trial in trials_in(results) if trial.state == "running")
     records = ((number, folder.run(number).record()) for number in running)
-    on_host = (number for number, record in records if record and record.writer.endswith(f" on {host}"))
+    on_host = (number for number, record in records if record and record.host == host)
     return next(on_host, None)

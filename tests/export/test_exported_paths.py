@@ -30,7 +30,7 @@ def contents(folder: Path) -> Iterator[tuple[str, bytes]]:
 @pytest.mark.parametrize(("kind", "form"), CASES)
 def test_no_file_contains_a_path_of_the_machine(kind, form, students, results, exported):
     """Exporters of graphs record source lines for each node; they are removed."""
-    _, _, host = students[kind].require_record().writer.partition(" on ")
+    host = students[kind].require_record().host
     private = (CODE, sys.prefix, Path.home(), results, f" on {host}", "site-packages")
     for name, content in contents(exported(kind, form)):
         for word in map(str, private):
