@@ -56,7 +56,7 @@ def test_each_trial_trains_in_its_precision_and_fails_if_its_device_has_no_such_
     from raykd.orchestration import trial  # imported here, because `cluster` must import Ray first
     from raykd.orchestration.searcher import CONFIGURATION, FAILED, NUMBER, REPORTED
 
-    monkeypatch.setattr(trial, "export", lambda *_: None)
+    monkeypatch.setattr(trial, "export_metrics", lambda *_: None)
     monkeypatch.setattr("raykd.training.train_one.load_teacher", lambda run, *_: teacher_of(run))
     search, results = search_over(student__precision=choice("fp32", "bf16", "tf32")), list[dict[str, Any]]()
     options = Options(tmp_path, NO_DATA)
