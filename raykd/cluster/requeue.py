@@ -48,7 +48,8 @@ def requeue(
     """
     job_id, reason = allocation.slurm_id, refusal
     if not reason and allocation.restart_count >= limit:
-        reason = f"it was requeued {plural(allocation.restart_count, 'time')} (RAYKD_MAX_REQUEUES)"
+        often = f"it was requeued {plural(allocation.restart_count, 'time')} (RAYKD_MAX_REQUEUES)"
+        reason = often if limit else "RAYKD_MAX_REQUEUES = 0 disables requeueing"
     try:
         if not reason and "Requeue=1" not in _answer("show", "job", "--oneliner", job_id).split():
             reason = "requeueing is disabled for this job or on this cluster (sbatch --requeue enables it)"

@@ -26,6 +26,11 @@ def test_only_usable_nodes_have_free_gpus() -> None:
     assert counts == {"h100": (1, 8), "a100": (8, 16), "v100": (2, 2)}
 
 
+def test_gpus_without_a_count_of_used_ones_are_free_and_no_count_is_negative() -> None:
+    table = "n1|idle|gpu:h100:4|(null)|\nn2|mixed|gpu:h100:2|gpu:h100:3|\n"  # a node whose configuration was reduced
+    assert read_types(table) == [GpuType("h100", (4, 0), 6)]
+
+
 def test_the_best_free_type_is_chosen_with_a_reason() -> None:
     gres, reason = choose(read_types(SINFO), RANK)
     assert gres == "gpu:h100:1"

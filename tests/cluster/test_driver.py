@@ -8,17 +8,13 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from raykd.cluster import boot, driver, job_end
-from raykd.cluster.allocation import Allocation, Node
+from raykd.cluster import boot, driver
 from raykd.cluster.driver import Signals, exit_code, run_driver
-from raykd.cluster.job_end import NOT_STARTED, JobEnd, requeue_cause, requeue_refusal
 from raykd.cluster.private_ray import private_folder
-from raykd.cluster.progress_record import ProgressRecord
 from raykd.cluster.submissions import experiment_command
 from raykd.errors import ConfigError, Interrupted, RaykdError, RayNotStarted
 from raykd.spec.bundled import EXPERIMENTS
@@ -175,42 +171,6 @@ def test_an_error_of_the_machine_ends_boot_in_one_line(capsys, monkeypatch, numb
     assert boot.main(["--", "experiments/digits.py"], {}) == RayNotStarted.exit_code
     errors = capsys.readouterr().err
     assert errors.count("\n") == 1 and os.strerror(number) in errors and "submit again to resume" in errors
-
-
-ALLOCATION = Allocation(7, (Node("cn1", 1, 0, None),), Path("/repository"), 1, "7")
-
-
-def interrupted(*numbers: signal.Signals) -> Signals:
-    signals = Signals()
-    signals.received = list(numbers)
-    return signals
-
-
-def test_a_restarted_job_whose_ray_does_not_start_is_requeued_twice(tmp_path: Path) -> None:
-    """A node with a full disk would otherwise end a chain of requeues."""
-    end, record = JobEnd(has_not_started=True), ProgressRecord(tmp_path, 7)
-    cause = requeue_cause(ALLOCATION, interrupted(), end)
-    assert cause == NOT_STARTED and requeue_cause(replace(ALLOCATION, restart_count=0), interrupted(), end) == ""
-    assert requeue_refusal(record, cause, end) == ""
-    assert requeue_refusal(record, cause, end) == "2 restarts in a row trained no new step"
-
-
-def test_a_node_on_which_ray_does_not_start_keeps_the_progress_of_the_restart_before(tmp_path: Path) -> None:
-    (tmp_path / "results" / "run").mkdir(parents=True)
-    (tmp_path / "results" / "run" / "test.json").touch()
-    record, trained = ProgressRecord(tmp_path, 7), JobEnd(results=tmp_path / "results")
-    assert [requeue_refusal(record, "time limit", trained) for _ in range(2)] == ["", ""]
-    refusal = requeue_refusal(record, NOT_STARTED, JobEnd(has_not_started=True))
-    assert refusal == "2 restarts in a row trained no new step"
-
-
-def test_a_preempted_job_does_not_look_into_its_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Slurm waits for it for few seconds, and a results folder may have 100,000 files."""
-    monkeypatch.setattr(job_end, "progress_digest", lambda _: 1 / 0)
-    end = JobEnd(results=tmp_path)
-    assert [requeue_refusal(ProgressRecord(tmp_path, 7), "preempted: REQUEUE", end) for _ in range(4)] == [""] * 4
-    with pytest.raises(ZeroDivisionError):
-        requeue_refusal(ProgressRecord(tmp_path, 7), "time limit", end)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENOENT])

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from raykd.cluster.requeue import max_requeues
+from raykd.errors import ConfigError
+
 ROOT = Path(__file__).parents[2]
 BUSY = "slurm_load_jobs error: Socket timed out on send/recv operation"
 # Fails as often as there are lines in the file `failures`, with that line as its error.
@@ -26,7 +29,8 @@ from raykd.cluster import requeue
 from raykd.cluster.allocation import Allocation, Node
 requeue.LINGER_S = requeue.RETRY_S = 0
 requeue.BUSY_S = float(sys.argv[2])
-allocation = Allocation(4711, (Node("cn1", 1, 0, None),), Path(sys.argv[3]), 0, sys.argv[1])
+restart_count = int(sys.argv[4])
+allocation = Allocation(4711, (Node("cn1", 1, 0, None),), Path(sys.argv[3]), restart_count, sys.argv[1])
 resume = requeue.resume_command(allocation, ["digits.py"])
 sys.exit(0 if requeue.requeue(allocation, resume, 100, "", print, may_be_cancelled=True) else 3)
 """
@@ -41,10 +45,12 @@ def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def is_requeued(scontrol: Path, *failures: str, slurm_id: str = "4711", busy_s: float = 60) -> tuple[bool, str]:
+def is_requeued(
+    scontrol: Path, *failures: str, slurm_id: str = "4711", busy_s: float = 60, restarts: int = 0
+) -> tuple[bool, str]:
     """Requeue a job whose first calls of scontrol fail with these errors. Return the result and the log."""
     (scontrol / "failures").write_text("".join(f"{failure}\n" for failure in failures))
-    command = [sys.executable, "-c", REQUEUE, slurm_id, str(busy_s), str(scontrol)]
+    command = [sys.executable, "-c", REQUEUE, slurm_id, str(busy_s), str(scontrol), str(restarts)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode in (0, 3), done
     return done.returncode == 0, done.stdout
@@ -58,6 +64,26 @@ def test_a_job_is_requeued_by_the_id_that_names_it_alone(scontrol: Path) -> None
     is_done, log = is_requeued(scontrol, slurm_id="4711_2")
     assert is_done and f"resume with: cd {scontrol} && sbatch slurm/ray_cluster.slurm digits.py" in log
     assert calls(scontrol) == ["show job --oneliner 4711_2", "requeue 4711_2"]
+
+
+def test_a_job_is_requeued_as_often_as_the_limit_and_not_once_more(scontrol: Path) -> None:
+    is_done, log = is_requeued(scontrol, restarts=99)
+    assert is_done and "interrupted: requeueing job 4711, which resumes by itself" in log
+    is_done, log = is_requeued(scontrol, restarts=100)
+    assert not is_done and "not requeued: it was requeued 100 times (RAYKD_MAX_REQUEUES); to resume: " in log
+    assert calls(scontrol).count("requeue 4711") == 1
+
+
+@pytest.mark.parametrize(("text", "limit"), [("", 100), ("0", 0), ("7", 7)])
+def test_raykd_max_requeues_limits_the_requeues(text: str, limit: int) -> None:
+    assert max_requeues({"RAYKD_MAX_REQUEUES": text}) == limit
+    assert max_requeues({}) == 100
+
+
+@pytest.mark.parametrize("text", ["-1", "many", "1.5"])
+def test_raykd_max_requeues_must_be_an_integer(text: str) -> None:
+    with pytest.raises(ConfigError, match=f"^RAYKD_MAX_REQUEUES = '{text}': must be an integer; 0 disables"):
+        max_requeues({"RAYKD_MAX_REQUEUES": text})
 
 
 def test_a_busy_controller_is_asked_again(scontrol: Path) -> None:

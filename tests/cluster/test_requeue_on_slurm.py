@@ -72,7 +72,7 @@ def test_a_run_on_two_nodes_resumes_after_a_requeue_and_ends_with_the_bits_of_an
     ("options", "env", "why"),
     [
         (["--no-requeue"], {}, "requeueing is disabled for this job or on this cluster (sbatch --requeue enables it)"),
-        ([], {"RAYKD_MAX_REQUEUES": "0"}, "it was requeued 0 times (RAYKD_MAX_REQUEUES)"),
+        ([], {"RAYKD_MAX_REQUEUES": "0"}, "RAYKD_MAX_REQUEUES = 0 disables requeueing"),
     ],
     ids=["forbidden", "budget"],
 )

@@ -30,6 +30,8 @@ def translated(line: str) -> str:
         ("--gpus=4 --gres=gpu:2", "--gres=gpu:2"),
         ("--mem-per-cpu=2G", "--mem=16384M"),
         ("--mem-per-cpu=2000 -c4", "--cpus-per-task=4 --mem=8000M"),
+        ("--mem-per-cpu=2097152K -c4", "--cpus-per-task=4 --mem=8192M"),
+        ("--mem-per-gpu=1T", "--mem=1048576M"),
         ("--mem-per-gpu=10G", "--mem=10240M"),
         ("--mem-per-gpu=10G --gpus=3", "--gres=gpu:3 --mem=30720M"),
         ("--cpus-per-gpu=6 --gres=gpu:2", "--gres=gpu:2 --cpus-per-task=12"),
