@@ -20,7 +20,7 @@ def test_distinguishable_methods_have_distinct_ranks():
     ranking = rank({"ce": by_seed(85.0, 85.1, 85.2), "dkd": by_seed(89.0, 89.2, 89.1), "kd": by_seed(87.0, 87.1, 87.3)})
     assert [method.name for method in ranking.methods] == ["dkd", "kd", "ce"]
     assert ranks(ranking) == {"dkd": "1", "kd": "2", "ce": "3"}
-    assert ranking.pairs[0].verdict == "dkd is better than kd at n = 3"
+    assert ranking.best == "dkd" and ranking.pairs[0].verdict == "dkd is better than kd at n = 3"
 
 
 def test_indistinguishable_methods_share_a_range_of_ranks():
@@ -28,6 +28,13 @@ def test_indistinguishable_methods_share_a_range_of_ranks():
     assert ranks(ranking) == {"a": "1-2", "b": "1-2", "c": "3"}
     tie = next(pair for pair in ranking.pairs if {pair.better, pair.worse} == {"a", "b"})
     assert tie.is_tie and tie.verdict == "not distinguishable at n = 3"
+
+
+def test_a_pair_that_only_holms_correction_makes_a_tie_has_the_verdict_of_a_tie():
+    ranking = rank({"a": by_seed(91.0, 91.4, 90.8), "b": by_seed(90.0, 90.0, 90.0), "c": by_seed(88.0, 91.5, 90.2)})
+    pair = next(pair for pair in ranking.pairs if {pair.better, pair.worse} == {"a", "b"})
+    assert pair.gain.t_test_p < 0.05 < pair.gain.p_holm
+    assert pair.is_tie and pair.verdict == "not distinguishable at n = 3"
 
 
 def test_ties_are_not_transitive():
