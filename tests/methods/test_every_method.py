@@ -31,6 +31,7 @@ EMBEDDING_AND_MAPS = {"reviewkd"}
 NAMES = sorted(LOGITS_ONLY | EMBEDDING | MAPS | EMBEDDING_AND_MAPS)
 QUICK = nightly_unless(lambda name: name in QUICK_METHODS, NAMES)
 STOP_AFTER = 6  # steps, of 8
+LABELS = torch.arange(40) % 10
 
 
 def chosen(name: str) -> Method:
@@ -142,9 +143,9 @@ def test_method_on_logits_alone_trains_from_a_cache(name: str, tmp_path: Path) -
     assert len(train(run, RunFolder(tmp_path), CachedTeacher(logits, num_views, "0" * 64))) == 2
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_weights_cover_ce_and_exactly_the_terms(name: str) -> None:
-    method = chosen(name)
+def terms_of_random_outputs(method: Method, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return the method's terms for six of the images with these labels, and for the same outputs at each call."""
+    torch.manual_seed(0)  # of the adapter's initial weights, and of drawn negatives
     generator = torch.Generator().manual_seed(0)
     student, teacher = (
         Outputs(
@@ -154,13 +155,28 @@ def test_weights_cover_ce_and_exactly_the_terms(name: str) -> None:
         )
         for times in (1, 2)
     )
-    images = Targets(torch.arange(40) % 10, torch.arange(40))
+    images = Targets(labels, torch.arange(len(labels)))
     targets = Targets(images.labels[3:9], images.index[3:9])
     adapter = method.adapter(student, teacher, images)
     for part in adapter.modules() if adapter is not None else ():
         if isinstance(part, TeacherClassifier):
             part.load(nn.Linear(16, 10))
-    terms = method.terms(student, teacher, targets, adapter)
+    return method.terms(student, teacher, targets, adapter)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_terms_depend_on_labels_exactly_where_the_method_declares_it(name: str) -> None:
+    """A student without a classifier trains with labels of zero if its method declares that it reads none."""
+    method = chosen(name)
+    by_remainder, by_quotient = (terms_of_random_outputs(method, labels) for labels in (LABELS, LABELS.sort().values))
+    depends = any(not torch.equal(by_remainder[term], by_quotient[term]) for term in by_remainder)
+    assert depends == method.reads_labels
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_cover_ce_and_exactly_the_terms(name: str) -> None:
+    method = chosen(name)
+    terms = terms_of_random_outputs(method, LABELS)
     assert {"ce", *terms} == set(method.weights(0)) == set(method.weights(99))
     assert all(term.shape == () and term.dtype == torch.float32 for term in terms.values())
 
