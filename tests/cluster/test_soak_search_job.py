@@ -27,6 +27,7 @@ if __name__ == "__main__":
 """
 
 
+BOOT_TIMEOUT_S = 90
 TWO_CPUS = ("--cpus-per-task=2", "--no-requeue")
 
 
@@ -56,12 +57,7 @@ def test_a_search_whose_job_is_killed_ends_like_an_uninterrupted_one(
         moments, results = random.Random(seed), tmp_path / f"killed{seed}"
         while sum(trial.is_ended for trial in trials_in(results)) < TRIALS:
             job_id = slurm.sbatch(words(file, results), repository)
-            before = len(trials_in(results))
-            while (
-                not any(trial.state == "running" for trial in trials_in(results)) and len(trials_in(results)) <= before
-            ):
-                assert slurm.job(job_id)["JobState"] in ("PENDING", "RUNNING", "CONFIGURING"), slurm.output(job_id)
-                time.sleep(0.1)
+            slurm.wait_for_output(job_id, "starting workers", BOOT_TIMEOUT_S)
             time.sleep(moments.uniform(8, 20))  # a worker is there after 8 s
             slurm.run(["scancel", "--signal=KILL", "--full", str(job_id)])
             kills += slurm.wait(job_id, 120).state != "COMPLETED"
