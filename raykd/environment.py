@@ -12,7 +12,7 @@ from raykd.disk.lookup import is_file, is_folder
 
 _ROOT = Path(__file__).parents[1]  # of the clone from which raykd is imported, if it has a Makefile
 _LIBRARY = re.compile(r"\.so\b|undefined symbol|GLIBC")  # in the error of a shared library that does not fit
-_NOT_MAPPED = "failed to map segment"  # there is no memory for a library, or its file system forbids to execute it
+_NOT_MAPPED = "failed to map segment"  # too little memory for a library, or a file system mounted with noexec
 _SHADOWED = ("numpy", "torch", "ray", "pyarrow")  # packages that modules of a site often put on PYTHONPATH
 _PACKAGES = (  # of requirements.txt, by the names that are imported
     *("PIL", "filelock", "jinja2", "matplotlib", "numpy", "optuna", "pandas", "pyarrow", "pynvml", "ray", "rich"),

@@ -32,7 +32,8 @@ def report_models(experiments: Sequence[Experiment], command: Command) -> None:
 
     Raises ConfigError for a folder without any such file, and for weights that do not fit.
     """
-    models_dir, accuracies = command.options.results, dict[str, dict[str, float | None]]()
+    models_dir = command.options.results
+    accuracies: dict[str, dict[str, float | None]] = {}
     for experiment in experiments:
         files: dict[Stage, Path | None] = {
             stage: _file(models_dir, f"{experiment.family}_{ROLES[stage]}") for stage in STAGES

@@ -1,6 +1,6 @@
 """Weights & Biases: a run for each of raykd's runs, grouped by family or search.
 
-W&B works offline unless WANDB_MODE is set: it writes files that `wandb sync` uploads from a machine with
+W&B works offline unless WANDB_MODE names another mode: it writes files that `wandb sync` uploads from a machine with
 internet access. A run that resumes offline gets a second folder with the same id, and `wandb sync` joins them.
 """
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import islice
 from math import isqrt
@@ -66,11 +67,13 @@ def _largest_that_fits(tasks: Sequence[ShardTask], options: PackOptions, free: i
         return f"--raw {side}" if side else ""
     sample = _sample(tasks)
     largest = options.shorter_side or max(map(_shorter_side, sample), default=0)
-    for side in range(largest // _STEP * _STEP, _MIN_SIDE - 1, -_STEP):
-        smaller = PackOptions(shorter_side=side, quality=options.quality)
-        if num_bytes * _size_factor(sample, smaller) <= available:
-            return f"--resize {side}"
-    return ""
+    sides = range(_MIN_SIDE, largest + 1, _STEP)
+
+    def bytes_at(side: int) -> float:
+        return num_bytes * _size_factor(sample, PackOptions(shorter_side=side, quality=options.quality))
+
+    num_fitting = bisect_right(sides, available, key=bytes_at)  # each size takes up to a second
+    return f"--resize {sides[num_fitting - 1]}" if num_fitting else ""
 
 
 def _sample(tasks: Sequence[ShardTask]) -> list[EncodedImage]:
