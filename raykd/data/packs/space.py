@@ -72,7 +72,7 @@ def _largest_that_fits(tasks: Sequence[ShardTask], options: PackOptions, free: i
     def bytes_at(side: int) -> float:
         return num_bytes * _size_factor(sample, PackOptions(shorter_side=side, quality=options.quality))
 
-    num_fitting = bisect_right(sides, available, key=bytes_at)  # each size takes up to a second
+    num_fitting = bisect_right(sides, available, key=bytes_at)  # the sample is encoded at few sizes, since that is slow
     return f"--resize {sides[num_fitting - 1]}" if num_fitting else ""
 
 
