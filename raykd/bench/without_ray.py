@@ -35,7 +35,7 @@ def train_plan(
             if run.teachers and store.folder(run).teacher_source_at_start != "live":
                 teachers = [store.folder(teacher) for teacher in run.teachers]
                 choice = choose_teacher(plan, dataset, trained, store.logit_caches, teachers)
-                cache = choice.cache if choice is not None else None
+                cache = next((cache for cache in choice.caches if cache.serves(run)), None) if choice else None
             if cache is not None:
                 _fill(cache, dataset, device, store, hooks, on_filled)
             train_one(run, store.folder(run), dataset, device, store, cache, hooks)

@@ -204,22 +204,23 @@ def _finish_epoch(
 
 
 def _validate(training: TrainState, epoch: int) -> Evaluation:
-    """Evaluate on the validation split. Raises RunDiverged if the epoch's last update made the weights invalid.
+    """Evaluate on the validation split; without validation images, the result is NaN.
 
-    Without validation images, the weights themselves are checked, and the result is NaN.
+    Raises RunDiverged if the epoch's last update made the weights invalid. Outputs may not depend on the weights that
+    are, such as those that a convolution multiplies only with padding, and a file with such weights cannot be loaded.
     """
     student = training.objective.student
     training.group.copy_buffers(student)
-    if not training.run.data.val_images:
-        if not all(bool(tensor.isfinite().all()) for tensor in student.state_dict().values()):
-            raise RunDiverged(f"weights became NaN or infinite after epoch {epoch}; lower the learning rate")
-        return Evaluation(nan, nan, 0)
-    if training.bank is None:
-        val = evaluate(student, training.val, training.compute, training.group)
-    else:
-        val = evaluate_neighbors(student, training.bank, training.val, training.compute, training.group)
-    if not isfinite(val.nll):
-        raise RunDiverged(f"validation loss became NaN or infinite after epoch {epoch}; lower the learning rate")
+    val = Evaluation(nan, nan, 0)
+    if training.run.data.val_images:
+        if training.bank is None:
+            val = evaluate(student, training.val, training.compute, training.group)
+        else:
+            val = evaluate_neighbors(student, training.bank, training.val, training.compute, training.group)
+        if not isfinite(val.nll):
+            raise RunDiverged(f"validation loss became NaN or infinite after epoch {epoch}; lower the learning rate")
+    if not bool(torch.stack([tensor.isfinite().all() for tensor in student.state_dict().values()]).all()):
+        raise RunDiverged(f"weights became NaN or infinite after epoch {epoch}; lower the learning rate")
     return val
 
 

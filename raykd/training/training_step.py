@@ -31,6 +31,7 @@ from raykd.training.compute import Compute, note_on_precision, why_not_graph
 from raykd.training.failure import explaining_images
 from raykd.training.group import SINGLE_WORKER, Group
 from raykd.training.half_weights import HalfWeights
+from raykd.training.kernel_crop import crop_kernels
 from raykd.training.loss_scale import make_scaler, zero_momentum
 from raykd.training.model_file import images_of, load_into
 from raykd.training.objective import Objective
@@ -265,6 +266,8 @@ def make_train_state(
     objective = objective.to(device)
     if run.recipe.channels_last:
         objective = objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if device.type == "cpu" and compute.precision == "bf16":
+        crop_kernels(objective)
     val = validation_of(run.data, dataset, device, group)
     groups = groups_of_adapter(run.method, adapter, run.recipe.optimizer)
     optimizer = make_optimizer(objective, run.recipe.optimizer, device.type == "cuda", groups)

@@ -38,6 +38,14 @@ def test_every_run_is_listed_and_an_imported_teacher_has_no_images_per_s(tmp_pat
     assert (results[0]["images_per_s"], results[0]["epochs"]) == (None, 0) and results[1]["images_per_s"] > 0
 
 
+@pytest.mark.nightly
+def test_of_compared_methods_those_that_need_more_than_the_cache_have_a_live_teacher(tmp_path: Path) -> None:
+    settings = ["method=embedding", "compare=kd", "student.epochs=12"]
+    code, results = run(tmp_path, *(word for text in settings for word in ("--set", text)))
+    sources = {result["method"]: result["compute"]["teacher"] for result in results if result["stage"] == "distilled"}
+    assert (code, sources) == (0, {"kd": "cache", "embedding": "live"})
+
+
 def test_an_interruption_ends_the_command_with_exit_code_75_and_starts_no_other_experiment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,6 +60,10 @@ _CASES: dict[str, tuple[Stage, dict[str, Any]]] = {
         },
     ),
     "resnet, bf16": ("distilled", {"method": KD(alpha=0.1), "student": recipe(precision="bf16", epochs=2)}),
+    "resnet of timm whose last images are one pixel, bf16, clipping": (
+        "baseline",
+        {"student": recipe(model=Timm("test_resnet"), precision="bf16", epochs=2, clip_gradient_norm=1.0)},
+    ),
     "resnet, adamw, channels first": ("baseline", {"student": recipe(optimizer=AdamW(), channels_last=False)}),
     "vit, sgd without momentum, bf16": (
         "baseline",
@@ -144,6 +148,7 @@ FAST_CASES = (
     "averaged, accumulated, balanced",
     "vit of transformers, adamw, dropout, hook",
     "vit of timm, stochastic depth, erasing, repeats, adamw",
+    "resnet of timm whose last images are one pixel, bf16, clipping",
 )
 
 
