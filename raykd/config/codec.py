@@ -131,8 +131,12 @@ def _read_text(path: Path) -> str | None:
 
 def _depth(value: Any) -> int:
     """Return how deep lists and objects are nested in `value`: 0 for a number, 1 for a list of numbers."""
+    if not isinstance(value, dict | list):
+        return 0
     items = value.values() if isinstance(value, dict) else value
-    return 1 + max(map(_depth, items), default=0) if isinstance(value, dict | list) else 0
+    if {dict, list}.isdisjoint(map(type, items)):  # such as the rows of a confusion matrix
+        return 1
+    return 1 + max(map(_depth, items))
 
 
 def _require_checksum(path: Path, values: Mapping[str, Any]) -> None:
@@ -183,6 +187,8 @@ def _decode(value: Any, hint: Any, path: Path, name: str) -> Any:
     if is_dataclass(hint) and isinstance(value, dict):
         return _decode_object(hint, value, path, name)  # type: ignore[arg-type]
     if origin is tuple and isinstance(value, list):
+        if parts[0] is int and _are_counts(value):
+            return tuple(value)
         return tuple(_decode(item, parts[0], path, f"{name}.{number}") for number, item in enumerate(value))
     if origin is Mapping and isinstance(value, dict):
         return {
@@ -198,6 +204,11 @@ def _decode(value: Any, hint: Any, path: Path, name: str) -> Any:
     if hint is str and isinstance(value, str):
         return value.encode("utf-8", "replace").decode()  # JSON allows a lone surrogate, UTF-8 does not
     raise damaged(path, f"field '{name}' is {value!r:.80}, not {_describe(hint, interval)}")
+
+
+def _are_counts(values: list[Any]) -> bool:
+    """Return whether `values` are integers from 0: a confusion matrix of 1,000 classes has a million."""
+    return set(map(type, values)) == {int} and min(values) >= 0 and max(values) < 2**63
 
 
 def _describe(hint: Any, interval: Interval | None) -> str:

@@ -5,8 +5,8 @@ If an image is smaller than a kernel, some of the kernel's weights are multiplie
     kernel 3, stride 2, padding 1, image 1x1:  only the central weight of 3x3 meets the pixel
 
 Their gradient is 0. With bfloat16 on a CPU, oneDNN instead returns uninitialized memory for it, which may be NaN
-(torch 2.15). The outputs do not depend on these weights, so no loss shows it, but the norm of the gradient and the
-saved weights do, and a resumed run would differ. A convolution with the rest of the kernel has the same outputs, and
+(torch 2.7 and 2.15). The outputs do not depend on these weights, so no loss shows it, but the norm of the gradient and
+the saved weights do, and a resumed run would differ. A convolution with the other weights has the same outputs, and
 autograd returns a gradient of 0 for what was left out.
 """
 
