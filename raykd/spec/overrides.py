@@ -179,12 +179,14 @@ def _fails_alike(config: Any, settings: Mapping[str, Any], left_out: str, messag
 
 
 def parse(text: str, hint: Any) -> Any:
-    """Return `text` as a value of type `hint`. A Config is read by its name, None from 'none', 'null' or ''."""
+    """Return `text` as a value of type `hint`. A Config is read by its name, None from 'none' or 'null'."""
     options = options_of(hint)
     if _has_entries(hint):
         raise _NoValue("it has no value as a whole; set a single one by its name, such as arguments.NAME=VALUE")
-    if type(None) in options and text.lower() in ("none", "null", ""):
+    if type(None) in options and text.lower() in ("none", "null"):
         return None
+    if type(None) in options and not text:  # such as that of a shell's variable which is not set
+        raise _NoValue("the value is empty; write none for no value")
     for option in options:
         if isinstance(option, type) and issubclass(option, Config):
             return _config_from_text(text, [o for o in options if isinstance(o, type) and issubclass(o, Config)])

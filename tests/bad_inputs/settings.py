@@ -15,6 +15,8 @@ SETTINGS: dict[str | tuple[str, ...], tuple[str, ...]] = {
     "teacher.model=resnet19": ("unknown model 'resnet19'", f"`{COMMAND} models` lists the names"),
     "student.model=renset18": ("unknown model 'renset18'", "did you mean 'resnet18'?"),
     "student.model=": ("unknown model ''", "lists the names"),
+    "student.patience=": ("student.patience=: the value is empty", "write none"),
+    "teacher_checkpoint=": ("teacher_checkpoint=: the value is empty", "write none"),
     "student.model=timm:": ("unknown timm model ''",),
     "student.model=timm:vit_tinny_patch16_224": ("unknown timm model", "did you mean 'vit_tiny_patch16_224'?"),
     "student.model=timm:resnet18.no_such_tag": ("timm model 'resnet18.no_such_tag' cannot be built", "no_such_tag"),
