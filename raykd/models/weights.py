@@ -138,8 +138,20 @@ def load_weights(
     if not key:
         _require_no_network(path, find_networks(content), chosen.key)
     state = {name: _checked(path, name, chosen.tensors.get(name), tensor) for name, tensor in current.items()}
-    network.load_state_dict({name: current[name] if value is None else value for name, value in state.items()})
+    load_tensors(network, {name: current[name] if value is None else value for name, value in state.items()})
     return note
+
+
+def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Load `tensors` into `module`, whose code has written them. Raises RuntimeError if names or shapes differ.
+
+    A state dict also holds the version of each module's code, which safetensors does not keep. Modules such as
+    torchvision's MNASNet refuse to load one without it.
+    """
+    state = module.state_dict()  # with these versions
+    state.clear()
+    state.update(tensors)
+    module.load_state_dict(state)
 
 
 def _holds_only_placeholders(content: Mapping[Any, Any], expected: ExpectedState, path: Path, key: str) -> bool:

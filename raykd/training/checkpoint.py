@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from raykd.disk.lookup import is_file
 from raykd.errors import ConfigError, RunFailed
 from raykd.models.tensor_checksum import CHECKSUM, require_intact
-from raykd.models.weights import save_weights
+from raykd.models.weights import load_tensors, save_weights
 from raykd.training.optimizer_state import pack_state, unpack_state
 
 
@@ -79,7 +79,7 @@ class Checkpoint:
     def restore(self, objective: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Load the state of objective and optimizer. Raises RunFailed if the file belongs to another run."""
         try:
-            objective.load_state_dict(self.objective)
+            load_tensors(objective, self.objective)
             unpack_state(objective, optimizer, self.optimizer, self.structure)
         except (RuntimeError, KeyError, IndexError):
             raise _other_run_error(self.path) from None

@@ -64,7 +64,7 @@ def _is_channels_last(network: ImageModel) -> bool:
     )
 
 
-@torch.no_grad()
+@torch.enable_grad()  # without it, the counter fails for views of parameters, as in SigLIP's attention pooling
 def flops(network: ImageModel, image_size: int, device: torch.device) -> int:
     """Return the FLOPs of the forward pass of one image of `image_size` x `image_size` pixels."""
     from torch.utils.flop_counter import FlopCounterMode  # lazy: it imports Triton, and most workers count no FLOPs

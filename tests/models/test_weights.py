@@ -21,7 +21,7 @@ from raykd.errors import ConfigError
 from raykd.models import ImageSpec
 from raykd.models.four_stage_resnet import ResNet
 from raykd.models.timm_model import Timm
-from raykd.models.weights import load_weights, read_metadata, read_state, save_weights
+from raykd.models.weights import load_tensors, load_weights, read_metadata, read_state, save_weights
 from raykd.provenance import file_sha256
 from raykd.spec.plan import make_plan
 from raykd.training.training_step import make_model
@@ -97,6 +97,17 @@ def test_saved_weights_are_read_bit_for_bit_with_their_metadata(tmp_path: Path) 
     assert equal(read_state(tmp_path / "a.safetensors"), state)
     assert read_metadata(tmp_path / "a.safetensors") == {"raykd": "header"}
     assert read_metadata(tmp_path / "a.pth") == {}
+
+
+def test_weights_of_a_network_that_reads_the_version_of_its_state_dict_are_loaded_again(tmp_path: Path) -> None:
+    """torchvision's MNASNet refuses a state dict without versions, and safetensors keeps none."""
+    one, other = (models.build(models.find("torchvision:mnasnet0_5"), IMAGES, seed) for seed in (0, 1))
+    save_weights(tmp_path / "a.safetensors", one.network.state_dict())
+    load_weights(other.network, tmp_path / "a.safetensors")
+    assert equal(one.state_dict(), other.state_dict())
+    of_checkpoint = {name: tensor + 1 for name, tensor in one.state_dict().items()}
+    load_tensors(other, of_checkpoint)
+    assert equal(other.state_dict(), of_checkpoint)
 
 
 def test_missing_file_is_refused(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from small_runs import CPU, digits
+from torch import Tensor, nn
 
 from raykd import models
 from raykd.config.codec import write_record
@@ -65,6 +66,24 @@ def test_flops_are_twice_the_multiply_adds_by_hand(model: Model, expected: int) 
 
 def test_a_resnet18_on_cifar_has_the_0_56_billion_multiply_adds_of_the_literature() -> None:
     assert flops(models.build(models.find("resnet18"), CIFAR, 0), 32, CPU) / 2e9 == pytest.approx(0.556, abs=1e-3)
+
+
+class Queries(nn.Module):
+    """Passes a view of a parameter to a module, as attention pooling does with its queries."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.embed, self.linear = nn.Parameter(torch.ones(3)), nn.Linear(3, 5), nn.Linear(5, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.linear(self.embed(self.query.expand(len(images), -1)))
+
+
+def test_flops_of_a_network_with_a_view_of_a_parameter_as_a_modules_input_are_counted() -> None:
+    network = models.build(models.find("resnet8"), CIFAR, 0)
+    network.network = Queries()
+    network.run = lambda pixels: SimpleNamespace(logits=network.network(pixels))  # type: ignore[method-assign]
+    assert flops(network, 32, CPU) == 2 * (3 * 5 + 5 * 10)
 
 
 @pytest.fixture
