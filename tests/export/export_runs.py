@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from hugging_face import CONFIGS
@@ -21,6 +22,7 @@ from raykd.models.vit_cifar import ViT
 from raykd.models.wide_resnet import WideResNet
 from raykd.spec.experiment import Data
 from raykd.spec.plan import make_plan
+from raykd.spec.recipe import SGD
 from raykd.store.run_folder import RunFolder
 from raykd.store.run_store import RunStore
 from raykd.training.compute import choose_compute
@@ -39,9 +41,11 @@ MODELS: dict[str, Model] = {
     "timm_convnet": Timm("test_byobnet", input_size=32),
     "wide_resnet": WideResNet(depth=10, factor=1),
     "torchvision": Torchvision("squeezenet1_1.IMAGENET1K_V1", input_size=32, arguments={"dropout": 0.1}),
+    "mnasnet": Torchvision("mnasnet0_5", input_size=32),
     "hf_vit": HuggingFace(json.dumps({"config": CONFIGS["vit"]}), arguments={"num_attention_heads": 4}),
     "hf_resnet": HuggingFace(json.dumps({"config": CONFIGS["resnet"]})),
 }
+RECIPES: dict[str, dict[str, Any]] = {"mnasnet": {"optimizer": SGD(lr=0.005)}}
 METHODS: dict[str, Method] = {"vit_token": DeiT()}  # the others use KD
 IN_TIMM = ("vit", "vit_token", "timm_vit", "timm_convnet")  # the kinds of models that the format timm accepts
 FORMATS_OF = {kind: ("safetensors", "onnx", "torch-export") + ("timm",) * (kind in IN_TIMM) for kind in MODELS}
@@ -58,7 +62,8 @@ class Students(dict[str, RunFolder]):
         self._store = RunStore(results)
 
     def __missing__(self, kind: str) -> RunFolder:
-        run = run_of("distilled", student=recipe(model=MODELS[kind]), method=METHODS.get(kind, KD()))
+        student = recipe(model=MODELS[kind], **RECIPES.get(kind, {}))
+        run = run_of("distilled", student=student, method=METHODS.get(kind, KD()))
         assert run.teacher is not None
         teacher, self[kind] = self._store.folder(run.teacher), self._store.folder(run)
         if teacher.status() != "done":
