@@ -34,8 +34,16 @@ _TORCH_MAGIC = (b"PK\x03\x04", b"\x80\x02\x8a\x0a")  # a zip file, and torch's o
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write `state` to the file `path` as safetensors, with `metadata` and a checksum in its header."""
+    """Write `state` to the file `path` as safetensors, with `metadata` and a checksum in its header.
+
+    Tensors that share memory, as the weights of a module with two names do, are written under each of their names.
+    """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        if (address := tensor.untyped_storage().data_ptr()) in seen:
+            tensors[name] = tensor.clone()
+        seen.add(address)
     content = save(tensors, {**(metadata or {}), CHECKSUM: checksum_of(tensors, metadata or {})})
     # save_file is not used, because only the owner can read the files that it writes. Metadata are sorted, because
     # safetensors writes them in a random order, and equal weights should give equal bytes.

@@ -33,7 +33,7 @@ from raykd.training.failure import max_failures_of_slot, one_line_reason
 from raykd.training.group import STUCK
 
 POLL_S = 0.25
-POLL_FACTOR = 10  # of the time that a poll takes, until the next one: the statuses of 2,000 jobs take 0.1 s
+POLL_FACTOR = 10  # of a poll's CPU time, until the next one: the statuses of 2,000 jobs take 0.1 s
 _ERROR_LINE = re.compile(r"[\w.]+(Error|Exception): ")  # as the last line of a traceback
 END_S = 45.0  # how long to wait for the trainers of live slots to end, which takes them seconds
 STOPPED_END_S = 5.0  # how long after a stop, when all runs are saved
@@ -152,7 +152,7 @@ def _wait(
     is_stopping, has_final_jobs = False, left.has_final_jobs
     watch = SlotWatch(queue, slots, trainers.controllers, progress.log)
     while not trainers.have_ended:
-        began = time.monotonic()
+        began = time.thread_time()
         progress.show(ray.get(queue.statuses.remote()))
         if should_stop() and not is_stopping:
             ray.get(queue.stop.remote())
@@ -167,7 +167,7 @@ def _wait(
         are_lost = ray.get(queue.lost_slots.remote()) and not ray.get(queue.live_slots.remote())
         if are_lost and (reason := lost_nodes_reason(alive_nodes(), slots, "run", slots.min_workers)):
             raise Interrupted(reason)
-        time.sleep(max(POLL_S, POLL_FACTOR * (time.monotonic() - began)))
+        time.sleep(max(POLL_S, POLL_FACTOR * (time.thread_time() - began)))
     # A slot without heartbeats has nothing to save, and its trainer may wait for resources without end.
     trainers.join(ray.get(queue.live_slots.remote()), STOPPED_END_S if is_stopping else END_S)
     return ray.get(queue.statuses.remote())

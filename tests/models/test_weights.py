@@ -110,6 +110,16 @@ def test_weights_of_a_network_that_reads_the_version_of_its_state_dict_are_loade
     assert equal(other.state_dict(), of_checkpoint)
 
 
+def test_weights_with_two_names_are_saved_under_both(tmp_path: Path) -> None:
+    """timm's CoaT uses one module in several blocks; safetensors refuses tensors that share memory."""
+    one, other = (nn.ModuleDict({"a": layer, "b": layer}) for layer in (nn.Linear(2, 3), nn.Linear(2, 3)))
+    save_weights(tmp_path / "a.safetensors", one.state_dict() | {"view": one["a"].weight[:1], "empty": torch.ones(0)})
+    saved = read_state(tmp_path / "a.safetensors")
+    assert torch.equal(saved.pop("view"), one["a"].weight[:1]) and not len(saved.pop("empty"))
+    load_tensors(other, saved)
+    assert equal(other.state_dict(), one.state_dict()) and other["a"] is other["b"]
+
+
 def test_missing_file_is_refused(tmp_path: Path) -> None:
     for name in ("none.safetensors", "none.pth"):
         assert "does not exist; check the path" in refused(tmp_path / name)
