@@ -129,11 +129,27 @@ class Model(Config):
                     f"model {self.label}: its layer '{name}' is a {type(module).__name__}, whose width is not known "
                     "before the first image; give it its number of inputs"
                 )
+        self._require_loadable(model.network)
         model.input_size = size if size != images.size else None
         for parameter in model.network.parameters():
             if not parameter.numel():  # in a layer for 0 classes, which no gradient reaches
                 parameter.requires_grad_(False)
         return model
+
+    def _require_loadable(self, network: nn.Module) -> None:
+        """Raise ConfigError if the network's state cannot be saved or loaded, which would end a run after an hour."""
+        for name, value in network.state_dict().items():
+            if not isinstance(value, Tensor):
+                raise ConfigError(
+                    f"model {self.label}: its state '{name}' is of type {type(value).__name__}, and only tensors can "
+                    "be saved; remove get_extra_state(), or register a buffer instead"
+                )
+            strides = value.stride() if value.layout is torch.strided else value.shape
+            if any(size > 1 and not stride for size, stride in zip(value.shape, strides, strict=True)):
+                raise ConfigError(
+                    f"model {self.label}: '{name}' is the result of expand(), into which no weights can be loaded; "
+                    "register expand(...).clone()"
+                )
 
     def network_size(self, images: ImageSpec) -> int:
         """Return the pixels per side of the network's images: `input_size`, else the data's size."""

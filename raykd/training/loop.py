@@ -219,7 +219,9 @@ def _validate(training: TrainState, epoch: int) -> Evaluation:
             val = evaluate_neighbors(student, training.bank, training.val, training.compute, training.group)
         if not isfinite(val.nll):
             raise RunDiverged(f"validation loss became NaN or infinite after epoch {epoch}; lower the learning rate")
-    if not bool(torch.stack([tensor.isfinite().all() for tensor in student.state_dict().values()]).all()):
+    are_valid = [parameter.isfinite().all() for parameter in student.parameters()]
+    are_valid += [~buffer.isnan().any() for buffer in student.buffers()]  # a mask of attention may have -inf
+    if not bool(torch.stack(are_valid).all()):
         raise RunDiverged(f"weights became NaN or infinite after epoch {epoch}; lower the learning rate")
     return val
 

@@ -371,6 +371,26 @@ def test_a_compiled_network_is_one_graph_with_its_hooks() -> None:
         assert torch.allclose(computed, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("self.register_buffer('mask', torch.ones(1).expand(8))", r"'mask' is the result of expand\(\)"),
+        (
+            "type(self).get_extra_state = lambda self: {'n': 3}",
+            r"its state '_extra_state' is of type dict, and only tensors",
+        ),
+    ],
+)
+def test_a_network_whose_state_cannot_be_loaded_is_refused_before_it_is_trained(
+    line: str, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import torch" + TEXT.format(width=8).replace("self.head", f"{line}\n        self.head", 1)
+    )
+    with pytest.raises(ConfigError, match=message):
+        built(Network(f"{tmp_path}/mine.py:Mine"), images=ImageSpec(10, 8, (0.5,) * 3, (0.5,) * 3))
+
+
 def test_a_network_sees_its_own_normalization_and_size() -> None:
     model = built(Network(UserNet, mean=(0.0,) * 3, std=(1.0,) * 3, input_size=8))
     expected = nn.functional.interpolate(pixels().float() / 255, size=(8, 8), mode="bicubic")

@@ -110,6 +110,49 @@ def test_weights_of_a_network_that_reads_the_version_of_its_state_dict_are_loade
     assert equal(other.state_dict(), of_checkpoint)
 
 
+@pytest.mark.parametrize(
+    ("buffer", "stored", "reason"),
+    [
+        (torch.tensor([True, False]), torch.ones(2), "mask is float32, and weights must be bool"),
+        (torch.tensor([0.0, -torch.inf]), torch.tensor([torch.nan, 0.0]), "1 of the 2 values of mask are NaN"),
+        (torch.tensor([1j, 2.0]), torch.ones(2), "mask is float32, and weights must be complex64"),
+        (torch.arange(2), torch.tensor([True, False]), "mask is bool, and weights must be int64"),
+    ],
+)
+def test_buffers_with_other_values_than_a_new_network_can_have_are_refused(
+    buffer: Tensor, stored: Tensor, reason: str, tmp_path: Path
+) -> None:
+    network = nn.Sequential(nn.Linear(2, 3))
+    network.register_buffer("mask", buffer)
+    save_weights(tmp_path / "a.safetensors", network.state_dict() | {"mask": stored})
+    with pytest.raises(ConfigError, match=f"cannot be used: {reason}"):
+        load_weights(network, tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize(
+    "buffer",
+    [
+        torch.ones(2, 2, dtype=torch.bool).tril(),
+        torch.tensor([0.0, -torch.inf]),
+        torch.tensor([1j, 2.0]),
+        torch.arange(2),
+    ],
+    ids=lambda buffer: str(buffer.dtype),
+)
+def test_buffers_of_users_networks_are_loaded_as_they_were_saved(buffer: Tensor, tmp_path: Path) -> None:
+    """Masks of attention are Boolean or have -inf, and rotary embeddings may be complex."""
+
+    def made() -> nn.Module:
+        network = nn.Sequential(nn.Linear(2, 3))
+        network.register_buffer("mask", buffer.clone())
+        return network
+
+    one, other = made(), made()
+    save_weights(tmp_path / "a.safetensors", one.state_dict())
+    load_weights(other, tmp_path / "a.safetensors")
+    assert equal(one.state_dict(), other.state_dict())
+
+
 def test_weights_with_two_names_are_saved_under_both(tmp_path: Path) -> None:
     """timm's CoaT uses one module in several blocks; safetensors refuses tensors that share memory."""
     one, other = (nn.ModuleDict({"a": layer, "b": layer}) for layer in (nn.Linear(2, 3), nn.Linear(2, 3)))
