@@ -137,7 +137,7 @@ class Model(Config):
         return model
 
     def _require_loadable(self, network: nn.Module) -> None:
-        """Raise ConfigError if the network's state cannot be saved or loaded, which would end a run after an hour."""
+        """Raise ConfigError if the network's state cannot be saved or loaded, before a run is trained with it."""
         for name, value in network.state_dict().items():
             if not isinstance(value, Tensor):
                 raise ConfigError(

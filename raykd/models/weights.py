@@ -280,8 +280,8 @@ def _checked(path: Path, name: str, stored: Tensor | None, current: Tensor) -> T
         kind = f"sparse ({str(stored.layout).removeprefix('torch.')})"
     is_plain = stored.layout is torch.strided and not (stored.is_quantized or stored.is_meta)
     other_kinds = torch.bool in {stored.dtype, current.dtype} or stored.is_complex() or current.is_complex()
-    is_integer = current.is_floating_point() and not stored.is_floating_point()
-    if not is_plain or is_integer or (other_kinds and stored.dtype != current.dtype):
+    lacks_fractions = current.is_floating_point() and not stored.is_floating_point()
+    if not is_plain or lacks_fractions or (other_kinds and stored.dtype != current.dtype):
         required = "dense floating-point numbers" if current.is_floating_point() else "dense integers"
         if other_kinds and not current.is_floating_point():
             required = str(current.dtype).removeprefix("torch.")
@@ -291,7 +291,7 @@ def _checked(path: Path, name: str, stored: Tensor | None, current: Tensor) -> T
             "save the network's state_dict() in float32"
         )
     value = stored.detach().to(current.dtype)
-    # The values of a buffer may be infinite, as in a mask of attention; then they are in a new network, too.
+    # A buffer may hold infinite values, such as a mask of attention. A new network then has them too.
     if value.is_floating_point() and (count := int((~value.isfinite() & current.isfinite()).sum())):
         raise ConfigError(
             f"weights file '{path}' cannot be used: {count} of the {value.numel()} values of {name} are NaN or "
