@@ -3,8 +3,9 @@
     python tests/run_stages.py             lint, types, and the tests without the mark `nightly`
     python tests/run_stages.py nightly     the tests with that mark
 
-All stages run, also after one has failed. They do not run side by side, since each uses two cores alone; only types are
-checked beside the jobs on Slurm, which leave a quarter of the time unused.
+All stages run, also after one has failed. They do not run side by side, since each uses two cores alone; but the tests
+of the report, which wait for nothing, run in what those on Ray leave unused, and types are checked beside the jobs on
+Slurm.
 """
 
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 
 BIN = Path(sys.executable).parent
 UNIT, RAY, SLURM = "not ray and not slurm", "ray and not slurm", "slurm"
+REPORT = "tests/report"
 
 
 def pytest(marks: str, *arguments: str) -> list[str]:
@@ -27,13 +29,14 @@ def stages(is_nightly: bool) -> list[dict[str, list[str]]]:
     when = "nightly" if is_nightly else "not nightly"
     # In the order of their names: xdist otherwise keeps the modules with one long test for the end of one process.
     in_order = ("--dist", "loadscope", "--no-loadscope-reorder")
-    unit = {"unit": pytest(f"{UNIT} and {when}", "-n", "2", *in_order)}
+    unit = pytest(f"{UNIT} and {when}", "-n", "2", *in_order)
     ray = {"ray": pytest(f"{RAY} and {when}", "tests/orchestration")}
     slurm = {"slurm": pytest(f"{SLURM} and {when}", "tests/cluster")}
     if is_nightly:
-        return [unit, ray, slurm]
+        return [{"unit": unit}, ray, slurm]
+    report = {"report": ["nice", "-n", "19", *pytest(f"{UNIT} and {when}", REPORT)]}
     lint = {"lint": [f"{BIN}/ruff", "check", "."], "format": [f"{BIN}/ruff", "format", "--check", "."]}
-    return [lint, unit, ray, {"types": [f"{BIN}/pyright"], **slurm}]
+    return [lint, {"unit": [*unit, "--ignore", REPORT]}, {**ray, **report}, {"types": [f"{BIN}/pyright"], **slurm}]
 
 
 def run_group(commands: dict[str, list[str]]) -> dict[str, str]:

@@ -31,6 +31,7 @@ TEACHER_EPOCHS = 50  # some seconds, long enough to be killed in
 EPOCHS_BEFORE = 3
 WIDE = ResNet(blocks=(1, 1, 1, 1), width=16)
 GOOD = experiment(seeds=(0, 1), teacher=recipe(model=WIDE, epochs=TEACHER_EPOCHS), workers=ONE_CPU)
+SPOILED = "baseline 1"
 BROKEN = replace(experiment(workers=ONE_CPU), family="broken", teacher=recipe(optimizer=SGD(lr=1e6)))
 
 
@@ -73,11 +74,19 @@ def kill_its_worker(folder: RunFolder, log: io.StringIO, killed: list[int]) -> N
     killed.append(int(writer[1]))
 
 
+def spoil(folder: RunFolder) -> None:
+    """Make the run's files of TensorBoard and of its resource usage impossible to write."""
+    folder.path.mkdir(parents=True)
+    folder.tensorboard.write_text("not a folder")
+    (folder.path / "usage").write_text("not a folder either")
+
+
 @pytest.fixture(scope="module")
 def finished(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> FinishedExperiments:
-    """Run both experiments while a worker is killed."""
+    """Run both experiments, with a run that cannot write some files, while a worker is killed."""
     results, log, killed = tmp_path_factory.mktemp("results"), io.StringIO(), []
     folder = train_a_little(runs_of(GOOD)["teacher 0"], results)
+    spoil(RunStore(results).folder(runs_of(GOOD)[SPOILED]))
     rows = folder.history()
     killer = threading.Thread(target=kill_its_worker, args=(folder, log, killed), daemon=True)
     killer.start()
@@ -103,12 +112,22 @@ def test_every_run_that_did_not_depend_on_the_failure_is_done_with_all_its_files
         assert folder.status() == "done"
         assert [row["epoch"] for row in folder.history()] == list(range(run.recipe.epochs))
         assert {"top1", "nll", "ece", "confusion", "weights_sha256"} <= set(json.loads(folder.test.read_text()))
-        assert folder.val.is_file() and folder.costs.is_file() and list(folder.path.glob("usage/*.json"))
+        assert folder.val.is_file() and folder.costs.is_file()
+        if run == runs_of(GOOD)[SPOILED]:
+            continue
+        assert list(folder.path.glob("usage/*.json"))
         events = EventAccumulator(str(folder.tensorboard)).Reload()
         logged = {event.step: event.value for event in events.Scalars("top1/val")}
         # The last events of the killed worker may be lost.
         assert set(logged) == set(range(run.recipe.epochs)) or run.stage == "teacher"
         assert logged[run.recipe.epochs - 1] == pytest.approx(folder.history()[-1]["val_top1"])
+
+
+def test_a_warning_of_a_worker_is_in_the_log_of_the_command_once(finished: FinishedExperiments) -> None:
+    warnings = [line.split("] ")[1] for line in finished.ended.lines if "  warning: " in line]
+    for part in ("TensorBoard files in", "resource usage cannot be written"):  # usage is written twice at least
+        (line,) = [line for line in warnings if part in line]
+        assert line.startswith(f"small/{runs_of(GOOD)[SPOILED].name}  warning: ")
 
 
 def test_best_models_are_saved_by_role(finished: FinishedExperiments) -> None:
