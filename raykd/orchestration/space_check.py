@@ -4,14 +4,15 @@
     methods   each value of `method` with its fields that determine shapes; fields of type float determine none
     students  each model with its fields, each optimizer, each schedule
     pairs     each of the methods with each of the student models: do they fit together, and the teacher?
+    fields    values of each field with values of each other field: can a recipe and a method have both?
 
-All other fields have the first probe value of their space, so that a method or an optimizer without such a field is
-found. Every network is built once.
+For methods, students and pairs, all other fields have the first probe value of their space, so that a method or an
+optimizer without such a field is found. Every network is built once.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
-from itertools import product
+from itertools import chain, combinations, product
 from math import prod
 from operator import attrgetter
 from typing import Any
@@ -95,6 +96,21 @@ def check_space(plan: Plan, dataset: Dataset, options: Options) -> None:
             checks.require_method_fits(run)
         except ConfigError as error:
             raise _error_of_configuration(experiment, configuration, error) from None
+    _require_compatible(experiment, space)
+
+
+def _require_compatible(experiment: Experiment, space: Mapping[str, Space]) -> None:
+    """Raise ConfigError if the experiment cannot have some value of a field, or some values of two fields together.
+
+    This builds no network, so it tries every pair of fields.
+    """
+    tried = [[{path: value} for value in values.paired_values] for path, values in space.items()]
+    pairs = (one | other for some, others in combinations(tried, 2) for one, other in product(some, others))
+    for configuration in chain(chain.from_iterable(tried), pairs):
+        try:
+            experiment.with_configuration(configuration)
+        except ConfigError as error:
+            raise ConfigError(f"search.space: a trial could have {error}") from None
 
 
 def _distinct_configurations(

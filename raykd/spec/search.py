@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from math import log, prod
+from math import ceil, log, prod
 from typing import Annotated, ClassVar, Literal
 
 from raykd.config import Config, Interval, MaxLength, PositiveInt, Seed, not_fingerprinted
@@ -24,6 +24,7 @@ SEARCHABLE = ("method", "student")  # first parts of the paths that a search can
 MAX_GRID = 10_000
 MAX_TRIALS = 100_000
 MAX_FIELDS = 100
+PAIRED = 8  # values of a field that are combined with those of other fields before a search
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,11 @@ class Space(Config):
     def probe_values(self) -> tuple[str | int | float | bool, ...]:
         """Values to check: if the field accepts these, it accepts the whole space."""
         raise NotImplementedError
+
+    @property
+    def paired_values(self) -> tuple[str | int | float | bool, ...]:
+        """A few values to combine with those of each other field, since two fields may exclude each other."""
+        return _thinned(self.probe_values)
 
     @property
     def points(self) -> Sequence[str | int | float | bool] | None:
@@ -84,6 +90,11 @@ class Integer(_Range):
     high: int = 1
 
     @property
+    def paired_values(self) -> tuple[str | int | float | bool, ...]:
+        """All integers if they are few, else some with neighbors: a field may have to divide another."""
+        return _thinned(self.points)
+
+    @property
     def points(self) -> range:
         return range(self.low, self.high + 1)
 
@@ -118,6 +129,14 @@ class Choice(Space):
 
     def __str__(self) -> str:
         return f"choice({', '.join(map(str, self.values))})"
+
+
+def _thinned(values: Sequence[str | int | float | bool]) -> tuple[str | int | float | bool, ...]:
+    """Return all values if they are few, else PAIRED of them or fewer, with the first and the last two."""
+    if len(values) <= PAIRED:
+        return tuple(values)
+    inner = values[2:-2]
+    return (*values[:2], *inner[:: ceil(len(inner) / (PAIRED - 4))], *values[-2:])
 
 
 def uniform(low: float, high: float) -> Uniform:

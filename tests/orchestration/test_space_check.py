@@ -86,6 +86,20 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Space], tuple[str, ...]]] = {
         {"student.optimizer": choice("sgd", "adamw"), "student.optimizer.momentum": uniform(0, 0.9)},
         ("search.space: student.optimizer adamw cannot be trained", "'student.optimizer.momentum': AdamW has lr"),
     ),
+    "two fields of the recipe that exclude each other": (
+        {},
+        {"student.sampling": choice("shuffle", "balanced"), "student.augmentation.mixup": uniform(0, 1)},
+        (
+            "search.space: a trial could have student.sampling=balanced, student.augmentation.mixup=1.0: ",
+            "cannot be combined with mixup or cutmix",
+            "use shuffle",
+        ),
+    ),
+    "an integer that must divide another one": (
+        {"student": recipe(batch_size=20)},
+        {"student.gradient_accumulation": integer(1, 5)},
+        ("search.space: a trial could have student.gradient_accumulation=3: ", "must divide batch_size = 20"),
+    ),
     "an invalid value of a single field": (
         {},
         {"student.batch_size": choice(50, 5_000)},

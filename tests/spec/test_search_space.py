@@ -22,6 +22,14 @@ def searched(**changes: Any) -> Experiment:
     return experiment(search=Search(**{"space": SPACE} | changes))
 
 
+def test_some_values_of_a_long_range_are_paired_with_neighbors_at_both_ends() -> None:
+    assert integer(1, 8).paired_values == (1, 2, 3, 4, 5, 6, 7, 8)
+    assert integer(1, 9).paired_values == (1, 2, 3, 5, 7, 8, 9)
+    assert integer(1, 1_000).paired_values == (1, 2, 3, 252, 501, 750, 999, 1_000)
+    assert len(choice(*range(1_000)).paired_values) == 8
+    assert uniform(0, 1).paired_values == (0, 1)
+
+
 @pytest.mark.parametrize(
     ("space", "message"),
     [
